@@ -1,0 +1,200 @@
+//! Configuration: file, environment and command line become one immutable, validated [`Config`].
+//!
+//! Everything after `config` is handed the resolved values it needs; nobody reads the environment or
+//! the file again. Units are in the types: `Duration`, or bytes where the field is a size.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The resolved configuration of one generation.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The file it was read from; `None` when only built-in defaults, environment and `--set` apply.
+    pub file: Option<PathBuf>,
+    /// `[server]`
+    pub server: Server,
+    /// `[workers]`
+    pub workers: Workers,
+    /// `[supervisor]`
+    pub supervisor: Supervisor,
+    /// `[limits]`
+    pub limits: Limits,
+    /// `[timeouts]`
+    pub timeouts: Timeouts,
+    /// `[log]`
+    pub log: Log,
+    /// `[[route]]`, in file order; no two have the same host and path.
+    pub routes: Vec<Route>,
+}
+
+/// `[server]`: where to listen.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// At least one address. Each lane binds its own socket to each.
+    pub listen: Vec<ListenAddress>,
+    /// Accept queue asked for, per socket, in connections; at least 1.
+    pub backlog: u32,
+}
+
+/// One entry of `server.listen`. A host name is resolved by the supervisor, at bind time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListenAddress {
+    /// A literal IPv4 or IPv6 address. Port 0 lets the kernel choose.
+    Socket(SocketAddr),
+    /// A host name and port.
+    Name(String, u16),
+}
+
+/// `[workers]`
+#[derive(Clone, Debug)]
+pub struct Workers {
+    /// Threads of one worker process, or one process each.
+    pub mode: Mode,
+    /// How many lanes.
+    pub count: Count,
+    /// Pin lane i to the i-th allowed CPU.
+    pub pin: bool,
+    /// Open connections per lane at which it stops accepting; at least 1.
+    pub max_connections: u32,
+}
+
+/// `workers.mode`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// One worker process, one thread per lane.
+    Threads,
+    /// One forked process per lane.
+    Processes,
+}
+
+/// `workers.count`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Count {
+    /// CPUs that affinity and the cgroup quota allow.
+    Auto,
+    /// This many lanes: 1 to 1,024.
+    Fixed(usize),
+}
+
+/// `[supervisor]`
+#[derive(Clone, Debug)]
+pub struct Supervisor {
+    /// How long a drain may take before what remains is closed.
+    pub drain_timeout: Duration,
+    /// How long a worker may take from its start to ready.
+    pub ready_timeout: Duration,
+    /// Delay before the second restart in a row; the first is immediate. Doubles after each.
+    pub restart_delay: Duration,
+    /// Upper bound of that delay; at least `restart_delay`.
+    pub restart_delay_max: Duration,
+    /// Restarts per lane within `restart_window` before the supervisor gives up.
+    pub max_restarts: u32,
+    /// The window that `max_restarts` counts in.
+    pub restart_window: Duration,
+}
+
+/// `[limits]`
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Longest request line, in bytes.
+    pub request_line: usize,
+    /// Longest field section (all header lines together), in bytes.
+    pub header_bytes: usize,
+    /// Most header fields.
+    pub headers: usize,
+    /// Longest request body, in bytes.
+    pub body: u64,
+    /// Requests answered on one connection; 0 = no limit.
+    pub requests_per_connection: u32,
+}
+
+/// `[timeouts]`; each is greater than zero.
+#[derive(Clone, Debug)]
+pub struct Timeouts {
+    /// From the first byte of a request head to its last.
+    pub header: Duration,
+    /// Between two pieces of a request body.
+    pub body: Duration,
+    /// An idle connection between two requests.
+    pub keep_alive: Duration,
+    /// Between two pieces of a response that the client accepts.
+    pub write: Duration,
+}
+
+/// `[log]`
+#[derive(Clone, Copy, Debug)]
+pub struct Log {
+    /// Least severe level that is logged.
+    pub level: LogLevel,
+    /// How lines look.
+    pub format: LogFormat,
+}
+
+/// `log.level`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// `log.format`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Pretty on a terminal, JSON otherwise.
+    Auto,
+    /// For people.
+    Pretty,
+    /// One JSON object a line.
+    Json,
+}
+
+/// One `[[route]]`.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Which request paths it takes.
+    pub path: RoutePath,
+    /// Only for requests to this host (lower case, without port); `None` = any.
+    pub host: Option<String>,
+    /// What it answers.
+    pub content: Content,
+    /// Status of the response, 200 to 599 (a redirect: 301, 302, 303, 307 or 308).
+    pub status: u16,
+    /// Fields added to the response, valid by RFC 9110 §5; never one that frames the message
+    /// (Content-Length, Transfer-Encoding, Connection, Date …).
+    pub headers: Vec<(String, String)>,
+    /// How long the response waits before it is sent; it never blocks the loop.
+    pub delay: Duration,
+}
+
+/// `path` of a route, without a query; always begins with `/`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum RoutePath {
+    /// This path alone.
+    Exact(String),
+    /// `/assets/*` is stored as `/assets/`: everything below it, and itself.
+    Prefix(String),
+}
+
+/// What a route answers: exactly one of the kinds.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// `text`, `json`, `body_file` and `bytes`: a body known when the configuration loads.
+    Fixed {
+        /// `None` if the route's own headers state one.
+        content_type: Option<&'static str>,
+        /// The body, shared by every lane of the process.
+        body: Arc<[u8]>,
+    },
+    /// `redirect`: the `Location` to answer with.
+    Redirect(String),
+    /// `echo = "body"`: the request body comes back.
+    EchoBody,
+    /// `echo = "request"`: the request comes back as JSON.
+    EchoRequest,
+}

@@ -1,0 +1,2 @@
+//! laneway
+#![allow(missing_docs)]
