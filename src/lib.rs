@@ -1,2 +1,4 @@
 //! laneway
-#![allow(missing_docs)]
+pub mod config;
+pub mod http;
+pub mod sys;

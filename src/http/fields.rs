@@ -1,0 +1,169 @@
+//! Header fields: syntax by httparse, and the few that frame a message or govern the connection.
+
+use super::Refusal;
+
+/// The field lines of a head that was found valid, with the empty line that ends them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fields<'b>(&'b [u8]);
+
+impl<'b> Fields<'b> {
+    /// Name and value of each line, in order; the value without the white space around it.
+    pub fn iter(self) -> impl Iterator<Item = (&'b [u8], &'b [u8])> {
+        let mut rest = self.0;
+        std::iter::from_fn(move || {
+            let end = memchr::memchr(b'\r', rest)?;
+            let line = &rest[..end];
+            rest = &rest[end + 2..];
+            let colon = memchr::memchr(b':', line)?;
+            Some((&line[..colon], line[colon + 1..].trim_ascii()))
+        })
+    }
+}
+
+/// What the fields say that matters before any content sees them.
+#[derive(Debug, Default)]
+pub(super) struct Facts<'b> {
+    pub(super) hosts: usize,
+    pub(super) host: &'b [u8],
+    pub(super) content_length: Option<u64>,
+    pub(super) transfer_encoding: bool,
+    pub(super) codings: Codings,
+    pub(super) close: bool,
+    pub(super) keep_alive: bool,
+    pub(super) expects_continue: bool,
+    pub(super) expects_other: bool,
+}
+
+/// Fields that fit in a head without heap.
+const FIELDS_ON_STACK: usize = 24;
+
+/// Parses a block of `lines` field lines.
+pub(super) fn parse(block: &[u8], lines: usize) -> Result<(Fields<'_>, Facts<'_>), Refusal> {
+    let facts = if lines <= FIELDS_ON_STACK {
+        examine(block, &mut [httparse::EMPTY_HEADER; FIELDS_ON_STACK])
+    } else {
+        examine(block, &mut vec![httparse::EMPTY_HEADER; lines])
+    };
+    Ok((Fields(block), facts?))
+}
+
+fn examine<'b>(block: &'b [u8], room: &mut [httparse::Header<'b>]) -> Result<Facts<'b>, Refusal> {
+    let headers = match httparse::parse_headers(block, room) {
+        Ok(httparse::Status::Complete((length, headers))) if length == block.len() => headers,
+        _ => return Err(Refusal::bad_request("a header field is malformed")),
+    };
+    let mut facts = Facts::default();
+    for header in headers {
+        // The length tells most names apart before a byte is compared.
+        let is = |name: &str| header.name.eq_ignore_ascii_case(name);
+        match header.name.len() {
+            4 if is("host") => {
+                facts.hosts += 1;
+                facts.host = header.value;
+            }
+            6 if is("expect") => facts.expect(header.value),
+            10 if is("connection") => facts.connection(header.value),
+            14 if is("content-length") => facts.content_length(header.value)?,
+            17 if is("transfer-encoding") => {
+                facts.transfer_encoding = true;
+                facts.codings.add(header.value)?;
+            }
+            _ => {}
+        }
+    }
+    Ok(facts)
+}
+
+impl Facts<'_> {
+    /// Digits and nothing else (RFC 9110 §8.6). A list or a second line is refused even when the values
+    /// agree: whoever sends it also talks to others, who might take another of them.
+    fn content_length(&mut self, value: &[u8]) -> Result<(), Refusal> {
+        if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+            return Err(Refusal::bad_request("Content-Length is not a number"));
+        }
+        if self.content_length.is_some() {
+            return Err(Refusal::bad_request(
+                "there is more than one Content-Length",
+            ));
+        }
+        let length = value.iter().try_fold(0_u64, |length, digit| {
+            length.checked_mul(10)?.checked_add(u64::from(digit - b'0'))
+        });
+        self.content_length = Some(length.ok_or(Refusal::BODY_TOO_LARGE)?);
+        Ok(())
+    }
+
+    fn connection(&mut self, value: &[u8]) {
+        for option in list(value) {
+            self.close |= option.eq_ignore_ascii_case(b"close");
+            self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+        }
+    }
+
+    fn expect(&mut self, value: &[u8]) {
+        for expectation in list(value) {
+            if expectation.eq_ignore_ascii_case(b"100-continue") {
+                self.expects_continue = true;
+            } else {
+                self.expects_other = true;
+            }
+        }
+    }
+}
+
+/// The elements of a comma-separated list, empty ones left out (RFC 9110 §5.6.1.2).
+fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let elements = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    elements.filter(|element| !element.is_empty())
+}
+
+/// The transfer codings of a message, over all its Transfer-Encoding lines (RFC 9112 §6.1).
+#[derive(Debug, Default)]
+pub(super) struct Codings {
+    chunked_last: bool,
+    others: bool,
+    unknown: bool,
+}
+
+impl Codings {
+    fn add(&mut self, value: &[u8]) -> Result<(), Refusal> {
+        for coding in list(value) {
+            let is = |name: &str| coding.eq_ignore_ascii_case(name.as_bytes());
+            if self.chunked_last {
+                return Err(Refusal::bad_request(
+                    "chunked is not the last transfer coding",
+                ));
+            }
+            if is("chunked") {
+                self.chunked_last = true;
+            } else if !coding.iter().all(|byte| super::is_token_byte(*byte)) {
+                return Err(Refusal::bad_request("a transfer coding is malformed"));
+            } else {
+                const KNOWN: [&str; 6] = [
+                    "gzip",
+                    "x-gzip",
+                    "deflate",
+                    "compress",
+                    "x-compress",
+                    "identity",
+                ];
+                self.others = true;
+                self.unknown |= !KNOWN.into_iter().any(is);
+            }
+        }
+        Ok(())
+    }
+
+    /// Ok if the message is chunked and nothing else.
+    pub(super) fn finish(&self) -> Result<(), Refusal> {
+        if self.unknown || (self.others && self.chunked_last) {
+            Err(Refusal::TRANSFER_CODING)
+        } else if self.chunked_last {
+            Ok(())
+        } else {
+            Err(Refusal::bad_request(
+                "the last transfer coding is not chunked",
+            ))
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! One request head: the request line by hand, the fields by httparse, and what they say of framing.
+
+use super::fields::{self, Fields};
+use super::target::{self, Target};
+use super::{Refusal, is_token_byte};
+
+/// A request head, borrowed from the bytes it came in.
+#[derive(Debug, PartialEq)]
+pub struct Head<'b> {
+    /// The method.
+    pub method: Method,
+    /// The target, and the host it is meant for.
+    pub target: Target<'b>,
+    /// The version the client speaks.
+    pub version: Version,
+    /// How its body is framed.
+    pub body: BodyLength,
+    /// Whether the client wants the connection kept (RFC 9112 §9.3).
+    pub keep_alive: bool,
+    /// Whether the client waits for 100 (Continue) before it sends its body (RFC 9110 §10.1.1).
+    pub expects_continue: bool,
+    /// Every field line, in order.
+    pub fields: Fields<'b>,
+}
+
+/// The methods that are known here (RFC 9110 §9, RFC 5789). CONNECT and TRACE are known and refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Method {
+    Get,
+    Head,
+    Post,
+    Put,
+    Patch,
+    Delete,
+    Options,
+}
+
+impl Method {
+    /// As it is written in a request line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Method::Get => "GET",
+            Method::Head => "HEAD",
+            Method::Post => "POST",
+            Method::Put => "PUT",
+            Method::Patch => "PATCH",
+            Method::Delete => "DELETE",
+            Method::Options => "OPTIONS",
+        }
+    }
+}
+
+/// The version of a request. A higher minor version than 1 is served as 1.1 (RFC 9110 §2.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// HTTP/1.0
+    Http10,
+    /// HTTP/1.1
+    Http11,
+}
+
+impl Version {
+    /// As it is written in a request line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Version::Http10 => "HTTP/1.0",
+            Version::Http11 => "HTTP/1.1",
+        }
+    }
+}
+
+/// How a request body is framed (RFC 9112 §6.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyLength {
+    /// There is none.
+    None,
+    /// This many bytes, at least one.
+    Sized(u64),
+    /// In chunks, until the last one.
+    Chunked,
+}
+
+/// Parses a head: its request line without the line end, and its field lines with the empty line that
+/// ends them. `lines` is how many field lines there are.
+pub(super) fn parse<'b>(
+    line: &'b [u8],
+    block: &'b [u8],
+    lines: usize,
+) -> Result<Head<'b>, Refusal> {
+    let RequestLine {
+        method,
+        target,
+        version,
+    } = request_line(line)?;
+    let (fields, facts) = fields::parse(block, lines)?;
+    let body = body_length(version, &facts)?;
+    let host = match (version, facts.hosts) {
+        (Version::Http11, 0) => return Err(Refusal::bad_request("there is no Host field")),
+        (_, 0 | 1) => facts.host,
+        _ => return Err(Refusal::bad_request("there is more than one Host field")),
+    };
+    let target = target::parse(method, target, host)?;
+    if facts.expects_other && version == Version::Http11 {
+        return Err(Refusal::EXPECTATION);
+    }
+    Ok(Head {
+        method,
+        target,
+        version,
+        body,
+        keep_alive: !facts.close && (version == Version::Http11 || facts.keep_alive),
+        expects_continue: facts.expects_continue && version == Version::Http11,
+        fields,
+    })
+}
+
+struct RequestLine<'b> {
+    method: Method,
+    target: &'b [u8],
+    version: Version,
+}
+
+/// `method SP request-target SP HTTP-version`, with single spaces and nothing else (RFC 9112 §3).
+fn request_line(line: &[u8]) -> Result<RequestLine<'_>, Refusal> {
+    const SHAPE: Refusal = Refusal::bad_request("the request line is not 'METHOD target HTTP/1.1'");
+    let space = memchr::memchr(b' ', line).ok_or(SHAPE)?;
+    let (method, rest) = (&line[..space], &line[space + 1..]);
+    let space = memchr::memchr(b' ', rest).ok_or(SHAPE)?;
+    let (target, version) = (&rest[..space], &rest[space + 1..]);
+    if method.is_empty() || target.is_empty() || !method.iter().all(|byte| is_token_byte(*byte)) {
+        return Err(SHAPE);
+    }
+    // The version comes first: what the other parts mean depends on it.
+    let version = match version {
+        b"HTTP/1.1" => Version::Http11,
+        b"HTTP/1.0" => Version::Http10,
+        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
+            if major.is_ascii_digit() && minor.is_ascii_digit() =>
+        {
+            if *major != b'1' {
+                return Err(Refusal::VERSION);
+            }
+            Version::Http11
+        }
+        _ => return Err(SHAPE),
+    };
+    let method = match method {
+        b"GET" => Method::Get,
+        b"HEAD" => Method::Head,
+        b"POST" => Method::Post,
+        b"PUT" => Method::Put,
+        b"PATCH" => Method::Patch,
+        b"DELETE" => Method::Delete,
+        b"OPTIONS" => Method::Options,
+        b"CONNECT" => return Err(target::refuse_connect(target)),
+        _ => return Err(Refusal::METHOD),
+    };
+    Ok(RequestLine {
+        method,
+        target,
+        version,
+    })
+}
+
+/// The framing of the body (RFC 9112 §6.1, §6.3), refusing whatever two readers could take in two ways.
+fn body_length(version: Version, facts: &fields::Facts<'_>) -> Result<BodyLength, Refusal> {
+    if facts.transfer_encoding {
+        if version == Version::Http10 {
+            return Err(Refusal::bad_request("HTTP/1.0 has no Transfer-Encoding"));
+        }
+        if facts.content_length.is_some() {
+            return Err(Refusal::bad_request(
+                "Content-Length and Transfer-Encoding are both there",
+            ));
+        }
+        return match facts.codings.finish() {
+            Ok(()) => Ok(BodyLength::Chunked),
+            Err(refusal) => Err(refusal),
+        };
+    }
+    Ok(match facts.content_length {
+        None | Some(0) => BodyLength::None,
+        Some(length) => BodyLength::Sized(length),
+    })
+}

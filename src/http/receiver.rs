@@ -1,0 +1,209 @@
+//! The reading half of a connection: where one message ends and the next begins.
+
+use memchr::memchr;
+
+use super::chunked::{self, Chunked};
+use super::head::{BodyLength, Head, parse};
+use super::{Limits, Refusal, is_token_byte};
+
+/// What the bytes so far amount to.
+#[derive(Debug, PartialEq)]
+pub enum Step<'b> {
+    /// More bytes are needed.
+    Incomplete,
+    /// A whole head. If its body has a length, `Body` and `End` steps follow.
+    Head(Head<'b>),
+    /// A piece of the body, in order.
+    Body(&'b [u8]),
+    /// The end of a message that has a body.
+    End,
+    /// Not a request that may be served; every further step is this one.
+    Refused(Refusal),
+}
+
+/// The reading half of one connection; see the [module](super) for its states.
+#[derive(Debug)]
+pub struct Receiver(State);
+
+#[derive(Debug)]
+enum State {
+    Head(Scan),
+    Sized { remaining: u64 },
+    Chunked(Chunked),
+    Refused(Refusal),
+}
+
+/// How far a head has been searched for its end, in bytes from its first. Nothing is searched twice, so
+/// that a head that comes byte by byte costs no more than one that comes whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Scan {
+    searched: u32,
+    line_start: u32,
+    /// Where the field lines begin; 0 until the request line is whole.
+    fields_start: u32,
+    lines: u32,
+}
+
+/// Most bytes that a head may have, whatever the limits say: offsets are kept in 32 bits.
+const HEAD_BYTES_MAX: usize = 1 << 30;
+
+impl Default for Receiver {
+    fn default() -> Receiver {
+        Receiver(State::Head(Scan::default()))
+    }
+}
+
+impl Receiver {
+    /// Between two requests, with nothing of the next one seen.
+    pub fn is_idle(&self) -> bool {
+        matches!(self.0, State::Head(scan) if scan.searched == 0)
+    }
+
+    /// Within a body.
+    pub fn is_in_body(&self) -> bool {
+        matches!(self.0, State::Sized { .. } | State::Chunked(_))
+    }
+
+    /// Takes the next step in `input`, and says how many of its bytes are done with. The others must be
+    /// offered again, at the front, with more behind them.
+    pub fn step<'b>(&mut self, input: &'b [u8], limits: &Limits) -> (usize, Step<'b>) {
+        let (consumed, step) = match &mut self.0 {
+            State::Head(scan) => match scan.advance(input, limits) {
+                Ok(None) => (0, Step::Incomplete),
+                Ok(Some(length)) => self.head(&input[..length], limits),
+                Err(refusal) => (0, Step::Refused(refusal)),
+            },
+            State::Sized { remaining: 0 } => {
+                self.0 = State::Head(Scan::default());
+                (0, Step::End)
+            }
+            State::Sized { .. } if input.is_empty() => (0, Step::Incomplete),
+            State::Sized { remaining } => {
+                let take = input
+                    .len()
+                    .min(usize::try_from(*remaining).unwrap_or(usize::MAX));
+                *remaining -= take as u64;
+                (take, Step::Body(&input[..take]))
+            }
+            State::Chunked(decoder) => match decoder.advance(input, limits) {
+                Ok((consumed, chunked::Step::Incomplete)) => (consumed, Step::Incomplete),
+                Ok((consumed, chunked::Step::Data(data))) => (consumed, Step::Body(data)),
+                Ok((consumed, chunked::Step::End)) => {
+                    self.0 = State::Head(Scan::default());
+                    (consumed, Step::End)
+                }
+                Err(refusal) => (0, Step::Refused(refusal)),
+            },
+            State::Refused(refusal) => (0, Step::Refused(*refusal)),
+        };
+        if let Step::Refused(refusal) = step {
+            self.0 = State::Refused(refusal);
+        }
+        (consumed, step)
+    }
+
+    fn head<'b>(&mut self, input: &'b [u8], limits: &Limits) -> (usize, Step<'b>) {
+        let State::Head(scan) = &self.0 else {
+            unreachable!("only a head is parsed as one");
+        };
+        // A forgiven empty line counts as part of the head.
+        let start = if input.starts_with(b"\r\n") { 2 } else { 0 };
+        let fields_start = scan.fields_start as usize;
+        let lines = scan.lines as usize;
+        match parse(
+            &input[start..fields_start - 2],
+            &input[fields_start..],
+            lines,
+        ) {
+            Err(refusal) => (0, Step::Refused(refusal)),
+            Ok(head) => {
+                self.0 = match head.body {
+                    BodyLength::Sized(length) if length > limits.body => {
+                        return (0, Step::Refused(Refusal::BODY_TOO_LARGE));
+                    }
+                    BodyLength::None => State::Head(Scan::default()),
+                    BodyLength::Sized(remaining) => State::Sized { remaining },
+                    BodyLength::Chunked => State::Chunked(Chunked::default()),
+                };
+                (input.len(), Step::Head(head))
+            }
+        }
+    }
+}
+
+impl Scan {
+    /// Searches on for the empty line that ends a head, and says how long the head is.
+    ///
+    /// Refuses a line that doesn't end in CRLF (a lone LF is read as a line end by some and not by
+    /// others), and whatever is over a limit, as soon as it is.
+    fn advance(&mut self, input: &[u8], limits: &Limits) -> Result<Option<usize>, Refusal> {
+        let mut searched = self.searched as usize;
+        let mut line_start = self.line_start as usize;
+        while let Some(offset) = memchr(b'\n', &input[searched..]) {
+            let line_end = searched + offset;
+            searched = line_end + 1;
+            if line_end == line_start || input[line_end - 1] != b'\r' {
+                return Err(Refusal::bad_request("a line does not end in CRLF"));
+            }
+            let length = line_end - 1 - line_start;
+            if self.fields_start == 0 {
+                if length > limits.request_line {
+                    return Err(Refusal::REQUEST_LINE_TOO_LONG);
+                }
+                // One empty line before the request line is forgiven (RFC 9112 §2.2).
+                if length > 0 {
+                    self.fields_start = searched as u32;
+                } else if line_start > 0 {
+                    return Err(Refusal::bad_request(
+                        "there is more than one empty line before the request",
+                    ));
+                }
+            } else if length == 0 {
+                return Ok(Some(searched));
+            } else {
+                self.lines += 1;
+                let bytes = searched - self.fields_start as usize;
+                if self.lines as usize > limits.headers || bytes > limits.header_bytes {
+                    return Err(Refusal::FIELDS_TOO_LARGE);
+                }
+            }
+            line_start = searched;
+        }
+        self.searched = input.len() as u32;
+        self.line_start = line_start as u32;
+        self.check_unfinished(input, limits)?;
+        Ok(None)
+    }
+
+    /// Whether the line that has not ended yet may still become one that is served.
+    fn check_unfinished(&self, input: &[u8], limits: &Limits) -> Result<(), Refusal> {
+        let line = &input[self.line_start as usize..];
+        if self.fields_start == 0 {
+            // A TLS handshake or other noise may never send a line end: its first byte tells.
+            match line.first() {
+                Some(byte) if !is_token_byte(*byte) && *byte != b'\r' => {
+                    return Err(Refusal::bad_request("this is not an HTTP request"));
+                }
+                // The CR of its end may be there already.
+                _ if line.len() > limits.request_line.saturating_add(1) => {
+                    return Err(Refusal::REQUEST_LINE_TOO_LONG);
+                }
+                _ => {}
+            }
+        } else if line != b"\r" {
+            let bytes = input.len() - self.fields_start as usize;
+            if bytes > limits.header_bytes
+                || (!line.is_empty() && self.lines as usize >= limits.headers)
+            {
+                return Err(Refusal::FIELDS_TOO_LARGE);
+            }
+        }
+        if input.len() > HEAD_BYTES_MAX {
+            return Err(Refusal::FIELDS_TOO_LARGE);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

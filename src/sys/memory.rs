@@ -1,0 +1,81 @@
+//! Memory that survives a fork as one piece: parent and children read and write the same pages.
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::ptr::NonNull;
+use std::sync::atomic::AtomicU64;
+
+use crossbeam::utils::CachePadded;
+use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+
+/// `N` counters in cache lines of their own.
+pub type Block<const N: usize> = CachePadded<[AtomicU64; N]>;
+
+/// Blocks of `N` counters in anonymous `MAP_SHARED` memory, all zero at first.
+pub struct SharedBlocks<const N: usize> {
+    start: NonNull<Block<N>>,
+    count: usize,
+}
+
+// SAFETY: the blocks are atomics, and the mapping lives until the drop of this, its only owner.
+unsafe impl<const N: usize> Send for SharedBlocks<N> {}
+// SAFETY: as above; a shared reference gives out shared references to atomics alone.
+unsafe impl<const N: usize> Sync for SharedBlocks<N> {}
+
+impl<const N: usize> SharedBlocks<N> {
+    /// Maps `count` blocks.
+    ///
+    /// # Panics
+    /// If `count` is 0.
+    pub fn new(count: usize) -> io::Result<SharedBlocks<N>> {
+        let bytes = NonZeroUsize::new(count * size_of::<Block<N>>()).expect("at least one block");
+        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: a new anonymous mapping at an address the kernel chooses aliases nothing.
+        let start = unsafe { mmap_anonymous(None, bytes, protection, MapFlags::MAP_SHARED) }?;
+        Ok(SharedBlocks {
+            start: start.cast(),
+            count,
+        })
+    }
+
+    /// The block at `index`.
+    ///
+    /// # Panics
+    /// If there is no such block.
+    pub fn block(&self, index: usize) -> &Block<N> {
+        assert!(index < self.count, "no block {index} among {}", self.count);
+        // SAFETY: in bounds by the assertion; a mapping is aligned to a page, which a block divides;
+        // its zeroes are valid atomics; it lives as long as self.
+        unsafe { self.start.add(index).as_ref() }
+    }
+}
+
+impl<const N: usize> Drop for SharedBlocks<N> {
+    fn drop(&mut self) {
+        let bytes = self.count * size_of::<Block<N>>();
+        // SAFETY: exactly the mapping made in `new`; no reference outlives self.
+        let unmapped = unsafe { munmap(self.start.cast(), bytes) };
+        debug_assert!(unmapped.is_ok());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::Ordering;
+
+    #[test]
+    fn blocks_share_no_cache_line_and_start_at_zero() {
+        let blocks = SharedBlocks::<3>::new(2).unwrap();
+        let first = blocks.block(0) as *const _ as usize;
+        let second = blocks.block(1) as *const _ as usize;
+        assert!(second - first >= 64);
+        assert_eq!(blocks.block(1)[2].load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    #[should_panic(expected = "no block 2 among 2")]
+    fn a_block_past_the_end_is_refused() {
+        SharedBlocks::<1>::new(2).unwrap().block(2);
+    }
+}

@@ -1,0 +1,183 @@
+//! Processes: fork, pidfds, reaping, and what a worker does about signals and its parent's death.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid};
+
+use super::cvt;
+
+/// A process id.
+pub type ProcessId = i32;
+
+/// A child that was forked here, held by a pidfd so that a signal never meets a recycled pid.
+pub struct Child {
+    id: ProcessId,
+    pidfd: OwnedFd,
+}
+
+/// Which side of a fork this is.
+pub enum Forked {
+    /// The process that called.
+    Parent(Child),
+    /// The new process.
+    Child,
+}
+
+/// fork(2).
+///
+/// # Errors
+/// Also if this process has more than one thread: the child would inherit locks that nobody releases.
+pub fn fork() -> io::Result<Forked> {
+    // Without /proc the count is unknown; the supervisor, the only caller, starts no thread.
+    let threads = std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
+    if threads != 1 {
+        return Err(io::Error::other(format!(
+            "refused to fork a process of {threads} threads"
+        )));
+    }
+    // SAFETY: with one thread, the child inherits no lock in a locked state.
+    match unsafe { nix::unistd::fork() }? {
+        ForkResult::Child => Ok(Forked::Child),
+        ForkResult::Parent { child } => {
+            let id = child.as_raw();
+            // SAFETY: pidfd_open takes two integers. The child can't have been reaped yet, so the pid
+            // is its own.
+            let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, id, 0) };
+            let fd = cvt(fd as libc::c_int)?;
+            // SAFETY: the descriptor was just made and nobody else knows of it.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(fd) };
+            Ok(Forked::Parent(Child { id, pidfd }))
+        }
+    }
+}
+
+impl Child {
+    /// Its process id.
+    pub fn id(&self) -> ProcessId {
+        self.id
+    }
+
+    /// pidfd_send_signal(2) with SIGKILL; a child that is gone already is no error.
+    pub fn kill(&self) -> io::Result<()> {
+        // SAFETY: integers and a null siginfo, which means "as kill(2) would".
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_pidfd_send_signal,
+                self.pidfd.as_raw_fd(),
+                libc::SIGKILL,
+                std::ptr::null::<libc::siginfo_t>(),
+                0,
+            )
+        };
+        match cvt(result as libc::c_int) {
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+            other => other.map(drop),
+        }
+    }
+}
+
+/// Readable when the child has ended.
+impl AsFd for Child {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It exited with this code.
+    Exited(i32),
+    /// This signal killed it.
+    Signalled(Signal),
+}
+
+/// Reaps one ended child, forked here or inherited (as pid 1), if there is one.
+pub fn reap() -> io::Result<Option<(ProcessId, Ended)>> {
+    loop {
+        match waitpid(None::<Pid>, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(pid, code)) => {
+                return Ok(Some((pid.as_raw(), Ended::Exited(code))));
+            }
+            Ok(WaitStatus::Signaled(pid, signal, _)) => {
+                return Ok(Some((pid.as_raw(), Ended::Signalled(signal))));
+            }
+            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(None),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+/// This process's id.
+pub fn id() -> ProcessId {
+    nix::unistd::getpid().as_raw()
+}
+
+/// What the handler of SIGTERM needs; set before it is installed, and only read afterwards.
+static CONTROL: AtomicI32 = AtomicI32::new(-1);
+static GRACE_SECONDS: AtomicU32 = AtomicU32::new(0);
+
+/// Makes this process a worker of `parent`, whose control socket is `control`.
+///
+/// SIGTERM, sent by somebody or by the kernel when the parent dies, ends the stream of the control socket
+/// as the parent's death does, which starts the drain; if the process still lives after `grace`, SIGALRM
+/// ends it. INT, QUIT and HUP, which a terminal sends to the whole group, are the supervisor's alone. Ends
+/// the process at once if the parent is gone already. `control` must stay open until the process ends.
+pub fn become_worker(parent: ProcessId, control: RawFd, grace: Duration) -> io::Result<()> {
+    CONTROL.store(control, Ordering::Relaxed);
+    let seconds = u32::try_from(grace.as_secs()).unwrap_or(u32::MAX - 1) + 1;
+    GRACE_SECONDS.store(seconds, Ordering::Relaxed);
+    let on = |signal, handler| {
+        let action = SigAction::new(handler, SaFlags::SA_RESTART, SigSet::empty());
+        // SAFETY: the handler, where there is one, calls async-signal-safe functions alone.
+        unsafe { sigaction(signal, &action) }
+    };
+    on(Signal::SIGTERM, SigHandler::Handler(end_control_stream))?;
+    use Signal::{SIGHUP, SIGINT, SIGQUIT, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2};
+    for signal in [SIGHUP, SIGINT, SIGQUIT, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2] {
+        on(signal, SigHandler::SigIgn)?;
+    }
+    SigSet::all().thread_unblock()?;
+    nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?;
+    // The parent may have died before the line above: then nobody will ever signal this process.
+    if nix::unistd::getppid().as_raw() != parent {
+        exit(1);
+    }
+    Ok(())
+}
+
+extern "C" fn end_control_stream(_: libc::c_int) {
+    // SAFETY: shutdown and alarm are async-signal-safe and take integers; a bad descriptor is an error
+    // that nobody needs to hear of.
+    unsafe { libc::shutdown(CONTROL.load(Ordering::Relaxed), libc::SHUT_RD) };
+    // SAFETY: as above.
+    unsafe { libc::alarm(GRACE_SECONDS.load(Ordering::Relaxed)) };
+}
+
+/// Blocks every signal in this thread, so that the process's main thread takes them.
+pub fn leave_signals_to_main_thread() -> io::Result<()> {
+    Ok(SigSet::all()
+        .thread_swap_mask(SigmaskHow::SIG_SETMASK)
+        .map(drop)?)
+}
+
+/// Names this thread (a process's first thread names the process), 15 bytes at most, for ps and top.
+pub fn name(name: &str) {
+    if let Ok(name) = std::ffi::CString::new(name) {
+        // A name is a courtesy: a kernel without it changes nothing.
+        let _ = nix::sys::prctl::set_name(&name);
+    }
+}
+
+/// Ends this process without running what the parent registered for its own end.
+pub fn exit(code: i32) -> ! {
+    // SAFETY: _exit takes an integer and doesn't return.
+    unsafe { libc::_exit(code) }
+}

@@ -1,0 +1,207 @@
+//! Sockets: listeners made with socket2, and the four calls of the request path.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, recv as nix_recv, send as nix_send,
+};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use super::{cvt, retry};
+
+/// A TCP socket bound to one address, not listening yet.
+pub struct Bound(Socket);
+
+/// How a socket shares its port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// Alone: `listen` fails with `EADDRINUSE` while any other socket listens on the port.
+    Exclusive,
+    /// With the sockets of its `SO_REUSEPORT` group.
+    Group,
+}
+
+impl Bound {
+    /// A nonblocking, close-on-exec socket with `SO_REUSEADDR` and `TCP_NODELAY` (which connections
+    /// inherit), bound to `address`. An IPv6 socket takes IPv6 alone.
+    pub fn bind(address: SocketAddr, sharing: Sharing) -> io::Result<Bound> {
+        let socket = Socket::new(
+            Domain::for_address(address),
+            Type::STREAM.nonblocking().cloexec(),
+            Some(Protocol::TCP),
+        )?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(sharing == Sharing::Group)?;
+        socket.set_tcp_nodelay(true)?;
+        socket.bind(&SockAddr::from(address))?;
+        Ok(Bound(socket))
+    }
+
+    /// listen(2) with an accept queue of `backlog` connections (the kernel may grant fewer).
+    pub fn listen(self, backlog: u32) -> io::Result<Listener> {
+        self.0.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+        Ok(Listener(self.0.into()))
+    }
+}
+
+/// A listening socket.
+#[derive(Debug)]
+pub struct Listener(OwnedFd);
+
+/// The accept queue of a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AcceptQueue {
+    /// Connections that wait to be accepted.
+    pub waiting: u32,
+    /// The backlog in effect, in connections.
+    pub backlog: u32,
+}
+
+impl Listener {
+    /// Lets later sockets join this one's port as a `SO_REUSEPORT` group.
+    pub fn open_to_group(&self) -> io::Result<()> {
+        socket2::SockRef::from(&self.0).set_reuse_port(true)
+    }
+
+    /// The address it is bound to, with the port the kernel chose for port 0.
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        socket2::SockRef::from(&self.0)
+            .local_addr()?
+            .as_socket()
+            .ok_or_else(|| io::Error::from(io::ErrorKind::AddrNotAvailable))
+    }
+
+    /// Reads the accept queue back from the kernel: for a listener, `TCP_INFO` holds its length in
+    /// `tcpi_unacked` and its bound in `tcpi_sacked` (net/ipv4/tcp.c, `tcp_get_info`).
+    pub fn accept_queue(&self) -> io::Result<AcceptQueue> {
+        // SAFETY: tcp_info is plain integers, for which all zeroes is a value.
+        let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+        let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+        // SAFETY: `info` and `length` outlive the call, and `length` states the room in `info`.
+        cvt(unsafe {
+            libc::getsockopt(
+                self.0.as_raw_fd(),
+                libc::IPPROTO_TCP,
+                libc::TCP_INFO,
+                (&raw mut info).cast(),
+                &raw mut length,
+            )
+        })?;
+        Ok(AcceptQueue {
+            waiting: info.tcpi_unacked,
+            backlog: info.tcpi_sacked,
+        })
+    }
+
+    /// accept4(2): the next waiting connection, nonblocking and close-on-exec.
+    pub fn accept(&self) -> io::Result<OwnedFd> {
+        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+        let fd = retry(|| nix::sys::socket::accept4(self.0.as_raw_fd(), flags))?;
+        // SAFETY: accept4 just made this descriptor and nobody else knows of it.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// recv(2) into `buffer`; 0 is the end of the stream.
+pub fn recv(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    retry(|| nix_recv(socket.as_raw_fd(), buffer, MsgFlags::empty()))
+}
+
+/// send(2) of as much of `bytes` as the socket takes.
+pub fn send(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    retry(|| nix_send(socket.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL))
+}
+
+/// sendmsg(2) of `first` and then `second`, as much as the socket takes.
+pub fn send_both(socket: BorrowedFd<'_>, first: &[u8], second: &[u8]) -> io::Result<usize> {
+    let slices = [io::IoSlice::new(first), io::IoSlice::new(second)];
+    retry(|| {
+        nix::sys::socket::sendmsg::<()>(
+            socket.as_raw_fd(),
+            &slices,
+            &[],
+            MsgFlags::MSG_NOSIGNAL,
+            None,
+        )
+    })
+}
+
+/// shutdown(2) of the writing side: the peer reads an end of stream, and may still write.
+pub fn shutdown_write(socket: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(nix::sys::socket::shutdown(
+        socket.as_raw_fd(),
+        Shutdown::Write,
+    )?)
+}
+
+/// Two connected `SOCK_SEQPACKET` sockets: messages arrive whole, in order, and an end of stream says
+/// that the last copy of the other end is gone.
+pub fn packet_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(nix::sys::socket::socketpair(
+        AddressFamily::Unix,
+        SockType::SeqPacket,
+        None,
+        SockFlag::SOCK_CLOEXEC,
+    )?)
+}
+
+/// Whether a call on a packet socket may wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// It waits for room.
+    Wait,
+    /// It fails with `WouldBlock`.
+    DontWait,
+}
+
+/// Sends one packet.
+pub fn send_packet(socket: BorrowedFd<'_>, packet: &[u8], patience: Patience) -> io::Result<()> {
+    let mut flags = MsgFlags::MSG_NOSIGNAL;
+    flags.set(MsgFlags::MSG_DONTWAIT, patience == Patience::DontWait);
+    retry(|| nix_send(socket.as_raw_fd(), packet, flags)).map(drop)
+}
+
+/// Receives one packet without waiting; 0 is the end of the stream.
+pub fn receive_packet(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    retry(|| nix_recv(socket.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listen(address: SocketAddr, sharing: Sharing) -> io::Result<Listener> {
+        Bound::bind(address, sharing)?.listen(128)
+    }
+
+    #[test]
+    fn a_group_grows_from_an_exclusive_listener_and_keeps_others_out() {
+        let first = listen("127.0.0.1:0".parse().unwrap(), Sharing::Exclusive).unwrap();
+        let address = first.local_address().unwrap();
+        let taken = |sharing| listen(address, sharing).unwrap_err().kind();
+        assert_eq!(taken(Sharing::Group), io::ErrorKind::AddrInUse);
+        first.open_to_group().unwrap();
+        let second = listen(address, Sharing::Group).unwrap();
+        assert_eq!(taken(Sharing::Exclusive), io::ErrorKind::AddrInUse);
+
+        // Both take part: of 64 connections each gets some, or the kernel's hash is broken.
+        let clients: Vec<_> = (0..64)
+            .map(|_| std::net::TcpStream::connect(address).unwrap())
+            .collect();
+        let waiting = |listener: &Listener| listener.accept_queue().unwrap().waiting;
+        assert_eq!(waiting(&first) + waiting(&second), clients.len() as u32);
+        assert!(waiting(&first) > 0 && waiting(&second) > 0);
+        assert_eq!(first.accept_queue().unwrap().backlog, 128);
+    }
+}
