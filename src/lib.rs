@@ -1,4 +1,23 @@
-//! laneway
+//! laneway: a multi-core HTTP server for Linux, one lane per CPU core.
+//!
+//! A map of the crate, in the order in which a request meets it:
+//!
+//! | module | does |
+//! |---|---|
+//! | [`config`] | file, environment and command line become one immutable `Config` |
+//! | [`supervisor`] | owns the sockets, keeps a worker in every lane |
+//! | [`worker`] | drives a lane: event loop, connections, timers, drain |
+//! | [`http`] | HTTP/1.1 without I/O |
+//! | [`content`] | from a request to its response |
+//! | [`observe`] | log lines and the ledger |
+//! | [`sys`] | the kernel, and the only `unsafe` |
+//!
+//! They depend on each other in one direction alone, which `tests/tidy.rs` enforces.
+
 pub mod config;
+pub mod content;
 pub mod http;
+pub mod observe;
+pub mod supervisor;
 pub mod sys;
+pub mod worker;

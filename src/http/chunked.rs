@@ -83,11 +83,7 @@ impl Chunked {
             let byte = input[position];
             position += 1;
             if self.state == State::EndLf {
-                return if byte == b'\n' {
-                    Ok((position, Step::End))
-                } else {
-                    Err(TRAILER)
-                };
+                return if byte == b'\n' { Ok((position, Step::End)) } else { Err(TRAILER) };
             }
             self.state = self.next(byte, limits)?;
         }

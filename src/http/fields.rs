@@ -82,9 +82,7 @@ impl Facts<'_> {
             return Err(Refusal::bad_request("Content-Length is not a number"));
         }
         if self.content_length.is_some() {
-            return Err(Refusal::bad_request(
-                "there is more than one Content-Length",
-            ));
+            return Err(Refusal::bad_request("there is more than one Content-Length"));
         }
         let length = value.iter().try_fold(0_u64, |length, digit| {
             length.checked_mul(10)?.checked_add(u64::from(digit - b'0'))
@@ -130,23 +128,15 @@ impl Codings {
         for coding in list(value) {
             let is = |name: &str| coding.eq_ignore_ascii_case(name.as_bytes());
             if self.chunked_last {
-                return Err(Refusal::bad_request(
-                    "chunked is not the last transfer coding",
-                ));
+                return Err(Refusal::bad_request("chunked is not the last transfer coding"));
             }
             if is("chunked") {
                 self.chunked_last = true;
             } else if !coding.iter().all(|byte| super::is_token_byte(*byte)) {
                 return Err(Refusal::bad_request("a transfer coding is malformed"));
             } else {
-                const KNOWN: [&str; 6] = [
-                    "gzip",
-                    "x-gzip",
-                    "deflate",
-                    "compress",
-                    "x-compress",
-                    "identity",
-                ];
+                const KNOWN: [&str; 6] =
+                    ["gzip", "x-gzip", "deflate", "compress", "x-compress", "identity"];
                 self.others = true;
                 self.unknown |= !KNOWN.into_iter().any(is);
             }
@@ -161,9 +151,7 @@ impl Codings {
         } else if self.chunked_last {
             Ok(())
         } else {
-            Err(Refusal::bad_request(
-                "the last transfer coding is not chunked",
-            ))
+            Err(Refusal::bad_request("the last transfer coding is not chunked"))
         }
     }
 }

@@ -88,11 +88,7 @@ pub(super) fn parse<'b>(
     block: &'b [u8],
     lines: usize,
 ) -> Result<Head<'b>, Refusal> {
-    let RequestLine {
-        method,
-        target,
-        version,
-    } = request_line(line)?;
+    let RequestLine { method, target, version } = request_line(line)?;
     let (fields, facts) = fields::parse(block, lines)?;
     let body = body_length(version, &facts)?;
     let host = match (version, facts.hosts) {
@@ -156,11 +152,7 @@ fn request_line(line: &[u8]) -> Result<RequestLine<'_>, Refusal> {
         b"CONNECT" => return Err(target::refuse_connect(target)),
         _ => return Err(Refusal::METHOD),
     };
-    Ok(RequestLine {
-        method,
-        target,
-        version,
-    })
+    Ok(RequestLine { method, target, version })
 }
 
 /// The framing of the body (RFC 9112 §6.1, §6.3), refusing whatever two readers could take in two ways.

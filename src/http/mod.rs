@@ -56,62 +56,40 @@ pub struct Refusal {
 impl Refusal {
     /// 400 Bad Request (RFC 9110 §15.5.1).
     pub const fn bad_request(reason: &'static str) -> Refusal {
-        Refusal {
-            status: 400,
-            reason,
-        }
+        Refusal { status: 400, reason }
     }
 
     /// 408 Request Timeout (RFC 9110 §15.5.9).
-    pub const TIMEOUT: Refusal = Refusal {
-        status: 408,
-        reason: "the request took too long to arrive",
-    };
+    pub const TIMEOUT: Refusal =
+        Refusal { status: 408, reason: "the request took too long to arrive" };
     /// 413 Content Too Large (RFC 9110 §15.5.14).
-    pub const BODY_TOO_LARGE: Refusal = Refusal {
-        status: 413,
-        reason: "the body is larger than this server takes",
-    };
+    pub const BODY_TOO_LARGE: Refusal =
+        Refusal { status: 413, reason: "the body is larger than this server takes" };
     /// 414 URI Too Long (RFC 9110 §15.5.15).
-    pub const REQUEST_LINE_TOO_LONG: Refusal = Refusal {
-        status: 414,
-        reason: "the request line is longer than this server takes",
-    };
+    pub const REQUEST_LINE_TOO_LONG: Refusal =
+        Refusal { status: 414, reason: "the request line is longer than this server takes" };
     /// 417 Expectation Failed (RFC 9110 §10.1.1).
-    pub const EXPECTATION: Refusal = Refusal {
-        status: 417,
-        reason: "only 100-continue can be expected",
-    };
+    pub const EXPECTATION: Refusal =
+        Refusal { status: 417, reason: "only 100-continue can be expected" };
     /// 431 Request Header Fields Too Large (RFC 6585 §5).
     pub const FIELDS_TOO_LARGE: Refusal = Refusal {
         status: 431,
         reason: "the header fields are larger or more than this server takes",
     };
     /// 500 Internal Server Error (RFC 9110 §15.6.1).
-    pub const INTERNAL: Refusal = Refusal {
-        status: 500,
-        reason: "the server failed while it answered this request",
-    };
+    pub const INTERNAL: Refusal =
+        Refusal { status: 500, reason: "the server failed while it answered this request" };
     /// 501 Not Implemented (RFC 9110 §15.6.2), of a method.
-    pub const METHOD: Refusal = Refusal {
-        status: 501,
-        reason: "the method is not implemented",
-    };
+    pub const METHOD: Refusal = Refusal { status: 501, reason: "the method is not implemented" };
     /// 501 Not Implemented, of a transfer coding (RFC 9112 §6.1).
-    pub const TRANSFER_CODING: Refusal = Refusal {
-        status: 501,
-        reason: "the only transfer coding implemented is chunked",
-    };
+    pub const TRANSFER_CODING: Refusal =
+        Refusal { status: 501, reason: "the only transfer coding implemented is chunked" };
     /// 503 Service Unavailable (RFC 9110 §15.6.4).
-    pub const OVERLOADED: Refusal = Refusal {
-        status: 503,
-        reason: "the server holds as many request bodies as it may",
-    };
+    pub const OVERLOADED: Refusal =
+        Refusal { status: 503, reason: "the server holds as many request bodies as it may" };
     /// 505 HTTP Version Not Supported (RFC 9110 §15.6.6).
-    pub const VERSION: Refusal = Refusal {
-        status: 505,
-        reason: "only HTTP/1.0 and HTTP/1.1 are spoken here",
-    };
+    pub const VERSION: Refusal =
+        Refusal { status: 505, reason: "only HTTP/1.0 and HTTP/1.1 are spoken here" };
 }
 
 /// Whether `byte` may stand in a token (RFC 9110 §5.6.2).

@@ -79,9 +79,7 @@ impl Receiver {
             }
             State::Sized { .. } if input.is_empty() => (0, Step::Incomplete),
             State::Sized { remaining } => {
-                let take = input
-                    .len()
-                    .min(usize::try_from(*remaining).unwrap_or(usize::MAX));
+                let take = input.len().min(usize::try_from(*remaining).unwrap_or(usize::MAX));
                 *remaining -= take as u64;
                 (take, Step::Body(&input[..take]))
             }
@@ -110,11 +108,7 @@ impl Receiver {
         let start = if input.starts_with(b"\r\n") { 2 } else { 0 };
         let fields_start = scan.fields_start as usize;
         let lines = scan.lines as usize;
-        match parse(
-            &input[start..fields_start - 2],
-            &input[fields_start..],
-            lines,
-        ) {
+        match parse(&input[start..fields_start - 2], &input[fields_start..], lines) {
             Err(refusal) => (0, Step::Refused(refusal)),
             Ok(head) => {
                 self.0 = match head.body {

@@ -52,10 +52,7 @@ impl Response {
         if let Some(length) = length.filter(|_| !bodiless) {
             head.extend(["Content-Length: ", &length.to_string(), "\r\n"]);
         }
-        Response {
-            head: head.into_bytes().into(),
-            bodiless,
-        }
+        Response { head: head.into_bytes().into(), bodiless }
     }
 
     /// Whether its status forbids a body.

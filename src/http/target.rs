@@ -30,27 +30,15 @@ pub(super) fn parse<'b>(
     let host = host(host_field)?;
     if raw[0] == b'/' {
         let (path, query) = path_and_query(raw)?;
-        return Ok(Target {
-            raw,
-            path,
-            query,
-            host,
-        });
+        return Ok(Target { raw, path, query, host });
     }
     if raw == b"*" && method == Method::Options {
         let path = Cow::Borrowed(raw);
-        return Ok(Target {
-            raw,
-            path,
-            query: None,
-            host,
-        });
+        return Ok(Target { raw, path, query: None, host });
     }
     // An absolute target overrides the Host field (RFC 9112 §3.2.2).
     let rest = strip_scheme(raw).ok_or(SYNTAX)?;
-    let end = rest
-        .iter()
-        .position(|byte| matches!(byte, b'/' | b'?' | b'#'));
+    let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#'));
     let (authority, rest) = rest.split_at(end.unwrap_or(rest.len()));
     let host = self::host(authority)?;
     if host.is_empty() {
@@ -61,12 +49,7 @@ pub(super) fn parse<'b>(
         [b'/', ..] => path_and_query(rest)?,
         _ => (Cow::Borrowed(&b"/"[..]), path_and_query(rest)?.1),
     };
-    Ok(Target {
-        raw,
-        path,
-        query,
-        host,
-    })
+    Ok(Target { raw, path, query, host })
 }
 
 /// The answer to a CONNECT: there is no tunnel here, and a bad authority is the client's mistake.
@@ -80,22 +63,17 @@ pub(super) fn refuse_connect(authority: &[u8]) -> Refusal {
 }
 
 fn strip_scheme(raw: &[u8]) -> Option<&[u8]> {
-    [&b"http://"[..], b"https://"]
-        .into_iter()
-        .find_map(|scheme| {
-            let (start, rest) = raw.split_at_checked(scheme.len())?;
-            start.eq_ignore_ascii_case(scheme).then_some(rest)
-        })
+    [&b"http://"[..], b"https://"].into_iter().find_map(|scheme| {
+        let (start, rest) = raw.split_at_checked(scheme.len())?;
+        start.eq_ignore_ascii_case(scheme).then_some(rest)
+    })
 }
 
 /// Splits at the first `?`, checks every byte, and normalises the path if it needs it.
 fn path_and_query(raw: &[u8]) -> Result<(Cow<'_, [u8]>, Option<&[u8]>), Refusal> {
     // Visible ASCII but the fragment's sign, and the bytes of UTF-8, which browsers' address bars encode
     // and command lines often don't.
-    if raw
-        .iter()
-        .any(|byte| matches!(byte, 0..=0x20 | 0x7f | b'#'))
-    {
+    if raw.iter().any(|byte| matches!(byte, 0..=0x20 | 0x7f | b'#')) {
         return Err(SYNTAX);
     }
     let (path, query) = match memchr::memchr(b'?', raw) {
@@ -103,11 +81,7 @@ fn path_and_query(raw: &[u8]) -> Result<(Cow<'_, [u8]>, Option<&[u8]>), Refusal>
         None => (raw, None),
     };
     let plain = memchr::memchr(b'%', path).is_none() && !has_dot_segment(path);
-    let path = if plain {
-        Cow::Borrowed(path)
-    } else {
-        Cow::Owned(normalise(path)?)
-    };
+    let path = if plain { Cow::Borrowed(path) } else { Cow::Owned(normalise(path)?) };
     Ok((path, query))
 }
 
@@ -130,10 +104,7 @@ fn normalise(path: &[u8]) -> Result<Vec<u8>, Refusal> {
         match segment {
             b"." => {}
             b".." => {
-                let parent = output
-                    .iter()
-                    .rposition(|byte| *byte == b'/')
-                    .ok_or(SYNTAX)?;
+                let parent = output.iter().rposition(|byte| *byte == b'/').ok_or(SYNTAX)?;
                 output.truncate(parent);
             }
             _ => {
@@ -192,14 +163,9 @@ fn host(value: &[u8]) -> Result<&[u8], Refusal> {
     match port {
         [] | [b':'] => Ok(host),
         [b':', digits @ ..] if digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit) => {
-            let number = digits
-                .iter()
-                .fold(0_u32, |port, digit| port * 10 + u32::from(digit - b'0'));
-            if number > u32::from(u16::MAX) {
-                Err(HOST)
-            } else {
-                Ok(host)
-            }
+            let number =
+                digits.iter().fold(0_u32, |port, digit| port * 10 + u32::from(digit - b'0'));
+            if number > u32::from(u16::MAX) { Err(HOST) } else { Ok(host) }
         }
         _ => Err(HOST),
     }

@@ -93,11 +93,7 @@ fn groups(base: &Path, controller: &str) -> Vec<Group> {
         // Seen from a container, the mount may begin at a group below the top.
         let relative = Path::new(path).strip_prefix(mounted).ok()?;
         let root = base.join(Path::new(root).strip_prefix("/").ok()?);
-        Some(Group {
-            version,
-            folder: root.join(relative),
-            root,
-        })
+        Some(Group { version, folder: root.join(relative), root })
     });
     found.collect()
 }
@@ -162,18 +158,12 @@ mod tests {
         let quota = quota_of(
             "v1",
             &[
-                (
-                    "proc/self/cgroup",
-                    "4:memory:/a\n3:cpu,cpuacct:/a/b\n0::/\n",
-                ),
+                ("proc/self/cgroup", "4:memory:/a\n3:cpu,cpuacct:/a/b\n0::/\n"),
                 ("proc/self/mountinfo", V1),
                 ("sys/fs/cgroup/cpu,cpuacct/a/cpu.cfs_quota_us", "50000\n"),
                 ("sys/fs/cgroup/cpu,cpuacct/a/cpu.cfs_period_us", "100000\n"),
                 ("sys/fs/cgroup/cpu,cpuacct/a/b/cpu.cfs_quota_us", "-1\n"),
-                (
-                    "sys/fs/cgroup/cpu,cpuacct/a/b/cpu.cfs_period_us",
-                    "100000\n",
-                ),
+                ("sys/fs/cgroup/cpu,cpuacct/a/b/cpu.cfs_period_us", "100000\n"),
             ],
         );
         assert_eq!(quota, Some(0.5));

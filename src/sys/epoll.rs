@@ -80,9 +80,7 @@ pub struct Epoll(nix::sys::epoll::Epoll);
 impl Epoll {
     /// epoll_create1(2).
     pub fn new() -> io::Result<Epoll> {
-        Ok(Epoll(nix::sys::epoll::Epoll::new(
-            EpollCreateFlags::EPOLL_CLOEXEC,
-        )?))
+        Ok(Epoll(nix::sys::epoll::Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?))
     }
 
     /// Watches `fd`; its events carry `token`. It is forgotten when the last copy of `fd` is closed.

@@ -32,10 +32,13 @@ impl<const N: usize> SharedBlocks<N> {
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: a new anonymous mapping at an address the kernel chooses aliases nothing.
         let start = unsafe { mmap_anonymous(None, bytes, protection, MapFlags::MAP_SHARED) }?;
-        Ok(SharedBlocks {
-            start: start.cast(),
-            count,
-        })
+        Ok(SharedBlocks { start: start.cast(), count })
+    }
+
+    /// How many blocks there are.
+    #[allow(clippy::len_without_is_empty, reason = "there is always at least one")]
+    pub fn len(&self) -> usize {
+        self.count
     }
 
     /// The block at `index`.

@@ -20,11 +20,7 @@ use std::io;
 
 /// Turns the `-1` of a libc call into the error that `errno` holds.
 fn cvt(result: libc::c_int) -> io::Result<libc::c_int> {
-    if result == -1 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result)
-    }
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
 /// Calls `f` again for as long as a signal interrupts it.

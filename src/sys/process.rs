@@ -37,9 +37,7 @@ pub fn fork() -> io::Result<Forked> {
     // Without /proc the count is unknown; the supervisor, the only caller, starts no thread.
     let threads = std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
     if threads != 1 {
-        return Err(io::Error::other(format!(
-            "refused to fork a process of {threads} threads"
-        )));
+        return Err(io::Error::other(format!("refused to fork a process of {threads} threads")));
     }
     // SAFETY: with one thread, the child inherits no lock in a locked state.
     match unsafe { nix::unistd::fork() }? {
@@ -163,9 +161,7 @@ extern "C" fn end_control_stream(_: libc::c_int) {
 
 /// Blocks every signal in this thread, so that the process's main thread takes them.
 pub fn leave_signals_to_main_thread() -> io::Result<()> {
-    Ok(SigSet::all()
-        .thread_swap_mask(SigmaskHow::SIG_SETMASK)
-        .map(drop)?)
+    Ok(SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK).map(drop)?)
 }
 
 /// Names this thread (a process's first thread names the process), 15 bytes at most, for ps and top.

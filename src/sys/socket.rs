@@ -92,10 +92,7 @@ impl Listener {
                 &raw mut length,
             )
         })?;
-        Ok(AcceptQueue {
-            waiting: info.tcpi_unacked,
-            backlog: info.tcpi_sacked,
-        })
+        Ok(AcceptQueue { waiting: info.tcpi_unacked, backlog: info.tcpi_sacked })
     }
 
     /// accept4(2): the next waiting connection, nonblocking and close-on-exec.
@@ -111,6 +108,12 @@ impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+/// Whether `error` says that descriptors or memory have run out (accept(2)).
+pub fn is_exhaustion(error: &io::Error) -> bool {
+    const EXHAUSTED: [i32; 4] = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
+    error.raw_os_error().is_some_and(|errno| EXHAUSTED.contains(&errno))
 }
 
 /// recv(2) into `buffer`; 0 is the end of the stream.
@@ -139,10 +142,7 @@ pub fn send_both(socket: BorrowedFd<'_>, first: &[u8], second: &[u8]) -> io::Res
 
 /// shutdown(2) of the writing side: the peer reads an end of stream, and may still write.
 pub fn shutdown_write(socket: BorrowedFd<'_>) -> io::Result<()> {
-    Ok(nix::sys::socket::shutdown(
-        socket.as_raw_fd(),
-        Shutdown::Write,
-    )?)
+    Ok(nix::sys::socket::shutdown(socket.as_raw_fd(), Shutdown::Write)?)
 }
 
 /// Two connected `SOCK_SEQPACKET` sockets: messages arrive whole, in order, and an end of stream says
@@ -196,9 +196,8 @@ mod tests {
         assert_eq!(taken(Sharing::Exclusive), io::ErrorKind::AddrInUse);
 
         // Both take part: of 64 connections each gets some, or the kernel's hash is broken.
-        let clients: Vec<_> = (0..64)
-            .map(|_| std::net::TcpStream::connect(address).unwrap())
-            .collect();
+        let clients: Vec<_> =
+            (0..64).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
         let waiting = |listener: &Listener| listener.accept_queue().unwrap().waiting;
         assert_eq!(waiting(&first) + waiting(&second), clients.len() as u32);
         assert!(waiting(&first) > 0 && waiting(&second) > 0);

@@ -3,12 +3,7 @@
 use super::*;
 use crate::http::{Method, Version};
 
-const LIMITS: Limits = Limits {
-    request_line: 64,
-    header_bytes: 128,
-    headers: 4,
-    body: 32,
-};
+const LIMITS: Limits = Limits { request_line: 64, header_bytes: 128, headers: 4, body: 32 };
 
 /// What a stream of requests came to, with borrowed pieces made whole.
 #[derive(Debug, PartialEq, Eq)]
@@ -64,20 +59,10 @@ fn feed(input: &[u8], cuts: &[usize]) -> Vec<Seen> {
 fn outcome(input: &[u8]) -> Vec<Seen> {
     let whole = feed(input, &[]);
     for cut in 0..=input.len() {
-        assert_eq!(
-            feed(input, &[cut]),
-            whole,
-            "cut at {cut}: {}",
-            input.escape_ascii()
-        );
+        assert_eq!(feed(input, &[cut]), whole, "cut at {cut}: {}", input.escape_ascii());
     }
     let every: Vec<usize> = (1..input.len()).collect();
-    assert_eq!(
-        feed(input, &every),
-        whole,
-        "byte by byte: {}",
-        input.escape_ascii()
-    );
+    assert_eq!(feed(input, &every), whole, "byte by byte: {}", input.escape_ascii());
     whole
 }
 
@@ -92,13 +77,7 @@ fn pipelined_requests_come_in_order() {
     let three = b"\r\nHEAD /c HTTP/1.0\r\n\r\n";
     let all = [&one[..], two, three].concat();
     let body = Seen::Body("abc".into());
-    let expected = [
-        request("GET /a"),
-        request("POST /b"),
-        body,
-        Seen::End,
-        request("HEAD /c"),
-    ];
+    let expected = [request("GET /a"), request("POST /b"), body, Seen::End, request("HEAD /c")];
     assert_eq!(outcome(&all), expected);
 }
 
@@ -116,12 +95,8 @@ fn chunked_bodies_are_decoded() {
         let input = format!(
             "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\n\r\n{body}GET /next HTTP/1.1\r\nHost: a\r\n\r\n"
         );
-        let expected = [
-            request("POST /"),
-            Seen::Body(expected.into()),
-            Seen::End,
-            request("GET /next"),
-        ];
+        let expected =
+            [request("POST /"), Seen::Body(expected.into()), Seen::End, request("GET /next")];
         assert_eq!(outcome(input.as_bytes()), expected, "{body}");
     }
 }
@@ -163,163 +138,39 @@ fn each_refusal_has_its_status_and_its_repaired_twin_is_served() {
     let cases: &[(&str, u16, &str)] = &[
         ("GET /\r\nHost: a", 400, "GET / HTTP/1.1\r\nHost: a"),
         ("GET / HTTP/1\r\nHost: a", 400, "GET / HTTP/1.2\r\nHost: a"),
-        (
-            "GET / HTTP/01.1\r\nHost: a",
-            400,
-            "GET / HTTP/1.1\r\nHost: a",
-        ),
-        (
-            "GET / http/1.1\r\nHost: a",
-            400,
-            "GET / HTTP/1.1\r\nHost: a",
-        ),
-        (
-            "GET / HTTP/1.1 x\r\nHost: a",
-            400,
-            "GET / HTTP/1.1\r\nHost: a",
-        ),
-        (
-            "GET / HTTP/9.9\r\nHost: a",
-            505,
-            "GET / HTTP/1.1\r\nHost: a",
-        ),
-        (
-            "GET  / HTTP/1.1\r\nHost: a",
-            400,
-            "GET / HTTP/1.1\r\nHost: a",
-        ),
-        (
-            "GET\t/ HTTP/1.1\r\nHost: a",
-            400,
-            "GET / HTTP/1.1\r\nHost: a",
-        ),
-        (
-            "GET /a b HTTP/1.1\r\nHost: a",
-            400,
-            "GET /a%20b HTTP/1.1\r\nHost: a",
-        ),
-        (
-            "GET /\0 HTTP/1.1\r\nHost: a",
-            400,
-            "GET / HTTP/1.1\r\nHost: a",
-        ),
-        (
-            "FOO / HTTP/1.1\r\nHost: a",
-            501,
-            "PUT / HTTP/1.1\r\nHost: a",
-        ),
-        (
-            "get / HTTP/1.1\r\nHost: a",
-            501,
-            "GET / HTTP/1.1\r\nHost: a",
-        ),
-        (
-            "GET * HTTP/1.1\r\nHost: a",
-            400,
-            "OPTIONS * HTTP/1.1\r\nHost: a",
-        ),
-        (
-            "GET a/b HTTP/1.1\r\nHost: a",
-            400,
-            "GET /a/b HTTP/1.1\r\nHost: a",
-        ),
-        (
-            "CONNECT a: HTTP/1.1\r\nHost: a",
-            400,
-            "GET / HTTP/1.1\r\nHost: a",
-        ),
-        (
-            "CONNECT a:80 HTTP/1.1\r\nHost: a",
-            501,
-            "GET / HTTP/1.1\r\nHost: a",
-        ),
-        (
-            "GET /#f HTTP/1.1\r\nHost: a",
-            400,
-            "GET /?f HTTP/1.1\r\nHost: a",
-        ),
-        (
-            "GET http:/// HTTP/1.1\r\nHost: a",
-            400,
-            "GET http://b/ HTTP/1.1\r\nHost: a",
-        ),
-        (
-            "GET /%zz HTTP/1.1\r\nHost: a",
-            400,
-            "GET /%41 HTTP/1.1\r\nHost: a",
-        ),
-        (
-            "GET /% HTTP/1.1\r\nHost: a",
-            400,
-            "GET /%25 HTTP/1.1\r\nHost: a",
-        ),
-        (
-            "GET /../x HTTP/1.1\r\nHost: a",
-            400,
-            "GET /a/../x HTTP/1.1\r\nHost: a",
-        ),
+        ("GET / HTTP/01.1\r\nHost: a", 400, "GET / HTTP/1.1\r\nHost: a"),
+        ("GET / http/1.1\r\nHost: a", 400, "GET / HTTP/1.1\r\nHost: a"),
+        ("GET / HTTP/1.1 x\r\nHost: a", 400, "GET / HTTP/1.1\r\nHost: a"),
+        ("GET / HTTP/9.9\r\nHost: a", 505, "GET / HTTP/1.1\r\nHost: a"),
+        ("GET  / HTTP/1.1\r\nHost: a", 400, "GET / HTTP/1.1\r\nHost: a"),
+        ("GET\t/ HTTP/1.1\r\nHost: a", 400, "GET / HTTP/1.1\r\nHost: a"),
+        ("GET /a b HTTP/1.1\r\nHost: a", 400, "GET /a%20b HTTP/1.1\r\nHost: a"),
+        ("GET /\0 HTTP/1.1\r\nHost: a", 400, "GET / HTTP/1.1\r\nHost: a"),
+        ("FOO / HTTP/1.1\r\nHost: a", 501, "PUT / HTTP/1.1\r\nHost: a"),
+        ("get / HTTP/1.1\r\nHost: a", 501, "GET / HTTP/1.1\r\nHost: a"),
+        ("GET * HTTP/1.1\r\nHost: a", 400, "OPTIONS * HTTP/1.1\r\nHost: a"),
+        ("GET a/b HTTP/1.1\r\nHost: a", 400, "GET /a/b HTTP/1.1\r\nHost: a"),
+        ("CONNECT a: HTTP/1.1\r\nHost: a", 400, "GET / HTTP/1.1\r\nHost: a"),
+        ("CONNECT a:80 HTTP/1.1\r\nHost: a", 501, "GET / HTTP/1.1\r\nHost: a"),
+        ("GET /#f HTTP/1.1\r\nHost: a", 400, "GET /?f HTTP/1.1\r\nHost: a"),
+        ("GET http:/// HTTP/1.1\r\nHost: a", 400, "GET http://b/ HTTP/1.1\r\nHost: a"),
+        ("GET /%zz HTTP/1.1\r\nHost: a", 400, "GET /%41 HTTP/1.1\r\nHost: a"),
+        ("GET /% HTTP/1.1\r\nHost: a", 400, "GET /%25 HTTP/1.1\r\nHost: a"),
+        ("GET /../x HTTP/1.1\r\nHost: a", 400, "GET /a/../x HTTP/1.1\r\nHost: a"),
         ("GET / HTTP/1.1\r\nX: y", 400, "GET / HTTP/1.0\r\nX: y"),
-        (
-            "GET / HTTP/1.1\r\nHost: a\r\nHost: a",
-            400,
-            "GET / HTTP/1.1\r\nHost: a",
-        ),
-        (
-            "GET / HTTP/1.1\r\nHost: a b",
-            400,
-            "GET / HTTP/1.1\r\nHost: a.b:80",
-        ),
-        (
-            "GET / HTTP/1.1\r\nHost: a:x",
-            400,
-            "GET / HTTP/1.1\r\nHost: a:",
-        ),
-        (
-            "GET / HTTP/1.1\r\nHost: a:65536",
-            400,
-            "GET / HTTP/1.1\r\nHost: a:65535",
-        ),
-        (
-            "GET / HTTP/1.1\r\nHost: [::1",
-            400,
-            "GET / HTTP/1.1\r\nHost: [::1]:1",
-        ),
-        (
-            "GET / HTTP/1.1\r\nHost: u@a",
-            400,
-            "GET / HTTP/1.1\r\nHost: a",
-        ),
-        (
-            "GET / HTTP/1.1\r\nHost: a\r\nX : v",
-            400,
-            "GET / HTTP/1.1\r\nHost: a\r\nX: v",
-        ),
-        (
-            "GET / HTTP/1.1\r\nHost: a\r\nX: a\r\n b",
-            400,
-            "GET / HTTP/1.1\r\nHost: a\r\nX: a b",
-        ),
-        (
-            "GET / HTTP/1.1\r\nHost: a\nX: v",
-            400,
-            "GET / HTTP/1.1\r\nHost: a\r\nX: v",
-        ),
-        (
-            "GET / HTTP/1.1\r\nHost: a\r\nX: a\rb",
-            400,
-            "GET / HTTP/1.1\r\nHost: a\r\nX: ab",
-        ),
-        (
-            "\r\n\r\nGET / HTTP/1.1\r\nHost: a",
-            400,
-            "\r\nGET / HTTP/1.1\r\nHost: a",
-        ),
+        ("GET / HTTP/1.1\r\nHost: a\r\nHost: a", 400, "GET / HTTP/1.1\r\nHost: a"),
+        ("GET / HTTP/1.1\r\nHost: a b", 400, "GET / HTTP/1.1\r\nHost: a.b:80"),
+        ("GET / HTTP/1.1\r\nHost: a:x", 400, "GET / HTTP/1.1\r\nHost: a:"),
+        ("GET / HTTP/1.1\r\nHost: a:65536", 400, "GET / HTTP/1.1\r\nHost: a:65535"),
+        ("GET / HTTP/1.1\r\nHost: [::1", 400, "GET / HTTP/1.1\r\nHost: [::1]:1"),
+        ("GET / HTTP/1.1\r\nHost: u@a", 400, "GET / HTTP/1.1\r\nHost: a"),
+        ("GET / HTTP/1.1\r\nHost: a\r\nX : v", 400, "GET / HTTP/1.1\r\nHost: a\r\nX: v"),
+        ("GET / HTTP/1.1\r\nHost: a\r\nX: a\r\n b", 400, "GET / HTTP/1.1\r\nHost: a\r\nX: a b"),
+        ("GET / HTTP/1.1\r\nHost: a\nX: v", 400, "GET / HTTP/1.1\r\nHost: a\r\nX: v"),
+        ("GET / HTTP/1.1\r\nHost: a\r\nX: a\rb", 400, "GET / HTTP/1.1\r\nHost: a\r\nX: ab"),
+        ("\r\n\r\nGET / HTTP/1.1\r\nHost: a", 400, "\r\nGET / HTTP/1.1\r\nHost: a"),
         ("\x16\x03\x01\x02", 400, "GET / HTTP/1.1\r\nHost: a"),
-        (
-            "POST / HTTP/1.1\r\nHost: a\r\nExpect: x",
-            417,
-            "GET / HTTP/1.0\r\nExpect: x",
-        ),
+        ("POST / HTTP/1.1\r\nHost: a\r\nExpect: x", 417, "GET / HTTP/1.0\r\nExpect: x"),
     ];
     for (bad, status, repaired) in cases {
         let bad = format!("{bad}\r\n\r\nGET /canary HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -346,10 +197,7 @@ fn framing_that_could_be_read_in_two_ways_is_refused() {
         ("Content-Length: 33", 413),
         ("Transfer-Encoding: chunked\r\nContent-Length: 5", 400),
         ("Transfer-Encoding: chunked, gzip", 400),
-        (
-            "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity",
-            400,
-        ),
+        ("Transfer-Encoding: chunked\r\nTransfer-Encoding: identity", 400),
         ("Transfer-Encoding: gzip", 400),
         ("Transfer-Encoding: gzip, chunked", 501),
         ("Transfer-Encoding: xchunked", 501),
@@ -361,11 +209,7 @@ fn framing_that_could_be_read_in_two_ways_is_refused() {
     ];
     for (field, status) in cases {
         let input = format!("POST / HTTP/1.1\r\nHost: a\r\n{field}\r\n\r\n0\r\n\r\n");
-        assert_eq!(
-            outcome(input.as_bytes()),
-            [Seen::Refused(*status)],
-            "{field}"
-        );
+        assert_eq!(outcome(input.as_bytes()), [Seen::Refused(*status)], "{field}");
     }
     let http10 = b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
     assert_eq!(outcome(http10), [Seen::Refused(400)]);
@@ -389,12 +233,8 @@ fn limits_hold_at_n_and_n_plus_1() {
     assert_eq!(outcome(fields(128).as_bytes()), [request("GET /")]);
     assert_eq!(outcome(fields(129).as_bytes()), [Seen::Refused(431)]);
 
-    let count = |lines: usize| {
-        format!(
-            "GET / HTTP/1.1\r\nHost: a\r\n{}\r\n",
-            "X: y\r\n".repeat(lines - 1)
-        )
-    };
+    let count =
+        |lines: usize| format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(lines - 1));
     assert_eq!(outcome(count(4).as_bytes()), [request("GET /")]);
     assert_eq!(outcome(count(5).as_bytes()), [Seen::Refused(431)]);
 
@@ -413,10 +253,7 @@ fn limits_hold_at_n_and_n_plus_1() {
         )
     };
     assert_eq!(outcome(chunked(24).as_bytes()).last(), Some(&Seen::End));
-    assert_eq!(
-        outcome(chunked(25).as_bytes()).last(),
-        Some(&Seen::Refused(413))
-    );
+    assert_eq!(outcome(chunked(25).as_bytes()).last(), Some(&Seen::Refused(413)));
 }
 
 #[test]
@@ -441,23 +278,11 @@ fn a_head_says_what_the_connection_should_do() {
     };
     use Version::{Http10, Http11};
     assert_eq!(head("GET / HTTP/1.1\r\nHost: a"), (Http11, true, false));
-    assert_eq!(
-        head("GET / HTTP/1.1\r\nHost: a\r\nConnection: x, Close"),
-        (Http11, false, false)
-    );
+    assert_eq!(head("GET / HTTP/1.1\r\nHost: a\r\nConnection: x, Close"), (Http11, false, false));
     assert_eq!(head("GET / HTTP/1.0"), (Http10, false, false));
-    assert_eq!(
-        head("GET / HTTP/1.0\r\nConnection: Keep-Alive"),
-        (Http10, true, false)
-    );
-    assert_eq!(
-        head("GET / HTTP/1.1\r\nHost: a\r\nExpect: 100-Continue"),
-        (Http11, true, true)
-    );
-    assert_eq!(
-        head("GET / HTTP/1.0\r\nExpect: 100-continue"),
-        (Http10, false, false)
-    );
+    assert_eq!(head("GET / HTTP/1.0\r\nConnection: Keep-Alive"), (Http10, true, false));
+    assert_eq!(head("GET / HTTP/1.1\r\nHost: a\r\nExpect: 100-Continue"), (Http11, true, true));
+    assert_eq!(head("GET / HTTP/1.0\r\nExpect: 100-continue"), (Http10, false, false));
 }
 
 #[test]

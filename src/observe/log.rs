@@ -1,0 +1,132 @@
+//! Log lines on standard error: events with fields, pretty for people or JSON for programs.
+//!
+//! Only the supervisor and the command line log. A worker tells the supervisor, so that no loop ever waits
+//! for whoever reads the log.
+
+use std::fmt::{self, Write as _};
+use std::io::IsTerminal;
+use std::time::SystemTime;
+
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+
+use crate::config::{Log, LogFormat, LogLevel};
+
+/// Installs the subscriber for the rest of the process's life. A second call changes nothing.
+pub fn start(log: Log) {
+    let level = match log.level {
+        LogLevel::Error => Level::ERROR,
+        LogLevel::Warn => Level::WARN,
+        LogLevel::Info => Level::INFO,
+        LogLevel::Debug => Level::DEBUG,
+        LogLevel::Trace => Level::TRACE,
+    };
+    let terminal = std::io::stderr().is_terminal();
+    let pretty = match log.format {
+        LogFormat::Auto => terminal,
+        LogFormat::Pretty => true,
+        LogFormat::Json => false,
+    };
+    let builder = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr);
+    // The first subscriber stays: a test that starts two servers in one process loses nothing.
+    if pretty {
+        let colour = terminal && std::env::var_os("NO_COLOR").is_none();
+        let _ = tracing::subscriber::set_global_default(
+            builder.event_format(Pretty { colour }).finish(),
+        );
+    } else {
+        let _ = tracing::subscriber::set_global_default(
+            builder.json().flatten_event(true).with_target(false).finish(),
+        );
+    }
+}
+
+/// `12:34:56  INFO  worker ready        lane=0 cpu=1`
+struct Pretty {
+    colour: bool,
+}
+
+/// Event names are padded to this many columns, so that the fields line up.
+const NAME_COLUMNS: usize = 18;
+
+impl<S, N> FormatEvent<S, N> for Pretty
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        _: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut line = Line::default();
+        event.record(&mut line);
+        let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+        let time = now.get(11..19).unwrap_or(&now);
+        let (dim, colour, bold, off) = if self.colour {
+            ("\x1b[2m", colour(*event.metadata().level()), "\x1b[1m", "\x1b[0m")
+        } else {
+            ("", "", "", "")
+        };
+        write!(
+            writer,
+            "{dim}{time}{off} {colour}{:>5}{off}  {bold}{:<NAME_COLUMNS$}{off}",
+            event.metadata().level(),
+            line.name
+        )?;
+        for (name, value) in &line.fields {
+            write!(writer, " {dim}{name}={off}{value}")?;
+        }
+        writeln!(writer)
+    }
+}
+
+fn colour(level: Level) -> &'static str {
+    match level {
+        Level::ERROR => "\x1b[31m",
+        Level::WARN => "\x1b[33m",
+        Level::INFO => "\x1b[32m",
+        _ => "\x1b[34m",
+    }
+}
+
+/// An event taken apart: its name, and its other fields in order.
+#[derive(Default)]
+struct Line {
+    name: String,
+    fields: Vec<(&'static str, String)>,
+}
+
+impl Line {
+    fn put(&mut self, field: &Field, value: String) {
+        if field.name() == "message" {
+            self.name = value;
+        } else {
+            self.fields.push((field.name(), value));
+        }
+    }
+}
+
+impl Visit for Line {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        let plain = !value.is_empty() && !value.contains([' ', '"', '=', '\n']);
+        let text = if plain || field.name() == "message" {
+            value.to_owned()
+        } else {
+            // Quotes for the eye; a reason of several lines (a configuration error) stays readable.
+            format!("\"{value}\"")
+        };
+        self.put(field, text);
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let mut text = String::new();
+        // Writing to a String can't fail.
+        let _ = write!(text, "{value:?}");
+        self.put(field, text);
+    }
+}

@@ -1,0 +1,5 @@
+//! What people and programs see of a running server: log lines, and the ledger's counters.
+
+pub mod ledger;
+pub mod log;
+pub mod panics;

@@ -1,0 +1,594 @@
+//! One connection: from readiness to requests, responses and the next deadline.
+//!
+//! ```text
+//!  ┌──────────── response sent, kept ◀──────────────┐
+//!  ▼                                                │
+//! Reading ── head with a body ─▶ Receiving ─ end ─▶ respond ─ last one ─▶ Last ─ sent ─▶ Lingering ─▶ closed
+//!  │ └────── head without one ──────────────────────▲  │
+//!  │                                                │  └─ a delay ─▶ Delayed ─ elapsed ─▶ respond
+//!  └──────── refused: an error response ────────────┘
+//! ```
+//!
+//! In any state output may be waiting for the client; while it does, nothing more is read, so that a client
+//! that doesn't read can't make the server hold more than [`OUTPUT_BYTES_MAX`] and one response.
+//!
+//! A connection owns no buffers. It is lent the lane's, and keeps only what could not be handled yet
+//! ([`Kept`]): between two requests that is nothing, and no heap.
+
+use std::mem;
+use std::os::fd::OwnedFd;
+
+use super::context::Context;
+use super::driver::epoll::{self as driver, Received, Sent};
+use super::fault;
+use crate::content::{Answer, Collected, Echo, Fixed, refusal};
+use crate::http::{self, BodyLength, Head, Method, Persistence, Receiver, Refusal, Step, Version};
+use crate::sys::epoll::Ready;
+
+/// Output that is gathered before it is sent, in bytes.
+const OUTPUT_BYTES_MAX: usize = 64 * 1024;
+/// Bodies up to this size are copied behind their head; larger ones are sent from where they are.
+const COPIED_BODY_BYTES_MAX: usize = 16 * 1024;
+/// Full reads of one connection in one turn, before others have theirs.
+const READS_PER_TURN: usize = 4;
+/// What is read and thrown away after the last response, so that the client can read it: a close with
+/// unread input would reset the connection and the response with it.
+const LINGER_BYTES_MAX: usize = 256 * 1024;
+const LINGER_MS: u64 = 2_000;
+/// How long an idle connection stays open in a drain, for a request that is already on its way.
+pub const DRAIN_GRACE_MS: u64 = 500;
+
+/// An accepted socket and its protocol state. `'s` is the site it serves.
+pub struct Connection<'s> {
+    socket: OwnedFd,
+    /// Requests begun.
+    requests: u32,
+    receiver: Receiver,
+    phase: Phase<'s>,
+    kept: Option<Box<Kept<'s>>>,
+}
+
+enum Phase<'s> {
+    /// Between requests, or within a head.
+    Reading,
+    /// Within a request's body.
+    Receiving(Box<Exchange<'s>>),
+    /// A response that waits for its time.
+    Delayed(Box<Delayed<'s>>),
+    /// The last response is on its way.
+    Last { linger: bool },
+    /// The writing side is shut; what still comes is thrown away, up to this many bytes.
+    Lingering { left: usize },
+}
+
+/// A request whose body is still coming.
+struct Exchange<'s> {
+    request: Request,
+    answer: Receiving<'s>,
+}
+
+enum Receiving<'s> {
+    /// A response that doesn't depend on the body, which is read and dropped.
+    Fixed(&'s Fixed),
+    Echo(&'s Echo, Collected),
+}
+
+struct Delayed<'s> {
+    request: Request,
+    reply: Reply<'s>,
+}
+
+/// A response, ready to be encoded.
+enum Reply<'s> {
+    Fixed(&'s Fixed),
+    Echo(&'s Echo, Vec<u8>),
+}
+
+/// What has to be remembered of a request to answer it.
+#[derive(Clone, Copy)]
+struct Request {
+    http10: bool,
+    keep_alive: bool,
+    /// The client said that it sends nothing more.
+    is_clients_last: bool,
+    head_only: bool,
+}
+
+/// Bytes that could not be handled yet.
+#[derive(Default)]
+struct Kept<'s> {
+    /// Read, but not consumed: part of a head, or requests behind a response that isn't sent.
+    input: Vec<u8>,
+    /// Encoded, but not taken by the kernel.
+    output: Vec<u8>,
+    sent: usize,
+    tail: Tail<'s>,
+}
+
+/// A large body that follows the encoded output, with what of it was sent.
+#[derive(Default)]
+pub enum Tail<'s> {
+    /// Nothing follows.
+    #[default]
+    None,
+    /// A body of the site's.
+    Shared(&'s [u8]),
+    /// A body of this response alone, and how much of it was sent.
+    Owned(Vec<u8>, usize),
+}
+
+/// What the loop should do with a connection after it was worked on.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Wait for the next event; the deadline stays what it was.
+    Wait,
+    /// Wait for the next event until this time.
+    WaitUntil(u64),
+    /// There is more to read: come back in the next turn, and at this time at the latest.
+    Again(u64),
+    /// Drop it.
+    Close,
+}
+
+/// Why work on a connection stopped.
+enum Stop {
+    /// More input is needed.
+    Starved,
+    /// Output has to be sent first, or the phase takes no input.
+    Occupied,
+}
+
+impl<'s> Connection<'s> {
+    /// A connection that was just accepted.
+    pub fn new(socket: OwnedFd) -> Connection<'s> {
+        Connection {
+            socket,
+            requests: 0,
+            receiver: Receiver::default(),
+            phase: Phase::Reading,
+            kept: None,
+        }
+    }
+
+    /// The socket.
+    pub fn socket(&self) -> &OwnedFd {
+        &self.socket
+    }
+
+    /// Whether nothing is in flight: no request begun, no response unsent.
+    pub fn is_idle(&self) -> bool {
+        matches!(self.phase, Phase::Reading) && self.receiver.is_idle() && self.kept.is_none()
+    }
+
+    /// Bytes of request and response bodies held for this connection alone.
+    pub fn body_bytes(&self) -> usize {
+        let phase = match &self.phase {
+            Phase::Receiving(exchange) => match &exchange.answer {
+                Receiving::Echo(_, collected) => collected.len(),
+                Receiving::Fixed(_) => 0,
+            },
+            Phase::Delayed(delayed) => match &delayed.reply {
+                Reply::Echo(_, body) => body.len(),
+                Reply::Fixed(_) => 0,
+            },
+            _ => 0,
+        };
+        let tail = match self.kept.as_deref() {
+            Some(Kept { tail: Tail::Owned(body, _), .. }) => body.len(),
+            _ => 0,
+        };
+        phase + tail
+    }
+
+    /// Works on what an event told of. `input` is the lane's read buffer.
+    pub fn on_ready(&mut self, ready: Ready, input: &mut [u8], lane: &mut Context<'s>) -> Next {
+        if ready.broken {
+            return Next::Close;
+        }
+        if self.is_blocked() {
+            if !ready.writable {
+                return Next::Wait;
+            }
+            return self.resume(input, lane);
+        }
+        match self.phase {
+            Phase::Reading | Phase::Receiving(_) if ready.readable || ready.read_closed => {
+                let begun = !self.receiver.is_idle();
+                self.read(input, lane, begun, ready.read_closed)
+            }
+            Phase::Lingering { .. } if ready.readable || ready.read_closed => self.discard(input),
+            _ => Next::Wait,
+        }
+    }
+
+    /// Works on the deadline that has passed.
+    pub fn on_deadline(&mut self, input: &mut [u8], lane: &mut Context<'s>) -> Next {
+        if self.is_blocked() {
+            return Next::Close;
+        }
+        lane.whole_output = Some(0);
+        match mem::replace(&mut self.phase, Phase::Reading) {
+            Phase::Delayed(delayed) => {
+                self.encode(delayed.request, delayed.reply, lane);
+                self.resume(input, lane)
+            }
+            Phase::Reading if self.is_idle() => Next::Close,
+            phase @ (Phase::Reading | Phase::Receiving(_)) => {
+                self.phase = phase;
+                self.refuse(Refusal::TIMEOUT, lane);
+                self.resume(input, lane)
+            }
+            Phase::Last { .. } | Phase::Lingering { .. } => Next::Close,
+        }
+    }
+
+    /// After a panic while this connection was worked on: the responses before the one that failed, and a
+    /// 500, if nothing was sent of it.
+    pub fn on_panic(&mut self, input: &mut [u8], lane: &mut Context<'s>) -> Next {
+        let Some(whole) = lane.whole_output.filter(|_| !self.is_blocked()) else {
+            return Next::Close;
+        };
+        lane.output.truncate(whole);
+        lane.tail = Tail::None;
+        self.kept = None;
+        self.refuse(Refusal::INTERNAL, lane);
+        self.resume(input, lane)
+    }
+
+    /// Whether output waits for the client.
+    fn is_blocked(&self) -> bool {
+        self.kept.as_ref().is_some_and(|kept| kept.has_output())
+    }
+
+    /// Goes on where unsent output or a delay had stopped the work: sends, parses what was kept, reads.
+    fn resume(&mut self, input: &mut [u8], lane: &mut Context<'s>) -> Next {
+        match self.settle(Stop::Occupied, lane) {
+            Some(next) => next,
+            // Events that came meanwhile were ignored, an end of stream too: only a read can tell.
+            None => self.read(input, lane, false, true),
+        }
+    }
+
+    /// Reads until there is no more, and answers what is whole. `begun`: a head was begun before, and its
+    /// deadline stands. `to_the_end`: a short read is not enough to know that the socket is empty.
+    fn read(
+        &mut self,
+        input: &mut [u8],
+        lane: &mut Context<'s>,
+        begun: bool,
+        to_the_end: bool,
+    ) -> Next {
+        let requests = self.requests;
+        for _ in 0..READS_PER_TURN {
+            let count = match driver::receive(&self.socket, input) {
+                Received::Bytes(count) => count,
+                Received::Nothing => return self.wait(begun && requests == self.requests, lane),
+                // What was only half sent gets no answer; what was whole has had it.
+                Received::End => return Next::Close,
+            };
+            let stop = self.absorb(&input[..count], lane);
+            if let Some(next) = self.settle(stop, lane) {
+                return next;
+            }
+            // A short read has emptied the socket: asking again would only cost a call.
+            if count < input.len() && !to_the_end {
+                return self.wait(begun && requests == self.requests, lane);
+            }
+        }
+        Next::Again(lane.now_ms + self.timeout_ms(lane))
+    }
+
+    /// Parses new bytes, behind those that were kept, and keeps what isn't consumed.
+    fn absorb(&mut self, bytes: &[u8], lane: &mut Context<'s>) -> Stop {
+        let kept_input =
+            self.kept.as_mut().map(|kept| &mut kept.input).filter(|input| !input.is_empty());
+        if let Some(kept_input) = kept_input {
+            kept_input.extend_from_slice(bytes);
+            return self.absorb_kept(lane);
+        }
+        let (consumed, stop) = self.consume(bytes, lane);
+        if consumed < bytes.len() {
+            let kept = self.kept.get_or_insert_default();
+            kept.input.extend_from_slice(&bytes[consumed..]);
+        }
+        stop
+    }
+
+    /// Parses what was kept.
+    fn absorb_kept(&mut self, lane: &mut Context<'s>) -> Stop {
+        let Some(kept) = self.kept.as_mut() else {
+            return Stop::Starved;
+        };
+        let mut bytes = mem::take(&mut kept.input);
+        let (consumed, stop) = self.consume(&bytes, lane);
+        bytes.drain(..consumed);
+        if !bytes.is_empty() {
+            self.kept.get_or_insert_default().input = bytes;
+        } else if self.kept.as_ref().is_some_and(|kept| !kept.has_output()) {
+            self.kept = None;
+        }
+        stop
+    }
+
+    /// Takes steps through `bytes` until they run out or something else has to come first.
+    fn consume(&mut self, bytes: &[u8], lane: &mut Context<'s>) -> (usize, Stop) {
+        let mut position = 0;
+        loop {
+            lane.whole_output = Some(lane.output.len());
+            let (consumed, step) = self.receiver.step(&bytes[position..], lane.limits);
+            position += consumed;
+            match step {
+                Step::Incomplete => return (position, Stop::Starved),
+                Step::Head(head) => self.begin(&head, lane),
+                Step::Body(piece) => self.collect(piece, lane),
+                Step::End => self.end(lane),
+                Step::Refused(refusal) => self.refuse(refusal, lane),
+            }
+            let full = lane.output.len() >= OUTPUT_BYTES_MAX || !lane.tail.is_empty();
+            if full || !matches!(self.phase, Phase::Reading | Phase::Receiving(_)) {
+                return (position, Stop::Occupied);
+            }
+        }
+    }
+
+    /// A head is whole: finds what answers it, and answers if no body follows.
+    fn begin(&mut self, head: &Head<'_>, lane: &mut Context<'s>) {
+        self.requests = self.requests.saturating_add(1);
+        lane.counters.count_request();
+        fault::on_request(&head.target.path);
+        let limit = lane.requests_per_connection;
+        let mut request = Request {
+            http10: head.version == Version::Http10,
+            keep_alive: head.keep_alive && (limit == 0 || self.requests < limit),
+            is_clients_last: !head.keep_alive,
+            head_only: head.method == Method::Head,
+        };
+        let answer = match lane.site.answer(head) {
+            Answer::Fixed(fixed) if head.body == BodyLength::None => {
+                return self.respond(request, Reply::Fixed(fixed), lane);
+            }
+            Answer::Fixed(fixed) if head.expects_continue => {
+                // The client waits for leave to send what nobody wants: it gets its answer instead, and
+                // because it may send the body all the same, the connection ends with it.
+                request.keep_alive = false;
+                request.is_clients_last = false;
+                return self.respond(request, Reply::Fixed(fixed), lane);
+            }
+            Answer::Fixed(fixed) => Receiving::Fixed(fixed),
+            Answer::Echo(echo) => Receiving::Echo(echo, echo.begin(head)),
+        };
+        if head.expects_continue && head.body != BodyLength::None {
+            lane.output.extend_from_slice(http::CONTINUE);
+        }
+        self.phase = Phase::Receiving(Box::new(Exchange { request, answer }));
+        if head.body == BodyLength::None {
+            self.end(lane);
+        }
+    }
+
+    /// A piece of the body.
+    fn collect(&mut self, piece: &[u8], lane: &mut Context<'s>) {
+        if let Phase::Receiving(exchange) = &mut self.phase
+            && let Receiving::Echo(_, collected) = &mut exchange.answer
+        {
+            if !lane.may_hold(collected.len() + piece.len()) {
+                return self.refuse(Refusal::OVERLOADED, lane);
+            }
+            collected.push(piece);
+        }
+    }
+
+    /// The request is whole.
+    fn end(&mut self, lane: &mut Context<'s>) {
+        if let Phase::Receiving(exchange) = mem::replace(&mut self.phase, Phase::Reading) {
+            let Exchange { request, answer } = *exchange;
+            let reply = match answer {
+                Receiving::Fixed(fixed) => Reply::Fixed(fixed),
+                Receiving::Echo(echo, collected) => Reply::Echo(echo, echo.finish(collected)),
+            };
+            self.respond(request, reply, lane);
+        }
+    }
+
+    /// Answers now, or when the route's delay has passed.
+    fn respond(&mut self, request: Request, reply: Reply<'s>, lane: &mut Context<'s>) {
+        if reply.delay_ms() > 0 {
+            self.phase = Phase::Delayed(Box::new(Delayed { request, reply }));
+        } else {
+            self.encode(request, reply, lane);
+        }
+    }
+
+    /// Encodes a response into the lane's output.
+    fn encode(&mut self, request: Request, reply: Reply<'s>, lane: &mut Context<'s>) {
+        let keep = request.keep_alive && !lane.draining;
+        let persistence = match (keep, request.http10) {
+            (false, _) => Persistence::Close,
+            (true, true) => Persistence::KeepHttp10,
+            (true, false) => Persistence::Keep,
+        };
+        if !keep {
+            self.phase = Phase::Last { linger: !request.is_clients_last };
+        }
+        let (response, length, body) = match reply {
+            Reply::Fixed(fixed) => (&fixed.response, None, Tail::Shared(&fixed.body)),
+            Reply::Echo(echo, body) => (&echo.response, Some(body.len()), Tail::Owned(body, 0)),
+        };
+        http::encode(&mut lane.output, response, length, &lane.date, persistence);
+        if request.head_only || response.is_bodiless() {
+            return;
+        }
+        if body.rest().len() <= COPIED_BODY_BYTES_MAX {
+            lane.output.extend_from_slice(body.rest());
+        } else {
+            lane.tail = body;
+        }
+    }
+
+    /// Answers with an error, after which the connection closes.
+    fn refuse(&mut self, cause: Refusal, lane: &mut Context<'s>) {
+        let fixed = refusal(cause);
+        http::encode(&mut lane.output, &fixed.response, None, &lane.date, Persistence::Close);
+        lane.output.extend_from_slice(&fixed.body);
+        self.phase = Phase::Last { linger: true };
+    }
+
+    /// Sends what was encoded and goes on with what was kept, until something has to be waited for.
+    /// `None`: more input is needed.
+    fn settle(&mut self, mut stop: Stop, lane: &mut Context<'s>) -> Option<Next> {
+        loop {
+            match self.flush(lane) {
+                None => return Some(Next::Close),
+                Some(false) => return Some(Next::WaitUntil(lane.now_ms + lane.timeouts.write_ms)),
+                Some(true) => {}
+            }
+            match &self.phase {
+                Phase::Reading | Phase::Receiving(_) => match stop {
+                    Stop::Starved => return None,
+                    Stop::Occupied => stop = self.absorb_kept(lane),
+                },
+                Phase::Delayed(delayed) => {
+                    return Some(Next::WaitUntil(lane.now_ms + delayed.reply.delay_ms()));
+                }
+                Phase::Last { linger } => return Some(self.finish(*linger, lane)),
+                Phase::Lingering { .. } => return Some(Next::Wait),
+            }
+        }
+    }
+
+    /// Sends the lane's output, or what this connection kept of it. `Some(false)` if the kernel took only
+    /// part, which is kept; `None` if the connection is broken.
+    fn flush(&mut self, lane: &mut Context<'s>) -> Option<bool> {
+        lane.whole_output = None;
+        if let Some(kept) = self.kept.as_mut().filter(|kept| kept.has_output()) {
+            debug_assert!(lane.output.is_empty(), "nothing is encoded while output waits");
+            let rest = &kept.output[kept.sent..];
+            let offered = rest.len() + kept.tail.rest().len();
+            let Sent::Bytes(sent) = driver::transmit(&self.socket, rest, kept.tail.rest()) else {
+                return None;
+            };
+            if sent < offered {
+                let of_output = sent.min(rest.len());
+                kept.sent += of_output;
+                kept.tail.advance(sent - of_output);
+                return Some(false);
+            }
+            kept.output = Vec::new();
+            kept.sent = 0;
+            kept.tail = Tail::None;
+            if kept.input.is_empty() {
+                self.kept = None;
+            }
+            return Some(true);
+        }
+        if lane.output.is_empty() {
+            return Some(true);
+        }
+        let offered = lane.output.len() + lane.tail.rest().len();
+        let result = driver::transmit(&self.socket, &lane.output, lane.tail.rest());
+        let mut tail = mem::take(&mut lane.tail);
+        let done = match result {
+            Sent::Broken => None,
+            Sent::Bytes(sent) if sent == offered => Some(true),
+            Sent::Bytes(sent) => {
+                let of_output = sent.min(lane.output.len());
+                tail.advance(sent - of_output);
+                let kept = self.kept.get_or_insert_default();
+                kept.output = lane.output[of_output..].to_vec();
+                kept.tail = tail;
+                Some(false)
+            }
+        };
+        lane.output.clear();
+        done
+    }
+
+    /// The last response has left.
+    fn finish(&mut self, linger: bool, lane: &Context<'s>) -> Next {
+        if !linger && self.kept.is_none() {
+            return Next::Close;
+        }
+        self.kept = None;
+        if driver::finish_sending(&self.socket).is_err() {
+            return Next::Close;
+        }
+        self.phase = Phase::Lingering { left: LINGER_BYTES_MAX };
+        Next::WaitUntil(lane.now_ms + LINGER_MS)
+    }
+
+    /// Reads and forgets, so that the client can read its last response in peace.
+    fn discard(&mut self, input: &mut [u8]) -> Next {
+        let Phase::Lingering { left } = &mut self.phase else {
+            return Next::Wait;
+        };
+        loop {
+            match driver::receive(&self.socket, input) {
+                Received::Bytes(count) if count < *left => *left -= count,
+                Received::Bytes(_) | Received::End => return Next::Close,
+                Received::Nothing => return Next::Wait,
+            }
+        }
+    }
+
+    /// Nothing more to do for now. `unchanged`: the same head is still coming, and its deadline stands,
+    /// so that a client can't put it off byte by byte.
+    fn wait(&self, unchanged: bool, lane: &Context<'s>) -> Next {
+        if unchanged && !self.receiver.is_idle() && !self.receiver.is_in_body() {
+            return Next::Wait;
+        }
+        Next::WaitUntil(lane.now_ms + self.timeout_ms(lane))
+    }
+
+    /// How long the client may take for what it has to send next.
+    fn timeout_ms(&self, lane: &Context<'s>) -> u64 {
+        let timeouts = &lane.timeouts;
+        if self.receiver.is_in_body() {
+            timeouts.body_ms
+        } else if !self.receiver.is_idle() {
+            timeouts.header_ms
+        } else if lane.draining {
+            DRAIN_GRACE_MS
+        } else {
+            timeouts.keep_alive_ms
+        }
+    }
+}
+
+impl Reply<'_> {
+    fn delay_ms(&self) -> u64 {
+        let delay = match self {
+            Reply::Fixed(fixed) => fixed.delay,
+            Reply::Echo(echo, _) => echo.delay,
+        };
+        delay.as_millis() as u64
+    }
+}
+
+impl Kept<'_> {
+    fn has_output(&self) -> bool {
+        !self.output.is_empty() || !self.tail.is_empty()
+    }
+}
+
+impl Tail<'_> {
+    /// Whether nothing follows.
+    pub fn is_empty(&self) -> bool {
+        self.rest().is_empty()
+    }
+
+    fn rest(&self) -> &[u8] {
+        match self {
+            Tail::None => &[],
+            Tail::Shared(bytes) => bytes,
+            Tail::Owned(bytes, sent) => &bytes[*sent..],
+        }
+    }
+
+    fn advance(&mut self, count: usize) {
+        match self {
+            Tail::None => {}
+            Tail::Shared(bytes) => *bytes = &bytes[count..],
+            Tail::Owned(_, sent) => *sent += count,
+        }
+    }
+}

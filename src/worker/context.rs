@@ -1,0 +1,117 @@
+//! What a lane lends to the connection it works on: its configuration, its time, and its output buffer.
+
+use std::time::{Instant, SystemTime};
+
+use super::connection::Tail;
+use crate::config::{Config, Timeouts};
+use crate::content::Site;
+use crate::http::{DATE_LINE_BYTES, Limits, date_line};
+use crate::observe::ledger::Counters;
+
+/// Most bytes of request and response bodies that a lane holds for its connections: each is within
+/// `limits.body`, and this bounds their sum. Bodies of the site's own are not counted.
+const BODY_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// Shared by all connections of one lane, one after the other.
+pub struct Context<'s> {
+    /// What is served.
+    pub site: &'s Site,
+    /// Limits of a request.
+    pub limits: &'s Limits,
+    /// `limits.requests_per_connection`
+    pub requests_per_connection: u32,
+    /// Timeouts in milliseconds.
+    pub timeouts: TimeoutsMs,
+    /// The lane's block of the ledger.
+    pub counters: Counters<'s>,
+    /// Time of this turn, in milliseconds since the loop began.
+    pub now_ms: u64,
+    /// The current `Date` line.
+    pub date: [u8; DATE_LINE_BYTES],
+    /// Responses that have been encoded for the connection at work, and not sent.
+    pub output: Vec<u8>,
+    /// The large body that follows them.
+    pub tail: Tail<'s>,
+    /// How much of `output` is whole responses; `None` once some may have been sent.
+    pub whole_output: Option<usize>,
+    /// Finishing what is in flight, taking nothing new.
+    pub draining: bool,
+    /// Bytes of bodies held for connections.
+    pub body_bytes: usize,
+    clock: Clock,
+}
+
+/// `[timeouts]` in milliseconds.
+pub struct TimeoutsMs {
+    /// For a whole head.
+    pub header_ms: u64,
+    /// Between two pieces of a body.
+    pub body_ms: u64,
+    /// Between two requests.
+    pub keep_alive_ms: u64,
+    /// Between two pieces of a response.
+    pub write_ms: u64,
+}
+
+struct Clock {
+    start: Instant,
+    /// When the `Date` line is out of date.
+    date_until_ms: u64,
+}
+
+impl<'s> Context<'s> {
+    /// The context of a lane that serves `site`.
+    pub fn new(
+        site: &'s Site,
+        limits: &'s Limits,
+        config: &Config,
+        counters: Counters<'s>,
+    ) -> Self {
+        let mut context = Context {
+            site,
+            limits,
+            requests_per_connection: config.limits.requests_per_connection,
+            timeouts: TimeoutsMs::from(&config.timeouts),
+            counters,
+            now_ms: 0,
+            date: [0; DATE_LINE_BYTES],
+            output: Vec::new(),
+            tail: Tail::None,
+            whole_output: None,
+            draining: false,
+            body_bytes: 0,
+            clock: Clock { start: Instant::now(), date_until_ms: 0 },
+        };
+        context.begin_turn();
+        context
+    }
+
+    /// Reads the clock, once for the whole turn, and renders the `Date` line when its second is over.
+    pub fn begin_turn(&mut self) {
+        let elapsed = self.clock.start.elapsed();
+        self.now_ms = elapsed.as_secs() * 1000 + u64::from(elapsed.subsec_millis());
+        if self.now_ms >= self.clock.date_until_ms {
+            let now = SystemTime::now();
+            self.date = date_line(now);
+            let since_epoch = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            let rest_ms = 1000 - u64::from(since_epoch.subsec_millis());
+            self.clock.date_until_ms = self.now_ms + rest_ms;
+        }
+    }
+
+    /// Whether a connection may hold `bytes` of a body.
+    pub fn may_hold(&self, bytes: usize) -> bool {
+        self.body_bytes + bytes <= BODY_BYTES_MAX
+    }
+}
+
+impl From<&Timeouts> for TimeoutsMs {
+    fn from(timeouts: &Timeouts) -> TimeoutsMs {
+        TimeoutsMs {
+            header_ms: timeouts.header.as_millis() as u64,
+            body_ms: timeouts.body.as_millis() as u64,
+            keep_alive_ms: timeouts.keep_alive.as_millis() as u64,
+            write_ms: timeouts.write.as_millis() as u64,
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! Faults on demand, for the tests of what survives them. Debug builds alone: in a release build these
+//! functions are empty.
+//!
+//! `LANEWAY_FAULTS=requests` gives meaning to the paths below `/.fault/`; `LANEWAY_FAULTS=start` makes every
+//! worker fail before it is ready.
+
+/// Fails if faults at the start were asked for.
+pub(super) fn on_start() -> Result<(), String> {
+    if wanted("start") { Err("fault injected at start".into()) } else { Ok(()) }
+}
+
+/// Panics or aborts if the path asks for it.
+#[inline]
+pub(super) fn on_request(path: &[u8]) {
+    if !cfg!(debug_assertions) || !path.starts_with(b"/.fault/") || !wanted("requests") {
+        return;
+    }
+    match path {
+        b"/.fault/panic-request" => panic!("fault injected in a request"),
+        b"/.fault/panic-worker" => std::panic::panic_any(EscapingPanic),
+        b"/.fault/abort" => std::process::abort(),
+        _ => {}
+    }
+}
+
+/// The payload of a panic that is to escape the request.
+pub(super) struct EscapingPanic;
+
+fn wanted(what: &str) -> bool {
+    cfg!(debug_assertions) && std::env::var("LANEWAY_FAULTS").is_ok_and(|faults| faults == what)
+}
