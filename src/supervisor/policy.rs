@@ -219,7 +219,9 @@ impl Policy {
         let mut actions = vec![Action::Tell(Fact::WorkerReady { lane })];
         self.lanes[lane].state = LaneState::Ready;
         self.lanes[lane].was_ready = true;
-        if self.phase == Phase::Starting && self.lanes.iter().all(|lane| lane.state == LaneState::Ready) {
+        if self.phase == Phase::Starting
+            && self.lanes.iter().all(|lane| lane.state == LaneState::Ready)
+        {
             self.phase = Phase::Serving;
             actions.push(Action::Tell(Fact::AllReady));
         }
