@@ -4,6 +4,7 @@
 //!
 //! | module | does |
 //! |---|---|
+//! | [`cli`] | the command line, and the commands that only print |
 //! | [`config`] | file, environment and command line become one immutable `Config` |
 //! | [`supervisor`] | owns the sockets, keeps a worker in every lane |
 //! | [`worker`] | drives a lane: event loop, connections, timers, drain |
@@ -14,6 +15,7 @@
 //!
 //! They depend on each other in one direction alone, which `tests/tidy.rs` enforces.
 
+pub mod cli;
 pub mod config;
 pub mod content;
 pub mod http;

@@ -3,10 +3,22 @@
 //! Everything after `config` is handed the resolved values it needs; nobody reads the environment or
 //! the file again. Units are in the types: `Duration`, or bytes where the field is a size.
 
+mod diagnostic;
+mod load;
+mod raw;
+mod resolve;
+mod source;
+mod value;
+
+pub use diagnostic::Errors;
+pub use load::{Loaded, Options, load};
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 /// The resolved configuration of one generation.
 #[derive(Clone, Debug)]
@@ -61,7 +73,8 @@ pub struct Workers {
 }
 
 /// `workers.mode`
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// One worker process, one thread per lane.
     Threads,
@@ -133,7 +146,8 @@ pub struct Log {
 }
 
 /// `log.level`
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 #[allow(missing_docs, reason = "the names say it")]
 pub enum LogLevel {
     Error,
@@ -144,7 +158,8 @@ pub enum LogLevel {
 }
 
 /// `log.format`
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// Pretty on a terminal, JSON otherwise.
     Auto,

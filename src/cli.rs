@@ -1,0 +1,160 @@
+//! The command line: what was asked for, and the commands that only print.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::config::{self, Content, Count, Loaded, Mode, Options, Route, RoutePath};
+
+/// A multi-core HTTP server: one lane per CPU core.
+#[derive(Debug, Parser)]
+#[command(name = "server", version, max_term_width = 100)]
+struct Arguments {
+    /// Configuration file [default: ./config.toml if there is one, else built-in defaults]
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    /// Set one key, over file and environment, such as workers.count=4
+    #[arg(long, value_name = "KEY=VALUE", global = true)]
+    set: Vec<String>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+enum Command {
+    /// Serve (the default)
+    Run,
+    /// Validate the configuration, say what would run, and exit
+    Check,
+    /// Print the configuration in effect as TOML
+    ShowConfig,
+    /// Print a completion script
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Manpage,
+}
+
+/// What is left to do after the command line was looked at.
+pub enum Task {
+    /// Serve this.
+    Serve(Box<config::Config>),
+    /// Exit with this code: everything was printed.
+    Done(i32),
+}
+
+/// Exit code of wrong usage and of a wrong configuration.
+const USAGE: i32 = 2;
+
+/// Reads the command line and the environment, and carries out what only prints.
+pub fn parse() -> Task {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version go to standard output and are no error; clap knows which is which.
+            let _ = error.print();
+            return Task::Done(error.exit_code());
+        }
+    };
+    match arguments.command.unwrap_or(Command::Run) {
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "server", &mut script);
+            print(&script)
+        }
+        Command::Manpage => {
+            let mut page = Vec::new();
+            let rendered = clap_mangen::Man::new(Arguments::command()).render(&mut page);
+            rendered.map_or(Task::Done(1), |()| print(&page))
+        }
+        command => with_configuration(command, arguments.config, arguments.set),
+    }
+}
+
+fn with_configuration(command: Command, file: Option<PathBuf>, set: Vec<String>) -> Task {
+    let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+        // A name that isn't UTF-8 is none of ours; a value that isn't is wrong wherever it goes.
+        Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
+    };
+    let environment = std::env::vars_os().filter_map(text).collect();
+    let loaded = match config::load(&Options { file, set, environment }) {
+        Ok(loaded) => loaded,
+        Err(errors) => {
+            let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            let text = if colour { errors.coloured() } else { errors.to_string() };
+            let count = match errors.count() {
+                1 => "1 error".to_owned(),
+                count => format!("{count} errors"),
+            };
+            // Standard error is all there is to tell it on.
+            let _ = writeln!(io::stderr(), "{text}\n\nthe configuration is not valid: {count}");
+            return Task::Done(USAGE);
+        }
+    };
+    match command {
+        Command::Check => print(summary(&loaded).as_bytes()),
+        Command::ShowConfig => print(loaded.to_toml().as_bytes()),
+        _ => Task::Serve(Box::new(loaded.config)),
+    }
+}
+
+/// Prints to standard output. A reader that has gone away (`| head`) is no failure.
+fn print(bytes: &[u8]) -> Task {
+    let mut output = io::stdout().lock();
+    match output.write_all(bytes).and_then(|()| output.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Task::Done(1),
+        _ => Task::Done(0),
+    }
+}
+
+/// What would run.
+fn summary(loaded: &Loaded) -> String {
+    let config = &loaded.config;
+    let listen: Vec<_> = config.server.listen.iter().map(ToString::to_string).collect();
+    let source =
+        config.file.as_ref().map_or("built-in defaults".into(), |file| file.display().to_string());
+    let lanes = match config.workers.count {
+        Count::Auto => "one for each CPU that affinity and cgroup quota allow".to_owned(),
+        Count::Fixed(lanes) => lanes.to_string(),
+    };
+    let mode = match config.workers.mode {
+        Mode::Threads => "threads (of one worker process)",
+        Mode::Processes => "processes (one for each lane)",
+    };
+    let mut text = format!(
+        "the configuration is valid: {source}\n  listen  {}\n  lanes   {lanes}\n  mode    {mode}\n  routes  {}\n",
+        listen.join(", "),
+        config.routes.len(),
+    );
+    const SHOWN: usize = 100;
+    for route in config.routes.iter().take(SHOWN) {
+        text.push_str(&line(route));
+    }
+    if config.routes.len() > SHOWN {
+        text.push_str(&format!("    and {} more\n", config.routes.len() - SHOWN));
+    }
+    text
+}
+
+/// One route in one line.
+fn line(route: &Route) -> String {
+    let host = route.host.as_deref().unwrap_or_default();
+    let path = match &route.path {
+        RoutePath::Exact(path) => path.clone(),
+        RoutePath::Prefix(path) => format!("{path}*"),
+    };
+    let content = match &route.content {
+        Content::Fixed { body, .. } => format!("{} bytes", body.len()),
+        Content::Redirect(location) => format!("redirect to {location}"),
+        Content::EchoBody => "echo of the body".into(),
+        Content::EchoRequest => "echo of the request".into(),
+    };
+    let delay = match route.delay.as_millis() {
+        0 => String::new(),
+        ms => format!(" after {ms}ms"),
+    };
+    format!("    {:<24} {} {content}{delay}\n", format!("{host}{path}"), route.status)
+}
