@@ -82,8 +82,8 @@ impl Collected {
         self.bytes.extend_from_slice(piece);
     }
 
-    /// Bytes held.
-    pub fn len(&self) -> usize {
+    /// How much it holds.
+    pub fn held_bytes(&self) -> usize {
         self.bytes.len()
     }
 }

@@ -28,7 +28,7 @@ mod target;
 
 pub use head::{BodyLength, Head, Method, Version};
 pub use receiver::{Receiver, Step};
-pub use response::{CONTINUE, DATE_LINE_BYTES, Persistence, Response, date_line, encode, reason};
+pub use response::{CONTINUE, DATE_LINE_BYTES, Persistence, Response, encode, reason};
 pub use target::Target;
 
 /// How much of anything a request may have.

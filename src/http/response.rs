@@ -1,20 +1,10 @@
 //! Responses: a head rendered once, and what changes from one to the next put behind it.
 
-use std::time::SystemTime;
-
 /// 100 (Continue), whole (RFC 9110 §15.2.1).
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// Length of a `Date` line with its line end.
+/// Length of a `Date` line (RFC 9110 §6.6.1) with its line end.
 pub const DATE_LINE_BYTES: usize = 37;
-
-/// The `Date` line of `time` (RFC 9110 §6.6.1), with its line end.
-pub fn date_line(time: SystemTime) -> [u8; DATE_LINE_BYTES] {
-    let text = format!("Date: {}\r\n", httpdate::fmt_http_date(time));
-    let mut line = [0; DATE_LINE_BYTES];
-    line.copy_from_slice(text.as_bytes());
-    line
-}
 
 /// What becomes of the connection after a response (RFC 9112 §9.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

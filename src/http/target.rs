@@ -69,8 +69,10 @@ fn strip_scheme(raw: &[u8]) -> Option<&[u8]> {
     })
 }
 
+type PathAndQuery<'b> = (Cow<'b, [u8]>, Option<&'b [u8]>);
+
 /// Splits at the first `?`, checks every byte, and normalises the path if it needs it.
-fn path_and_query(raw: &[u8]) -> Result<(Cow<'_, [u8]>, Option<&[u8]>), Refusal> {
+fn path_and_query(raw: &[u8]) -> Result<PathAndQuery<'_>, Refusal> {
     // Visible ASCII but the fragment's sign, and the bytes of UTF-8, which browsers' address bars encode
     // and command lines often don't.
     if raw.iter().any(|byte| matches!(byte, 0..=0x20 | 0x7f | b'#')) {
@@ -148,7 +150,7 @@ fn host(value: &[u8]) -> Result<&[u8], Refusal> {
     let (host, port) = if let [b'[', inner @ ..] = value {
         let end = inner.iter().position(|byte| *byte == b']').ok_or(HOST)?;
         let address = std::str::from_utf8(&inner[..end]).map_err(|_| HOST)?;
-        address.parse::<std::net::Ipv6Addr>().map_err(|_| HOST)?;
+        address.parse::<core::net::Ipv6Addr>().map_err(|_| HOST)?;
         value.split_at(end + 2)
     } else {
         let end = memchr::memchr(b':', value).unwrap_or(value.len());

@@ -147,7 +147,8 @@ impl Processes {
     pub(super) fn by_token(&self, token: u64) -> Option<(usize, Source<'_>)> {
         let place = (token / 2) as usize;
         let running = self.places.get(place)?.running.as_ref()?;
-        let source = if token % 2 == 0 { Source::Control(&running.control) } else { Source::Pidfd };
+        let source =
+            if token.is_multiple_of(2) { Source::Control(&running.control) } else { Source::Pidfd };
         Some((place, source))
     }
 

@@ -1,13 +1,11 @@
 //! From a configuration to lanes that are ready to be driven: sizing, descriptors, sockets, content.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use super::policy::Settings;
 use super::processes::{Processes, lanes};
 use super::{doing, listeners, sizing};
 use crate::config::{Config, Mode};
-use crate::content::Site;
 use crate::observe::ledger::Ledger;
 use crate::sys::cpu;
 use crate::worker::Generation;
@@ -64,12 +62,7 @@ pub(super) fn prepare(config: Config) -> Result<Processes, String> {
     }
     let ledger = Ledger::new(size.lanes).map_err(doing("cannot map the ledger"))?;
     let lanes = lanes(&groups, &machine.cpus, size.lanes, config.workers.pin);
-    let generation = Generation {
-        number: 1,
-        site: Arc::new(Site::new(&config.routes)),
-        config: Arc::new(config),
-        ledger: Arc::new(ledger),
-    };
+    let generation = Generation::new(1, config, ledger);
     Ok(Processes::new(generation, lanes))
 }
 

@@ -47,9 +47,11 @@ impl<const N: usize> SharedBlocks<N> {
     /// If there is no such block.
     pub fn block(&self, index: usize) -> &Block<N> {
         assert!(index < self.count, "no block {index} among {}", self.count);
-        // SAFETY: in bounds by the assertion; a mapping is aligned to a page, which a block divides;
-        // its zeroes are valid atomics; it lives as long as self.
-        unsafe { self.start.add(index).as_ref() }
+        // SAFETY: within the mapping by the assertion.
+        let block = unsafe { self.start.add(index) };
+        // SAFETY: a mapping is aligned to a page, which a block divides; its zeroes are valid atomics; it
+        // lives as long as self.
+        unsafe { block.as_ref() }
     }
 }
 

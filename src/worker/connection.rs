@@ -164,7 +164,7 @@ impl<'s> Connection<'s> {
     pub fn body_bytes(&self) -> usize {
         let phase = match &self.phase {
             Phase::Receiving(exchange) => match &exchange.answer {
-                Receiving::Echo(_, collected) => collected.len(),
+                Receiving::Echo(_, collected) => collected.held_bytes(),
                 Receiving::Fixed(_) => 0,
             },
             Phase::Delayed(delayed) => match &delayed.reply {
@@ -371,7 +371,7 @@ impl<'s> Connection<'s> {
         if let Phase::Receiving(exchange) = &mut self.phase
             && let Receiving::Echo(_, collected) = &mut exchange.answer
         {
-            if !lane.may_hold(collected.len() + piece.len()) {
+            if !lane.may_hold(collected.held_bytes() + piece.len()) {
                 return self.refuse(Refusal::OVERLOADED, lane);
             }
             collected.push(piece);

@@ -5,7 +5,7 @@ use std::time::{Instant, SystemTime};
 use super::connection::Tail;
 use crate::config::{Config, Timeouts};
 use crate::content::Site;
-use crate::http::{DATE_LINE_BYTES, Limits, date_line};
+use crate::http::{DATE_LINE_BYTES, Limits};
 use crate::observe::ledger::Counters;
 
 /// Most bytes of request and response bodies that a lane holds for its connections: each is within
@@ -103,6 +103,14 @@ impl<'s> Context<'s> {
     pub fn may_hold(&self, bytes: usize) -> bool {
         self.body_bytes + bytes <= BODY_BYTES_MAX
     }
+}
+
+/// The `Date` line of `time`, with its line end.
+fn date_line(time: SystemTime) -> [u8; DATE_LINE_BYTES] {
+    let text = format!("Date: {}\r\n", httpdate::fmt_http_date(time));
+    let mut line = [0; DATE_LINE_BYTES];
+    line.copy_from_slice(text.as_bytes());
+    line
 }
 
 impl From<&Timeouts> for TimeoutsMs {

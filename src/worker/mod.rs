@@ -52,6 +52,18 @@ pub struct Generation {
     pub ledger: Arc<Ledger>,
 }
 
+impl Generation {
+    /// Renders what `config` serves, for all workers at once.
+    pub fn new(number: u64, config: Config, ledger: Ledger) -> Generation {
+        Generation {
+            number,
+            site: Arc::new(Site::new(&config.routes)),
+            config: Arc::new(config),
+            ledger: Arc::new(ledger),
+        }
+    }
+}
+
 /// Drives `lane` in this thread until a drain is over. What goes wrong is told to the supervisor; false
 /// says that something did.
 pub fn run(lane: &Lane, generation: &Generation, control: &Control) -> bool {

@@ -1,0 +1,317 @@
+//! Every limit and timeout, at its value and just beyond: of requests, connections, files and time.
+
+mod harness;
+
+use harness::{
+    Client, Mode, Server, Setup, cpu_ticks, eventually, in_both_modes, let_time_pass,
+    open_files_limit, open_sockets, skip_without,
+};
+use std::time::{Duration, Instant};
+
+in_both_modes!(
+    a_body_may_be_as_long_as_the_limit_and_no_longer,
+    a_chunked_body_may_be_as_long_as_the_limit_and_no_longer,
+    a_request_line_may_be_as_long_as_the_limit_and_no_longer,
+    the_fields_may_be_as_long_as_the_limit_and_no_longer,
+    as_many_fields_are_taken_as_the_limit_says_and_no_more,
+    the_last_request_of_a_connection_says_so_and_closes,
+    a_head_that_does_not_end_is_answered_408_at_the_deadline,
+    a_dripping_head_does_not_move_its_deadline,
+    an_idle_connection_is_closed_silently_at_the_deadline,
+    a_connection_that_never_speaks_is_closed_silently,
+    a_body_that_stalls_is_given_up_at_the_deadline,
+    a_body_that_keeps_coming_may_take_longer_than_the_deadline,
+    a_client_that_does_not_read_is_closed_at_the_write_deadline,
+    a_client_that_reads_slowly_may_take_longer_than_the_write_deadline,
+    a_full_lane_stops_accepting_until_there_is_room,
+    exhausted_files_pause_accepting_without_spinning_and_recover,
+    the_file_limit_is_raised_to_the_hard_limit,
+    a_file_limit_too_small_for_the_connections_is_warned_of,
+);
+
+/// The timeout under test; short, yet longer than a scheduling hiccup of a busy machine.
+const TIMEOUT: Duration = Duration::from_millis(300);
+
+/// One lane with an echo route.
+fn setup(mode: Mode) -> Setup {
+    Setup::new(mode).lanes(1).route("/echo", "echo = \"body\"")
+}
+
+fn post(length: usize) -> String {
+    let body = "x".repeat(length);
+    format!("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{body}")
+}
+
+/// Asserts that the client is refused with a status and closed, whatever it sends after that.
+fn assert_refused(mut client: Client, status: u16, what: &str) {
+    let response = client.response();
+    assert_eq!(response.status, status, "{what}");
+    assert!(response.says_close(), "{what}: {response:?}");
+    client.expect_end();
+}
+
+fn a_body_may_be_as_long_as_the_limit_and_no_longer(mode: Mode) {
+    let server = setup(mode).set("limits.body", "1KiB").start();
+    let response = server.connect().request(post(1024));
+    assert_eq!((response.status, response.body.len()), (200, 1024));
+    let mut client = server.connect();
+    client.send(post(1025));
+    assert_refused(client, 413, "1,025 bytes");
+    // The head alone says that it is too long, so nobody has to send the body first.
+    let mut client = server.connect();
+    client.send("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999\r\n\r\n");
+    assert!(matches!(client.response().status, 400 | 413), "a length beyond 64 bits");
+    client.expect_end();
+}
+
+fn a_chunked_body_may_be_as_long_as_the_limit_and_no_longer(mode: Mode) {
+    let server = setup(mode).set("limits.body", "1KiB").start();
+    let head = "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let chunk = format!("200\r\n{}\r\n", "x".repeat(512));
+    let response = server.connect().request(format!("{head}{chunk}{chunk}0\r\n\r\n"));
+    assert_eq!((response.status, response.body.len()), (200, 1024));
+    let mut client = server.connect();
+    client.send(format!("{head}{chunk}{chunk}1\r\nx\r\n0\r\n\r\n"));
+    assert_refused(client, 413, "1,025 bytes in chunks");
+}
+
+fn a_request_line_may_be_as_long_as_the_limit_and_no_longer(mode: Mode) {
+    let server = setup(mode).set("limits.request_line", 256).start();
+    // RFC 9112 §3: the line does not include its CRLF.
+    let line = |length: usize| {
+        let fixed = "GET /? HTTP/1.1".len();
+        format!("GET /?{} HTTP/1.1", "x".repeat(length - fixed))
+    };
+    let request = |length| format!("{}\r\nHost: a\r\n\r\n", line(length));
+    assert_eq!(server.connect().request(request(256)).status, 200);
+    let mut client = server.connect();
+    client.send(request(257));
+    assert_refused(client, 414, "257 bytes");
+    let mut client = server.connect();
+    client.send(&line(2000)[..1000]);
+    assert_refused(client, 414, "a line that has not even ended");
+}
+
+fn the_fields_may_be_as_long_as_the_limit_and_no_longer(mode: Mode) {
+    let server = setup(mode).set("limits.header_bytes", 512).start();
+    let request =
+        |value: usize| format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "v".repeat(value));
+    // The widest count includes every line end, the narrowest none: 512 by the one, 513 by the other.
+    let fits = 512 - "Host: a\r\nX: \r\n\r\n".len();
+    let too_long = 513 - "Host: aX: ".len();
+    assert_eq!(server.connect().request(request(fits)).status, 200);
+    let mut client = server.connect();
+    client.send(request(too_long));
+    assert_refused(client, 431, "513 bytes of fields");
+    let mut client = server.connect();
+    client.send(&request(5000)[..2000]);
+    assert_refused(client, 431, "fields that have not even ended");
+}
+
+fn as_many_fields_are_taken_as_the_limit_says_and_no_more(mode: Mode) {
+    let server = setup(mode).set("limits.headers", 10).start();
+    let request = |fields: usize| {
+        let more: String = (1..fields).map(|number| format!("X-{number}: v\r\n")).collect();
+        format!("GET / HTTP/1.1\r\nHost: a\r\n{more}\r\n")
+    };
+    assert_eq!(server.connect().request(request(10)).status, 200);
+    let mut client = server.connect();
+    client.send(request(11));
+    assert_refused(client, 431, "11 fields");
+}
+
+fn the_last_request_of_a_connection_says_so_and_closes(mode: Mode) {
+    let server = setup(mode).set("limits.requests_per_connection", 3).start();
+    let mut client = server.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(4));
+    let said: Vec<_> = (0..3).map(|_| client.response().says_close()).collect();
+    assert_eq!(said, [false, false, true]);
+    client.expect_end();
+}
+
+/// Asserts that something took at least the timeout; that it ended at all was waited for before.
+fn assert_not_before_the_deadline(start: Instant) {
+    let took = start.elapsed();
+    // The loop reads its clock once a turn, which may round the deadline down by a millisecond or two.
+    assert!(took + Duration::from_millis(5) >= TIMEOUT, "closed after only {took:?}");
+}
+
+fn a_head_that_does_not_end_is_answered_408_at_the_deadline(mode: Mode) {
+    let server = setup(mode).set("timeouts.header", "300ms").start();
+    let mut client = server.connect();
+    assert_eq!(client.get("/").status, 200);
+    let start = Instant::now();
+    client.send("GET / HTTP/1.1\r\nHos");
+    assert_refused(client, 408, "half a head");
+    assert_not_before_the_deadline(start);
+}
+
+fn a_dripping_head_does_not_move_its_deadline(mode: Mode) {
+    let server = setup(mode).set("timeouts.header", "300ms").start();
+    let mut client = server.connect();
+    let start = Instant::now();
+    client.send("GET / HTTP/1.1\r\nX: ");
+    let mut drops = 0;
+    while !client.hears_within(TIMEOUT / 6) {
+        assert!(start.elapsed() < harness::DEADLINE, "each byte moved the deadline");
+        drops += 1;
+        // The server may close just then; its answer is read below.
+        let _ = client.try_send("x");
+    }
+    assert!(drops > 0, "closed at once");
+    assert_refused(client, 408, "a dripping head");
+    assert_not_before_the_deadline(start);
+}
+
+fn an_idle_connection_is_closed_silently_at_the_deadline(mode: Mode) {
+    let server = setup(mode).set("timeouts.keep_alive", "300ms").start();
+    let mut client = server.connect();
+    let start = Instant::now();
+    assert_eq!(client.get("/").status, 200);
+    client.expect_end();
+    assert_not_before_the_deadline(start);
+}
+
+fn a_connection_that_never_speaks_is_closed_silently(mode: Mode) {
+    let server =
+        setup(mode).set("timeouts.header", "300ms").set("timeouts.keep_alive", "300ms").start();
+    let start = Instant::now();
+    server.connect().expect_end();
+    assert_not_before_the_deadline(start);
+}
+
+fn a_body_that_stalls_is_given_up_at_the_deadline(mode: Mode) {
+    let server = setup(mode).set("timeouts.body", "300ms").start();
+    let mut client = server.connect();
+    let start = Instant::now();
+    client.send("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhello");
+    if let Some(response) = client.try_response() {
+        assert_eq!(response.status, 408);
+        assert!(response.says_close(), "{response:?}");
+    }
+    client.expect_end();
+    assert_not_before_the_deadline(start);
+}
+
+fn a_body_that_keeps_coming_may_take_longer_than_the_deadline(mode: Mode) {
+    let server = setup(mode).set("timeouts.body", "1s").start();
+    let mut client = server.connect();
+    let start = Instant::now();
+    client.send("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\n");
+    for _ in 0..7 {
+        client.send("x");
+        assert!(!client.hears_within(Duration::from_millis(200)), "given up within the deadline");
+    }
+    assert!(start.elapsed() > Duration::from_secs(1), "the test itself was too quick");
+    assert_eq!(client.request("x").text(), "xxxxxxxx");
+}
+
+fn a_client_that_does_not_read_is_closed_at_the_write_deadline(mode: Mode) {
+    let server =
+        setup(mode).set("timeouts.write", "300ms").route("/large", "bytes = \"16MiB\"").start();
+    let worker = server.worker_pid(0);
+    let idle = open_sockets(worker);
+    let mut client = Client::connect_with_small_buffer(server.address());
+    let start = Instant::now();
+    client.send("GET /large HTTP/1.1\r\nHost: a\r\n\r\n".repeat(100));
+    assert!(client.sip(1) > 0);
+    assert_eq!(open_sockets(worker), idle + 1);
+    // The client would only notice by reading, and it must not read: so the worker's files tell.
+    eventually("the worker closes the connection", || (open_sockets(worker) == idle).then_some(()));
+    assert_not_before_the_deadline(start);
+}
+
+fn a_client_that_reads_slowly_may_take_longer_than_the_write_deadline(mode: Mode) {
+    const WRITE: Duration = Duration::from_secs(2);
+    const LENGTH: usize = 64 << 20;
+    let server =
+        setup(mode).set("timeouts.write", "2s").route("/large", "bytes = \"64MiB\"").start();
+    let mut client = server.connect();
+    let start = Instant::now();
+    client.send("GET /large HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut read = 0;
+    while start.elapsed() < WRITE * 3 / 2 {
+        let_time_pass(Duration::from_millis(100));
+        // As much as the kernel may hold back before it tells the server that there is room.
+        let goal = read + (1 << 20);
+        while read < goal {
+            read += client.sip(256 * 1024);
+        }
+    }
+    assert!(read < LENGTH / 2, "the test itself was too quick: {read} bytes");
+    let response = client.response();
+    assert_eq!(response.body.len(), LENGTH);
+}
+
+fn a_full_lane_stops_accepting_until_there_is_room(mode: Mode) {
+    let server = setup(mode).set("workers.max_connections", 4).start();
+    let mut served = server.served_connections(4);
+    let mut fifth = server.connect();
+    fifth.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    // Each answer is a turn of the loop in which the fifth could have been accepted.
+    for _ in 0..20 {
+        assert!(served.iter_mut().all(|client| client.get("/").status == 200));
+    }
+    assert!(!fifth.hears_within(Duration::from_millis(1)), "a fifth connection was served");
+    drop(served.pop());
+    assert_eq!(fifth.response().status, 200);
+    assert!(served.iter_mut().all(|client| client.get("/").status == 200));
+}
+
+/// Processor time of all processes of the server, in ticks of 10 ms.
+fn ticks(server: &Server) -> u64 {
+    server.processes().into_iter().map(cpu_ticks).sum()
+}
+
+fn exhausted_files_pause_accepting_without_spinning_and_recover(mode: Mode) {
+    if skip_without("prlimit") {
+        return;
+    }
+    let server = setup(mode).under(&["prlimit", "--nofile=128:128"]).start();
+    let mut clients: Vec<_> = (0..160).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    let paused = server.journal.wait_for("accept paused");
+    assert_eq!(paused.number("lane"), 0);
+    let reason = paused.text("reason");
+    let named = reason.contains("EMFILE") || reason.contains("Too many open files");
+    assert!(named, "the reason is {reason:?}");
+
+    // Those it has are served, and waiting costs next to nothing: a spinning loop would take 100 ticks.
+    assert_eq!(clients[0].response().status, 200);
+    let before = ticks(&server);
+    let_time_pass(Duration::from_secs(1));
+    let spent = ticks(&server) - before;
+    assert!(spent < 25, "{spent} ticks of 10 ms in a second of waiting");
+
+    clients.drain(..100);
+    server.journal.wait_for("accept resumed");
+    for client in &mut clients {
+        assert_eq!(client.response().status, 200);
+    }
+}
+
+fn the_file_limit_is_raised_to_the_hard_limit(mode: Mode) {
+    if skip_without("prlimit") {
+        return;
+    }
+    let server = setup(mode).under(&["prlimit", "--nofile=256:3000"]).start();
+    assert_eq!(open_files_limit(server.pid()), 3000);
+    assert_eq!(open_files_limit(server.worker_pid(0)), 3000);
+}
+
+fn a_file_limit_too_small_for_the_connections_is_warned_of(mode: Mode) {
+    if skip_without("prlimit") {
+        return;
+    }
+    for (connections, warned) in [(16, 0), (3000, 1)] {
+        let server = setup(mode)
+            .set("workers.max_connections", connections)
+            .under(&["prlimit", "--nofile=256:2000"])
+            .start();
+        let warnings = server.journal.named("file limit too small");
+        assert_eq!(warnings.len(), warned, "for {connections} connections");
+        assert!(warnings.iter().all(|event| event.text("level") == "WARN"));
+    }
+}

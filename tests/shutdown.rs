@@ -1,0 +1,176 @@
+//! Leaving: what is in flight is finished, what is idle is let go, and nothing stays behind.
+
+mod harness;
+
+use harness::{Client, Mode, Server, Setup, in_both_modes, is_refused};
+use nix::sys::signal::{SIGINT, SIGQUIT, SIGTERM, Signal};
+use std::time::{Duration, Instant};
+
+in_both_modes!(
+    a_request_in_flight_is_answered_before_the_server_leaves,
+    term_int_and_quit_drain_alike,
+    a_request_body_on_its_way_is_awaited,
+    a_response_on_its_way_is_sent_whole,
+    an_idle_connection_does_not_hold_up_the_drain,
+    requests_read_before_the_drain_are_answered_in_order,
+    what_outlasts_the_drain_timeout_is_closed,
+    a_second_signal_ends_the_server_at_once,
+    the_port_is_free_for_the_next_instance,
+);
+
+const GET_SLOW: &str = "GET /slow HTTP/1.1\r\nHost: a\r\n\r\n";
+const GET_STUCK: &str = "GET /stuck HTTP/1.1\r\nHost: a\r\n\r\n";
+
+/// Idle connections are closed within a second of a drain; anything near this took a timeout instead.
+const PROMPT: Duration = Duration::from_secs(8);
+
+/// One lane, so that a request is known to be in flight; the drain may take far longer than it should.
+fn setup(mode: Mode) -> Setup {
+    Setup::new(mode)
+        .lanes(1)
+        .route("/slow", "text = \"slow\"\ndelay = \"500ms\"")
+        .route("/stuck", "text = \"stuck\"\ndelay = \"600s\"")
+        .route("/large", "bytes = \"16MiB\"")
+        .route("/echo", "echo = \"body\"")
+        .set("supervisor.drain_timeout", "60s")
+}
+
+/// Signals the server and waits until it drains.
+fn begin_drain(server: &Server, signal: Signal) {
+    server.signal(signal);
+    let started = server.journal.wait_for("drain started");
+    assert_eq!(started.text("reason"), signal.as_str());
+}
+
+/// Asserts that the server leaves gracefully, with nothing left.
+fn assert_left(server: &mut Server) {
+    assert_eq!(server.wait_exit(), 0);
+    server.journal.wait_for("drain done");
+    assert_eq!(server.journal.wait_for("stopped").number("code"), 0);
+    assert!(server.journal.named("drain deadline").is_empty());
+    assert!(server.journal.named("worker restarting").is_empty());
+    assert!(is_refused(server.address()));
+    server.wait_gone();
+}
+
+fn a_request_in_flight_is_answered_before_the_server_leaves(mode: Mode) {
+    let mut server = setup(mode).start();
+    let mut client = server.in_flight(GET_SLOW);
+    begin_drain(&server, SIGTERM);
+    let response = client.response();
+    assert_eq!((response.status, response.text()), (200, "slow"));
+    assert!(response.says_close(), "{response:?}");
+    client.expect_end();
+    assert_left(&mut server);
+}
+
+fn term_int_and_quit_drain_alike(mode: Mode) {
+    for signal in [SIGTERM, SIGINT, SIGQUIT] {
+        let mut server = setup(mode).start();
+        let mut client = server.in_flight(GET_SLOW);
+        begin_drain(&server, signal);
+        assert_eq!(client.response().text(), "slow", "{signal}");
+        assert_left(&mut server);
+    }
+}
+
+fn a_request_body_on_its_way_is_awaited(mode: Mode) {
+    let mut server = setup(mode).start();
+    let head = "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n";
+    let mut client = server.in_flight(format!("{head}hello"));
+    begin_drain(&server, SIGTERM);
+    let response = client.request("world");
+    assert_eq!((response.status, response.text()), (200, "helloworld"));
+    assert_left(&mut server);
+}
+
+fn a_response_on_its_way_is_sent_whole(mode: Mode) {
+    let mut server = setup(mode).start();
+    let mut client = Client::connect_with_small_buffer(server.address());
+    client.send("GET /large HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(client.sip(1) > 0);
+    begin_drain(&server, SIGTERM);
+    assert_eq!(client.response().body.len(), 16 << 20);
+    client.expect_end();
+    assert_left(&mut server);
+}
+
+fn an_idle_connection_does_not_hold_up_the_drain(mode: Mode) {
+    let mut server = setup(mode).set("workers.count", 2).start();
+    let mut idle = server.served_connections(20);
+    // Accepted, but never heard of.
+    idle.push(server.connect());
+    let start = Instant::now();
+    begin_drain(&server, SIGTERM);
+    for client in &mut idle {
+        client.expect_end();
+    }
+    assert_left(&mut server);
+    assert!(start.elapsed() < PROMPT, "it took {:?}", start.elapsed());
+}
+
+fn requests_read_before_the_drain_are_answered_in_order(mode: Mode) {
+    let mut server = setup(mode).start();
+    let mut client = server.in_flight(format!("{GET_SLOW}GET / HTTP/1.1\r\nHost: a\r\n\r\n"));
+    begin_drain(&server, SIGTERM);
+    let first = client.response();
+    assert_eq!(first.text(), "slow");
+    // Answered as well, or left to be asked again: but then the client was told, and may do so.
+    if first.says_close() {
+        client.expect_end();
+    } else {
+        let second = client.response();
+        assert_eq!(second.text(), harness::GREETING);
+        assert!(second.says_close(), "{second:?}");
+        client.expect_end();
+    }
+    assert_left(&mut server);
+}
+
+fn what_outlasts_the_drain_timeout_is_closed(mode: Mode) {
+    const TIMEOUT: Duration = Duration::from_millis(300);
+    let mut server = setup(mode).set("supervisor.drain_timeout", "300ms").start();
+    let mut client = server.in_flight(GET_STUCK);
+    let start = Instant::now();
+    begin_drain(&server, SIGTERM);
+    client.expect_end();
+    let took = start.elapsed();
+    // The clocks of two processes are compared, each rounded to a millisecond or two.
+    assert!(took + Duration::from_millis(5) >= TIMEOUT, "closed after only {took:?}");
+    let code = server.wait_exit();
+    let deadline = server.journal.wait_for("drain deadline");
+    assert_eq!(deadline.number("connections"), 1);
+    assert!(server.journal.named("drain done").is_empty());
+    let code = u64::from(code.unsigned_abs());
+    assert_eq!(server.journal.wait_for("stopped").number("code"), code);
+    server.wait_gone();
+}
+
+fn a_second_signal_ends_the_server_at_once(mode: Mode) {
+    for second in [SIGTERM, SIGINT] {
+        let mut server = setup(mode).start();
+        let mut client = server.in_flight(GET_STUCK);
+        begin_drain(&server, SIGTERM);
+        let start = Instant::now();
+        server.signal(second);
+        assert_eq!(server.wait_exit(), 1, "{second}");
+        server.wait_gone();
+        assert!(start.elapsed() < PROMPT, "it took {:?}", start.elapsed());
+        client.expect_end();
+        assert!(is_refused(server.address()));
+    }
+}
+
+fn the_port_is_free_for_the_next_instance(mode: Mode) {
+    let mut first = setup(mode).start();
+    let address = first.address();
+    // Connections that the server closes leave TIME_WAIT behind, which must not keep the port.
+    let mut open = first.served_connections(5);
+    begin_drain(&first, SIGTERM);
+    for client in &mut open {
+        client.expect_end();
+    }
+    assert_left(&mut first);
+    let second = setup(mode).set("server.listen", address).start();
+    assert_eq!(second.get("/").status, 200);
+}
