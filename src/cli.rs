@@ -11,24 +11,32 @@ use crate::config::{self, Content, Count, Loaded, Mode, Options, Route, RoutePat
 #[derive(Debug, Parser)]
 #[command(name = "server", version, max_term_width = 100)]
 struct Arguments {
-    /// Configuration file [default: ./config.toml if there is one, else built-in defaults]
-    #[arg(long, value_name = "FILE", global = true)]
-    config: Option<PathBuf>,
-    /// Set one key, over file and environment, such as workers.count=4
-    #[arg(long, value_name = "KEY=VALUE", global = true)]
-    set: Vec<String>,
+    #[command(flatten)]
+    given: Given,
     #[command(subcommand)]
     command: Option<Command>,
 }
 
-#[derive(Clone, Copy, Debug, Subcommand)]
+/// Where the configuration comes from. It may stand before the command and behind it: both count, which
+/// clap's own global arguments would not do.
+#[derive(Clone, Debug, Default, clap::Args)]
+struct Given {
+    /// Configuration file [default: ./config.toml if there is one, else built-in defaults]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Set one key, over file and environment, such as workers.count=4
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+#[derive(Clone, Debug, Subcommand)]
 enum Command {
     /// Serve (the default)
-    Run,
+    Run(Given),
     /// Validate the configuration, say what would run, and exit
-    Check,
+    Check(Given),
     /// Print the configuration in effect as TOML
-    ShowConfig,
+    ShowConfig(Given),
     /// Print a completion script
     Completions {
         /// The shell
@@ -59,7 +67,8 @@ pub fn parse() -> Task {
             return Task::Done(error.exit_code());
         }
     };
-    match arguments.command.unwrap_or(Command::Run) {
+    let Arguments { given, command } = arguments;
+    match command.unwrap_or(Command::Run(Given::default())) {
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "server", &mut script);
@@ -70,35 +79,39 @@ pub fn parse() -> Task {
             let rendered = clap_mangen::Man::new(Arguments::command()).render(&mut page);
             rendered.map_or(Task::Done(1), |()| print(&page))
         }
-        command => with_configuration(command, arguments.config, arguments.set),
+        Command::Run(more) => match load(given, more) {
+            Ok(loaded) => Task::Serve(Box::new(loaded.config)),
+            Err(task) => task,
+        },
+        Command::Check(more) => {
+            load(given, more).map_or_else(|task| task, |loaded| print(summary(&loaded).as_bytes()))
+        }
+        Command::ShowConfig(more) => {
+            load(given, more).map_or_else(|task| task, |loaded| print(loaded.to_toml().as_bytes()))
+        }
     }
 }
 
-fn with_configuration(command: Command, file: Option<PathBuf>, set: Vec<String>) -> Task {
+/// Loads what was given before the command and behind it, or tells what is wrong.
+fn load(before: Given, behind: Given) -> Result<Loaded, Task> {
+    let file = behind.config.or(before.config);
+    let set = [before.set, behind.set].concat();
     let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
         // A name that isn't UTF-8 is none of ours; a value that isn't is wrong wherever it goes.
         Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
     };
     let environment = std::env::vars_os().filter_map(text).collect();
-    let loaded = match config::load(&Options { file, set, environment }) {
-        Ok(loaded) => loaded,
-        Err(errors) => {
-            let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            let text = if colour { errors.coloured() } else { errors.to_string() };
-            let count = match errors.count() {
-                1 => "1 error".to_owned(),
-                count => format!("{count} errors"),
-            };
-            // Standard error is all there is to tell it on.
-            let _ = writeln!(io::stderr(), "{text}\n\nthe configuration is not valid: {count}");
-            return Task::Done(USAGE);
-        }
-    };
-    match command {
-        Command::Check => print(summary(&loaded).as_bytes()),
-        Command::ShowConfig => print(loaded.to_toml().as_bytes()),
-        _ => Task::Serve(Box::new(loaded.config)),
-    }
+    config::load(&Options { file, set, environment }).map_err(|errors| {
+        let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let text = if colour { errors.coloured() } else { errors.to_string() };
+        let count = match errors.count() {
+            1 => "1 error".to_owned(),
+            count => format!("{count} errors"),
+        };
+        // Standard error is all there is to tell it on.
+        let _ = writeln!(io::stderr(), "{text}\n\nthe configuration is not valid: {count}");
+        Task::Done(USAGE)
+    })
 }
 
 /// Prints to standard output. A reader that has gone away (`| head`) is no failure.

@@ -77,9 +77,10 @@ pub fn load(options: &Options) -> Result<Loaded, Errors> {
         let of_variables = usize::from(file.is_some());
         let of_arguments = of_variables + variables.len();
         if number < of_variables {
-            let (settings, errors) = from_file(number, &source.text);
-            merged.diagnostics.extend(errors);
-            settings.into_iter().for_each(|setting| merged.add(setting));
+            match from_file(number, &source.text) {
+                Ok(settings) => settings.into_iter().for_each(|setting| merged.add(setting)),
+                Err(errors) => merged.diagnostics.extend(errors),
+            }
         } else if number < of_arguments {
             let path = variables[number - of_variables].0.clone();
             merged.add(from_variable(number, path, &source.text));

@@ -37,13 +37,18 @@ impl Setting<'_> {
     }
 }
 
-/// The settings of a file, and what of it isn't TOML. `source` is the number of its text.
-pub(super) fn from_file(source: usize, text: &str) -> (Vec<Setting<'_>>, Vec<Diagnostic>) {
+/// The settings of a file. `source` is the number of its text.
+///
+/// # Errors
+/// What of it isn't TOML. What the rest would mean is then anybody's guess, and not made.
+pub(super) fn from_file(source: usize, text: &str) -> Result<Vec<Setting<'_>>, Vec<Diagnostic>> {
     let (tree, errors) = DeTable::parse_recoverable(text);
-    let diagnostic = |error: toml::de::Error| {
-        Diagnostic::new(error.message(), error.span().map(|span| Place { source, span }))
-    };
-    let errors = errors.into_iter().map(diagnostic).collect();
+    if !errors.is_empty() {
+        let diagnostic = |error: toml::de::Error| {
+            Diagnostic::new(error.message(), error.span().map(|span| Place { source, span }))
+        };
+        return Err(errors.into_iter().map(diagnostic).collect());
+    }
     let mut settings = Vec::new();
     let mut put = |path: Vec<String>, key: &Spanned<DeString<'_>>, value| {
         let key = Place { source, span: key.span() };
@@ -66,7 +71,7 @@ pub(super) fn from_file(source: usize, text: &str) -> (Vec<Setting<'_>>, Vec<Dia
     }
     // In the order of the file, so that errors come in that order too.
     settings.sort_by_key(|setting| setting.key.span.start);
-    (settings, errors)
+    Ok(settings)
 }
 
 /// The setting of one `KEY=VALUE`, whose key is `table.key`.

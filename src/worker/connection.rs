@@ -10,10 +10,10 @@
 //! ```
 //!
 //! In any state output may be waiting for the client; while it does, nothing more is read, so that a client
-//! that doesn't read can't make the server hold more than [`OUTPUT_BYTES_MAX`] and one response.
+//! that doesn't read can't make the server hold more than `OUTPUT_BYTES_MAX` and one response.
 //!
 //! A connection owns no buffers. It is lent the lane's, and keeps only what could not be handled yet
-//! ([`Kept`]): between two requests that is nothing, and no heap.
+//! (`Kept`): between two requests that is nothing, and no heap.
 
 use std::mem;
 use std::os::fd::OwnedFd;
