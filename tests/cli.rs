@@ -1,5 +1,7 @@
 //! The command line: what each command prints, where, and with which exit code.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails there")]
+
 use std::process::{Command, Output, Stdio};
 
 /// Runs the server's binary in an empty folder, without any of its variables.

@@ -1,5 +1,7 @@
 //! Configuration: what it comes from, which values it takes, and every error word for word.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails there")]
+
 use std::path::PathBuf;
 use std::time::Duration;
 
