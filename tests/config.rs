@@ -310,7 +310,7 @@ fn values_are_toml_or_plain_strings_and_a_list_takes_a_single_one() {
     };
     let local = ListenAddress::Socket("127.0.0.1:1".parse().unwrap());
     for value in ["127.0.0.1:1", "\"127.0.0.1:1\"", "[\"127.0.0.1:1\"]"] {
-        assert_eq!(listen(value), [local.clone()], "{value}");
+        assert_eq!(listen(value), std::slice::from_ref(&local), "{value}");
     }
     assert_eq!(listen("localhost:80"), [ListenAddress::Name("localhost".into(), 80)]);
     assert_eq!(listen("['127.0.0.1:1', '[::1]:2']").len(), 2);
