@@ -314,6 +314,8 @@ fn bad_framing_is_refused_and_nothing_behind_it_is_answered(mode: Mode) {
     let server = server(mode);
     let mut pacer = server.connect();
     for (why, bad, twin) in REFUSED {
+        // Seen only if the test fails, where it says in which row.
+        eprintln!("row: {why}");
         let whole = format!("{bad}{CANARY}");
         let whole = whole.as_bytes();
         let halves = (1..bad.len()).map(|at| {

@@ -56,6 +56,7 @@ impl Response {
 }
 
 impl Client {
+    #[track_caller]
     pub(crate) fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect_timeout(&address, DEADLINE)
             .unwrap_or_else(|e| panic!("connect to {address}: {e}"));
@@ -63,6 +64,7 @@ impl Client {
     }
 
     /// Connects with a receive buffer so small that a large response soon waits for this client.
+    #[track_caller]
     pub(crate) fn connect_with_small_buffer(address: SocketAddr) -> Self {
         use socket2::{Domain, Socket, Type};
         let socket =
@@ -72,6 +74,7 @@ impl Client {
         Self::over(socket.into())
     }
 
+    #[track_caller]
     fn over(stream: TcpStream) -> Self {
         stream.set_nodelay(true).expect("set TCP_NODELAY");
         stream.set_read_timeout(Some(DEADLINE)).expect("set a read timeout");
@@ -79,48 +82,58 @@ impl Client {
         Self { stream, pending: Vec::new() }
     }
 
+    #[track_caller]
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).expect("send");
     }
 
     /// Sends to a server that may have refused and closed already.
+    #[track_caller]
     pub(crate) fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         self.stream.write_all(bytes.as_ref())
     }
 
+    #[track_caller]
     pub(crate) fn end_of_sending(&self) {
         self.stream.shutdown(Shutdown::Write).expect("half-close");
     }
 
+    #[track_caller]
     pub(crate) fn get(&mut self, path: &str) -> Response {
         self.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
         self.response()
     }
 
+    #[track_caller]
     pub(crate) fn head(&mut self, path: &str) -> Response {
         self.send(format!("HEAD {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
         self.response_to("HEAD")
     }
 
+    #[track_caller]
     pub(crate) fn request(&mut self, request: impl AsRef<[u8]>) -> Response {
         self.send(request);
         self.response()
     }
 
     /// The next response; the request was no HEAD.
+    #[track_caller]
     pub(crate) fn response(&mut self) -> Response {
         self.response_to("GET")
     }
 
+    #[track_caller]
     pub(crate) fn response_to(&mut self, method: &str) -> Response {
         self.try_response_to(method).expect("the connection was closed instead of an answer")
     }
 
     /// The next response, or `None` where the connection ends before its first byte.
+    #[track_caller]
     pub(crate) fn try_response(&mut self) -> Option<Response> {
         self.try_response_to("GET")
     }
 
+    #[track_caller]
     fn try_response_to(&mut self, method: &str) -> Option<Response> {
         let head_end = loop {
             if let Some(at) = find(&self.pending, b"\r\n\r\n") {
@@ -141,6 +154,7 @@ impl Client {
         Some(response)
     }
 
+    #[track_caller]
     fn body_of(&mut self, response: &Response) -> Vec<u8> {
         let length = response.header("content-length");
         let length = length.unwrap_or_else(|| panic!("no Content-Length in {response:?}"));
@@ -153,6 +167,7 @@ impl Client {
     }
 
     /// Reads once, at most `limit` bytes, as a slow client does; returns how many.
+    #[track_caller]
     pub(crate) fn sip(&mut self, limit: usize) -> usize {
         let mut piece = vec![0; limit];
         let count = self.stream.read(&mut piece).expect("read");
@@ -161,6 +176,7 @@ impl Client {
     }
 
     /// False at the end of the stream, which a reset is too: the server closed with bytes unread.
+    #[track_caller]
     fn read_more(&mut self) -> bool {
         let mut piece = [0; 64 * 1024];
         loop {
@@ -175,18 +191,23 @@ impl Client {
                 {
                     return false;
                 }
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    panic!("the server neither answered nor closed within {DEADLINE:?}");
+                }
                 Err(e) => panic!("read: {e}"),
             }
         }
     }
 
     /// Everything up to the end of the stream.
+    #[track_caller]
     pub(crate) fn rest(&mut self) -> Vec<u8> {
         while self.read_more() {}
         std::mem::take(&mut self.pending)
     }
 
     /// Waits for the end of the stream, before which nothing may come.
+    #[track_caller]
     pub(crate) fn expect_end(&mut self) {
         let rest = self.rest();
         let rest = String::from_utf8_lossy(&rest);
@@ -194,6 +215,7 @@ impl Client {
     }
 
     /// Whether a byte or the end of the stream arrives within a time.
+    #[track_caller]
     pub(crate) fn hears_within(&self, time: Duration) -> bool {
         if !self.pending.is_empty() {
             return true;

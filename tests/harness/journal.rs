@@ -100,23 +100,27 @@ impl Journal {
     }
 
     /// The first event of a name, which may have been logged already.
+    #[track_caller]
     pub(crate) fn wait_for(&self, name: &str) -> Event {
         self.wait_where(name, |_| true)
     }
 
     /// The first event of a name that has a property.
+    #[track_caller]
     pub(crate) fn wait_where(&self, name: &str, matches: impl Fn(&Event) -> bool) -> Event {
         let found = self.wait_nth_where(name, 1, matches);
         found.unwrap_or_else(|| panic!("the log ended without such a `{name}`"))
     }
 
     /// The `nth` event (from 1) of a name.
+    #[track_caller]
     pub(crate) fn wait_nth(&self, name: &str, nth: usize) -> Event {
         let found = self.wait_nth_where(name, nth, |_| true);
         found.unwrap_or_else(|| panic!("the log ended without `{name}` number {nth}"))
     }
 
     /// The first event of any of the names; `None` if the log ends without one.
+    #[track_caller]
     pub(crate) fn wait_for_any(&self, names: &[&str]) -> Option<Event> {
         self.wait_until(names.first().unwrap_or(&""), |lines| {
             let mut events = lines.events.iter();
@@ -125,6 +129,7 @@ impl Journal {
     }
 
     /// The event of the first name whose lane is `lane`, after `seen` of them; or the second name's.
+    #[track_caller]
     pub(crate) fn wait_either(&self, first: (&str, usize), second: &str, lane: u64) -> Event {
         let (name, seen) = first;
         let of_lane = |event: &&Event| event.has("lane") && event.number("lane") == lane;
@@ -138,11 +143,13 @@ impl Journal {
     }
 
     /// Waits for the end of the log and returns all of it.
+    #[track_caller]
     pub(crate) fn whole(&self) -> Vec<Event> {
         self.wait_until("the end of the log", |_| None::<()>);
         self.so_far()
     }
 
+    #[track_caller]
     fn wait_nth_where(
         &self,
         name: &str,
@@ -156,6 +163,7 @@ impl Journal {
     }
 
     /// Waits until `find` finds something or the log ends.
+    #[track_caller]
     fn wait_until<T>(&self, what: &str, find: impl Fn(&Lines) -> Option<T>) -> Option<T> {
         let end = Instant::now() + DEADLINE;
         let mut lines = self.lines();

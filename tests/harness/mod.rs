@@ -243,6 +243,7 @@ impl Setup {
     }
 
     /// Starts it and waits until it says `ready`.
+    #[track_caller]
     pub(crate) fn start(self) -> Server {
         let server = self.spawn();
         server.journal.wait_for("ready");
@@ -332,16 +333,19 @@ impl Server {
         self.addresses()[0]
     }
 
+    #[track_caller]
     pub(crate) fn connect(&self) -> Client {
         Client::connect(self.address())
     }
 
     /// One request on a connection of its own.
+    #[track_caller]
     pub(crate) fn get(&self, path: &str) -> Response {
         self.connect().get(path)
     }
 
     /// Connections that have each been answered once, so that a worker has accepted every one.
+    #[track_caller]
     pub(crate) fn served_connections(&self, count: usize) -> Vec<Client> {
         let served = |_| {
             let mut client = self.connect();
@@ -353,6 +357,7 @@ impl Server {
 
     /// Sends a request on a connection of its own and returns once the lane has read it. Needs a server
     /// with one lane: a second connection's answer proves that the loop got past the first's bytes.
+    #[track_caller]
     pub(crate) fn in_flight(&self, request: impl AsRef<[u8]>) -> Client {
         let mut client = self.connect();
         assert_eq!(client.get("/").status, 200);
@@ -364,6 +369,7 @@ impl Server {
     }
 
     /// The process of the worker that last became ready on a lane.
+    #[track_caller]
     pub(crate) fn worker_pid(&self, lane: u64) -> i32 {
         let ready = self.journal.named("worker ready");
         let of_lane = ready.iter().rfind(|event| event.number("lane") == lane);
@@ -371,12 +377,14 @@ impl Server {
     }
 
     /// Signals the supervisor.
+    #[track_caller]
     pub(crate) fn signal(&self, signal: Signal) {
         assert!(self.status.is_none(), "the server has exited already");
         send_signal(self.pid(), signal);
     }
 
     /// Waits for its end and returns the exit code.
+    #[track_caller]
     pub(crate) fn wait_exit(&mut self) -> i32 {
         let status = eventually("the server exits", || self.exited());
         status.code().unwrap_or_else(|| panic!("the server was ended by a signal: {status}"))
@@ -402,6 +410,7 @@ impl Server {
     }
 
     /// Waits until no process of this server is left.
+    #[track_caller]
     pub(crate) fn wait_gone(&self) {
         eventually("every process of the server ends", || {
             self.processes().is_empty().then_some(())
@@ -450,6 +459,7 @@ pub(crate) fn send_signal(pid: i32, signal: Signal) {
 }
 
 /// Waits for something that announces itself in no other way than by being looked at.
+#[track_caller]
 pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
