@@ -1,172 +1,340 @@
-//! What this server costs beyond the floor, a bare epoll loop that answers without parsing:
-//! CPU per request, at several numbers of connections, and memory per idle connection.
+//! How far above the floor is a request? `cargo bench --bench floor`, about two minutes; `-- --quick`, 20 s.
 //!
-//! `cargo bench --bench floor [-- --quick] [--server PATH]`. Both run on one core, in turns, and are loaded
-//! from another. Nothing here fails because something is slow; it fails when something is wrong.
-
-#![allow(
-    unreachable_pub,
-    reason = "load/ is shared by benchmarks, each of which is a crate of its own"
-)]
-#![allow(clippy::unwrap_used, reason = "a benchmark that can't go on says where and ends")]
+//! The floor is a bare epoll loop that answers without parsing. It and the server run on one CPU in turns,
+//! each saturated by a client on another CPU, and what counts is their CPU time for a request: requests per
+//! second would also measure the client. Rounds alternate the order, so a machine that drifts drifts for both.
+//!
+//! The story: start every subject, drive each under every load, stop them, repeat; then the memory of idle
+//! connections; then the table. Goals are printed, never asserted: only a broken subject is a failure.
 
 mod load;
 
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::thread::sleep;
+use std::time::Duration;
 
-use laneway::sys::cpu;
-use load::client::{Client, Load, fetch};
-use load::subject::{CLIENT_CPU, FLOOR, Subject};
-use load::{machine, median, raw};
+use clap::{Parser, ValueEnum};
+use load::client::{self, Load};
+use load::report::{Spread, table, thousands};
+use load::subject::{self, Kind, Subject};
+use load::{Outcome, Sample, measure, usage};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n";
-/// What is measured, and the most that CPU per request may be, as a multiple of the floor's.
-const CASES: [(Load, Option<f64>); 4] = [
-    (Load { connections: 64, depth: 1 }, Some(1.15)),
-    (Load { connections: 512, depth: 1 }, Some(1.15)),
-    (Load { connections: 2_000, depth: 1 }, None),
-    (Load { connections: 64, depth: 16 }, None),
+const LOADS: [Load; 4] = [
+    Load { connections: 64, pipeline: 1 },
+    Load { connections: 512, pipeline: 1 },
+    Load { connections: 2_000, pipeline: 1 },
+    Load { connections: 64, pipeline: 16 },
 ];
+/// A request may cost this many times the floor, where [`has_goal`] says so.
+const RATIO_GOAL: f64 = 1.15;
 const IDLE_CONNECTIONS: usize = 5_000;
+const IDLE_SETTLE: Duration = Duration::from_millis(100);
+/// An idle keep-alive connection may take this much user-space memory.
 const IDLE_BYTES_GOAL: f64 = 300.0;
+/// A server that runs less than this share of the time was not saturated.
+const SATURATED: f64 = 0.97;
+/// A server that waits for its CPU for more than this share of the time had company.
+const DISPLACED: f64 = 0.02;
 
-/// How long and how often.
-struct Pace {
+/// Compares laneway's CPU time for a request with that of a bare epoll loop.
+#[derive(Parser)]
+#[command(name = "floor")]
+struct Options {
+    /// Fewer and shorter rounds: shows that everything works; its figures are rough
+    #[arg(long)]
+    quick: bool,
+    /// A laneway binary instead of the one just built; several are compared in one run
+    #[arg(long, value_name = "PATH")]
+    server: Vec<PathBuf>,
+    /// Another server to run in the same rounds
+    #[arg(long, value_name = "NAME")]
+    peer: Vec<Peer>,
+    /// How often every subject is measured under every load
+    #[arg(long, value_name = "N")]
+    rounds: Option<usize>,
+    /// The CPU of the server under test
+    #[arg(long, value_name = "CPU", default_value_t = 0)]
+    server_cpu: usize,
+    /// The CPU of the client
+    #[arg(long, value_name = "CPU", default_value_t = 1)]
+    client_cpu: usize,
+    /// Given by `cargo bench`, and by nothing that only tests
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Peer {
+    Nginx,
+}
+
+struct Plan {
     rounds: usize,
     warm_up: Duration,
     measured: Duration,
+    server_cpu: usize,
 }
 
-/// One measurement.
-#[derive(Clone, Copy)]
-struct Sample {
-    requests_per_second: f64,
-    cpu_us: f64,
-    busy: f64,
-    client_cpu_us: f64,
+struct Contender {
+    name: String,
+    kind: Kind,
+    response_bytes: usize,
 }
 
-fn main() {
-    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let Ok(file) = std::env::var(FLOOR) {
-        let request_bytes = arguments[0].parse().unwrap();
-        raw::serve(request_bytes, &std::fs::read(file).unwrap());
+/// What a contender did under a load, round by round.
+struct Row<'a> {
+    load: Load,
+    contender: &'a Contender,
+    samples: Vec<Sample>,
+}
+
+fn main() -> ExitCode {
+    let outcome = subject::become_subject_if_asked().and_then(|()| run(&Options::parse()));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("floor: {e}");
+            ExitCode::FAILURE
+        }
     }
-    arguments.retain(|argument| argument != "--bench");
-    let quick = arguments.iter().any(|argument| argument == "--quick");
-    let server = arguments.iter().position(|argument| argument == "--server");
-    let server = server.map_or(env!("CARGO_BIN_EXE_server"), |at| &arguments[at + 1]);
-    let pace = if quick {
-        Pace {
-            rounds: 1,
-            warm_up: Duration::from_millis(100),
-            measured: Duration::from_millis(400),
-        }
-    } else {
-        Pace {
-            rounds: 7,
-            warm_up: Duration::from_millis(300),
-            measured: Duration::from_millis(1_500),
-        }
+}
+
+fn run(options: &Options) -> Outcome<()> {
+    if !options.bench {
+        println!("floor: measures only under `cargo bench --bench floor`");
+        return Ok(());
+    }
+    let (rounds, warm_up_ms, measured_ms) =
+        if options.quick { (3, 100, 400) } else { (5, 300, 1_500) };
+    let plan = Plan {
+        rounds: options.rounds.unwrap_or(rounds).max(1),
+        warm_up: Duration::from_millis(warm_up_ms),
+        measured: Duration::from_millis(measured_ms),
+        server_cpu: options.server_cpu,
     };
-    if cpu::allowed().len() < 2 {
-        println!("skipped: the client needs a CPU of its own");
-        return;
-    }
-    println!("{}; server on CPU 0, client on CPU 1", machine());
-    println!("medians of {} rounds of {:?}, in turns\n", pace.rounds, pace.measured);
-    cpu::raise_file_limit().unwrap();
-    assert!(cpu::pin(CLIENT_CPU));
-    println!(
-        "connections  depth  server    requests/s   CPU µs/request (min–max)   busy   client µs   ÷ floor"
-    );
-    for (load, goal) in CASES {
-        compare(server, load, goal, &pace);
-    }
-    idle_memory(server);
+    subject::pin(options.client_cpu)?;
+    let (_, fds_max) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, fds_max, fds_max)?;
+
+    let contenders = contenders(options)?;
+    print_header(options, &plan, &contenders);
+    let rows = drive_in_turns(&contenders, &plan)?;
+    let memory = contenders[1..]
+        .iter()
+        .map(|contender| memory_of_idle(contender, plan.server_cpu))
+        .collect::<Outcome<Vec<_>>>()?;
+    print_costs(&rows);
+    print_memory(&memory);
+    print_caveats(&rows);
+    Ok(())
 }
 
-/// Measures floor and server in turns, and prints both with their ratio.
-fn compare(server: &str, load: Load, goal: Option<f64>, pace: &Pace) {
-    let mut of_floor = Vec::new();
-    let mut of_server = Vec::new();
-    for round in 0..pace.rounds {
-        eprint!("\r{} × {}: round {} of {} ", load.connections, load.depth, round + 1, pace.rounds);
-        let laneway = Subject::laneway(server);
-        let response = fetch(laneway.address, REQUEST);
-        let floor = Subject::floor(REQUEST.len(), &response);
-        let mut subjects = [(&floor, &mut of_floor), (&laneway, &mut of_server)];
-        if round % 2 == 1 {
-            subjects.reverse();
+/// The floor first, for every ratio is to it. It answers with what the first server answers.
+fn contenders(options: &Options) -> Outcome<Vec<Contender>> {
+    let built = PathBuf::from(env!("CARGO_BIN_EXE_server"));
+    let servers = if options.server.is_empty() { vec![built] } else { options.server.clone() };
+    let mut kinds = Vec::new();
+    for (n, path) in servers.iter().enumerate() {
+        let name = if servers.len() == 1 { "laneway".into() } else { format!("laneway {}", n + 1) };
+        kinds.push((name, Kind::Laneway(path.clone())));
+    }
+    kinds.extend(options.peer.iter().map(|peer| match peer {
+        Peer::Nginx => ("nginx".into(), Kind::Nginx),
+    }));
+    let mut contenders = Vec::new();
+    for (name, kind) in kinds {
+        let subject = Subject::start(&kind, options.server_cpu)?;
+        let response = client::fetch(subject.address()).map_err(|e| format!("{name}: {e}"))?;
+        let response_bytes = response.len();
+        if contenders.is_empty() {
+            contenders.push(Contender {
+                name: "floor".into(),
+                kind: Kind::Floor(response),
+                response_bytes,
+            });
         }
-        for (subject, samples) in subjects {
-            samples.push(measure(subject, load, response.len(), pace));
+        contenders.push(Contender { name, kind, response_bytes });
+    }
+    Ok(contenders)
+}
+
+fn drive_in_turns<'a>(contenders: &'a [Contender], plan: &Plan) -> Outcome<Vec<Row<'a>>> {
+    let mut rows: Vec<Row> = LOADS
+        .iter()
+        .flat_map(|&load| {
+            contenders.iter().map(move |contender| Row { load, contender, samples: Vec::new() })
+        })
+        .collect();
+    for round in 0..plan.rounds {
+        // New processes each round: where memory happens to lie is part of the spread.
+        let subjects = contenders
+            .iter()
+            .map(|contender| Subject::start(&contender.kind, plan.server_cpu))
+            .collect::<Outcome<Vec<_>>>()?;
+        for of_load in rows.chunks_mut(contenders.len()) {
+            let mut turns: Vec<_> = of_load.iter_mut().zip(&subjects).collect();
+            if round % 2 == 1 {
+                turns.reverse();
+            }
+            for (row, subject) in turns {
+                let sample = measure(
+                    subject,
+                    row.contender.response_bytes,
+                    row.load,
+                    plan.warm_up,
+                    plan.measured,
+                )
+                .map_err(|e| format!("{} at {} connections: {e}", row.contender.name, row.load))?;
+                let of = plan.rounds;
+                let (load, name) = (row.load, &row.contender.name);
+                let (us, busy) = (sample.server_us(), sample.busy() * 100.0);
+                eprintln!(
+                    "round {}/{of}  {load:>6}  {name:<10}  {us:5.2} µs/request, busy {busy:.0} %",
+                    round + 1
+                );
+                row.samples.push(sample);
+            }
         }
     }
-    eprint!("\r                                        \r");
-    print_row("floor", load, &of_floor, String::new());
-    let cpu =
-        |samples: &[Sample]| median(&samples.iter().map(|one| one.cpu_us).collect::<Vec<_>>());
-    let ratio = cpu(&of_server) / cpu(&of_floor);
-    let verdict = match goal {
-        None => String::new(),
-        Some(goal) if ratio <= goal => format!("  (goal ≤ {goal}: met)"),
-        Some(goal) => format!("  (goal ≤ {goal}: NOT met)"),
-    };
-    print_row("laneway", load, &of_server, format!("{ratio:>6.3}{verdict}"));
+    Ok(rows)
 }
 
-fn measure(subject: &Subject, load: Load, response_bytes: usize, pace: &Pace) -> Sample {
-    let mut client = Client::connect(subject.address, load, REQUEST, response_bytes);
-    client.start();
-    client.run(pace.warm_up);
-    let (start, cpu, client_cpu) = (Instant::now(), subject.cpu_time(), own_cpu_time());
-    let responses = client.run(pace.measured) as f64;
-    let wall = start.elapsed().as_secs_f64();
-    let cpu = (subject.cpu_time() - cpu).as_secs_f64();
-    let client_cpu = (own_cpu_time() - client_cpu).as_secs_f64();
-    assert!(responses > 0.0, "no response came");
-    Sample {
-        requests_per_second: responses / wall,
-        cpu_us: cpu * 1e6 / responses,
-        busy: cpu / wall,
-        client_cpu_us: client_cpu * 1e6 / responses,
+struct IdleMemory<'a> {
+    contender: &'a Contender,
+    before_bytes: u64,
+    after_bytes: u64,
+}
+
+fn memory_of_idle(contender: &Contender, cpu: usize) -> Outcome<IdleMemory<'_>> {
+    let name = &contender.name;
+    eprintln!("memory of {} idle connections: {name}", thousands(IDLE_CONNECTIONS as f64));
+    let subject = Subject::start(&contender.kind, cpu)?;
+    client::fetch(subject.address())?; // what the first request allocates is no connection's
+    let before_bytes = subject.memory_bytes()?;
+    let open =
+        client::idle(subject.address(), IDLE_CONNECTIONS).map_err(|e| format!("{name}: {e}"))?;
+    sleep(IDLE_SETTLE); // for what the server does once it is idle
+    let after_bytes = subject.memory_bytes()?;
+    drop(open);
+    Ok(IdleMemory { contender, before_bytes, after_bytes })
+}
+
+fn has_goal(load: Load) -> bool {
+    load.pipeline == 1 && load.connections <= 512
+}
+
+fn verdict(met: bool) -> &'static str {
+    if met { "met" } else { "NOT met" }
+}
+
+fn print_header(options: &Options, plan: &Plan, contenders: &[Contender]) {
+    let (server_cpu, client_cpu) = (options.server_cpu, options.client_cpu);
+    println!("CPU time of a request, compared with a bare epoll loop that answers without parsing");
+    println!("{}; server on CPU {server_cpu}, client on CPU {client_cpu}", usage::machine());
+    println!("{} rounds of {:?}, in turns, one worker each", plan.rounds, plan.measured);
+    for Contender { name, kind, response_bytes } in contenders {
+        let what = match kind {
+            Kind::Floor(_) => "epoll, edge-triggered, one recv and one send".into(),
+            Kind::Laneway(path) => path.display().to_string(),
+            Kind::Nginx => "from the path, `return 200`, reuseport".into(),
+        };
+        println!("  {name}: {what}; response of {response_bytes} bytes");
+    }
+    if usage::share_a_core(server_cpu, client_cpu) {
+        println!(
+            "note: both CPUs are threads of one core; choose others with --server-cpu and --client-cpu"
+        );
+    }
+    println!();
+}
+
+fn print_costs(rows: &[Row]) {
+    let header = [
+        "connections",
+        "server",
+        "requests/s",
+        "CPU µs/request",
+        "busy",
+        "client µs/request",
+        "÷ floor",
+    ];
+    let mut cells = vec![header.map(String::from).to_vec()];
+    let mut floor: &[Sample] = &[];
+    for Row { load, contender, samples } in rows {
+        if matches!(contender.kind, Kind::Floor(_)) {
+            floor = samples;
+        }
+        let server = Spread::of(samples.iter().map(Sample::server_us));
+        // Each round's pair ran back to back: their ratio is steadier than the ratio of the medians.
+        let ratio = Spread::of(
+            samples.iter().zip(floor).map(|(it, floor)| it.server_us() / floor.server_us()),
+        );
+        let median = |figure: fn(&Sample) -> f64| Spread::of(samples.iter().map(figure)).median;
+        cells.push(vec![
+            load.to_string(),
+            contender.name.clone(),
+            thousands(median(Sample::requests_per_second)),
+            format!("{:.2} ({:.2}–{:.2})", server.median, server.min, server.max),
+            format!("{:.0} %", median(Sample::busy) * 100.0),
+            format!("{:.2}", median(Sample::client_us)),
+            match &contender.kind {
+                Kind::Floor(_) => String::new(),
+                Kind::Laneway(_) if has_goal(*load) => {
+                    let met = verdict(ratio.median <= RATIO_GOAL);
+                    format!(
+                        "{:.2} ({:.2}–{:.2})  goal ≤ {RATIO_GOAL}: {met}",
+                        ratio.median, ratio.min, ratio.max
+                    )
+                }
+                _ => format!("{:.2} ({:.2}–{:.2})", ratio.median, ratio.min, ratio.max),
+            },
+        ]);
+    }
+    println!("{}", table(&cells));
+    println!(
+        "Medians (min–max) over the rounds; ÷ floor is the median of the rounds' own ratios.\n"
+    );
+}
+
+fn print_memory(memory: &[IdleMemory]) {
+    println!(
+        "User-space memory of {} idle keep-alive connections:",
+        thousands(IDLE_CONNECTIONS as f64)
+    );
+    for IdleMemory { contender, before_bytes, after_bytes } in memory {
+        let each = (*after_bytes as f64 - *before_bytes as f64) / IDLE_CONNECTIONS as f64;
+        let goal = match contender.kind {
+            Kind::Laneway(_) => {
+                format!("; goal ≤ {IDLE_BYTES_GOAL} B: {}", verdict(each <= IDLE_BYTES_GOAL))
+            }
+            _ => String::new(),
+        };
+        let (before_kib, after_kib) = (before_bytes / 1024, after_bytes / 1024);
+        println!(
+            "  {}: {each:.0} B each (worker {before_kib} KiB → {after_kib} KiB){goal}",
+            contender.name
+        );
     }
 }
 
-/// CPU time of this thread.
-fn own_cpu_time() -> Duration {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
-    Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
-}
-
-fn print_row(name: &str, load: Load, samples: &[Sample], ratio: String) {
-    let of = |field: fn(&Sample) -> f64| samples.iter().map(field).collect::<Vec<_>>();
-    let cpu = of(|sample| sample.cpu_us);
-    let least = cpu.iter().copied().fold(f64::INFINITY, f64::min);
-    let most = cpu.iter().copied().fold(0.0, f64::max);
-    println!(
-        "{:>11}  {:>5}  {name:<8}  {:>10.0}   {:>6.2} ({least:.2}–{most:.2})            {:>5.1}%  {:>8.2}   {ratio}",
-        load.connections,
-        load.depth,
-        median(&of(|sample| sample.requests_per_second)),
-        median(&cpu),
-        median(&of(|sample| sample.busy)) * 100.0,
-        median(&of(|sample| sample.client_cpu_us)),
-    );
-}
-
-/// Memory of idle keep-alive connections, after one request each.
-fn idle_memory(server: &str) {
-    let subject = Subject::laneway(server);
-    let response_bytes = fetch(subject.address, REQUEST).len();
-    let before = subject.memory_bytes();
-    let load = Load { connections: IDLE_CONNECTIONS, depth: 1 };
-    let clients = Client::connect(subject.address, load, REQUEST, response_bytes);
-    let bytes = subject.memory_bytes().saturating_sub(before) as f64 / IDLE_CONNECTIONS as f64;
-    let verdict = if bytes <= IDLE_BYTES_GOAL { "met" } else { "NOT met" };
-    println!(
-        "\n{IDLE_CONNECTIONS} idle connections: {bytes:.0} bytes each, user space (goal ≤ {IDLE_BYTES_GOAL}: {verdict})"
-    );
-    drop(clients);
+/// Says which figures are worth less than they look.
+fn print_caveats(rows: &[Row]) {
+    for Row { load, contender, samples } in rows {
+        let name = &contender.name;
+        let median = |figure: fn(&Sample) -> f64| Spread::of(samples.iter().map(figure)).median;
+        let displaced = median(Sample::displaced);
+        if displaced > DISPLACED {
+            println!(
+                "note: {name} at {load}: something else took {:.0} % of its CPU",
+                displaced * 100.0
+            );
+        }
+        if median(Sample::busy) + displaced < SATURATED {
+            println!(
+                "note: {name} at {load} was not saturated: the client was too slow, or it had to wait"
+            );
+        }
+    }
 }

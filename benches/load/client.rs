@@ -1,143 +1,207 @@
-//! The client: keeps a fixed number of requests outstanding on each connection, in one thread.
+//! The load: one thread that keeps a fixed number of requests outstanding on every connection.
 //!
-//! It knows how long a response is, and counts bytes instead of reading them: that, and a wait for many
-//! events at once, is why it costs less than a server that has to look at what it gets.
+//! Closed loop: a connection's next batch leaves when the last byte of the previous one has arrived. Every
+//! response must be a `200` of exactly the expected size; anything else ends the measurement with an error.
 
+use std::fmt;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use laneway::sys::epoll::{Epoll, Events, Interest};
-use laneway::sys::socket::{recv, send};
+use super::Outcome;
+use super::ring::{Arrival, HEAD_BYTES, Ring};
 
-/// What to load a server with.
-#[derive(Clone, Copy, Debug)]
-pub struct Load {
-    /// Connections, all open from the start.
-    pub connections: usize,
-    /// Requests outstanding on each.
-    pub depth: usize,
+/// What wrk sends, less the port: a subject's port must not change the size of a request.
+pub(crate) const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+const STATUS_OK: &[u8; HEAD_BYTES] = b"HTTP/1.1 200";
+/// No response for this long means that the subject is broken, not slow.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
+/// The client sleeps until this share of its connections has an answer. One wake-up for each response would
+/// cost both sides more than the response does, and the rest keeps the server busy meanwhile.
+const WAKE_SHARE: usize = 4;
+
+/// How a subject is loaded.
+#[derive(Clone, Copy)]
+pub(crate) struct Load {
+    /// Connections held open.
+    pub(crate) connections: usize,
+    /// Requests outstanding on each of them, sent at once.
+    pub(crate) pipeline: usize,
 }
 
-/// Connections under load.
-pub struct Client {
-    epoll: Epoll,
-    events: Events,
-    connections: Vec<Connection>,
-    /// `depth` requests.
-    batch: Vec<u8>,
-    /// The length of `depth` responses.
-    batch_response_bytes: usize,
-    depth: usize,
-    buffer: Vec<u8>,
-}
-
-struct Connection {
-    socket: TcpStream,
-    missing: usize,
-}
-
-/// The response to one `request`, whole.
-pub fn fetch(address: SocketAddr, request: &[u8]) -> Vec<u8> {
-    let mut socket = TcpStream::connect(address).expect("connect");
-    socket.set_read_timeout(Some(Duration::from_secs(5))).expect("timeout");
-    socket.write_all(request).expect("send");
-    let mut response = Vec::new();
-    let mut buffer = [0; 4096];
-    loop {
-        let count = socket.read(&mut buffer).expect("a response");
-        assert_ne!(count, 0, "the connection was closed within a response");
-        response.extend_from_slice(&buffer[..count]);
-        if let Some(end) = memchr::memmem::find(&response, b"\r\n\r\n") {
-            let head = String::from_utf8_lossy(&response[..end]).to_lowercase();
-            assert!(head.starts_with("http/1.1 200 "), "{head}");
-            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
-            let length: usize = length.expect("a length").trim().parse().expect("a number");
-            if response.len() >= end + 4 + length {
-                assert_eq!(response.len(), end + 4 + length, "more than one response");
-                return response;
-            }
+impl fmt::Display for Load {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.pipeline {
+            1 => f.pad(&super::report::thousands(self.connections as f64)),
+            deep => f.pad(&format!("{} ×{deep}", self.connections)),
         }
     }
+}
+
+/// The client at work on one subject.
+pub(crate) struct Client {
+    ring: Ring,
+    load: Load,
+    response_bytes: usize,
+    /// For each connection, the bytes still to come of the current batch.
+    awaited_bytes: Vec<usize>,
+    responses: u64,
 }
 
 impl Client {
-    /// Opens the connections, checks one whole response on each, and sends nothing more yet.
-    pub fn connect(
-        address: SocketAddr,
-        load: Load,
-        request: &[u8],
-        response_bytes: usize,
-    ) -> Client {
-        let epoll = Epoll::new().expect("epoll");
-        let mut connections = Vec::with_capacity(load.connections);
-        let mut first = vec![0; response_bytes];
-        for index in 0..load.connections {
-            let mut socket = TcpStream::connect(address).expect("connect");
-            socket.set_nodelay(true).expect("nodelay");
-            socket.set_read_timeout(Some(Duration::from_secs(5))).expect("timeout");
-            socket.write_all(request).expect("send");
-            socket.read_exact(&mut first).expect("a response");
-            assert!(first.starts_with(b"HTTP/1.1 200 "), "not a 200");
-            socket.set_nonblocking(true).expect("nonblocking");
-            epoll.add(&socket, index as u64, Interest::Edges).expect("watch");
-            connections.push(Connection { socket, missing: 0 });
+    /// Connects, and queues the first batch on every connection.
+    pub(crate) fn connect(address: SocketAddr, response_bytes: usize, load: Load) -> Outcome<Self> {
+        let sockets = (0..load.connections)
+            .map(|_| TcpStream::connect_timeout(&address, SILENCE_MAX))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|e| format!("connecting to {address}: {e}"))?;
+        for socket in &sockets {
+            socket.set_nodelay(true)?;
         }
-        Client {
-            epoll,
-            events: Events::with_capacity(512),
-            connections,
-            batch: request.repeat(load.depth),
-            batch_response_bytes: response_bytes * load.depth,
-            depth: load.depth,
-            buffer: vec![0; 256 * 1024],
+        let batch_bytes = response_bytes * load.pipeline;
+        let ring = Ring::new(
+            sockets,
+            REQUEST.repeat(load.pipeline).into(),
+            load.connections * load.pipeline,
+            batch_bytes.next_multiple_of(64),
+        )
+        .map_err(|e| format!("setting up io_uring (Linux 6.0 or later, not filtered): {e}"))?;
+        let mut client = Client {
+            ring,
+            load,
+            response_bytes,
+            awaited_bytes: vec![batch_bytes; load.connections],
+            responses: 0,
+        };
+        for connection in 0..load.connections {
+            client.ring.send(connection)?;
         }
+        Ok(client)
     }
 
-    /// Starts one batch on every connection.
-    pub fn start(&mut self) {
-        for index in 0..self.connections.len() {
-            self.send_batch(index);
-        }
+    /// Responses complete so far, counted by the batch.
+    pub(crate) fn responses(&self) -> u64 {
+        self.responses
     }
 
-    fn send_batch(&mut self, index: usize) {
-        let connection = &mut self.connections[index];
-        let sent = send(connection.socket.as_fd(), &self.batch);
-        assert_eq!(sent.ok(), Some(self.batch.len()), "the socket takes a whole batch");
-        connection.missing = self.batch_response_bytes;
-    }
-
-    /// Keeps every connection busy for `time`, and says how many responses came.
-    pub fn run(&mut self, time: Duration) -> u64 {
-        let end = Instant::now() + time;
-        let mut responses = 0;
-        while Instant::now() < end {
-            let count = self.epoll.wait(&mut self.events, Some(100)).expect("wait");
-            for at in 0..count {
-                let event = self.events.at(at);
-                if event.readable && self.receive(event.token as usize) {
-                    responses += self.depth as u64;
-                    self.send_batch(event.token as usize);
-                }
+    /// Keeps every connection busy for `duration`.
+    pub(crate) fn run_for(&mut self, duration: Duration) -> Outcome<()> {
+        let deadline = Instant::now() + duration;
+        let wake_at = self.load.connections / WAKE_SHARE;
+        while Instant::now() < deadline {
+            for connection in self.collect(wake_at)? {
+                self.awaited_bytes[connection] = self.response_bytes * self.load.pipeline;
+                self.ring.send(connection)?;
             }
         }
-        responses
+        Ok(())
     }
 
-    /// Whether the batch of this connection is answered.
-    fn receive(&mut self, index: usize) -> bool {
-        let connection = &mut self.connections[index];
-        match recv(connection.socket.as_fd(), &mut self.buffer) {
-            Ok(0) => panic!("the server closed a connection under load"),
-            Ok(count) => {
-                assert!(count <= connection.missing, "the server sent more than was asked for");
-                connection.missing -= count;
-                connection.missing == 0
+    /// Waits for every outstanding response and closes. The bytes of all connections must add up.
+    pub(crate) fn finish(mut self) -> Outcome<()> {
+        let deadline = Instant::now() + SILENCE_MAX;
+        while self.awaited_bytes.iter().any(|&awaited| awaited > 0) {
+            if Instant::now() > deadline {
+                return Err("outstanding responses did not arrive".into());
             }
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => false,
-            Err(error) => panic!("a connection under load failed: {error}"),
+            self.collect(1)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for arrivals; returns the connections whose batch is complete.
+    fn collect(&mut self, arrivals: usize) -> Outcome<Vec<usize>> {
+        self.ring.wait(arrivals, SILENCE_MAX)?;
+        let mut complete = Vec::with_capacity(self.load.connections);
+        let mut arrived = false;
+        while let Some(arrival) = self.ring.next_arrival()? {
+            arrived = true;
+            if self.account(&arrival)? {
+                complete.push(arrival.connection);
+            }
+        }
+        if !arrived {
+            return Err(format!("no response within {SILENCE_MAX:?}").into());
+        }
+        Ok(complete)
+    }
+
+    /// Checks what arrived and whether it completes the connection's batch.
+    fn account(&mut self, arrival: &Arrival) -> Outcome<bool> {
+        if arrival.bytes == 0 {
+            return Err("the server closed a connection that it should keep".into());
+        }
+        let awaited = &mut self.awaited_bytes[arrival.connection];
+        let at_boundary = awaited.is_multiple_of(self.response_bytes);
+        if at_boundary && arrival.bytes >= HEAD_BYTES && arrival.head != *STATUS_OK {
+            let head = String::from_utf8_lossy(&arrival.head).into_owned();
+            return Err(format!("expected a 200, got {head:?}…").into());
+        }
+        *awaited = awaited
+            .checked_sub(arrival.bytes)
+            .ok_or("more bytes arrived than the responses have")?;
+        if *awaited == 0 {
+            self.responses += self.load.pipeline as u64;
+        }
+        Ok(*awaited == 0)
+    }
+}
+
+/// Requests once on a connection of its own and returns the response, byte for byte.
+pub(crate) fn fetch(address: SocketAddr) -> Outcome<Vec<u8>> {
+    let mut socket = TcpStream::connect_timeout(&address, SILENCE_MAX)
+        .map_err(|e| format!("connecting to {address}: {e}"))?;
+    request_once(&mut socket)
+}
+
+/// Opens `count` connections, each idle after one request. They stay open while the result lives.
+pub(crate) fn idle(address: SocketAddr, count: usize) -> Outcome<Vec<TcpStream>> {
+    (0..count)
+        .map(|n| {
+            let mut socket = TcpStream::connect_timeout(&address, SILENCE_MAX)
+                .map_err(|e| format!("opening idle connection {n}: {e}"))?;
+            request_once(&mut socket)?;
+            Ok(socket)
+        })
+        .collect()
+}
+
+fn request_once(socket: &mut TcpStream) -> Outcome<Vec<u8>> {
+    socket.set_read_timeout(Some(SILENCE_MAX))?;
+    socket.write_all(REQUEST)?;
+    let mut response = Vec::new();
+    let mut chunk = [0; 4096];
+    loop {
+        let bytes = socket.read(&mut chunk)?;
+        if bytes == 0 {
+            return Err("the server closed the connection before its response was complete".into());
+        }
+        response.extend_from_slice(&chunk[..bytes]);
+        match response_length(&response)? {
+            Some(length) if response.len() == length => return Ok(response),
+            Some(length) if response.len() > length => {
+                return Err("bytes follow the response".into());
+            }
+            _ => {}
         }
     }
+}
+
+/// The whole length of the response that `bytes` starts, once its head is complete.
+fn response_length(bytes: &[u8]) -> Outcome<Option<usize>> {
+    let mut headers = [httparse::EMPTY_HEADER; 64];
+    let mut head = httparse::Response::new(&mut headers);
+    let httparse::Status::Complete(head_bytes) = head.parse(bytes)? else {
+        return Ok(None);
+    };
+    if head.code != Some(200) {
+        return Err(format!("GET / was answered with {:?}, not with 200", head.code).into());
+    }
+    let body_bytes: usize = head
+        .headers
+        .iter()
+        .find(|header| header.name.eq_ignore_ascii_case("content-length"))
+        .and_then(|header| std::str::from_utf8(header.value).ok()?.parse().ok())
+        .ok_or("the response has no Content-Length")?;
+    Ok(Some(head_bytes + body_bytes))
 }

@@ -1,32 +1,89 @@
-//! What benchmarks share: subjects to measure (servers, pinned to one core), a client that costs less than
-//! they do, and the numbers.
+//! What the benches share: subjects under test, the client that loads them, and what they cost.
 //!
-//! CPU per request is the figure to trust: throughput depends on what else the machine does, and on the
-//! client; the CPU time that the kernel charges to the server does so much less.
+//! - [`subject`]: starts a server pinned to a CPU, waits until it is ready, and never leaves it behind.
+//! - [`client`]: keeps connections busy and checks every response; [`ring`] is its io_uring.
+//! - [`usage`]: CPU time and memory of processes, as the kernel counts them.
+//! - [`raw`]: the floor that servers are compared with.
+//! - [`report`]: medians, and figures as people read them.
+//!
+//! Asserts nothing about time: whether a goal is met is for the bench to print.
 
-pub mod client;
-pub mod raw;
-pub mod subject;
+pub(crate) mod client;
+mod raw;
+pub(crate) mod report;
+mod ring;
+pub(crate) mod subject;
+pub(crate) mod usage;
 
-/// The middle value; the mean of the two middle ones for an even count.
-pub fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let middle = sorted.len() / 2;
-    if sorted.len().is_multiple_of(2) {
-        (sorted[middle - 1] + sorted[middle]) / 2.0
-    } else {
-        sorted[middle]
+use std::error::Error;
+use std::time::{Duration, Instant};
+
+use client::{Client, Load};
+use subject::Subject;
+use usage::CpuTime;
+
+/// An error ends the bench, with a sentence: there is nothing to recover.
+pub(crate) type Outcome<T> = Result<T, Box<dyn Error>>;
+
+/// One measurement of one subject under one load.
+#[derive(Clone, Copy)]
+pub(crate) struct Sample {
+    responses: f64,
+    wall: Duration,
+    server: CpuTime,
+    client: CpuTime,
+}
+
+impl Sample {
+    pub(crate) fn requests_per_second(&self) -> f64 {
+        self.responses / self.wall.as_secs_f64()
+    }
+
+    /// The server's CPU time for a request, user and system, in microseconds.
+    pub(crate) fn server_us(&self) -> f64 {
+        self.server.used.as_secs_f64() * 1e6 / self.responses
+    }
+
+    /// The client's CPU time for a request, user and system, in microseconds.
+    pub(crate) fn client_us(&self) -> f64 {
+        self.client.used.as_secs_f64() * 1e6 / self.responses
+    }
+
+    /// The share of the time in which the server ran: near 1 means that the client saturated it.
+    pub(crate) fn busy(&self) -> f64 {
+        self.server.used.as_secs_f64() / self.wall.as_secs_f64()
+    }
+
+    /// The share of the time in which the server could have run but something else had its CPU.
+    pub(crate) fn displaced(&self) -> f64 {
+        self.server.waited.as_secs_f64() / self.wall.as_secs_f64()
     }
 }
 
-/// CPU model, cores and kernel, in one line.
-pub fn machine() -> String {
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let cpuinfo = read("/proc/cpuinfo");
-    let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name"));
-    let model = model.and_then(|rest| rest.split(": ").nth(1)).unwrap_or("unknown CPU");
-    let cores = laneway::sys::cpu::allowed().len();
-    let kernel = read("/proc/sys/kernel/osrelease");
-    format!("{model}, {cores} CPUs, Linux {}", kernel.trim())
+/// Loads a subject: connects, warms up, measures, and checks that every response arrived whole.
+pub(crate) fn measure(
+    subject: &Subject,
+    response_bytes: usize,
+    load: Load,
+    warm_up: Duration,
+    measured: Duration,
+) -> Outcome<Sample> {
+    let mut client = Client::connect(subject.address(), response_bytes, load)?;
+    client.run_for(warm_up)?;
+    let own_pid = std::process::id();
+    let start = Instant::now();
+    let responses = client.responses();
+    let (server, own) = (subject.cpu_time()?, usage::cpu_time(own_pid)?);
+    client.run_for(measured)?;
+    let sample = Sample {
+        responses: (client.responses() - responses) as f64,
+        wall: start.elapsed(),
+        server: subject.cpu_time()? - server,
+        client: usage::cpu_time(own_pid)? - own,
+    };
+    client.finish()?;
+    if sample.responses == 0.0 {
+        return Err("no batch of responses was completed while it was measured".into());
+    }
+    Ok(sample)
 }

@@ -1,128 +1,255 @@
-//! A server under test: started on one core, asked for its address, measured through /proc, and ended.
+//! A server under test: started pinned to a CPU, ready when `start` returns, gone when dropped.
+//!
+//! The bench starts itself, and that process pins itself, asks the kernel to end it should the bench die in
+//! whatever way, and becomes the server. So no server outlives the bench, be it by panic, Ctrl-C or SIGKILL.
 
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::env;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
-use laneway::sys::cpu;
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::{Pid, getppid};
 
-/// The core that servers run on.
-pub const SERVER_CPU: usize = 0;
-/// The core that the client runs on.
-pub const CLIENT_CPU: usize = 1;
+use super::client::REQUEST;
+use super::{Outcome, raw, usage};
 
-/// A running server. It is ended when this is dropped, after a panic too.
-pub struct Subject {
-    child: Child,
-    /// Where it listens.
-    pub address: SocketAddr,
-    /// The processes whose cost counts: the workers.
-    workers: Vec<u32>,
+const READY_TIMEOUT: Duration = Duration::from_secs(10);
+const STOP_TIMEOUT: Duration = Duration::from_secs(3);
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
+/// First argument of the bench binary when it is to become a subject: then CPU, parent, program, arguments.
+const BECOME_SUBJECT: &str = "--become-subject";
+/// Stands for the program when the subject is the floor; its argument is the response.
+const FLOOR: &str = "floor";
+const LOG_FILE: &str = "log";
+
+/// What can be started.
+#[derive(Clone)]
+pub(crate) enum Kind {
+    /// The bare epoll loop, answering with these bytes.
+    Floor(Vec<u8>),
+    /// A laneway binary, with one lane.
+    Laneway(PathBuf),
+    /// nginx from the path, with one worker and the body that laneway has.
+    Nginx,
 }
 
-/// The environment variable that makes this program the floor; its value is where the response is.
-pub const FLOOR: &str = "LANEWAY_BENCH_FLOOR";
+/// A running server.
+pub(crate) struct Subject {
+    root: Child,
+    /// The processes that serve: the root's children, or the root itself where it has none.
+    workers: Vec<u32>,
+    address: SocketAddr,
+    directory: PathBuf,
+}
 
 impl Subject {
-    /// laneway with one lane, from the binary at `program`, with the built-in defaults.
-    pub fn laneway(program: &str) -> Subject {
-        let mut command = Command::new(program);
-        command.args(["--set", "server.listen=127.0.0.1:0", "--set", "workers.count=1"]);
-        command.args(["--set", "log.format=json"]).current_dir(std::env::temp_dir());
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("LANEWAY_")) {
-            command.env_remove(name);
-        }
-        let mut child = spawn(command.stderr(Stdio::piped()).stdout(Stdio::null()));
-        let mut lines = BufReader::new(child.stderr.take().expect("its log")).lines();
-        let mut address = None;
-        loop {
-            let line = lines.next().expect("it becomes ready").expect("text");
-            let event: serde_json::Value = serde_json::from_str(&line).expect("JSON");
-            match event["message"].as_str() {
-                Some("listening") => {
-                    address = event["address"].as_str().and_then(|text| text.parse().ok())
-                }
-                Some("ready") => break,
-                _ => {}
+    /// Starts a server on `cpu` and waits until it is ready.
+    pub(crate) fn start(kind: &Kind, cpu: usize) -> Outcome<Self> {
+        let directory = fresh_directory()?;
+        let unresolved = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let (arguments, fixed_address) = match kind {
+            Kind::Floor(response) => (vec![FLOOR.into(), as_argument(response)], None),
+            Kind::Laneway(program) => (laneway_arguments(program)?, None),
+            Kind::Nginx => {
+                // nginx cannot report a port that the kernel chose; this one was free a moment ago.
+                let free = TcpListener::bind(unresolved)?.local_addr()?;
+                (nginx_arguments(&directory, free)?, Some(free))
             }
+        };
+        let root = spawn(&arguments, &directory, cpu)?;
+        let mut subject = Subject { root, workers: Vec::new(), address: unresolved, directory };
+        subject.wait_ready(fixed_address).map_err(|e| {
+            let name = arguments[0].to_string_lossy();
+            format!("{name}: {e}\n{}", subject.log().trim_end())
+        })?;
+        Ok(subject)
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// CPU time of the processes that serve.
+    pub(crate) fn cpu_time(&self) -> Outcome<usage::CpuTime> {
+        self.workers
+            .iter()
+            .try_fold(usage::CpuTime::default(), |total, &pid| Ok(total + usage::cpu_time(pid)?))
+    }
+
+    /// Memory of the processes that serve.
+    pub(crate) fn memory_bytes(&self) -> Outcome<u64> {
+        self.workers.iter().copied().map(usage::memory_bytes).sum()
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.directory.join(LOG_FILE)).unwrap_or_default()
+    }
+
+    fn wait_ready(&mut self, fixed_address: Option<SocketAddr>) -> Outcome<()> {
+        let deadline = Instant::now() + READY_TIMEOUT;
+        loop {
+            if let Some(status) = self.root.try_wait()? {
+                return Err(format!("ended before it was ready: {status}").into());
+            }
+            let ready = match fixed_address {
+                Some(address) => TcpStream::connect(address).is_ok().then_some(address),
+                None => ready_address(&self.log()),
+            };
+            if let Some(address) = ready {
+                self.address = address;
+                break;
+            }
+            if Instant::now() > deadline {
+                return Err(format!("not ready within {READY_TIMEOUT:?}").into());
+            }
+            sleep(POLL_INTERVAL);
         }
-        // Somebody has to read the log on, or the supervisor would wait for room in the pipe.
-        std::thread::spawn(move || lines.for_each(drop));
-        let workers = children(child.id());
-        assert!(!workers.is_empty(), "the supervisor has workers");
-        Subject { child, address: address.expect("its address"), workers }
-    }
-
-    /// The floor, as a process of its own that answers `request_bytes` with `response`.
-    pub fn floor(request_bytes: usize, response: &[u8]) -> Subject {
-        let file = floor_file();
-        std::fs::write(&file, response).expect("write the floor's response");
-        let mut command = Command::new(std::env::current_exe().expect("this program"));
-        command.env(FLOOR, &file).arg(request_bytes.to_string());
-        let mut child = spawn(command.stdout(Stdio::piped()));
-        let mut line = String::new();
-        let mut output = BufReader::new(child.stdout.take().expect("its output"));
-        output.read_line(&mut line).expect("its address");
-        let workers = vec![child.id()];
-        Subject { child, address: line.trim().parse().expect("its address"), workers }
-    }
-
-    /// CPU time of the workers so far, user and system.
-    pub fn cpu_time(&self) -> Duration {
-        let of_task = |path: PathBuf| {
-            let text = std::fs::read_to_string(path.join("schedstat")).unwrap_or_default();
-            text.split(' ').next().and_then(|ns| ns.parse().ok()).unwrap_or(0_u64)
-        };
-        let tasks = self.workers.iter().flat_map(|pid| entries(&format!("/proc/{pid}/task")));
-        Duration::from_nanos(tasks.map(of_task).sum())
-    }
-
-    /// Anonymous memory of the workers in bytes: heap and stacks, no code, nothing of the kernel's.
-    pub fn memory_bytes(&self) -> u64 {
-        let of_worker = |pid: &u32| {
-            let text =
-                std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
-            let kib = text.lines().find_map(|line| line.strip_prefix("Anonymous:"));
-            kib.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok())
-                .unwrap_or(0)
-        };
-        self.workers.iter().map(of_worker).sum::<u64>() * 1024
+        self.workers = usage::children(self.root.id())?;
+        if self.workers.is_empty() {
+            self.workers.push(self.root.id());
+        }
+        Ok(())
     }
 }
 
 impl Drop for Subject {
     fn drop(&mut self) {
-        for pid in &self.workers {
-            // The workers drain when the supervisor is gone; there is nothing to drain for here.
-            let pid = nix::unistd::Pid::from_raw(*pid as i32);
-            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+        let pid = Pid::from_raw(self.root.id() as i32);
+        let _ = kill(pid, Signal::SIGTERM);
+        let deadline = Instant::now() + STOP_TIMEOUT;
+        while Instant::now() < deadline && matches!(self.root.try_wait(), Ok(None)) {
+            sleep(POLL_INTERVAL);
         }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        // The group is its own (see `spawn`), and the workers of a server that did not stop are in it.
+        let mut group_lives = killpg(pid, Signal::SIGKILL).is_ok();
+        let _ = self.root.wait();
+        while group_lives && Instant::now() < deadline + STOP_TIMEOUT {
+            sleep(POLL_INTERVAL);
+            group_lives = killpg(pid, None).is_ok();
+        }
+        let _ = fs::remove_dir_all(&self.directory);
     }
 }
 
-fn floor_file() -> PathBuf {
-    std::env::temp_dir().join(format!("laneway-floor-{}", std::process::id()))
+/// In a process that [`Subject::start`] made, becomes the subject and does not return while it serves.
+/// In any other, returns at once.
+pub(crate) fn become_subject_if_asked() -> Outcome<()> {
+    let mut arguments = env::args_os().skip(1);
+    if arguments.next().is_none_or(|first| first != BECOME_SUBJECT) {
+        return Ok(());
+    }
+    let mut number = || -> Outcome<i32> {
+        let text = arguments.next().ok_or("an argument is missing")?;
+        Ok(text.to_string_lossy().parse()?)
+    };
+    let (cpu, parent) = (number()?, number()?);
+    set_pdeathsig(Signal::SIGTERM)?;
+    if getppid() != Pid::from_raw(parent) {
+        return Err("the bench died before its subject had started".into());
+    }
+    pin(cpu as usize)?;
+    let program = arguments.next().ok_or("no program")?;
+    if program == FLOOR {
+        let response = arguments.next().ok_or("no response")?;
+        return raw::serve(REQUEST.len(), response.as_bytes());
+    }
+    let error = Command::new(&program).args(arguments).exec();
+    Err(format!("cannot run {}: {error}", program.display()).into())
 }
 
-/// Starts a program on the servers' core, and comes back to the client's.
-fn spawn(command: &mut Command) -> Child {
-    assert!(cpu::pin(SERVER_CPU), "cannot pin to CPU {SERVER_CPU}");
-    let child = command.spawn().expect("start the server");
-    assert!(cpu::pin(CLIENT_CPU), "cannot pin to CPU {CLIENT_CPU}: two CPUs are needed");
-    child
+/// Restricts the calling thread, and what it starts, to one CPU.
+pub(crate) fn pin(cpu: usize) -> Outcome<()> {
+    let mut set = CpuSet::new();
+    set.set(cpu)?;
+    sched_setaffinity(Pid::from_raw(0), &set)
+        .map_err(|e| format!("cannot run on CPU {cpu}: {e}"))?;
+    Ok(())
 }
 
-fn children(pid: u32) -> Vec<u32> {
-    let text =
-        std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+fn spawn(arguments: &[OsString], directory: &Path, cpu: usize) -> Outcome<Child> {
+    let mut command = Command::new(env::current_exe()?);
+    command
+        .arg(BECOME_SUBJECT)
+        .args([cpu.to_string(), std::process::id().to_string()])
+        .args(arguments)
+        .current_dir(directory)
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(File::create(directory.join(LOG_FILE))?);
+    for (name, _) in env::vars_os() {
+        if name.as_bytes().starts_with(b"LANEWAY_") {
+            command.env_remove(name); // would be configuration
+        }
+    }
+    Ok(command.spawn()?)
 }
 
-fn entries(folder: &str) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.map(|entry| entry.path()).collect()
+fn laneway_arguments(program: &Path) -> Outcome<Vec<OsString>> {
+    let program = program.canonicalize().map_err(|e| format!("{}: {e}", program.display()))?;
+    let mut arguments = vec![program.into_os_string()];
+    for setting in [r#"server.listen="127.0.0.1:0""#, "workers.count=1", "log.format=json"] {
+        arguments.extend(["--set".into(), setting.into()]);
+    }
+    Ok(arguments)
+}
+
+fn nginx_arguments(directory: &Path, address: SocketAddr) -> io::Result<Vec<OsString>> {
+    let configuration = directory.join("nginx.conf");
+    fs::write(
+        &configuration,
+        format!(
+            r#"daemon off; pid nginx.pid; error_log stderr; worker_processes 1;
+               worker_rlimit_nofile 20000; events {{ worker_connections 16384; }}
+               http {{
+                 access_log off; default_type text/plain;
+                 keepalive_requests 1000000000; keepalive_timeout 600s;
+                 server {{ listen {address} reuseport backlog=4096; return 200 "Hello from laneway\n"; }}
+               }}"#
+        ),
+    )?;
+    let mut arguments: Vec<OsString> = vec!["nginx".into(), "-p".into(), directory.into()];
+    arguments.extend(["-e".into(), "stderr".into()]);
+    arguments.extend(["-c".into(), configuration.into()]);
+    Ok(arguments)
+}
+
+/// The address of the `listening` event, once the `ready` event is there too.
+fn ready_address(log: &str) -> Option<SocketAddr> {
+    let mut address = None;
+    for line in log.lines() {
+        let Ok(event) = serde_json::from_str::<serde_json::Value>(line) else {
+            continue;
+        };
+        match event["message"].as_str() {
+            Some("listening") => address = event["address"].as_str()?.parse().ok(),
+            Some("ready") => return address,
+            _ => {}
+        }
+    }
+    None
+}
+
+fn as_argument(bytes: &[u8]) -> OsString {
+    std::ffi::OsStr::from_bytes(bytes).to_owned()
+}
+
+/// An empty directory, so that no `config.toml` applies.
+fn fresh_directory() -> Outcome<PathBuf> {
+    let nanos = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_nanos();
+    let name = format!("laneway-bench-{}-{nanos}", std::process::id());
+    let directory = env::temp_dir().join(name);
+    fs::create_dir(&directory).map_err(|e| format!("{}: {e}", directory.display()))?;
+    Ok(directory)
 }
