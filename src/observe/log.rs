@@ -44,7 +44,7 @@ pub fn start(log: Log) {
     }
 }
 
-/// `12:34:56  INFO  worker ready        lane=0 cpu=1`
+/// `12:34:56Z  INFO  worker ready        lane=0 cpu=1`, in UTC.
 struct Pretty {
     colour: bool,
 }
@@ -66,7 +66,7 @@ where
         let mut line = Line::default();
         event.record(&mut line);
         let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
-        let time = now.get(11..19).unwrap_or(&now);
+        let time = now.get(11..20).unwrap_or(&now);
         let (dim, colour, bold, off) = if self.colour {
             ("\x1b[2m", colour(*event.metadata().level()), "\x1b[1m", "\x1b[0m")
         } else {
