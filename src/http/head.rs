@@ -49,6 +49,11 @@ impl Method {
             Method::Options => "OPTIONS",
         }
     }
+
+    /// Whether its requests are expected to have content (RFC 9110 §9.3, RFC 5789).
+    fn has_content(self) -> bool {
+        matches!(self, Method::Post | Method::Put | Method::Patch)
+    }
 }
 
 /// The version of a request. A higher minor version than 1 is served as 1.1 (RFC 9110 §2.5).
@@ -90,7 +95,7 @@ pub(super) fn parse<'b>(
 ) -> Result<Head<'b>, Refusal> {
     let RequestLine { method, target, version } = request_line(line)?;
     let (fields, facts) = fields::parse(block, lines)?;
-    let body = body_length(version, &facts)?;
+    let body = body_length(method, version, &facts)?;
     let host = match (version, facts.hosts) {
         (Version::Http11, 0) => return Err(Refusal::bad_request("there is no Host field")),
         (_, 0 | 1) => facts.host,
@@ -156,7 +161,11 @@ fn request_line(line: &[u8]) -> Result<RequestLine<'_>, Refusal> {
 }
 
 /// The framing of the body (RFC 9112 §6.1, §6.3), refusing whatever two readers could take in two ways.
-fn body_length(version: Version, facts: &fields::Facts<'_>) -> Result<BodyLength, Refusal> {
+fn body_length(
+    method: Method,
+    version: Version,
+    facts: &fields::Facts<'_>,
+) -> Result<BodyLength, Refusal> {
     if facts.transfer_encoding {
         if version == Version::Http10 {
             return Err(Refusal::bad_request("HTTP/1.0 has no Transfer-Encoding"));
@@ -171,8 +180,11 @@ fn body_length(version: Version, facts: &fields::Facts<'_>) -> Result<BodyLength
             Err(refusal) => Err(refusal),
         };
     }
-    Ok(match facts.content_length {
-        None | Some(0) => BodyLength::None,
-        Some(length) => BodyLength::Sized(length),
-    })
+    match facts.content_length {
+        // RFC 1945 §8.3 requires a length; without it, content would be taken for the next request. In
+        // HTTP/1.1 no length is a length of 0.
+        None if version == Version::Http10 && method.has_content() => Err(Refusal::LENGTH_REQUIRED),
+        None | Some(0) => Ok(BodyLength::None),
+        Some(length) => Ok(BodyLength::Sized(length)),
+    }
 }

@@ -62,6 +62,9 @@ impl Refusal {
     /// 408 Request Timeout (RFC 9110 §15.5.9).
     pub const TIMEOUT: Refusal =
         Refusal { status: 408, reason: "the request took too long to arrive" };
+    /// 411 Length Required (RFC 9110 §15.5.12).
+    pub const LENGTH_REQUIRED: Refusal =
+        Refusal { status: 411, reason: "content in HTTP/1.0 needs a Content-Length" };
     /// 413 Content Too Large (RFC 9110 §15.5.14).
     pub const BODY_TOO_LARGE: Refusal =
         Refusal { status: 413, reason: "the body is larger than this server takes" };

@@ -135,6 +135,7 @@ impl Scan {
         let mut line_start = self.line_start as usize;
         while let Some(offset) = memchr(b'\n', &input[searched..]) {
             let line_end = searched + offset;
+            self.check_line(&input[..line_end], line_start, limits)?;
             searched = line_end + 1;
             if line_end == line_start || input[line_end - 1] != b'\r' {
                 return Err(Refusal::bad_request("a line does not end in CRLF"));
@@ -156,46 +157,49 @@ impl Scan {
                 return Ok(Some(searched));
             } else {
                 self.lines += 1;
-                let bytes = searched - self.fields_start as usize;
-                if self.lines as usize > limits.headers || bytes > limits.header_bytes {
+                if searched - self.fields_start as usize > limits.header_bytes {
                     return Err(Refusal::FIELDS_TOO_LARGE);
                 }
             }
             line_start = searched;
         }
-        self.searched = input.len() as u32;
-        self.line_start = line_start as u32;
-        self.check_unfinished(input, limits)?;
-        Ok(None)
-    }
-
-    /// Whether the line that has not ended yet may still become one that is served.
-    fn check_unfinished(&self, input: &[u8], limits: &Limits) -> Result<(), Refusal> {
-        let line = &input[self.line_start as usize..];
-        if self.fields_start == 0 {
-            // A TLS handshake or other noise may never send a line end: its first byte tells.
-            match line.first() {
-                Some(byte) if !is_token_byte(*byte) && *byte != b'\r' => {
-                    return Err(Refusal::bad_request("this is not an HTTP request"));
-                }
-                // The CR of its end may be there already.
-                _ if line.len() > limits.request_line.saturating_add(1) => {
-                    return Err(Refusal::REQUEST_LINE_TOO_LONG);
-                }
-                _ => {}
-            }
-        } else if line != b"\r" {
-            let bytes = input.len() - self.fields_start as usize;
-            if bytes > limits.header_bytes
-                || (!line.is_empty() && self.lines as usize >= limits.headers)
-            {
-                return Err(Refusal::FIELDS_TOO_LARGE);
-            }
-        }
+        self.check_line(input, line_start, limits)?;
         if input.len() > HEAD_BYTES_MAX {
             return Err(Refusal::FIELDS_TOO_LARGE);
         }
+        self.searched = input.len() as u32;
+        self.line_start = line_start as u32;
+        Ok(None)
+    }
+
+    /// Whether the line that ends `input`, and has no LF yet, may still become one that is served. Asked of
+    /// every line before its LF is looked at, so that the answer doesn't depend on when which byte came.
+    fn check_line(&self, input: &[u8], line_start: usize, limits: &Limits) -> Result<(), Refusal> {
+        let line = &input[line_start..];
+        if self.fields_start == 0 {
+            check_first(line)?;
+            // The CR of its end may be there already.
+            if line.len() > limits.request_line.saturating_add(1) {
+                return Err(Refusal::REQUEST_LINE_TOO_LONG);
+            }
+        } else if line != b"\r" {
+            let bytes = input.len() - self.fields_start as usize;
+            let one_more = !line.is_empty() && self.lines as usize >= limits.headers;
+            if bytes > limits.header_bytes || one_more {
+                return Err(Refusal::FIELDS_TOO_LARGE);
+            }
+        }
         Ok(())
+    }
+}
+
+/// A TLS handshake or other noise may never send a line end: the first byte of a request line tells.
+fn check_first(line: &[u8]) -> Result<(), Refusal> {
+    match line.first() {
+        Some(byte) if !is_token_byte(*byte) && *byte != b'\r' => {
+            Err(Refusal::bad_request("this is not an HTTP request"))
+        }
+        _ => Ok(()),
     }
 }
 

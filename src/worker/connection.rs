@@ -33,7 +33,7 @@ const COPIED_BODY_BYTES_MAX: usize = 16 * 1024;
 const READS_PER_TURN: usize = 4;
 /// What is read and thrown away after the last response, so that the client can read it: a close with
 /// unread input would reset the connection and the response with it.
-const LINGER_BYTES_MAX: usize = 256 * 1024;
+const LINGER_BYTES_MAX: usize = 4 * 1024 * 1024;
 const LINGER_MS: u64 = 2_000;
 /// How long an idle connection stays open in a drain, for a request that is already on its way.
 pub const DRAIN_GRACE_MS: u64 = 500;
@@ -57,8 +57,8 @@ enum Phase<'s> {
     Delayed(Box<Delayed<'s>>),
     /// The last response is on its way.
     Last { linger: bool },
-    /// The writing side is shut; what still comes is thrown away, up to this many bytes.
-    Lingering { left: usize },
+    /// The writing side is shut; what still comes is thrown away, up to so many bytes and to this time.
+    Lingering { left: usize, until_ms: u64 },
 }
 
 /// A request whose body is still coming.
@@ -512,22 +512,25 @@ impl<'s> Connection<'s> {
         if driver::finish_sending(&self.socket).is_err() {
             return Next::Close;
         }
-        self.phase = Phase::Lingering { left: LINGER_BYTES_MAX };
-        Next::WaitUntil(lane.now_ms + LINGER_MS)
+        let until_ms = lane.now_ms + LINGER_MS;
+        self.phase = Phase::Lingering { left: LINGER_BYTES_MAX, until_ms };
+        // What came before this has had its event: nothing but a read would tell of it.
+        Next::Again(until_ms)
     }
 
     /// Reads and forgets, so that the client can read its last response in peace.
     fn discard(&mut self, input: &mut [u8]) -> Next {
-        let Phase::Lingering { left } = &mut self.phase else {
+        let Phase::Lingering { left, until_ms } = &mut self.phase else {
             return Next::Wait;
         };
-        loop {
+        for _ in 0..READS_PER_TURN {
             match driver::receive(&self.socket, input) {
                 Received::Bytes(count) if count < *left => *left -= count,
                 Received::Bytes(_) | Received::End => return Next::Close,
                 Received::Nothing => return Next::Wait,
             }
         }
+        Next::Again(*until_ms)
     }
 
     /// Nothing more to do for now. `unchanged`: the same head is still coming, and its deadline stands,

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 pub(crate) struct Client {
     stream: TcpStream,
     pending: Vec<u8>,
+    was_reset: bool,
 }
 
 /// One response, as it was on the wire.
@@ -79,7 +80,7 @@ impl Client {
         stream.set_nodelay(true).expect("set TCP_NODELAY");
         stream.set_read_timeout(Some(DEADLINE)).expect("set a read timeout");
         stream.set_write_timeout(Some(DEADLINE)).expect("set a write timeout");
-        Self { stream, pending: Vec::new() }
+        Self { stream, pending: Vec::new(), was_reset: false }
     }
 
     #[track_caller]
@@ -189,6 +190,7 @@ impl Client {
                 Err(e)
                     if matches!(e.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) =>
                 {
+                    self.was_reset = true;
                     return false;
                 }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {
@@ -197,6 +199,11 @@ impl Client {
                 Err(e) => panic!("read: {e}"),
             }
         }
+    }
+
+    /// Whether the end of the stream was a reset, which may cost a client answers it had not read.
+    pub(crate) fn was_reset(&self) -> bool {
+        self.was_reset
     }
 
     /// Everything up to the end of the stream.

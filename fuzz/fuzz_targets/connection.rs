@@ -1,0 +1,15 @@
+//! A real connection over a socket pair, whole and in pieces.
+#![no_main]
+#![allow(dead_code, reason = "each target uses its part of the oracle")]
+
+#[path = "../../tests/oracle/mod.rs"]
+mod oracle;
+
+use laneway::http;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: (Vec<u16>, &[u8])| {
+    let (places, stream) = input;
+    let places: Vec<usize> = places.into_iter().map(usize::from).collect();
+    oracle::check_connection(stream, &places);
+});

@@ -1,0 +1,191 @@
+//! What frames a body: Content-Length, Transfer-Encoding, and chunks.
+
+use super::{Case, cut_off, echoed, refused, served};
+
+/// A POST with these field lines, and what follows its head.
+fn post(lines: &str, rest: &str) -> String {
+    format!("POST /echo HTTP/1.1\r\nHost: a\r\n{lines}\r\n\r\n{rest}")
+}
+
+fn length(value: &str) -> String {
+    post(&format!("Content-Length: {value}"), "hello")
+}
+
+fn coding(value: &str) -> String {
+    post(&format!("Transfer-Encoding: {value}"), "5\r\nhello\r\n0\r\n\r\n")
+}
+
+fn chunks(body: &str) -> String {
+    post("Transfer-Encoding: chunked", body)
+}
+
+/// A body of one chunk whose size is written like this.
+fn size(size: &str) -> String {
+    chunks(&format!("{size}\r\nhello\r\n0\r\n\r\n"))
+}
+
+pub(super) fn all() -> Vec<Case> {
+    [lengths(), codings(), chunked()].into_iter().flatten().collect()
+}
+
+fn lengths() -> Vec<Case> {
+    let malformed = [
+        ("a negative length §6.3", "-1"),
+        ("a length with a plus sign §6.3", "+5"),
+        ("a hexadecimal length §6.3", "0x5"),
+        ("a length with a space §6.3", "5 5"),
+        ("a length that is no number §6.3", "abc"),
+        ("an empty length §6.3", ""),
+        ("a length with an underscore §6.3", "5_0"),
+        ("a list of two lengths §6.3", "5, 6"),
+        ("minus zero §6.3", "-0"),
+        ("a list of one length twice §6.3", "5, 5"),
+        ("a length with a fraction §6.3", "5.0"),
+    ];
+    let mut cases: Vec<Case> = malformed
+        .into_iter()
+        .map(|(what, value)| refused(what, &[400], length(value), length("5")))
+        .collect();
+    cases.extend([
+        refused(
+            "two lengths §6.3",
+            &[400],
+            length("5\r\nContent-Length: 6"),
+            length("5\r\nContent-Lengt: 6"),
+        ),
+        refused(
+            "one length twice §6.3",
+            &[400],
+            length("5\r\nContent-Length: 5"),
+            length("5\r\nContent-Lengt: 5"),
+        ),
+        refused(
+            "a length beyond 64 bits S:8.6",
+            &[413, 400],
+            length("99999999999999999999"),
+            length("00000000000000000005"),
+        ),
+        refused(
+            "a length beyond 64 bits by one digit S:8.6",
+            &[413, 400],
+            length("18446744073709551621"),
+            length("5"),
+        ),
+        refused("a length beyond limits.body", &[413], length("1048577"), length("5")),
+        refused(
+            "white space before the colon of a length §5.1",
+            &[400],
+            post("Content-Length : 5", "hello"),
+            length("5"),
+        ),
+        refused(
+            "HTTP/1.0 with content of no length S:15.5.12",
+            &[411],
+            "POST /echo HTTP/1.0\r\nConnection: keep-alive\r\n\r\nhello",
+            "POST /echo HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: 5\r\n\r\nhello",
+        ),
+        echoed("a length with leading zeros", length("005"), "hello"),
+        echoed("a length between white space", length(" \t5\t "), "hello"),
+        echoed("HTTP/1.1 without a length §6.3", post("X: y", ""), ""),
+        echoed("a length of 0", post("Content-Length: 0", ""), ""),
+        cut_off("a body shorter than its length §8", post("Content-Length: 10", "hello")),
+    ]);
+    cases
+}
+
+fn codings() -> Vec<Case> {
+    let fine = coding("chunked");
+    let bad = |what, statuses, value: &str| refused(what, statuses, coding(value), fine.clone());
+    let with_length = post("Transfer-Encoding: chunked\r\nContent-Length: 5", "0\r\n\r\n");
+    let length_first = post("Content-Length: 5\r\nTransfer-Encoding: chunked", "0\r\n\r\n");
+    let http10 = fine.replace("HTTP/1.1", "HTTP/1.0");
+    let folded = post("Transfer-Encoding:\r\n chunked\r\nContent-Length: 5", "0\r\n\r\n");
+    vec![
+        refused("a coding and a length §6.1", &[400], with_length, fine.clone()),
+        refused("a length and a coding §6.1", &[400], length_first, fine.clone()),
+        refused("HTTP/1.0 with a coding §6.1", &[400], http10, fine.clone()),
+        refused("a folded coding §5.2", &[400], folded, fine.clone()),
+        bad("chunked before another coding §6.3", &[400], "chunked, gzip"),
+        bad("chunked before another line §6.3", &[400], "chunked\r\nTransfer-Encoding: identity"),
+        bad("no chunked at all §6.3", &[400], "gzip"),
+        bad("identity alone §6.3", &[400], "identity"),
+        bad("another coding before chunked §6.1", &[501], "gzip, chunked"),
+        bad("an unknown coding §6.1", &[501], "xchunked"),
+        bad("a vertical tab before chunked", &[400], "\x0bchunked"),
+        bad("NUL behind chunked S:5.5", &[400], "chunked\0"),
+        bad("an empty coding §6.1", &[400], ""),
+        bad("chunked twice §6.1", &[400], "chunked, chunked"),
+        bad("chunked in two lines §6.1", &[400], "chunked\r\nTransfer-Encoding: chunked"),
+        bad("chunked with a parameter §7.1", &[400], "chunked;a=b"),
+        bad("chunked in quotes §6.1", &[400], "\"chunked\""),
+        refused(
+            "white space before the colon of a coding §5.1",
+            &[400],
+            post("Transfer-Encoding : chunked", "0\r\n\r\n"),
+            fine.clone(),
+        ),
+        echoed("Chunked in another case §7", coding("Chunked"), "hello"),
+        echoed("chunked in a list with empty elements S:5.6.1.2", coding(", chunked,"), "hello"),
+    ]
+}
+
+fn chunked() -> Vec<Case> {
+    let fine = size("5");
+    let bad_size = |what, value: &str| refused(what, &[400], size(value), fine.clone());
+    let bad = |what, body: &str| refused(what, &[400], chunks(body), fine.clone());
+    let extension = |bytes: usize| size(&format!("5;a={}", "b".repeat(bytes)));
+    vec![
+        bad_size("a chunk size with 0x §7.1", "0x5"),
+        bad_size("a chunk size with a plus sign §7.1", "+5"),
+        bad_size("a negative chunk size §7.1", "-5"),
+        bad_size("a chunk size with an underscore §7.1", "5_0"),
+        bad_size("a space before a chunk size §7.1", " 5"),
+        bad_size("a space behind a chunk size §7.1", "5 "),
+        bad_size("an empty chunk size §7.1", ""),
+        bad_size("a chunk size that is no number §7.1", "G"),
+        refused(
+            "a chunk size beyond 64 bits §7.1",
+            &[400, 413],
+            size("FFFFFFFFFFFFFFFF0"),
+            size("00000000000000005"),
+        ),
+        refused(
+            "a chunk size that would wrap to 5 §7.1",
+            &[400, 413],
+            size("10000000000000005"),
+            fine.clone(),
+        ),
+        refused("a chunk beyond limits.body", &[413], size("100001"), fine.clone()),
+        bad_size("an extension without a name §7.1.1", "5;"),
+        bad_size("an extension with a bare CR §7.1.1", "5;a\rb"),
+        bad_size("an extension with a bare LF §7.1.1", "5;a\nb"),
+        bad("a chunk size that ends in LF §7.1", "5\nhello\r\n0\r\n\r\n"),
+        bad("a chunk that ends in LF §7.1", "5\r\nhello\n0\r\n\r\n"),
+        bad("a chunk longer than its size §7.1", "5\r\nhelloXX\r\n0\r\n\r\n"),
+        bad("a chunk without its line end §7.1", "5\r\nhello0\r\n\r\n"),
+        bad("a trailer with white space before its colon §5.1", "0\r\nX : v\r\n\r\n"),
+        bad("a folded trailer §5.2", "0\r\nX: a\r\n b\r\n\r\n"),
+        bad("a trailer without a colon §5", "0\r\nNoColon\r\n\r\n"),
+        bad("an end with a bare LF §7.1", "0\r\n\n"),
+        refused(
+            "64 KiB of chunk extension §7.1.1",
+            &[400, 413, 431],
+            extension(65_536),
+            extension(4_000),
+        ),
+        cut_off("a body without its last chunk §8", chunks("5\r\nhello\r\n")),
+        cut_off("a body without its last line §8", chunks("5\r\nhello\r\n0\r\n")),
+        echoed(
+            "a trailer that looks like framing S:6.5.1",
+            chunks("5\r\nhello\r\n0\r\nContent-Length: 50\r\nTransfer-Encoding: chunked\r\n\r\n"),
+            "hello",
+        ),
+        echoed("an extension §7.1.1", size("5;a=b;c;d=\"e;\\\"\""), "hello"),
+        echoed(
+            "leading zeros and another case §7.1",
+            chunks("000A\r\n0123456789\r\n1\r\nx\r\n000\r\n\r\n"),
+            "0123456789x",
+        ),
+        served("an extension of the last chunk §7.1.1", chunks("0;last\r\n\r\n")),
+    ]
+}

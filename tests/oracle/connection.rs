@@ -1,0 +1,133 @@
+//! A real connection over a socket pair, without a loop: what it answers must not depend on the pieces that
+//! its input comes in.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::sync::OnceLock;
+
+use laneway::config::{self, Config, Options};
+use laneway::content::Site;
+use laneway::http::Limits;
+use laneway::observe::ledger::Ledger;
+use laneway::sys::epoll::Ready;
+use laneway::worker::connection::{Connection, Next};
+use laneway::worker::context::Context;
+
+/// A delay that is no timeout, so that waiting for it can be told from waiting for a client.
+const DELAY_MS: u64 = 77_777;
+const SETTINGS: [&str; 7] = [
+    r#"route=[{path="/",text="root"},{path="/echo",echo="body"},{path="/request",echo="request"},{path="/late",text="late",delay="77777ms"},{path="/big",bytes="200KiB"}]"#,
+    "limits.request_line=64B",
+    "limits.header_bytes=256B",
+    "limits.headers=8",
+    "limits.body=512B",
+    "limits.requests_per_connection=20",
+    "timeouts.header=10s",
+];
+
+struct World {
+    config: Config,
+    site: Site,
+    limits: Limits,
+    ledger: Ledger,
+}
+
+fn world() -> &'static World {
+    static WORLD: OnceLock<World> = OnceLock::new();
+    WORLD.get_or_init(|| {
+        let set = SETTINGS.map(str::to_owned).to_vec();
+        let options = Options { set, ..Options::default() };
+        let config = config::load(&options).expect("valid settings").config;
+        let limits = Limits {
+            request_line: config.limits.request_line,
+            header_bytes: config.limits.header_bytes,
+            headers: config.limits.headers,
+            body: config.limits.body,
+        };
+        let ledger = Ledger::new(1).expect("a ledger");
+        World { site: Site::new(&config.routes), limits, ledger, config }
+    })
+}
+
+/// One connection at work, and its client's end.
+struct Talk<'w> {
+    connection: Connection<'w>,
+    context: Context<'w>,
+    input: Vec<u8>,
+    client: UnixStream,
+    answers: Vec<u8>,
+}
+
+/// Everything that a connection answers to a stream that comes in these pieces and then ends.
+///
+/// # Panics
+/// If it spins.
+pub(crate) fn converse(pieces: &[&[u8]]) -> Vec<u8> {
+    let (client, server) = UnixStream::pair().expect("a socket pair");
+    client.set_nonblocking(true).expect("nonblocking");
+    server.set_nonblocking(true).expect("nonblocking");
+    let world = world();
+    let counters = world.ledger.lane(0);
+    let mut context = Context::new(&world.site, &world.limits, &world.config, counters);
+    // Two conversations are compared, and a second may pass between them.
+    context.date = *b"Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
+    let mut talk = Talk {
+        connection: Connection::new(server.into()),
+        context,
+        input: vec![0; 64 * 1024],
+        client,
+        answers: Vec::new(),
+    };
+    for piece in pieces {
+        if talk.client.write_all(piece).is_err() || !talk.turn(false) {
+            return talk.answers;
+        }
+    }
+    // A connection that has shut its own side is at its end.
+    let _ = talk.client.shutdown(Shutdown::Write);
+    talk.turn(true);
+    talk.answers
+}
+
+impl Talk<'_> {
+    /// Works until the connection waits for its client. False if it has closed.
+    fn turn(&mut self, read_closed: bool) -> bool {
+        let arrived =
+            Ready { token: 0, readable: true, writable: false, read_closed, broken: false };
+        let room = Ready { readable: false, writable: true, ..arrived };
+        let mut ready = arrived;
+        for _ in 0..1_000 {
+            let mut next = self.connection.on_ready(ready, &mut self.input, &mut self.context);
+            while next == Next::WaitUntil(self.context.now_ms + DELAY_MS) {
+                self.context.now_ms += DELAY_MS;
+                next = self.connection.on_deadline(&mut self.input, &mut self.context);
+            }
+            let drained = self.drain();
+            ready = match next {
+                Next::Close => return false,
+                Next::Again(_) => arrived,
+                // Room was made: the edge that the kernel would tell of.
+                Next::Wait | Next::WaitUntil(_) if drained => room,
+                Next::Wait | Next::WaitUntil(_) => return true,
+            };
+        }
+        panic!("the connection spins");
+    }
+
+    /// Reads what the connection has sent. Whether there was any.
+    fn drain(&mut self) -> bool {
+        let before = self.answers.len();
+        let mut buffer = [0; 64 * 1024];
+        loop {
+            match self.client.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => self.answers.extend_from_slice(&buffer[..count]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => break,
+                Err(error) => panic!("read: {error}"),
+            }
+        }
+        self.answers.len() > before
+    }
+}

@@ -1,0 +1,77 @@
+//! What must hold for any input, however it comes: shared by the table of cases, the property tests and the
+//! fuzz targets (`fuzz/`).
+
+pub(crate) mod chunks;
+pub(crate) mod connection;
+pub(crate) mod engine;
+
+use super::http::{self, Limits};
+use engine::{Seen, feed};
+
+/// Limits small enough that short inputs reach them.
+pub(crate) const TIGHT: Limits =
+    Limits { request_line: 64, header_bytes: 256, headers: 8, body: 512 };
+
+/// A stream comes to the same whole and in pieces, and what was accepted is what another reader reads.
+pub(crate) fn check_stream(stream: &[u8], places: &[usize]) {
+    let whole = feed([stream], &TIGHT);
+    assert_eq!(feed(cut(stream, places), &TIGHT), whole, "it depends on the pieces");
+    if let Some(Seen::Head { line, .. }) = whole.first() {
+        check_head(stream, line);
+    }
+}
+
+/// httparse, used for all of the head, reads the same request, or none: bytes beyond ASCII in a target and
+/// HTTP/1.2 are nothing to it.
+fn check_head(stream: &[u8], line: &str) {
+    let mut fields = [httparse::EMPTY_HEADER; 64];
+    let mut head = httparse::Request::new(&mut fields);
+    if let Ok(httparse::Status::Complete(_)) = head.parse(stream)
+        && let (Some(method), Some(path)) = (head.method, head.path)
+    {
+        assert_eq!(line, format!("{method} {path}"), "the request was misread");
+    }
+}
+
+/// A chunked body ends where a second decoder says that it ends, with the content that it finds.
+pub(crate) fn check_chunks(body: &[u8], places: &[usize]) {
+    const HEAD: &[u8] = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let places: Vec<usize> =
+        places.iter().map(|place| HEAD.len() + place % (body.len() + 1)).collect();
+    let stream = [HEAD, body].concat();
+    let whole = feed([&stream[..]], &TIGHT);
+    assert_eq!(feed(cut(&stream, &places), &TIGHT), whole, "it depends on the pieces");
+    let end = whole.iter().position(|seen| *seen == Seen::End);
+    let Some((content, length)) = end.and(chunks::decode(body)) else {
+        assert!(end.is_none(), "only one of two decoders finds an end");
+        return;
+    };
+    let read = match &whole[1] {
+        Seen::Body(read) => &read[..],
+        _ => &[],
+    };
+    assert_eq!(read, content, "two decoders find different contents");
+    let alone = [HEAD, &body[..length]].concat();
+    let seen = feed([&alone[..]], &TIGHT);
+    assert_eq!(seen.last(), Some(&Seen::End), "two decoders find different ends");
+}
+
+/// A connection answers the same to a stream whole and in pieces.
+pub(crate) fn check_connection(stream: &[u8], places: &[usize]) {
+    let whole = connection::converse(&[stream]);
+    let in_pieces = connection::converse(&cut(stream, places));
+    assert_eq!(
+        String::from_utf8_lossy(&in_pieces),
+        String::from_utf8_lossy(&whole),
+        "the answers depend on the pieces"
+    );
+}
+
+/// Cuts a stream at these places, which need not be in order or within it.
+fn cut<'b>(stream: &'b [u8], places: &[usize]) -> Vec<&'b [u8]> {
+    let mut places: Vec<usize> = places.iter().map(|place| place % (stream.len() + 1)).collect();
+    places.sort_unstable();
+    let ends = places.into_iter().chain([stream.len()]);
+    let mut start = 0;
+    ends.map(|end| &stream[std::mem::replace(&mut start, end)..end]).collect()
+}
