@@ -138,7 +138,7 @@ fn contenders(options: &Options) -> Outcome<Vec<Contender>> {
     let mut kinds = Vec::new();
     for (n, path) in servers.iter().enumerate() {
         let name = if servers.len() == 1 { "laneway".into() } else { format!("laneway {}", n + 1) };
-        kinds.push((name, Kind::Laneway(path.clone())));
+        kinds.push((name, Kind::Laneway { program: path.clone(), settings: &[] }));
     }
     kinds.extend(options.peer.iter().map(|peer| match peer {
         Peer::Nginx => ("nginx".into(), Kind::Nginx),
@@ -237,7 +237,7 @@ fn print_header(options: &Options, plan: &Plan, contenders: &[Contender]) {
     for Contender { name, kind, response_bytes } in contenders {
         let what = match kind {
             Kind::Floor(_) => "epoll, edge-triggered, one recv and one send".into(),
-            Kind::Laneway(path) => path.display().to_string(),
+            Kind::Laneway { program, .. } => program.display().to_string(),
             Kind::Nginx => "from the path, `return 200`, reuseport".into(),
         };
         println!("  {name}: {what}; response of {response_bytes} bytes");
@@ -281,7 +281,7 @@ fn print_costs(rows: &[Row]) {
             format!("{:.2}", median(Sample::client_us)),
             match &contender.kind {
                 Kind::Floor(_) => String::new(),
-                Kind::Laneway(_) if has_goal(*load) => {
+                Kind::Laneway { .. } if has_goal(*load) => {
                     let met = verdict(ratio.median <= RATIO_GOAL);
                     format!(
                         "{:.2} ({:.2}–{:.2})  goal ≤ {RATIO_GOAL}: {met}",
@@ -306,7 +306,7 @@ fn print_memory(memory: &[IdleMemory]) {
     for IdleMemory { contender, before_bytes, after_bytes } in memory {
         let each = (*after_bytes as f64 - *before_bytes as f64) / IDLE_CONNECTIONS as f64;
         let goal = match contender.kind {
-            Kind::Laneway(_) => {
+            Kind::Laneway { .. } => {
                 format!("; goal ≤ {IDLE_BYTES_GOAL} B: {}", verdict(each <= IDLE_BYTES_GOAL))
             }
             _ => String::new(),

@@ -3,7 +3,7 @@
 mod harness;
 
 use harness::{
-    Client, Mode, Server, Setup, cpu_ticks, eventually, in_both_modes, let_time_pass,
+    Client, Mode, Server, Setup, cpu_ticks, eventually, in_both_modes, let_time_pass, memory_bytes,
     open_files_limit, open_sockets, skip_without,
 };
 use std::time::{Duration, Instant};
@@ -23,6 +23,8 @@ in_both_modes!(
     a_body_that_keeps_coming_may_take_longer_than_the_deadline,
     a_client_that_does_not_read_is_closed_at_the_write_deadline,
     a_client_that_reads_slowly_may_take_longer_than_the_write_deadline,
+    clients_that_pipeline_and_never_read_cost_bounded_memory,
+    slow_readers_of_a_large_body_cost_no_copy_of_it,
     a_full_lane_stops_accepting_until_there_is_room,
     exhausted_files_pause_accepting_without_spinning_and_recover,
     the_file_limit_is_raised_to_the_hard_limit,
@@ -241,6 +243,49 @@ fn a_client_that_reads_slowly_may_take_longer_than_the_write_deadline(mode: Mode
     assert!(read < LENGTH / 2, "the test itself was too quick: {read} bytes");
     let response = client.response();
     assert_eq!(response.body.len(), LENGTH);
+}
+
+/// What a connection may cost beyond an idle one, whatever its client does or doesn't: a read buffer of
+/// unhandled requests, a batch of output, and their rounding.
+const CONNECTION_BYTES_MAX: u64 = 256 << 10;
+
+fn clients_that_pipeline_and_never_read_cost_bounded_memory(mode: Mode) {
+    const CLIENTS: u64 = 16;
+    let server = setup(mode).route("/1k", "bytes = \"1KiB\"").start();
+    let worker = server.worker_pid(0);
+    let before = memory_bytes(worker);
+    let requests = "GET /1k HTTP/1.1\r\nHost: a\r\n\r\n".repeat(1000);
+    let clients: Vec<Client> = (0..CLIENTS)
+        .map(|_| {
+            let mut client = Client::connect_with_small_buffer(server.address());
+            // More than the kernel can hold of the answers, so that the server has to stop reading.
+            assert!(client.send_until_full(requests.as_bytes()) > requests.len());
+            client
+        })
+        .collect();
+    let grown = memory_bytes(worker).saturating_sub(before);
+    assert!(grown < CLIENTS * CONNECTION_BYTES_MAX, "{grown} bytes for {CLIENTS} connections");
+    assert_eq!(server.get("/").status, 200);
+    drop(clients);
+}
+
+fn slow_readers_of_a_large_body_cost_no_copy_of_it(mode: Mode) {
+    const CLIENTS: u64 = 32;
+    let server = setup(mode).route("/large", "bytes = \"16MiB\"").start();
+    let worker = server.worker_pid(0);
+    assert_eq!(server.get("/large").body.len(), 16 << 20);
+    let before = memory_bytes(worker);
+    let mut clients: Vec<Client> = (0..CLIENTS)
+        .map(|_| {
+            let mut client = Client::connect_with_small_buffer(server.address());
+            client.send("GET /large HTTP/1.1\r\nHost: a\r\n\r\n");
+            assert!(client.sip(1) > 0);
+            client
+        })
+        .collect();
+    let grown = memory_bytes(worker).saturating_sub(before);
+    assert!(grown < CLIENTS * CONNECTION_BYTES_MAX, "{grown} bytes for {CLIENTS} connections");
+    assert_eq!(clients[0].response().body.len(), 16 << 20);
 }
 
 fn a_full_lane_stops_accepting_until_there_is_room(mode: Mode) {

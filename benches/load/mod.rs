@@ -8,6 +8,8 @@
 //!
 //! Asserts nothing about time: whether a goal is met is for the bench to print.
 
+#![allow(dead_code, reason = "each bench is a program of its own, and uses its part of this")]
+
 pub(crate) mod client;
 mod raw;
 pub(crate) mod report;

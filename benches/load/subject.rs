@@ -37,8 +37,8 @@ const LOG_FILE: &str = "log";
 pub(crate) enum Kind {
     /// The bare epoll loop, answering with these bytes.
     Floor(Vec<u8>),
-    /// A laneway binary, with one lane.
-    Laneway(PathBuf),
+    /// A laneway binary, with one lane and these settings (`KEY=VALUE`).
+    Laneway { program: PathBuf, settings: &'static [&'static str] },
     /// nginx from the path, with one worker and the body that laneway has.
     Nginx,
 }
@@ -59,7 +59,7 @@ impl Subject {
         let unresolved = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let (arguments, fixed_address) = match kind {
             Kind::Floor(response) => (vec![FLOOR.into(), as_argument(response)], None),
-            Kind::Laneway(program) => (laneway_arguments(program)?, None),
+            Kind::Laneway { program, settings } => (laneway_arguments(program, settings)?, None),
             Kind::Nginx => {
                 // nginx cannot report a port that the kernel chose; this one was free a moment ago.
                 let free = TcpListener::bind(unresolved)?.local_addr()?;
@@ -196,11 +196,12 @@ fn spawn(arguments: &[OsString], directory: &Path, cpu: usize) -> Outcome<Child>
     Ok(command.spawn()?)
 }
 
-fn laneway_arguments(program: &Path) -> Outcome<Vec<OsString>> {
+fn laneway_arguments(program: &Path, settings: &[&str]) -> Outcome<Vec<OsString>> {
     let program = program.canonicalize().map_err(|e| format!("{}: {e}", program.display()))?;
     let mut arguments = vec![program.into_os_string()];
-    for setting in [r#"server.listen="127.0.0.1:0""#, "workers.count=1", "log.format=json"] {
-        arguments.extend(["--set".into(), setting.into()]);
+    let own = [r#"server.listen="127.0.0.1:0""#, "workers.count=1", "log.format=json"];
+    for setting in own.iter().chain(settings) {
+        arguments.extend(["--set".into(), (*setting).into()]);
     }
     Ok(arguments)
 }

@@ -94,6 +94,23 @@ impl Client {
         self.stream.write_all(bytes.as_ref())
     }
 
+    /// Sends these bytes again and again until the server takes no more, as one does that waits for its
+    /// client to read. Returns how many bytes it took.
+    #[track_caller]
+    pub(crate) fn send_until_full(&mut self, bytes: &[u8]) -> usize {
+        self.stream.set_write_timeout(Some(Duration::from_millis(100))).expect("set a timeout");
+        let mut taken = 0;
+        loop {
+            match self.stream.write(&bytes[taken % bytes.len()..]) {
+                Ok(count) => taken += count,
+                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => break,
+                Err(e) => panic!("send: {e}"),
+            }
+        }
+        self.stream.set_write_timeout(Some(DEADLINE)).expect("set a write timeout");
+        taken
+    }
+
     #[track_caller]
     pub(crate) fn end_of_sending(&self) {
         self.stream.shutdown(Shutdown::Write).expect("half-close");

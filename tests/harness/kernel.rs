@@ -51,6 +51,14 @@ pub(crate) fn cpu_ticks(pid: i32) -> u64 {
     ticks(11) + ticks(12)
 }
 
+/// Memory that the process has written and no file backs, in bytes: heap and stacks.
+pub(crate) fn memory_bytes(pid: i32) -> u64 {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("smaps_rollup");
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Anonymous:"));
+    let kib = line.and_then(|rest| rest.trim().strip_suffix(" kB")).expect("a line Anonymous");
+    kib.trim().parse::<u64>().expect("a number of KiB") * 1024
+}
+
 fn task_ids(pid: i32) -> Vec<i32> {
     let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else {
         return Vec::new();
