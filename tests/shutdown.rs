@@ -2,8 +2,16 @@
 
 mod harness;
 
-use harness::{Client, Mode, Server, Setup, in_both_modes, is_refused};
-use nix::sys::signal::{SIGINT, SIGQUIT, SIGTERM, Signal};
+use harness::{
+    Client, Mode, Server, Setup, eventually, in_both_modes, is_refused, private_loopback,
+};
+use nix::sys::signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, Signal};
+use nix::sys::stat;
+use nix::unistd::mkfifo;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, Instant};
 
 in_both_modes!(
@@ -16,6 +24,7 @@ in_both_modes!(
     what_outlasts_the_drain_timeout_is_closed,
     a_second_signal_ends_the_server_at_once,
     the_port_is_free_for_the_next_instance,
+    a_log_that_nobody_reads_holds_up_nothing_and_says_what_it_lost,
 );
 
 const GET_SLOW: &str = "GET /slow HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -173,4 +182,34 @@ fn the_port_is_free_for_the_next_instance(mode: Mode) {
     assert_left(&mut first);
     let second = setup(mode).set("server.listen", address).start();
     assert_eq!(second.get("/").status, 200);
+}
+
+fn a_log_that_nobody_reads_holds_up_nothing_and_says_what_it_lost(mode: Mode) {
+    let address = private_loopback(8080);
+    let setup = setup(mode).set("server.listen", address);
+    let fifo = setup.scratch().path().join("log");
+    mkfifo(&fifo, stat::Mode::S_IRWXU).expect("make a FIFO");
+    // Open both ways, so that neither end waits for the other.
+    let mut log = File::options()
+        .read(true)
+        .write(true)
+        .custom_flags(nix::fcntl::OFlag::O_NONBLOCK.bits())
+        .open(&fifo)
+        .expect("open the FIFO");
+    while log.write(&[b'\n'; 4096]).is_ok() {}
+    let fifo = fifo.to_str().expect("a path of text");
+    let mut server = setup.under(&["sh", "-c", "exec 2> \"$0\" \"$@\"", fifo]).spawn();
+    eventually("it serves", || TcpStream::connect(address).ok());
+    assert_eq!(Client::connect(address).get("/").status, 200);
+
+    let mut read = move || {
+        let mut bytes = vec![0; 1 << 20];
+        let count = log.read(&mut bytes).unwrap_or(0);
+        String::from_utf8_lossy(&bytes[..count]).into_owned()
+    };
+    assert_eq!(read().trim(), "");
+    server.signal(SIGHUP);
+    eventually("it says what it lost", || read().contains("log lines lost").then_some(()));
+    server.signal(SIGTERM);
+    assert_eq!(server.wait_exit(), 0);
 }

@@ -1,11 +1,13 @@
 //! Log lines on standard error: events with fields, pretty for people or JSON for programs.
 //!
-//! Only the supervisor and the command line log. A worker tells the supervisor, so that no loop ever waits
-//! for whoever reads the log.
+//! Only the supervisor and the command line log. A worker tells the supervisor, so that no event loop ever
+//! waits for whoever reads the log; and the supervisor waits a second at most ([`Stderr`]), so that a reader
+//! that has stopped can't keep it from its workers and signals.
 
 use std::fmt::{self, Write as _};
-use std::io::IsTerminal;
-use std::time::SystemTime;
+use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
@@ -14,6 +16,7 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::config::{Log, LogFormat, LogLevel};
+use crate::sys::takes_write_within;
 
 /// Installs the subscriber for the rest of the process's life. A second call changes nothing.
 pub fn start(log: Log) {
@@ -24,13 +27,16 @@ pub fn start(log: Log) {
         LogLevel::Debug => Level::DEBUG,
         LogLevel::Trace => Level::TRACE,
     };
-    let terminal = std::io::stderr().is_terminal();
+    let terminal = io::stderr().is_terminal();
     let pretty = match log.format {
         LogFormat::Auto => terminal,
         LogFormat::Pretty => true,
         LogFormat::Json => false,
     };
-    let builder = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .log_internal_errors(false)
+        .with_writer(|| Stderr);
     // The first subscriber stays: a test that starts two servers in one process loses nothing.
     if pretty {
         let colour = terminal && std::env::var_os("NO_COLOR").is_none();
@@ -41,6 +47,40 @@ pub fn start(log: Log) {
         let _ = tracing::subscriber::set_global_default(
             builder.json().flatten_event(true).with_target(false).finish(),
         );
+    }
+}
+
+/// How long a line waits for a reader of the log.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// What poll(2) promises that a pipe takes without waiting: `PIPE_BUF` of pipe(7).
+const PIECE_BYTES_MAX: usize = 4096;
+
+/// Lines that nobody took.
+static LOST: AtomicU64 = AtomicU64::new(0);
+
+/// Standard error, without waiting for ever. A line that isn't taken in time is lost, and so is each that
+/// follows until one is taken at once; then a `log lines lost` says how many were.
+struct Stderr;
+
+impl Write for Stderr {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let lost = LOST.load(Ordering::Relaxed);
+        let patience = if lost == 0 { PATIENCE } else { Duration::ZERO };
+        let taken = line.chunks(PIECE_BYTES_MAX).all(|piece| {
+            takes_write_within(io::stderr(), patience) && io::stderr().write_all(piece).is_ok()
+        });
+        if !taken {
+            LOST.fetch_add(1, Ordering::Relaxed);
+        } else if lost > 0 {
+            LOST.store(0, Ordering::Relaxed);
+            tracing::warn!(lines = lost, "log lines lost");
+        }
+        // There is nobody to tell of a loss now.
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -17,6 +17,18 @@ pub mod signal;
 pub mod socket;
 
 use std::io;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+/// Whether `fd` takes a write within `patience`. For a pipe that means: one of up to `PIPE_BUF` bytes
+/// (pipe(7)), whole and without waiting. A descriptor that can't tell is taken for ready.
+pub fn takes_write_within(fd: impl AsFd, patience: Duration) -> bool {
+    let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
+    let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLOUT)];
+    retry(|| poll(&mut fds, timeout)).map_or(true, |ready| ready > 0)
+}
 
 /// Turns the `-1` of a libc call into the error that `errno` holds.
 fn cvt(result: libc::c_int) -> io::Result<libc::c_int> {
