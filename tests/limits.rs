@@ -19,6 +19,7 @@ in_both_modes!(
     a_dripping_head_does_not_move_its_deadline,
     an_idle_connection_is_closed_silently_at_the_deadline,
     a_connection_that_never_speaks_is_closed_silently,
+    a_request_that_crosses_the_close_of_an_idle_connection_is_not_reset,
     a_body_that_stalls_is_given_up_at_the_deadline,
     a_body_that_keeps_coming_may_take_longer_than_the_deadline,
     a_client_that_does_not_read_is_closed_at_the_write_deadline,
@@ -180,6 +181,19 @@ fn a_connection_that_never_speaks_is_closed_silently(mode: Mode) {
     let start = Instant::now();
     server.connect().expect_end();
     assert_not_before_the_deadline(start);
+}
+
+fn a_request_that_crosses_the_close_of_an_idle_connection_is_not_reset(mode: Mode) {
+    let server = setup(mode).set("timeouts.keep_alive", "300ms").start();
+    let mut client = server.connect();
+    assert_eq!(client.get("/").status, 200);
+    assert!(client.hears_within(Duration::from_secs(20)), "the server never closed");
+    for _ in 0..3 {
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(server.get("/").status, 200);
+    }
+    client.expect_end();
+    assert!(!client.was_reset());
 }
 
 fn a_body_that_stalls_is_given_up_at_the_deadline(mode: Mode) {

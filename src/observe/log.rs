@@ -1,7 +1,7 @@
 //! Log lines on standard error: events with fields, pretty for people or JSON for programs.
 //!
 //! Only the supervisor and the command line log. A worker tells the supervisor, so that no event loop ever
-//! waits for whoever reads the log; and the supervisor waits a second at most ([`Stderr`]), so that a reader
+//! waits for whoever reads the log; and the supervisor waits a second at most (`Stderr`), so that a reader
 //! that has stopped can't keep it from its workers and signals.
 
 use std::fmt::{self, Write as _};

@@ -35,6 +35,8 @@ const READS_PER_TURN: usize = 4;
 /// unread input would reset the connection and the response with it.
 const LINGER_BYTES_MAX: usize = 4 * 1024 * 1024;
 const LINGER_MS: u64 = 2_000;
+/// The same after an idle spell: a request that crossed the close arrives within a round trip.
+const IDLE_LINGER_MS: u64 = 500;
 /// How long an idle connection stays open in a drain, for a request that is already on its way.
 pub const DRAIN_GRACE_MS: u64 = 500;
 
@@ -212,7 +214,7 @@ impl<'s> Connection<'s> {
                 self.encode(delayed.request, delayed.reply, lane);
                 self.resume(input, lane)
             }
-            Phase::Reading if self.is_idle() => Next::Close,
+            Phase::Reading if self.is_idle() => self.leave_idle(input, lane),
             phase @ (Phase::Reading | Phase::Receiving(_)) => {
                 self.phase = phase;
                 self.refuse(Refusal::TIMEOUT, lane);
@@ -220,6 +222,18 @@ impl<'s> Connection<'s> {
             }
             Phase::Last { .. } | Phase::Lingering { .. } => Next::Close,
         }
+    }
+
+    /// Closes a connection that was idle for long enough, unless a request waits in it after all. One that
+    /// crosses the close on its way finds the writing side shut, not a reset: its client knows that nothing
+    /// of it was answered (RFC 9112 §9.6).
+    fn leave_idle(&mut self, input: &mut [u8], lane: &mut Context<'s>) -> Next {
+        let requests = self.requests;
+        let next = self.read(input, lane, false, true);
+        if next == Next::Close || !self.is_idle() || requests != self.requests {
+            return next;
+        }
+        self.linger(IDLE_LINGER_MS, lane)
     }
 
     /// After a panic while this connection was worked on: the responses before the one that failed, and a
@@ -509,10 +523,15 @@ impl<'s> Connection<'s> {
             return Next::Close;
         }
         self.kept = None;
+        self.linger(LINGER_MS, lane)
+    }
+
+    /// Shuts the writing side, and waits for the client to do the same.
+    fn linger(&mut self, time_ms: u64, lane: &Context<'s>) -> Next {
         if driver::finish_sending(&self.socket).is_err() {
             return Next::Close;
         }
-        let until_ms = lane.now_ms + LINGER_MS;
+        let until_ms = lane.now_ms + time_ms;
         self.phase = Phase::Lingering { left: LINGER_BYTES_MAX, until_ms };
         // What came before this has had its event: nothing but a read would tell of it.
         Next::Again(until_ms)
