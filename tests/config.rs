@@ -416,3 +416,61 @@ fn what_show_config_prints_loads_to_the_same() {
         assert_eq!(values(&config), values(&again));
     }
 }
+
+#[test]
+fn an_address_that_stands_twice_is_an_error_unless_its_port_is_chosen() {
+    let text = errors("[server]\nlisten = [\"127.0.0.1:80\", \"127.0.0.1:80\"]\n");
+    assert!(text.contains("\"127.0.0.1:80\" stands twice"), "{text}");
+    let chosen = config("[server]\nlisten = [\"127.0.0.1:0\", \"127.0.0.1:0\"]\n");
+    assert_eq!(chosen.server.listen.len(), 2);
+}
+
+#[test]
+fn routes_that_are_no_list_are_told_of_once() {
+    for (toml, set) in [
+        ("[route]\npath = \"/\"\ntext = \"a\"\n", &[][..]),
+        ("", &["route.path=/", "route.0.text=a"][..]),
+    ] {
+        let errors = load_toml(toml, set, &[]).unwrap_err();
+        assert!(errors.contains("write [[route]] and its keys below it"), "{errors}");
+        assert_eq!(errors.matches("error:").count(), 1, "{errors}");
+    }
+}
+
+#[test]
+fn a_key_below_a_key_is_not_taken_for_an_unknown_table() {
+    let errors = load_toml("", &["server.listen.foo=1"], &[]).unwrap_err();
+    assert!(errors.contains("`server.listen` is not a table"), "{errors}");
+}
+
+#[test]
+fn an_echo_has_no_status_that_forbids_a_body() {
+    let text = errors("[[route]]\npath = \"/\"\necho = \"request\"\nstatus = 205\n");
+    assert!(text.contains("a 205 response has no body"), "{text}");
+}
+
+#[test]
+fn a_field_stands_once_whatever_its_case() {
+    let route = "[[route]]\npath = \"/\"\n";
+    let text = errors(&format!("{route}text = \"\"\nheaders = {{ X-A = \"1\", x-a = \"2\" }}\n"));
+    assert!(text.contains("stands twice"), "{text}");
+    let own = "redirect = \"/x\"\nheaders = { location = \"/y\" }\n";
+    let text = errors(&format!("{route}{own}"));
+    assert!(text.contains("`location` is what `redirect` says"), "{text}");
+}
+
+#[test]
+fn a_body_file_that_could_be_read_for_ever_is_refused() {
+    for file in ["/dev/zero", "/dev"] {
+        let text = errors(&format!("[[route]]\npath = \"/\"\nbody_file = \"{file}\"\n"));
+        assert!(text.contains("it is not a regular file"), "{text}");
+    }
+}
+
+#[test]
+fn what_is_shown_of_a_relative_body_file_loads_from_anywhere() {
+    let (_, shown) =
+        load_toml("[[route]]\npath = \"/\"\nbody_file = \"page.html\"\n", &[], &[]).unwrap();
+    let line = shown.lines().find(|line| line.starts_with("body_file")).unwrap();
+    assert!(line.contains("= \"/") && line.ends_with("page.html\""), "{line}");
+}

@@ -2,6 +2,7 @@
 //! sources are merged, later ones winning, and resolved.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -43,6 +44,8 @@ impl Loaded {
 
 /// The file that is read when none is named.
 const DEFAULT_FILE: &str = "config.toml";
+/// Largest configuration file, in bytes.
+const FILE_BYTES_MAX: u64 = 64 << 20;
 
 /// Reads and checks a configuration. Precedence: `--set`, environment, file, default.
 ///
@@ -91,12 +94,38 @@ pub fn load(options: &Options) -> Result<Loaded, Errors> {
             }
         }
     }
-    merged.finish(file, sources)
+    let mut loaded = merged.finish(file, sources)?;
+    loaded.config.supervisor.control_socket = control_socket(&loaded.config, &options.environment);
+    Ok(loaded)
+}
+
+/// Where the supervisor listens for commands: beside its pid file, or in the runtime directory under a name
+/// that other instances don't use. None where neither gives a place that a client could guess.
+fn control_socket(config: &Config, environment: &[(String, String)]) -> Option<PathBuf> {
+    if let Some(pid_file) = &config.supervisor.pid_file {
+        return Some(pid_file.with_extension("sock"));
+    }
+    let variable = |name: &str| {
+        let found = environment.iter().find(|(of, value)| of == name && !value.is_empty());
+        // systemd may name several, separated by colons; the first is the service's main one.
+        found.and_then(|(_, value)| value.split(':').next()).map(PathBuf::from)
+    };
+    let folder = variable("RUNTIME_DIRECTORY").or_else(|| variable("XDG_RUNTIME_DIR"));
+    let folder = folder.or_else(|| nix::unistd::geteuid().is_root().then(|| "/run".into()))?;
+    let address = config.server.listen.first()?.to_string();
+    if address.ends_with(":0") {
+        return None;
+    }
+    let name = address.replace(['[', ']'], "").replace(':', "-");
+    Some(folder.join(format!("laneway-{name}.sock")))
 }
 
 fn read(file: &Path) -> Result<Source, Diagnostic> {
     let name = file.display().to_string();
-    match std::fs::read_to_string(file) {
+    let text = resolve::read_at_most(file, FILE_BYTES_MAX).and_then(|bytes| {
+        String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    });
+    match text {
         Ok(text) => Ok(Source { name, text }),
         Err(error) => Err(Diagnostic::new(format!("cannot read {name}: {error}"), None)
             .help("--config names the configuration file")),
@@ -148,6 +177,7 @@ impl Merged {
         let path: Vec<&str> = setting.path.iter().map(String::as_str).collect();
         match path[..] {
             ["route"] => self.add_routes(&setting),
+            ["route", ..] => self.not_a_list(&setting.key),
             [section, key] => match SECTIONS.iter().find(|of| of.name == section) {
                 Some(section) => {
                     let place = setting.place(setting.value.span());
@@ -169,7 +199,22 @@ impl Merged {
                     self.diagnostics.push(Diagnostic::new(title, Some(setting.key)).help(help));
                 }
             }
+            [section, key, ..] if SECTIONS.iter().any(|of| of.name == section) => {
+                let title = format!("`{section}.{key}` is not a table");
+                self.diagnostics.push(Diagnostic::new(title, Some(setting.key)));
+            }
             _ => self.unknown_section(path[0], &setting.key),
+        }
+    }
+
+    /// A route's key without its route.
+    fn not_a_list(&mut self, place: &Place) {
+        // Once is enough for all keys.
+        if self.unknown_sections.insert("route".into()) {
+            let diagnostic = Diagnostic::new("`route` is a list of tables", Some(place.clone()));
+            let help = "write [[route]] and its keys below it, or set the whole list: \
+                        route=[{path=\"/\", text=\"hello\"}]";
+            self.diagnostics.push(diagnostic.help(help));
         }
     }
 
@@ -181,6 +226,7 @@ impl Merged {
                 .help("write [[route]] and its keys below it")
         };
         let DeValue::Array(list) = setting.value.get_ref() else {
+            self.unknown_sections.insert("route".into());
             return self.diagnostics.push(wrong(&setting.value));
         };
         self.routes.clear();

@@ -59,6 +59,16 @@ pub enum ListenAddress {
     Name(String, u16),
 }
 
+impl ListenAddress {
+    /// The port; 0 lets the kernel choose.
+    pub fn port(&self) -> u16 {
+        match self {
+            ListenAddress::Socket(address) => address.port(),
+            ListenAddress::Name(_, port) => *port,
+        }
+    }
+}
+
 /// `[workers]`
 #[derive(Clone, Debug)]
 pub struct Workers {
@@ -106,6 +116,13 @@ pub struct Supervisor {
     pub max_restarts: u32,
     /// The window that `max_restarts` counts in.
     pub restart_window: Duration,
+    /// How long a lane's loop may go without a turn before its worker counts as hung; zero is never.
+    pub watchdog: Duration,
+    /// Where the supervisor's pid is written once it serves.
+    pub pid_file: Option<PathBuf>,
+    /// Where the supervisor listens for `server status` and its like; follows from the pid file or the
+    /// runtime directory.
+    pub control_socket: Option<PathBuf>,
 }
 
 /// `[limits]`

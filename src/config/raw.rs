@@ -1,6 +1,7 @@
 //! The mirror of the configuration file: one struct a table, one field a key, and the real defaults.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::de::{self, DeserializeOwned, Deserializer, Visitor};
@@ -67,6 +68,8 @@ pub(super) struct Supervisor {
     pub(super) restart_delay_max: Time<0>,
     pub(super) max_restarts: Number<0, 1_000_000>,
     pub(super) restart_window: Time<1>,
+    pub(super) watchdog: Time<0>,
+    pub(super) pid_file: PathBuf,
 }
 
 impl Default for Supervisor {
@@ -78,6 +81,8 @@ impl Default for Supervisor {
             restart_delay_max: Time(Duration::from_secs(30)),
             max_restarts: Number(10),
             restart_window: Time(Duration::from_secs(60)),
+            watchdog: Time(Duration::from_secs(10)),
+            pid_file: PathBuf::new(),
         }
     }
 }

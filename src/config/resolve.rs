@@ -1,6 +1,7 @@
 //! From the mirror to the resolved [`Config`]: what one key can't know of another, and the routes' bodies.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::diagnostic::Diagnostic;
@@ -36,6 +37,14 @@ pub(super) fn resolve(
         diagnostics.push(Diagnostic::new(title, place));
     }
     let folder = file.as_deref().and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
+    // What is printed of this loads to the same from any folder.
+    for name in raw.route.iter_mut().filter_map(|route| route.body_file.as_mut()) {
+        if let Ok(path) = std::path::absolute(folder.join(&*name))
+            && let Some(path) = path.to_str()
+        {
+            *name = path.to_owned();
+        }
+    }
     let mut routes = Routes { folder, places, diagnostics, seen: HashMap::new() };
     let routes = routes.resolve(&raw.route);
     Config {
@@ -54,6 +63,10 @@ pub(super) fn resolve(
             restart_delay_max: supervisor.restart_delay_max.0,
             max_restarts: supervisor.max_restarts.0,
             restart_window: supervisor.restart_window.0,
+            watchdog: supervisor.watchdog.0,
+            pid_file: (!supervisor.pid_file.as_os_str().is_empty())
+                .then(|| supervisor.pid_file.clone()),
+            control_socket: None,
         },
         limits: Limits {
             request_line: raw.limits.request_line.0 as usize,
@@ -107,7 +120,8 @@ impl Routes<'_> {
             raw.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
         let path = self.keep(index, "path", path(&raw.path));
         let host = self.keep(index, "host", host(&raw.host));
-        let valid_headers = self.keep(index, "headers", check_headers(&headers));
+        let valid_headers =
+            self.keep(index, "headers", check_headers(&headers, raw.redirect.is_some()));
         let content = self.content(index, raw);
         let status = content.as_ref().and_then(|(kind, content)| {
             let status = raw.status.map_or(default_status(content), |status| status.0 as u16);
@@ -185,16 +199,16 @@ impl Routes<'_> {
         let file = self.folder.join(name);
         let shown = file.display();
         const HELP: &str = "a relative path starts from the folder of the configuration file";
-        let size = std::fs::metadata(&file)
-            .map_err(|error| wrong(format!("cannot read {shown}: {error}"), HELP))?
-            .len();
-        if size > ROUTE_BODY_BYTES_MAX {
-            let title = format!(
-                "{shown} has {size} bytes; a body_file is held in memory and has at most {ROUTE_BODY_BYTES_MAX}"
-            );
-            return Err(wrong(title, "serve a smaller file"));
-        }
-        std::fs::read(&file).map_err(|error| wrong(format!("cannot read {shown}: {error}"), HELP))
+        read_file(&file, ROUTE_BODY_BYTES_MAX).map_err(|error| match error.kind() {
+            io::ErrorKind::FileTooLarge => {
+                let title = format!(
+                    "{shown} is too large; a body_file is held in memory and has at most \
+                     {ROUTE_BODY_BYTES_MAX} bytes"
+                );
+                wrong(title, "serve a smaller file")
+            }
+            _ => wrong(format!("cannot read {shown}: {error}"), HELP),
+        })
     }
 
     fn keep<T>(&mut self, index: usize, key: &str, result: Result<T, Wrong>) -> Option<T> {
@@ -276,8 +290,19 @@ const OWN_FIELDS: [&str; 9] = [
     "proxy-connection",
 ];
 
-fn check_headers(headers: &[(String, String)]) -> Result<(), Wrong> {
+fn check_headers(headers: &[(String, String)], redirects: bool) -> Result<(), Wrong> {
+    let mut seen = HashSet::new();
     for (name, value) in headers {
+        if !seen.insert(name.to_ascii_lowercase()) {
+            let title = format!("`{name}` stands twice");
+            return Err(wrong(title, "the case of a field's name means nothing"));
+        }
+        if redirects && name.eq_ignore_ascii_case("location") {
+            return Err(wrong(
+                format!("`{name}` is what `redirect` says"),
+                "leave one of them out",
+            ));
+        }
         let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
         if name.is_empty() || !name.bytes().all(token) {
             return Err(wrong(
@@ -329,8 +354,38 @@ fn check_status(status: u16, content: &Content) -> Result<(), Wrong> {
         Content::Fixed { body, .. } if matches!(status, 204 | 205 | 304) && !body.is_empty() => {
             Err(wrong(format!("a {status} response has no body"), "use text = \"\""))
         }
+        Content::EchoBody | Content::EchoRequest if matches!(status, 204 | 205 | 304) => {
+            Err(wrong(format!("a {status} response has no body"), "an echo is one"))
+        }
         _ => Ok(()),
     }
+}
+
+/// The bytes of a regular file of at most `bytes_max`.
+///
+/// # Errors
+/// `FileTooLarge` beyond that; `InvalidInput` for anything that could be read for ever.
+fn read_file(file: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    // Asked first, because opening a FIFO waits for a writer.
+    if !std::fs::metadata(file)?.is_file() {
+        let text = "it is not a regular file";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    read_at_most(file, bytes_max)
+}
+
+/// The bytes of whatever `file` is.
+///
+/// # Errors
+/// `FileTooLarge` beyond `bytes_max`.
+pub(super) fn read_at_most(file: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(file)?.take(bytes_max + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > bytes_max {
+        let text = format!("it has more than {bytes_max} bytes");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
+    }
+    Ok(bytes)
 }
 
 /// TOML as JSON. Dates become strings.

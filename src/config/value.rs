@@ -185,6 +185,11 @@ impl<'de> Deserialize<'de> for Addresses {
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Addresses, A::Error> {
                 let mut addresses = Vec::new();
                 while let Some(Address(address)) = list.next_element()? {
+                    // Each port 0 is a port of its own.
+                    if addresses.contains(&address) && address.port() != 0 {
+                        let why = format_args!("\"{address}\" stands twice");
+                        return Err(A::Error::custom(why));
+                    }
                     addresses.push(address);
                 }
                 if addresses.is_empty() {

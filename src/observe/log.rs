@@ -6,26 +6,49 @@
 
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal, Write};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use tracing::field::{Field, Visit};
+use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
-use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::registry::{LookupSpan, Registry};
+use tracing_subscriber::reload;
 
 use crate::config::{Log, LogFormat, LogLevel};
 use crate::sys::takes_write_within;
 
-/// Installs the subscriber for the rest of the process's life. A second call changes nothing.
+type Sink = Box<dyn Layer<Registry> + Send + Sync>;
+
+/// What to replace the settings in effect with.
+static IN_EFFECT: OnceLock<reload::Handle<Sink, Registry>> = OnceLock::new();
+
+/// Logs like this from here on. The first call installs the subscriber for the rest of the process's life.
 pub fn start(log: Log) {
+    if let Some(in_effect) = IN_EFFECT.get() {
+        // Fails if there is no subscriber any more, and then nobody logs.
+        let _ = in_effect.reload(sink(log));
+        return;
+    }
+    let (layer, handle) = reload::Layer::new(sink(log));
+    let installed = tracing::subscriber::set_global_default(Registry::default().with(layer));
+    // Somebody else's subscriber stays: a program that uses the library may have its own.
+    if installed.is_ok() {
+        let _ = IN_EFFECT.set(handle);
+    }
+}
+
+fn sink(log: Log) -> Sink {
     let level = match log.level {
-        LogLevel::Error => Level::ERROR,
-        LogLevel::Warn => Level::WARN,
-        LogLevel::Info => Level::INFO,
-        LogLevel::Debug => Level::DEBUG,
-        LogLevel::Trace => Level::TRACE,
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
     };
     let terminal = io::stderr().is_terminal();
     let pretty = match log.format {
@@ -33,20 +56,12 @@ pub fn start(log: Log) {
         LogFormat::Pretty => true,
         LogFormat::Json => false,
     };
-    let builder = tracing_subscriber::fmt()
-        .with_max_level(level)
-        .log_internal_errors(false)
-        .with_writer(|| Stderr);
-    // The first subscriber stays: a test that starts two servers in one process loses nothing.
+    let lines = tracing_subscriber::fmt::layer().log_internal_errors(false).with_writer(|| Stderr);
     if pretty {
         let colour = terminal && std::env::var_os("NO_COLOR").is_none();
-        let _ = tracing::subscriber::set_global_default(
-            builder.event_format(Pretty { colour }).finish(),
-        );
+        level.and_then(lines.event_format(Pretty { colour })).boxed()
     } else {
-        let _ = tracing::subscriber::set_global_default(
-            builder.json().flatten_event(true).with_target(false).finish(),
-        );
+        level.and_then(lines.json().flatten_event(true).with_target(false)).boxed()
     }
 }
 
@@ -158,7 +173,7 @@ impl Visit for Line {
             value.to_owned()
         } else {
             // Quotes for the eye; a reason of several lines (a configuration error) stays readable.
-            format!("\"{value}\"")
+            format!("\"{}\"", value.replace('"', "\\\""))
         };
         self.put(field, text);
     }
