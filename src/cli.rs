@@ -5,7 +5,10 @@ use std::path::PathBuf;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+mod remote;
+
 use crate::config::{self, Content, Count, Loaded, Mode, Options, Route, RoutePath};
+use crate::supervisor::commands::Request;
 
 /// A multi-core HTTP server: one lane per CPU core.
 #[derive(Debug, Parser)]
@@ -37,6 +40,18 @@ enum Command {
     Check(Given),
     /// Print the configuration in effect as TOML
     ShowConfig(Given),
+    /// Show the lanes of the running server, and what happened to their workers
+    Status {
+        #[command(flatten)]
+        given: Given,
+        /// Print JSON, for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Have the running server read its configuration again, and wait until it serves or was rejected
+    Reload(Given),
+    /// Have the running server finish what is in flight and exit, and wait until it has
+    Stop(Given),
     /// Print a completion script
     Completions {
         /// The shell
@@ -48,8 +63,8 @@ enum Command {
 
 /// What is left to do after the command line was looked at.
 pub enum Task {
-    /// Serve this.
-    Serve(Box<config::Config>),
+    /// Serve this, and what these options say after a reload.
+    Serve(Box<config::Config>, Options),
     /// Exit with this code: everything was printed.
     Done(i32),
 }
@@ -80,20 +95,23 @@ pub fn parse() -> Task {
             rendered.map_or(Task::Done(1), |()| print(&page))
         }
         Command::Run(more) => match load(given, more) {
-            Ok(loaded) => Task::Serve(Box::new(loaded.config)),
+            Ok((loaded, options)) => Task::Serve(Box::new(loaded.config), options),
             Err(task) => task,
         },
-        Command::Check(more) => {
-            load(given, more).map_or_else(|task| task, |loaded| print(summary(&loaded).as_bytes()))
+        Command::Check(more) => load(given, more)
+            .map_or_else(|task| task, |(loaded, _)| print(summary(&loaded).as_bytes())),
+        Command::Status { given: more, json } => {
+            remote::run(load(given, more), Request::Status, json)
         }
-        Command::ShowConfig(more) => {
-            load(given, more).map_or_else(|task| task, |loaded| print(loaded.to_toml().as_bytes()))
-        }
+        Command::Reload(more) => remote::run(load(given, more), Request::Reload, false),
+        Command::Stop(more) => remote::run(load(given, more), Request::Stop, false),
+        Command::ShowConfig(more) => load(given, more)
+            .map_or_else(|task| task, |(loaded, _)| print(loaded.to_toml().as_bytes())),
     }
 }
 
 /// Loads what was given before the command and behind it, or tells what is wrong.
-fn load(before: Given, behind: Given) -> Result<Loaded, Task> {
+fn load(before: Given, behind: Given) -> Result<(Loaded, Options), Task> {
     let file = behind.config.or(before.config);
     let set = [before.set, behind.set].concat();
     let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
@@ -101,7 +119,8 @@ fn load(before: Given, behind: Given) -> Result<Loaded, Task> {
         Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
     };
     let environment = std::env::vars_os().filter_map(text).collect();
-    config::load(&Options { file, set, environment }).map_err(|errors| {
+    let options = Options { file, set, environment };
+    let loaded = config::load(&options).map_err(|errors| {
         let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         let text = if colour { errors.coloured() } else { errors.to_string() };
         let count = match errors.count() {
@@ -111,7 +130,8 @@ fn load(before: Given, behind: Given) -> Result<Loaded, Task> {
         // Standard error is all there is to tell it on.
         let _ = writeln!(io::stderr(), "{text}\n\nthe configuration is not valid: {count}");
         Task::Done(USAGE)
-    })
+    })?;
+    Ok((loaded, options))
 }
 
 /// Prints to standard output. A reader that has gone away (`| head`) is no failure.

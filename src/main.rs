@@ -5,13 +5,13 @@ use laneway::observe::{log, panics};
 use laneway::supervisor::{self, Outcome};
 
 fn main() {
-    let config = match cli::parse() {
-        Task::Serve(config) => config,
+    let (config, options) = match cli::parse() {
+        Task::Serve(config, options) => (config, options),
         Task::Done(code) => std::process::exit(code),
     };
     panics::install();
     log::start(config.log);
-    let code = match supervisor::run(*config) {
+    let code = match supervisor::run(*config, options) {
         Outcome::Exit(code) => code,
         Outcome::Worker(worker) => worker.run(),
     };

@@ -226,6 +226,9 @@ fn a_client_that_does_not_read_is_closed_at_the_write_deadline(mode: Mode) {
     let server =
         setup(mode).set("timeouts.write", "300ms").route("/large", "bytes = \"16MiB\"").start();
     let worker = server.worker_pid(0);
+    // Its first connection says that it has its listeners.
+    let mut first = server.connect();
+    assert_eq!(first.get("/").status, 200);
     let idle = open_sockets(worker);
     let mut client = Client::connect_with_small_buffer(server.address());
     let start = Instant::now();

@@ -352,7 +352,9 @@ fn connections_spread_over_all_lanes(mode: Mode) {
     }
     let server = Setup::new(mode).start();
     let sockets = |server: &Server| [0, 1].map(|lane| open_sockets(server.worker_pid(lane)));
-    let before = sockets(&server);
+    let before = eventually("each worker has its control socket and its listener", || {
+        Some(sockets(&server)).filter(|sockets| *sockets == [2, 2])
+    });
     let clients = server.served_connections(200);
     let during = sockets(&server);
     let [first, second] = [during[0] - before[0], during[1] - before[1]];

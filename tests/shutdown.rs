@@ -20,6 +20,8 @@ in_both_modes!(
     a_request_body_on_its_way_is_awaited,
     a_response_on_its_way_is_sent_whole,
     an_idle_connection_does_not_hold_up_the_drain,
+    a_full_lane_does_not_hold_up_the_drain,
+    new_connections_are_refused_as_soon_as_the_queue_is_empty,
     requests_read_before_the_drain_are_answered_in_order,
     what_outlasts_the_drain_timeout_is_closed,
     a_second_signal_ends_the_server_at_once,
@@ -116,6 +118,27 @@ fn an_idle_connection_does_not_hold_up_the_drain(mode: Mode) {
     }
     assert_left(&mut server);
     assert!(start.elapsed() < PROMPT, "it took {:?}", start.elapsed());
+}
+
+fn a_full_lane_does_not_hold_up_the_drain(mode: Mode) {
+    let mut server = setup(mode).set("workers.max_connections", "1").start();
+    let mut client = server.connect();
+    assert_eq!(client.get("/").status, 200);
+    let start = Instant::now();
+    begin_drain(&server, SIGTERM);
+    client.expect_end();
+    assert_left(&mut server);
+    assert!(start.elapsed() < PROMPT, "{:?}", start.elapsed());
+}
+
+fn new_connections_are_refused_as_soon_as_the_queue_is_empty(mode: Mode) {
+    let mut server = setup(mode).start();
+    let _client = server.in_flight(GET_STUCK);
+    begin_drain(&server, SIGTERM);
+    eventually("a connection is refused", || is_refused(server.address()).then_some(()));
+    assert!(server.journal.named("drain done").is_empty(), "the drain should still go on");
+    server.signal(SIGTERM);
+    assert_eq!(server.wait_exit(), 1);
 }
 
 fn requests_read_before_the_drain_are_answered_in_order(mode: Mode) {

@@ -79,24 +79,31 @@ impl Site {
         }
     }
 
-    /// What answers this request. The host is compared without regard to case.
-    pub fn answer(&self, head: &Head<'_>) -> Answer<'_> {
-        let Some(handler) = self.routes.find(head.target.host, &head.target.path) else {
-            let server_wide = head.method == Method::Options && *head.target.path == *b"*";
-            return Answer::Fixed(if server_wide { &self.options } else { &self.not_found });
-        };
-        if !handler.allowed.contains(&head.method) {
-            return Answer::Fixed(&handler.refused);
-        }
-        match &handler.main {
-            Main::Echo(echo) if head.method != Method::Options => Answer::Echo(echo),
-            Main::Fixed(fixed) if head.method != Method::Options => Answer::Fixed(fixed),
-            _ => Answer::Fixed(&handler.options),
+    /// What answers this request, and the number of its route, in the configuration's order, if it has one.
+    /// The host is compared without regard to case.
+    pub fn answer(&self, head: &Head<'_>) -> (Option<usize>, Answer<'_>) {
+        match self.routes.find(head.target.host, &head.target.path) {
+            Some((route, handler)) => (Some(route), handler.answer(head.method)),
+            None if head.method == Method::Options && *head.target.path == *b"*" => {
+                (None, Answer::Fixed(&self.options))
+            }
+            None => (None, Answer::Fixed(&self.not_found)),
         }
     }
 }
 
 impl Handler {
+    fn answer(&self, method: Method) -> Answer<'_> {
+        if !self.allowed.contains(&method) {
+            return Answer::Fixed(&self.refused);
+        }
+        match &self.main {
+            Main::Echo(echo) if method != Method::Options => Answer::Echo(echo),
+            Main::Fixed(fixed) if method != Method::Options => Answer::Fixed(fixed),
+            _ => Answer::Fixed(&self.options),
+        }
+    }
+
     fn new(route: &config::Route) -> Handler {
         let echoes = matches!(route.content, Content::EchoBody | Content::EchoRequest);
         let allowed = if echoes { ALL } else { READ };

@@ -40,11 +40,11 @@ impl<T> Routes<T> {
         table
     }
 
-    /// The value of the route that takes `path` on `host`.
-    pub(super) fn find(&self, host: &[u8], path: &[u8]) -> Option<&T> {
+    /// The route that takes `path` on `host`: its number, in the order in which they were given, and value.
+    pub(super) fn find(&self, host: &[u8], path: &[u8]) -> Option<(usize, &T)> {
         let of_host = if self.hosts.is_empty() { None } else { self.host(host) };
         let index = of_host.and_then(|paths| paths.find(path)).or_else(|| self.any_host.find(path));
-        index.map(|index| &self.values[index])
+        index.map(|index| (index, &self.values[index]))
     }
 
     fn host(&self, host: &[u8]) -> Option<&Paths> {

@@ -1,47 +1,72 @@
-//! The ledger: shared memory with a block of counters per lane, which outlives the workers that write it.
+//! The ledger: shared memory with a block per worker, which outlives the worker that writes it.
 //!
-//! Each block is written by the one worker that drives the lane, with plain stores, and read by the
-//! supervisor, who thereby knows what a killed worker took with it.
+//! Each block is written by the one worker that it was given to, with plain stores, and read by the
+//! supervisor, who thereby knows what a killed worker took with it, and when a worker last turned.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use crate::sys::memory::SharedBlocks;
 
 const OPEN: usize = 0;
 const ACCEPTED: usize = 1;
 const REQUESTS: usize = 2;
-const COUNTERS: usize = 3;
+/// When the last turn began, in milliseconds of the ledger.
+const TURN_MS: usize = 3;
+/// The route of the last request that was begun in this turn: its number and 2; 1 for none that is
+/// configured; 0 when no request was begun.
+const ROUTE: usize = 4;
+const FIELDS: usize = 5;
 
-/// The blocks of all lanes.
-pub struct Ledger(SharedBlocks<COUNTERS>);
+/// The blocks of all workers.
+pub struct Ledger {
+    blocks: SharedBlocks<FIELDS>,
+    start: Instant,
+}
 
 impl Ledger {
-    /// A ledger for `lanes` lanes; children forked from here on share it.
+    /// A ledger with so many blocks; children forked from here on share it.
     ///
     /// # Panics
-    /// If `lanes` is 0.
-    pub fn new(lanes: usize) -> io::Result<Ledger> {
-        Ok(Ledger(SharedBlocks::new(lanes)?))
+    /// If `blocks` is 0.
+    pub fn new(blocks: usize) -> io::Result<Ledger> {
+        Ok(Ledger { blocks: SharedBlocks::new(blocks)?, start: Instant::now() })
     }
 
-    /// How many lanes it has blocks for.
-    pub fn lanes(&self) -> usize {
-        self.0.len()
+    /// How many blocks there are.
+    pub fn blocks(&self) -> usize {
+        self.blocks.len()
     }
 
-    /// The counters of one lane.
+    /// Milliseconds since the ledger was made: the same in every process that shares it.
+    pub fn now_ms(&self) -> u64 {
+        self.start.elapsed().as_millis() as u64
+    }
+
+    /// One worker's block.
     ///
     /// # Panics
-    /// If there is no such lane.
-    pub fn lane(&self, lane: usize) -> Counters<'_> {
-        Counters(self.0.block(lane))
+    /// If there is no such block.
+    pub fn block(&self, block: usize) -> Counters<'_> {
+        Counters(self.blocks.block(block))
     }
 }
 
-/// The counters of one lane. Only its worker may change them.
+/// What a worker was doing when its last turn began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doing {
+    /// It had begun no request in that turn.
+    Nothing,
+    /// A request that no route takes.
+    NoRoute,
+    /// A request of the route with this number, in the configuration's order.
+    Route(usize),
+}
+
+/// The block of one worker. Only that worker may change it.
 #[derive(Clone, Copy)]
-pub struct Counters<'l>(&'l [AtomicU64; COUNTERS]);
+pub struct Counters<'l>(&'l [AtomicU64; FIELDS]);
 
 impl Counters<'_> {
     /// Connections open now.
@@ -49,19 +74,40 @@ impl Counters<'_> {
         self.0[OPEN].load(Ordering::Relaxed)
     }
 
-    /// Connections accepted since the server started.
+    /// Connections accepted.
     pub fn accepted(self) -> u64 {
         self.0[ACCEPTED].load(Ordering::Relaxed)
     }
 
-    /// Requests begun since the server started.
+    /// Requests begun.
     pub fn requests(self) -> u64 {
         self.0[REQUESTS].load(Ordering::Relaxed)
     }
 
-    /// A new worker starts with no connection.
-    pub fn worker_started(self) {
-        self.0[OPEN].store(0, Ordering::Relaxed);
+    /// When its last turn began, in milliseconds of the ledger.
+    pub fn turned_ms(self) -> u64 {
+        self.0[TURN_MS].load(Ordering::Relaxed)
+    }
+
+    /// What it has done since.
+    pub fn doing(self) -> Doing {
+        match self.0[ROUTE].load(Ordering::Relaxed) {
+            0 => Doing::Nothing,
+            1 => Doing::NoRoute,
+            route => Doing::Route(route as usize - 2),
+        }
+    }
+
+    /// Empties the block for a worker that is about to start.
+    pub fn reset(self, now_ms: u64) {
+        self.0.iter().for_each(|field| field.store(0, Ordering::Relaxed));
+        self.0[TURN_MS].store(now_ms, Ordering::Relaxed);
+    }
+
+    /// Stamps the begin of a turn.
+    pub fn begin_turn(self, now_ms: u64) {
+        self.0[TURN_MS].store(now_ms, Ordering::Relaxed);
+        self.0[ROUTE].store(0, Ordering::Relaxed);
     }
 
     /// States how many connections are open.
@@ -74,9 +120,10 @@ impl Counters<'_> {
         self.add(ACCEPTED);
     }
 
-    /// Counts one request.
-    pub fn count_request(self) {
+    /// Counts one request, of the route with this number if it has one.
+    pub fn begin_request(self, route: Option<usize>) {
         self.add(REQUESTS);
+        self.0[ROUTE].store(route.map_or(1, |route| route as u64 + 2), Ordering::Relaxed);
     }
 
     /// One writer, so a load and a store do: no locked instruction.

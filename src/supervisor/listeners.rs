@@ -1,4 +1,4 @@
-//! Every lane's listening sockets, made before anything is forked.
+//! Every lane's listening sockets, which belong to the supervisor: workers get copies.
 //!
 //! **Port guard.** `SO_REUSEPORT` would let a second instance join the first one's port and silently take
 //! half its traffic. Therefore the first socket of an address listens alone, which fails while anybody
@@ -8,21 +8,45 @@
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::sync::Arc;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use procfs::net::TcpState;
 
 use crate::config::{ListenAddress, Server};
+use crate::sys::process;
 use crate::sys::socket::{Bound, Listener, Sharing};
 
 /// The sockets of one address, one for each lane.
 pub struct Group {
+    /// By which it is found again.
+    pub asked: Asked,
     /// The address, with its real port.
     pub address: SocketAddr,
-    /// By lane.
-    pub listeners: Vec<Arc<Listener>>,
+    /// By lane, which is also their order in the kernel's group.
+    pub listeners: Vec<Listener>,
     /// The backlog in effect.
     pub backlog: u32,
+}
+
+/// An address as it was asked for, where the port may be 0, and how many times it was before: each of two
+/// ports 0 is a port of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked(SocketAddr, usize);
+
+/// Every listening socket of the server.
+#[derive(Default)]
+pub struct Listeners {
+    groups: Vec<Group>,
+}
+
+/// What [`Listeners::open`] came to.
+pub struct Opened {
+    /// The addresses of the configuration, as they were asked for.
+    pub asked: Vec<Asked>,
+    /// Those of them that are new.
+    pub new: Vec<Asked>,
+    /// Addresses of a host name that the machine doesn't have.
+    pub left_out: Vec<Error>,
 }
 
 /// Why an address can't be listened on.
@@ -46,31 +70,132 @@ struct Holder {
     name: String,
 }
 
-/// Binds every address of `server` for `lanes` lanes. Addresses of a host name that the machine doesn't have
-/// are left out, and returned as errors, as long as one of them works.
-pub fn bind(server: &Server, lanes: usize) -> Result<(Vec<Group>, Vec<Error>), Error> {
-    let mut groups = Vec::new();
-    let mut left_out = Vec::new();
-    for listen in &server.listen {
-        let (addresses, name) = resolve(listen)?;
-        let mut bound = 0;
-        for address in addresses {
-            match group(address, server.backlog, lanes) {
-                Ok(group) => {
-                    groups.push(group);
-                    bound += 1;
+impl Listeners {
+    /// Opens what `server` asks for and isn't open yet, for `lanes` lanes, and gives those that are the
+    /// backlog it asks for. What other addresses are open stays so.
+    ///
+    /// # Errors
+    /// If an address can't be had, other than one of several that a host name stands for. What was opened
+    /// before stays open until [`Listeners::keep`].
+    pub fn open(&mut self, server: &Server, lanes: usize) -> Result<Opened, Error> {
+        let mut opened = Opened { asked: Vec::new(), new: Vec::new(), left_out: Vec::new() };
+        for listen in &server.listen {
+            let (addresses, name) = resolve(listen)?;
+            let mut count = 0;
+            for address in addresses {
+                let before = opened.asked.iter().filter(|asked| asked.0 == address).count();
+                let asked = Asked(address, before);
+                match self.open_address(asked, server.backlog, lanes) {
+                    Ok(is_new) => {
+                        opened.asked.push(asked);
+                        opened.new.extend(is_new.then_some(asked));
+                        count += 1;
+                    }
+                    Err(error) if name && error.is_absent_address() => opened.left_out.push(error),
+                    Err(error) => return Err(error),
                 }
-                Err(error) if name && error.is_absent_address() => left_out.push(error),
-                Err(error) => return Err(error),
+            }
+            if count == 0
+                && let Some(error) = opened.left_out.pop()
+            {
+                return Err(error);
             }
         }
-        if bound == 0
-            && let Some(error) = left_out.pop()
-        {
-            return Err(error);
-        }
+        self.grow(lanes, server.backlog)?;
+        Ok(opened)
     }
-    Ok((groups, left_out))
+
+    /// Opens an address, and says whether it was not open before.
+    fn open_address(&mut self, asked: Asked, backlog: u32, lanes: usize) -> Result<bool, Error> {
+        let failed = |error| Error::at(asked.0, error);
+        if let Some(group) = self.groups.iter_mut().find(|group| group.asked == asked) {
+            group.set_backlog(backlog).map_err(failed)?;
+            return Ok(false);
+        }
+        self.groups.push(Group::open(asked, backlog, lanes).map_err(failed)?);
+        Ok(true)
+    }
+
+    /// Sees to it that every group has sockets for so many lanes.
+    pub fn grow(&mut self, lanes: usize, backlog: u32) -> Result<(), Error> {
+        self.groups.iter_mut().try_for_each(|group| {
+            group.grow(lanes, backlog).map_err(|error| Error::at(group.address, error))
+        })
+    }
+
+    /// Closes the supervisor's copies of all others.
+    pub fn keep(&mut self, asked: &[Asked]) {
+        self.groups.retain(|group| asked.contains(&group.asked));
+    }
+
+    /// Closes the supervisor's copies of all.
+    pub fn close(&mut self) {
+        self.groups.clear();
+    }
+
+    /// The groups, in the order in which they were opened.
+    pub fn groups(&self) -> &[Group] {
+        &self.groups
+    }
+
+    /// The sockets of one lane on these addresses.
+    pub fn of_lane(&self, lane: usize, asked: &[Asked]) -> Vec<BorrowedFd<'_>> {
+        let groups = self.groups.iter().filter(|group| asked.contains(&group.asked));
+        groups.filter_map(|group| group.listeners.get(lane)).map(AsFd::as_fd).collect()
+    }
+
+    /// Has new connections go to the sockets of the first `lanes` lanes; `None`: to all.
+    pub fn steer(&self, lanes: Option<usize>) -> io::Result<()> {
+        let firsts = self.groups.iter().filter_map(|group| group.listeners.first());
+        firsts.into_iter().try_for_each(|first| first.steer(lanes))
+    }
+
+    /// Closes the sockets of the last lane for everybody, if nobody waits in them, and says whether it did.
+    pub fn close_lane(&mut self, lane: usize) -> io::Result<bool> {
+        let is_last = |group: &&mut Group| group.listeners.len() == lane + 1;
+        let last = |group: &Group| group.listeners[lane].accept_queue();
+        for group in self.groups.iter_mut().filter(is_last) {
+            if last(group)?.waiting > 0 {
+                return Ok(false);
+            }
+        }
+        for group in self.groups.iter_mut().filter(is_last) {
+            if let Some(listener) = group.listeners.pop() {
+                listener.close_everywhere()?;
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl Group {
+    /// One socket for each lane; a port of 0 is chosen once, so that all lanes share it.
+    fn open(asked: Asked, backlog: u32, lanes: usize) -> io::Result<Group> {
+        let first = Bound::bind(asked.0, Sharing::Exclusive)?.listen(backlog)?;
+        first.open_to_group()?;
+        let address = first.local_address()?;
+        let backlog_effective = first.accept_queue()?.backlog;
+        let listeners = vec![first];
+        let mut group = Group { asked, address, listeners, backlog: backlog_effective };
+        group.grow(lanes, backlog)?;
+        Ok(group)
+    }
+
+    fn grow(&mut self, lanes: usize, backlog: u32) -> io::Result<()> {
+        while self.listeners.len() < lanes {
+            self.listeners.push(Bound::bind(self.address, Sharing::Group)?.listen(backlog)?);
+        }
+        Ok(())
+    }
+
+    fn set_backlog(&mut self, backlog: u32) -> io::Result<()> {
+        self.listeners.iter().try_for_each(|listener| listener.set_backlog(backlog))?;
+        self.backlog = self
+            .listeners
+            .first()
+            .map_or(Ok(0), |first| first.accept_queue().map(|queue| queue.backlog))?;
+        Ok(())
+    }
 }
 
 /// The addresses of one entry, and whether it is a name.
@@ -90,29 +215,6 @@ fn resolve(listen: &ListenAddress) -> Result<(Vec<SocketAddr>, bool), Error> {
             Ok((addresses, true))
         }
     }
-}
-
-/// One socket for each lane on `address`; a port of 0 is chosen once, so that all lanes share it.
-fn group(address: SocketAddr, backlog: u32, lanes: usize) -> Result<Group, Error> {
-    let failed = |error: io::Error| Error {
-        address: address.to_string(),
-        cause: match error.kind() {
-            io::ErrorKind::AddrInUse => Cause::InUse(holder(address)),
-            _ => Cause::Other(error),
-        },
-    };
-    let make = || -> io::Result<Group> {
-        let first = Bound::bind(address, Sharing::Exclusive)?.listen(backlog)?;
-        first.open_to_group()?;
-        let address = first.local_address()?;
-        let mut listeners = vec![Arc::new(first)];
-        while listeners.len() < lanes {
-            listeners.push(Arc::new(Bound::bind(address, Sharing::Group)?.listen(backlog)?));
-        }
-        let backlog = listeners[0].accept_queue()?.backlog;
-        Ok(Group { address, listeners, backlog })
-    };
-    make().map_err(failed)
 }
 
 /// The process that listens on the port of `address`, where /proc tells.
@@ -141,6 +243,14 @@ fn holder(address: SocketAddr) -> Option<Holder> {
 }
 
 impl Error {
+    fn at(address: SocketAddr, error: io::Error) -> Error {
+        let cause = match error.kind() {
+            io::ErrorKind::AddrInUse => Cause::InUse(holder(address)),
+            _ => Cause::Other(error),
+        };
+        Error { address: address.to_string(), cause }
+    }
+
     fn is_absent_address(&self) -> bool {
         matches!(&self.cause, Cause::Other(error) if matches!(
             error.raw_os_error().map(nix::errno::Errno::from_raw),
@@ -157,6 +267,12 @@ impl fmt::Display for Error {
                 f,
                 "cannot listen on {address}: the name does not resolve: {error}; check server.listen"
             ),
+            Cause::InUse(Some(Holder { pid, .. })) if *pid == process::id() => {
+                write!(
+                    f,
+                    "cannot listen on {address}: several entries of server.listen stand for it"
+                )
+            }
             Cause::InUse(Some(Holder { pid, name })) => write!(
                 f,
                 "cannot listen on {address}: the port is in use by pid {pid} ({name}); stop it, or set \

@@ -3,26 +3,38 @@
 //!
 //! It knows nothing of HTTP, and never touches a connection.
 
+pub mod commands;
 pub mod event;
 pub mod listeners;
+mod pid_file;
 pub mod policy;
 mod processes;
 pub mod sizing;
 mod startup;
+pub mod status;
 mod tell;
 
+use std::collections::VecDeque;
 use std::io;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
-use crate::config::Config;
+use crate::config::{self, Config, Count};
+use crate::observe::ledger::Ledger;
+use crate::observe::log;
 use crate::sys::epoll::{Epoll, Events, Interest};
 use crate::sys::process;
 use crate::sys::signal::{Signal, Signals};
-use crate::worker::control::Received;
+use crate::worker::control::{Order, Received};
 use crate::worker::process::WorkerProcess;
+use commands::{Answer, Commands, Request};
 use event::Event;
-use policy::{Action, Input, Policy};
-use processes::Processes;
+use listeners::Listeners;
+use policy::{Action, Fact, Input, Policy};
+use processes::{Processes, Source};
+use status::History;
 
 /// How a call of [`run`] ends: twice, if it forked.
 pub enum Outcome {
@@ -32,11 +44,11 @@ pub enum Outcome {
     Worker(Box<WorkerProcess>),
 }
 
-/// Serves `config` until it is told to stop or has to give up.
+/// Serves `config` until it is told to stop or has to give up; `options` say where a reload finds the next.
 ///
 /// What goes wrong is logged. The process must have one thread.
-pub fn run(config: Config) -> Outcome {
-    let result = Supervisor::start(config).and_then(Supervisor::run);
+pub fn run(config: Config, options: config::Options) -> Outcome {
+    let result = Supervisor::start(config, options).and_then(Supervisor::run);
     result.unwrap_or_else(|error| {
         tracing::error!(reason = %error, "could not start");
         Outcome::Exit(1)
@@ -45,14 +57,39 @@ pub fn run(config: Config) -> Outcome {
 
 const TOKEN_SIGNALS: u64 = u64::MAX;
 const STOPPING: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT];
-const UNUSED: [Signal; 5] =
-    [Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGTTIN, Signal::SIGTTOU];
+const OTHERS: [Signal; 6] = [
+    Signal::SIGCHLD,
+    Signal::SIGHUP,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGTTIN,
+    Signal::SIGTTOU,
+];
+/// Blocks of the ledger: one for each worker, of those that drain too.
+const LEDGER_BLOCKS: usize = 4 * LANES_MAX;
+/// Most lanes, which is what `workers.count` allows.
+const LANES_MAX: usize = 1024;
+/// How often the machine is measured again where it decides the number of lanes.
+const MEASURE_MS: u64 = 5_000;
 
 struct Supervisor {
     epoll: Epoll,
     signals: Signals,
+    listeners: Listeners,
     processes: Processes,
     policy: Policy,
+    options: config::Options,
+    commands: Commands,
+    history: History,
+    /// The pid file that was written.
+    pid_file: Option<PathBuf>,
+    /// The generation that serves.
+    current: u64,
+    /// A reload was asked for while something else was changing.
+    reload_again: bool,
+    /// How many lanes the machine was last measured to be good for, and when it is measured next.
+    measured: usize,
+    measure_ms: u64,
     started: Instant,
 }
 
@@ -66,20 +103,43 @@ enum Carried {
 
 impl Supervisor {
     /// Sizes, binds, and says so; forks nothing yet.
-    fn start(config: Config) -> Result<(Supervisor, Vec<Action>), String> {
+    fn start(
+        config: Config,
+        options: config::Options,
+    ) -> Result<(Supervisor, Vec<Action>), String> {
         // Signals first: one that comes from here on is kept until somebody can act on it.
-        let all: Vec<_> = [&STOPPING[..], &UNUSED, &[Signal::SIGCHLD]].concat();
+        process::keep_ended_children().map_err(doing("cannot wait for children"))?;
+        let all: Vec<_> = [&STOPPING[..], &OTHERS].concat();
         let signals =
             Signals::block(&all).map_err(|error| format!("cannot take signals: {error}"))?;
         let epoll = Epoll::new().map_err(|error| format!("cannot set up epoll: {error}"))?;
         epoll
             .add(&signals, TOKEN_SIGNALS, Interest::Readable)
             .map_err(|error| format!("cannot watch for signals: {error}"))?;
-        let settings = startup::settings(&config.supervisor);
-        let processes = startup::prepare(config)?;
+        let ledger = Ledger::new(LEDGER_BLOCKS).map_err(doing("cannot map the ledger"))?;
+        let mut processes = Processes::new(Arc::new(ledger));
+        let mut listeners = Listeners::default();
+        let (made, plan) = startup::prepare(1, config, &mut listeners, processes.ledger())?;
+        processes.add(made);
+        let measured = plan.lanes;
         let seed = u64::from(std::process::id()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let (policy, actions) = Policy::begin(settings, &processes.lanes(), seed, 0);
-        let supervisor = Supervisor { epoll, signals, processes, policy, started: Instant::now() };
+        let (policy, actions) = Policy::begin(plan, seed, 0);
+        let supervisor = Supervisor {
+            epoll,
+            signals,
+            listeners,
+            processes,
+            policy,
+            options,
+            commands: Commands::default(),
+            history: History::default(),
+            pid_file: None,
+            current: 1,
+            reload_again: false,
+            measured,
+            measure_ms: MEASURE_MS,
+            started: Instant::now(),
+        };
         Ok((supervisor, actions))
     }
 
@@ -89,20 +149,28 @@ impl Supervisor {
         }
         let mut events = Events::with_capacity(64);
         loop {
-            let due_ms = supervisor.policy.next_ms();
-            let patience_ms = due_ms.map(|due_ms| due_ms.saturating_sub(supervisor.now_ms()));
+            let due_ms = supervisor.policy.next_ms().into_iter().chain(supervisor.measures_ms());
+            let now_ms = supervisor.now_ms();
+            let patience_ms = due_ms.min().map(|due_ms| due_ms.saturating_sub(now_ms));
             let count = supervisor
                 .epoll
                 .wait(&mut events, patience_ms)
                 .map_err(|error| format!("cannot wait for events: {error}"))?;
-            let mut happened = Vec::new();
+            let mut happened = VecDeque::new();
             for index in 0..count {
                 supervisor.collect(events.at(index).token, &mut happened);
             }
-            happened.push(Event::Tick);
-            for event in happened {
+            if supervisor.measures_ms().is_some_and(|due_ms| due_ms <= supervisor.now_ms()) {
+                happened.push_back(Event::Remeasure);
+            }
+            happened.push_back(Event::Tick);
+            while let Some(event) = happened.pop_front() {
                 if let Carried::Out(outcome) = supervisor.react(event) {
                     return Ok(outcome);
+                }
+                if supervisor.reload_again && !supervisor.policy.is_changing() {
+                    supervisor.reload_again = false;
+                    happened.push_back(Event::Reload);
                 }
             }
         }
@@ -112,91 +180,351 @@ impl Supervisor {
         self.started.elapsed().as_millis() as u64
     }
 
+    /// When the machine is to be measured, if that could change anything.
+    fn measures_ms(&self) -> Option<u64> {
+        let config = self.config()?;
+        (config.workers.count == Count::Auto && !self.policy.is_changing())
+            .then_some(self.measure_ms)
+    }
+
+    /// The configuration of the generation that serves.
+    fn config(&self) -> Option<&Config> {
+        self.processes.generation(self.current).map(|made| &*made.generation.config)
+    }
+
     /// Turns readiness into events.
-    fn collect(&mut self, token: u64, happened: &mut Vec<Event>) {
-        if token != TOKEN_SIGNALS {
-            return self.collect_from(token, happened);
+    fn collect(&mut self, token: u64, happened: &mut VecDeque<Event>) {
+        match token {
+            TOKEN_SIGNALS => {}
+            commands::TOKENS.. => {
+                let request = self.commands.on_ready(token, &self.epoll);
+                happened.extend(request.map(|(token, request)| Event::Asked(token, request)));
+                return;
+            }
+            _ => return self.collect_from(token, happened),
         }
         while let Ok(Some(signal)) = self.signals.next() {
-            if signal == Signal::SIGCHLD {
-                self.collect_ended(happened);
-            } else if STOPPING.contains(&signal) {
-                happened.push(Event::Stop(signal));
-            } else {
-                happened.push(Event::Unused(signal));
+            match signal {
+                Signal::SIGCHLD => self.collect_ended(happened),
+                Signal::SIGHUP => happened.push_back(Event::Reload),
+                Signal::SIGTTIN => happened.push_back(Event::Resize(1)),
+                Signal::SIGTTOU => happened.push_back(Event::Resize(-1)),
+                signal if STOPPING.contains(&signal) => happened.push_back(Event::Stop(signal)),
+                signal => happened.push_back(Event::Unused(signal)),
             }
         }
     }
 
     /// A control socket or a pidfd. What a worker said comes before its end.
-    fn collect_from(&mut self, token: u64, happened: &mut Vec<Event>) {
+    fn collect_from(&mut self, token: u64, happened: &mut VecDeque<Event>) {
         match self.processes.by_token(token) {
-            Some((place, processes::Source::Control(control))) => loop {
+            Some((key, Source::Control(control))) => loop {
                 match control.receive() {
-                    Received::Message(report) => happened.push(Event::Report(place, report)),
+                    Received::Message(report, _) => happened.push_back(Event::Report(key, report)),
                     Received::Nothing => break,
                     Received::End => {
                         // The pidfd tells of the end itself.
-                        let _ = self.epoll.remove(std::os::fd::AsFd::as_fd(control));
+                        let _ = self.epoll.remove(control.as_fd());
                         break;
                     }
                 }
             },
-            Some((_, processes::Source::Pidfd)) => self.collect_ended(happened),
+            Some((_, Source::Pidfd)) => self.collect_ended(happened),
             None => {}
         }
     }
 
     /// Reaps every child that has ended: worker processes, and the orphans that pid 1 inherits.
-    fn collect_ended(&mut self, happened: &mut Vec<Event>) {
-        while let Ok(Some((pid, ended))) = process::reap() {
-            if let Some((place, control)) = self.processes.control_of(pid) {
-                while let Received::Message(report) = control.receive() {
-                    happened.push(Event::Report(place, report));
+    fn collect_ended(&mut self, happened: &mut VecDeque<Event>) {
+        while let Ok(Some(reaped)) = process::reap() {
+            if let Some((key, control)) = self.processes.control_of(reaped.pid) {
+                while let Received::Message(report, _) = control.receive() {
+                    happened.push_back(Event::Report(key, report));
                 }
             }
-            happened.push(Event::Ended(pid, ended));
+            happened.push_back(Event::Ended(reaped));
         }
     }
 
     /// Lets the policy decide about one event, and carries its decision out.
     fn react(&mut self, event: Event) -> Carried {
-        let Some(input) = self.processes.take_note(event) else {
+        let Some(input) = self.take_note(event) else {
             return Carried::On;
         };
         let now_ms = self.now_ms();
         let actions = self.policy.decide(input, now_ms);
-        self.carry_out(actions)
+        let carried = self.carry_out(actions);
+        self.processes.sweep();
+        carried
     }
 
-    fn carry_out(&mut self, actions: Vec<Action>) -> Carried {
-        let mut actions = std::collections::VecDeque::from(actions);
-        while let Some(action) = actions.pop_front() {
-            match action {
-                Action::StartProcess { process, lanes } => {
-                    match self.processes.start(process, lanes, &self.epoll) {
-                        Ok(None) => {}
-                        Ok(Some(worker)) => return Carried::Out(Outcome::Worker(Box::new(worker))),
-                        Err(error) => {
-                            let cause = format!("cannot start a process: {error}");
-                            let input = Input::ProcessEnded { process, cause };
-                            let now_ms = self.now_ms();
-                            actions.extend(self.policy.decide(input, now_ms));
-                        }
-                    }
+    /// Takes note of an event, and says what of it the policy has to know.
+    fn take_note(&mut self, event: Event) -> Option<Input> {
+        match event {
+            Event::Tick => Some(Input::Tick),
+            Event::Stop(signal) => Some(Input::Stop(signal.as_str())),
+            Event::Asked(token, request) => self.asked(token, request),
+            Event::Reload => self.reload(),
+            Event::Resize(by) => {
+                let lanes = self.policy.lanes().saturating_add_signed(by).clamp(1, LANES_MAX);
+                self.resize(lanes)
+            }
+            Event::Remeasure => self.measure(),
+            Event::Unused(signal) => {
+                tracing::warn!(signal = signal.as_str(), "signal ignored");
+                None
+            }
+            Event::Report(key, report) => self.processes.take_report(key, report),
+            Event::Ended(reaped) => {
+                let input = self.processes.take_end(reaped);
+                if input.is_none() {
+                    tracing::debug!(pid = reaped.pid, "orphan reaped");
                 }
-                Action::StartWorker { process, lane } => self.processes.start_worker(process, lane),
-                Action::CloseListeners => self.processes.close_listeners(),
-                Action::Drain(process) => self.processes.drain(process),
-                Action::Kill(process) => self.processes.kill(process),
-                Action::Tell(fact) => self.processes.tell(&fact),
-                Action::Exit(code) => {
-                    tell::stopped(code, self.started.elapsed(), self.processes.ledger());
-                    return Carried::Out(Outcome::Exit(code));
+                input
+            }
+        }
+    }
+
+    /// What a client of the command socket asks for.
+    fn asked(&mut self, token: u64, request: Request) -> Option<Input> {
+        match request {
+            Request::Status => {
+                let uptime_ms = self.now_ms();
+                let (processes, listeners) = (&self.processes, &self.listeners);
+                let (policy, history) = (&self.policy, &self.history);
+                let status =
+                    status::status(self.current, uptime_ms, policy, processes, listeners, history);
+                let unready = || Answer::Failed("no generation serves".into());
+                let answer = status.map_or_else(unready, |status| Answer::Status(Box::new(status)));
+                self.commands.answer(token, &answer);
+                None
+            }
+            Request::Reload => self.reload(),
+            Request::Stop => {
+                self.commands.answer(token, &Answer::Done("draining".into()));
+                Some(Input::Stop("server stop"))
+            }
+        }
+    }
+
+    /// Opens the command socket and writes the pid file. Without them the server serves all the same.
+    fn appear(&mut self) {
+        let Some(supervisor) = self.config().map(|config| config.supervisor.clone()) else {
+            return;
+        };
+        if let Some(path) = &supervisor.control_socket {
+            match Commands::open(path, &self.epoll) {
+                Ok(commands) => self.commands = commands,
+                Err(error) => {
+                    let path = path.display();
+                    tracing::warn!(%path, reason = %error, "no command socket");
                 }
             }
         }
+        if let Some(path) = &supervisor.pid_file {
+            match pid_file::write(path) {
+                Ok(()) => self.pid_file = Some(path.clone()),
+                Err(error) => {
+                    let path = path.display();
+                    tracing::warn!(%path, reason = %error, "no pid file");
+                }
+            }
+        }
+    }
+
+    /// Takes away what [`Supervisor::appear`] has made.
+    fn disappear(&mut self) {
+        self.commands.close();
+        if let Some(path) = self.pid_file.take() {
+            pid_file::remove(&path);
+        }
+    }
+
+    /// Reads the configuration again, and prepares a generation of it. If it is bad, nothing has changed.
+    fn reload(&mut self) -> Option<Input> {
+        if self.policy.is_changing() {
+            self.reload_again = true;
+            return None;
+        }
+        tracing::info!(generation = self.policy.next_generation(), "reload started");
+        let prepared = config::load(&self.options).map_err(|errors| errors.to_string());
+        let prepared = prepared.and_then(|loaded| {
+            let number = self.policy.next_generation();
+            startup::prepare(number, loaded.config, &mut self.listeners, self.processes.ledger())
+        });
+        match prepared {
+            Ok((made, plan)) => {
+                self.measured = plan.lanes;
+                self.processes.add(made);
+                Some(Input::Replace(plan))
+            }
+            Err(reason) => {
+                tracing::error!(reason, "reload rejected");
+                self.commands.answer_reload(&Answer::Failed(reason));
+                self.keep_current_listeners();
+                None
+            }
+        }
+    }
+
+    /// Closes the sockets of addresses that the generation that serves has no use for.
+    fn keep_current_listeners(&mut self) {
+        if let Some(made) = self.processes.generation(self.current) {
+            self.listeners.keep(&made.addresses);
+        }
+    }
+
+    /// Sees to it that there are sockets for so many lanes.
+    fn resize(&mut self, lanes: usize) -> Option<Input> {
+        if self.policy.is_changing() {
+            tracing::warn!(lanes, reason = "another change is under way", "resize rejected");
+            return None;
+        }
+        let backlog = self.config()?.server.backlog;
+        match self.listeners.grow(lanes, backlog) {
+            Ok(()) => Some(Input::Resize(lanes)),
+            Err(error) => {
+                tracing::error!(lanes, reason = %error, "resize rejected");
+                None
+            }
+        }
+    }
+
+    /// Looks whether the machine allows another number of lanes than it did.
+    fn measure(&mut self) -> Option<Input> {
+        self.measure_ms = self.now_ms() + MEASURE_MS;
+        let machine = sizing::machine();
+        let config = self.config()?;
+        let lanes = sizing::size(config.workers.count, &machine).lanes.min(LANES_MAX);
+        if lanes == self.measured {
+            return None;
+        }
+        startup::size(config, &machine);
+        let pin = config.workers.pin;
+        self.measured = lanes;
+        if pin && let Some(made) = self.processes.generation_mut(self.current) {
+            made.cpus = machine.cpus;
+        }
+        self.resize(lanes)
+    }
+
+    fn carry_out(&mut self, actions: Vec<Action>) -> Carried {
+        let mut actions = VecDeque::from(actions);
+        while let Some(action) = actions.pop_front() {
+            let input = match action {
+                Action::StartProcess { generation, workers } => {
+                    match self.processes.start(generation, &workers, &self.epoll) {
+                        Ok(None) => None,
+                        Ok(Some(worker)) => return Carried::Out(Outcome::Worker(Box::new(worker))),
+                        Err(error) => {
+                            let cause = format!("cannot start a process: {error}");
+                            self.processes.dismiss(&workers);
+                            let process = workers.first().map_or(0, |worker| worker.process);
+                            Some(Input::ProcessEnded { process, cause })
+                        }
+                    }
+                }
+                Action::Exit(code) => {
+                    self.disappear();
+                    tell::stopped(code, self.started.elapsed(), &self.processes);
+                    return Carried::Out(Outcome::Exit(code));
+                }
+                Action::ReadBeats => {
+                    actions.extend(self.read_beats());
+                    None
+                }
+                other => self.carry_out_one(other),
+            };
+            if let Some(input) = input {
+                let now_ms = self.now_ms();
+                actions.extend(self.policy.decide(input, now_ms));
+            }
+        }
         Carried::On
+    }
+
+    /// Carries out an action that neither forks nor ends anything here; what came of it may concern the
+    /// policy.
+    fn carry_out_one(&mut self, action: Action) -> Option<Input> {
+        match action {
+            Action::StartWorker(worker) => {
+                if let Err(error) = self.processes.start_worker(worker) {
+                    let cause = format!("cannot start a worker: {error}");
+                    self.processes.dismiss(&[worker]);
+                    return Some(Input::WorkerEnded { worker, cause });
+                }
+            }
+            Action::Take { worker, lane } => {
+                let files = self.listeners.of_lane(lane, self.processes.addresses_of(worker));
+                self.processes.order(worker, Order::Take(lane), &files);
+            }
+            Action::Leave { worker, lane } => {
+                self.processes.order(worker, Order::Leave(lane), &[]);
+            }
+            Action::Steer(lanes) => {
+                if let Err(error) = self.listeners.steer(lanes) {
+                    tracing::warn!(reason = %error, "cannot steer connections");
+                }
+            }
+            Action::CloseLane(lane) => match self.listeners.close_lane(lane) {
+                Ok(true) => return Some(Input::LaneClosed(lane)),
+                Ok(false) => {}
+                Err(error) => tracing::warn!(lane, reason = %error, "cannot close a lane"),
+            },
+            Action::CloseListeners => self.listeners.close(),
+            Action::Drain(process) => self.processes.drain(process),
+            Action::DrainWorker(worker) => {
+                let config = self.processes.config_of(worker);
+                let timeout = config.map(|config| config.supervisor.drain_timeout);
+                let timeout_ms = timeout.unwrap_or_default().as_millis() as u64;
+                self.processes.order(worker, Order::Drain(timeout_ms), &[]);
+            }
+            Action::Kill(process) => self.processes.kill(process),
+            Action::Renew { generation, of } => self.processes.renew(generation, of),
+            Action::Serve(generation) => {
+                self.current = generation;
+                if let Some(config) = self.config() {
+                    log::start(config.log);
+                }
+                self.keep_current_listeners();
+            }
+            Action::Forget(generation) => {
+                self.processes.forget(generation);
+                self.keep_current_listeners();
+            }
+            Action::Tell(fact) => self.tell(&fact),
+            Action::StartProcess { .. } | Action::Exit(_) | Action::ReadBeats => {}
+        }
+        None
+    }
+
+    /// What the policy decides about how long ago each worker turned.
+    fn read_beats(&mut self) -> Vec<Action> {
+        let now_ms = self.processes.ledger().now_ms();
+        let age = |post: &processes::Post| Input::Beat {
+            worker: post.worker,
+            age_ms: now_ms.saturating_sub(self.processes.counters(post).turned_ms()),
+        };
+        let inputs: Vec<Input> = self.processes.posts().map(age).collect();
+        let now_ms = self.now_ms();
+        inputs.into_iter().flat_map(|input| self.policy.decide(input, now_ms)).collect()
+    }
+
+    fn tell(&mut self, fact: &Fact) {
+        tell::fact(fact, &self.processes);
+        self.history.record(fact, &self.processes);
+        match fact {
+            Fact::AllReady { .. } => self.appear(),
+            Fact::Withdrawn { cause, .. } => {
+                self.commands.answer_reload(&Answer::Failed(cause.clone()));
+            }
+            Fact::Replaced { generation, .. } => {
+                let text = format!("generation {generation} serves");
+                self.commands.answer_reload(&Answer::Done(text));
+            }
+            Fact::WorkerRestarting { lane, .. } => self.processes.count_restart(*lane),
+            _ => {}
+        }
     }
 }
 

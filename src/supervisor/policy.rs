@@ -1,21 +1,37 @@
 //! What to do when a worker ends, a signal comes or time passes: a pure function of what is known.
 //!
 //! ```text
-//! a lane:    Starting ── ready ─▶ Ready ── its worker ends ─▶ Waiting ── delay over ─▶ Starting
-//!                └───── its worker ends, or is not ready in time ──▲
+//! a lane:       Starting ── ready ─▶ Ready ── its worker ends ─▶ Waiting ── delay over ─▶ Starting
+//!                   └ ends, or is late ─────▶ Waiting             ▲
+//!               Ready ── no turn for too long ─▶ Hung ── killed ──┘
+//!                 ▲                               │ └─ healthy lanes beside it: a new generation
+//!                 └────────── turns again ────────┘
 //!
-//! the whole: Starting ── all ready ─▶ Serving ── TERM, or a lane that can't be kept ─▶ Draining ─▶ Over
-//!                └── a worker ends before it was ready ─▶ Stopping ── all ended ─────────────────▲
-//!                                        (a second signal or the deadline of a drain: Stopping) ─┘
+//! a generation: Incoming ── every lane ready ─▶ Current ── the next is Current ─▶ Outgoing ─▶ gone
+//!                   └ a worker ends before it was ever ready: withdrawn ────────────▲
+//!
+//! a socket:     owned by its lane's worker if that is ready, else by a sibling that adopts it;
+//!               of a lane that is given up: Closing, steered away from and adopted until it is empty
+//!
+//! the whole:    Starting ── first generation Current ─▶ Serving ── TERM, or giving up ─▶ Draining ─▶ Over
+//!                   └ a worker ends before it was ever ready ─▶ Stopping ── all ended ────────────▲
+//!                             (a second signal, or the deadline of the drain: Stopping) ───────────┘
 //! ```
 //!
 //! No I/O and no clock: time comes in as milliseconds since the supervisor began, and what is to be done
 //! goes out as [`Action`]s. Jitter comes from a generator that is part of the state.
 
-use std::collections::VecDeque;
+mod generation;
+mod sockets;
+mod watchdog;
+
+use std::mem;
+
+use generation::{Generation, Replacing, Stage};
+use sockets::Sockets;
 
 /// The settings that the policy goes by, times in milliseconds.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// `supervisor.drain_timeout`
     pub drain_timeout_ms: u64,
@@ -29,29 +45,74 @@ pub struct Settings {
     pub max_restarts: u32,
     /// `supervisor.restart_window`
     pub restart_window_ms: u64,
+    /// `supervisor.watchdog`; 0 is off.
+    pub watchdog_ms: u64,
+}
+
+/// A generation to start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// What it goes by.
+    pub settings: Settings,
+    /// How many lanes.
+    pub lanes: usize,
+    /// All lanes in one process (mode `threads`), or each in its own.
+    pub together: bool,
+}
+
+/// A worker: one of those that have driven a lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Worker {
+    /// Never used twice.
+    pub id: u64,
+    /// The process that hosts it; never used twice either.
+    pub process: u64,
+    /// The lane that it drives.
+    pub lane: usize,
 }
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
-    /// The worker of this lane serves.
-    Ready(usize),
-    /// The worker of this lane ended, and its process lives.
+    /// This worker can serve.
+    Ready(Worker),
+    /// This worker, which drains, accepts no more.
+    Left(Worker),
+    /// This worker ended by a failure, and its process lives.
     WorkerEnded {
-        /// The lane.
-        lane: usize,
+        /// Which.
+        worker: Worker,
         /// In words.
         cause: String,
     },
+    /// This worker ended because its drain was over.
+    WorkerDrained(Worker),
+    /// The workers of this process drain because somebody told the process to end.
+    Leaving(u64),
     /// A worker process ended.
     ProcessEnded {
-        /// The process's place, not its pid.
-        process: usize,
+        /// Which.
+        process: u64,
         /// In words.
         cause: String,
     },
+    /// How long ago this worker's loop began its last turn.
+    Beat {
+        /// Which.
+        worker: Worker,
+        /// Milliseconds.
+        age_ms: u64,
+    },
+    /// Start a new generation, in place of the current one if there is one.
+    Replace(Plan),
+    /// Have the current generation drive this many lanes.
+    Resize(usize),
+    /// The sockets of this lane, the last one, are closed.
+    LaneClosed(usize),
     /// A signal, or whatever else asks for the end.
     Stop(&'static str),
+    /// Another supervisor has taken over every socket.
+    HandedOver,
     /// Time passed.
     Tick,
 }
@@ -59,26 +120,54 @@ pub enum Input {
 /// What to do, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Fork this worker process, with workers for these of its lanes.
-    StartProcess {
-        /// The process's place.
-        process: usize,
-        /// Lanes to start in it.
-        lanes: Vec<usize>,
+    /// Make known that this generation is that one again, under a new number.
+    Renew {
+        /// The new number.
+        generation: u64,
+        /// What it is like.
+        of: u64,
     },
-    /// Have a living process start a worker for this lane.
-    StartWorker {
-        /// The process's place.
-        process: usize,
-        /// The lane.
+    /// Fork a worker process with these workers.
+    StartProcess {
+        /// The generation.
+        generation: u64,
+        /// Its workers, at least one, all of one process.
+        workers: Vec<Worker>,
+    },
+    /// Have a living process start this worker.
+    StartWorker(Worker),
+    /// Have this worker accept from the sockets of this lane.
+    Take {
+        /// Who.
+        worker: Worker,
+        /// Whose sockets.
         lane: usize,
     },
+    /// Have this worker no longer accept from the sockets of this lane.
+    Leave {
+        /// Who.
+        worker: Worker,
+        /// Whose sockets.
+        lane: usize,
+    },
+    /// This generation serves from here on: what only others needed can go.
+    Serve(u64),
+    /// Have new connections go to the sockets of the first so many lanes alone; `None`: to all.
+    Steer(Option<usize>),
+    /// Close the sockets of this lane, the last one, if nobody waits in them, and say so.
+    CloseLane(usize),
     /// Close the supervisor's copies of the listening sockets.
     CloseListeners,
     /// Tell this process to drain.
-    Drain(usize),
+    Drain(u64),
+    /// Tell this worker alone to drain.
+    DrainWorker(Worker),
     /// Kill this process.
-    Kill(usize),
+    Kill(u64),
+    /// Say of every worker how long ago its last turn began.
+    ReadBeats,
+    /// This generation has no process left.
+    Forget(u64),
     /// Tell people.
     Tell(Fact),
     /// Exit with this code.
@@ -89,32 +178,53 @@ pub enum Action {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names are those of the log's fields")]
 pub enum Fact {
-    WorkerReady { lane: usize },
-    AllReady,
-    WorkerExited { lane: usize, cause: String },
+    WorkerReady { worker: Worker },
+    AllReady { generation: u64, lanes: usize },
+    WorkerExited { worker: Worker, cause: String },
     WorkerRestarting { lane: usize, delay_ms: u64, restarts: u32 },
     WorkerGaveUp { lane: usize, restarts: u32 },
-    NotReadyInTime { lane: usize },
+    WorkerHung { worker: Worker, age_ms: u64 },
+    WorkerRecovered { worker: Worker },
+    WorkerAdopted { lane: usize, by: Worker },
+    NotReadyInTime { worker: Worker },
     CouldNotStart { cause: String },
-    DrainStarted { reason: String },
-    DrainDone,
-    DrainDeadline,
+    Replaced { generation: u64, lanes: usize, renews: bool },
+    Withdrawn { generation: u64, cause: String },
+    Resized { lanes: usize },
+    LaneClosed { lane: usize },
+    DrainStarted { generation: u64, reason: String },
+    DrainDone { generation: u64 },
+    DrainDeadline { workers: Vec<Worker> },
     StopForced { reason: &'static str },
 }
 
 /// Everything the policy knows.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    settings: Settings,
     phase: Phase,
-    lanes: Vec<Lane>,
-    processes: Vec<Process>,
+    /// Oldest first: those that go, the current one, the one that comes.
+    generations: Vec<Generation>,
+    sockets: Sockets,
+    replacing: Option<Replacing>,
+    numbers: Numbers,
+    /// When the workers' beats are read next.
+    beats_ms: u64,
     random: u64,
+    now_ms: u64,
+    actions: Vec<Action>,
+}
+
+/// The last of each number that was given out.
+#[derive(Clone, Debug, Default)]
+struct Numbers {
+    generation: u64,
+    process: u64,
+    worker: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// Not every lane has been ready yet.
+    /// No generation has been current yet.
     Starting,
     Serving,
     Draining {
@@ -128,75 +238,71 @@ enum Phase {
     Over,
 }
 
-#[derive(Clone, Debug)]
-struct Lane {
-    process: usize,
-    state: LaneState,
-    was_ready: bool,
-    /// When its workers ended, within the restart window.
-    ends_ms: VecDeque<u64>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum LaneState {
-    Starting { deadline_ms: u64 },
-    Ready,
-    Waiting { until_ms: u64 },
-}
-
-#[derive(Clone, Debug)]
-struct Process {
-    lanes: Vec<usize>,
-    alive: bool,
-}
+/// The cause of a process's end that is no failure.
+pub const CLEAN_EXIT: &str = "exited with code 0";
 
 impl Policy {
-    /// Begins: starts every process. `processes` lists the lanes of each; together they are `0..n`.
-    /// `seed` feeds the jitter.
-    pub fn begin(
-        settings: Settings,
-        processes: &[Vec<usize>],
-        seed: u64,
-        now_ms: u64,
-    ) -> (Policy, Vec<Action>) {
-        let count = processes.iter().map(Vec::len).sum();
-        let deadline_ms = now_ms + settings.ready_timeout_ms;
-        let process_of = |lane| processes.iter().position(|lanes| lanes.contains(&lane));
-        let lanes = (0..count).map(|lane| Lane {
-            process: process_of(lane).unwrap_or_default(),
-            state: LaneState::Starting { deadline_ms },
-            was_ready: false,
-            ends_ms: VecDeque::new(),
-        });
-        let start = |(process, lanes): (usize, &Vec<usize>)| Action::StartProcess {
-            process,
-            lanes: lanes.clone(),
-        };
-        let actions = processes.iter().enumerate().map(start).collect();
-        let policy = Policy {
+    /// Begins with a first generation. `seed` feeds the jitter.
+    pub fn begin(plan: Plan, seed: u64, now_ms: u64) -> (Policy, Vec<Action>) {
+        let mut policy = Policy {
             phase: Phase::Starting,
-            lanes: lanes.collect(),
-            processes: processes
-                .iter()
-                .map(|lanes| Process { lanes: lanes.clone(), alive: true })
-                .collect(),
+            generations: Vec::new(),
+            sockets: Sockets::default(),
+            replacing: None,
+            numbers: Numbers::default(),
+            beats_ms: now_ms,
             random: seed | 1,
-            settings,
+            now_ms,
+            actions: Vec::new(),
         };
+        let actions = policy.decide(Input::Replace(plan), now_ms);
         (policy, actions)
     }
 
     /// What to do about `input`, at `now_ms`.
     pub fn decide(&mut self, input: Input, now_ms: u64) -> Vec<Action> {
-        let mut actions = match input {
-            Input::Ready(lane) => self.ready(lane),
-            Input::WorkerEnded { lane, cause } => self.ended(&[lane], &cause, now_ms),
-            Input::ProcessEnded { process, cause } => self.process_ended(process, &cause, now_ms),
-            Input::Stop(reason) => self.stop(reason, now_ms),
-            Input::Tick => Vec::new(),
-        };
-        actions.extend(self.pass_time(now_ms));
-        actions
+        self.now_ms = now_ms;
+        match input {
+            Input::Ready(worker) => self.ready(worker),
+            Input::Left(worker) => self.left(worker),
+            Input::WorkerEnded { worker, cause } => self.ended(worker.process, &[worker], &cause),
+            Input::WorkerDrained(worker) => self.drained(worker),
+            Input::Leaving(process) => self.leaving(process),
+            Input::ProcessEnded { process, cause } => self.process_ended(process, cause),
+            Input::Beat { worker, age_ms } => self.beat(worker, age_ms),
+            Input::Replace(plan) => self.replace(plan),
+            Input::Resize(lanes) => self.resize(lanes),
+            Input::LaneClosed(lane) => self.lane_closed(lane),
+            Input::Stop(reason) => self.stop(reason),
+            Input::HandedOver => self.drain("another supervisor has taken over".into(), 0),
+            Input::Tick => {}
+        }
+        // Who waits in a queue is helped before a process is forked.
+        self.own_sockets();
+        self.pass_time();
+        self.own_sockets();
+        mem::take(&mut self.actions)
+    }
+
+    /// Whether one generation is about to replace another, so that neither a reload nor a resize can begin.
+    pub fn is_changing(&self) -> bool {
+        self.phase != Phase::Serving || self.incoming().is_some() || self.replacing.is_some()
+    }
+
+    /// The number that the next generation gets.
+    pub fn next_generation(&self) -> u64 {
+        self.numbers.generation + 1
+    }
+
+    /// How many lanes the current generation has; 0 if there is none yet.
+    pub fn lanes(&self) -> usize {
+        self.current().map_or(0, |index| self.generations[index].lanes.len())
+    }
+
+    /// What each lane of the current generation is doing, in a word, and who drives it.
+    pub fn lane_states(&self) -> Vec<(&'static str, Option<Worker>)> {
+        let lanes = self.current().map(|index| self.generations[index].lanes.as_slice());
+        lanes.unwrap_or_default().iter().map(|lane| lane.state.describe()).collect()
     }
 
     /// When [`Input::Tick`] is due, if nothing else happens.
@@ -205,217 +311,128 @@ impl Policy {
             Phase::Over | Phase::Stopping { .. } => None,
             Phase::Draining { deadline_ms, .. } => Some(deadline_ms),
             Phase::Starting | Phase::Serving => {
-                let due = |lane: &Lane| match lane.state {
-                    LaneState::Starting { deadline_ms } => Some(deadline_ms),
-                    LaneState::Waiting { until_ms } => Some(until_ms),
-                    LaneState::Ready => None,
-                };
-                self.lanes.iter().filter_map(due).min()
+                let watch = self.watch_interval_ms().map(|_| self.beats_ms);
+                let generations = self.generations.iter().filter_map(Generation::next_ms);
+                let replaced = self.replacing.as_ref().map(|replacing| replacing.until_ms);
+                generations.chain(self.sockets.next_ms()).chain(watch).chain(replaced).min()
             }
         }
     }
 
-    fn ready(&mut self, lane: usize) -> Vec<Action> {
-        let mut actions = vec![Action::Tell(Fact::WorkerReady { lane })];
-        self.lanes[lane].state = LaneState::Ready;
-        self.lanes[lane].was_ready = true;
-        if self.phase == Phase::Starting
-            && self.lanes.iter().all(|lane| lane.state == LaneState::Ready)
-        {
-            self.phase = Phase::Serving;
-            actions.push(Action::Tell(Fact::AllReady));
-        }
-        actions
+    fn act(&mut self, action: Action) {
+        self.actions.push(action);
     }
 
-    fn process_ended(&mut self, process: usize, cause: &str, now_ms: u64) -> Vec<Action> {
-        self.processes[process].alive = false;
-        let lost = self.processes[process].lanes.iter().copied();
-        let lost: Vec<_> = lost
-            .filter(|lane| !matches!(self.lanes[*lane].state, LaneState::Waiting { .. }))
-            .collect();
-        let mut actions = match self.phase {
-            // A drained process is meant to end.
-            Phase::Draining { .. } if cause == CLEAN_EXIT => Vec::new(),
-            _ => self.ended(&lost, cause, now_ms),
-        };
-        if self.processes.iter().any(|process| process.alive) {
-            return actions;
-        }
+    fn tell(&mut self, fact: Fact) {
+        self.actions.push(Action::Tell(fact));
+    }
+
+    fn current(&self) -> Option<usize> {
+        self.generations.iter().position(|generation| generation.stage == Stage::Current)
+    }
+
+    fn incoming(&self) -> Option<usize> {
+        let comes = |generation: &Generation| matches!(generation.stage, Stage::Incoming { .. });
+        self.generations.iter().position(comes)
+    }
+
+    fn stop(&mut self, reason: &'static str) {
         match self.phase {
+            Phase::Starting | Phase::Serving => self.drain(reason.to_owned(), 0),
+            Phase::Draining { .. } => {
+                self.tell(Fact::StopForced { reason });
+                self.kill_all(1);
+            }
+            Phase::Stopping { .. } | Phase::Over => {}
+        }
+    }
+
+    /// Has everybody finish what is in flight. What isn't current yet has nothing in flight.
+    fn drain(&mut self, reason: String, code: i32) {
+        if !matches!(self.phase, Phase::Starting | Phase::Serving) {
+            return;
+        }
+        let latest = self.current().or(self.incoming());
+        let latest = latest.map(|index| &self.generations[index]);
+        let timeout_ms = latest.map_or(0, |generation| generation.settings.drain_timeout_ms);
+        let number = latest.map_or(0, |generation| generation.number);
+        self.phase = Phase::Draining { deadline_ms: self.now_ms + timeout_ms, code };
+        self.tell(Fact::DrainStarted { generation: number, reason });
+        // The supervisor's sockets first: when a worker then closes its own, nobody can queue on them.
+        self.act(Action::CloseListeners);
+        for generation in &self.generations {
+            let comes = matches!(generation.stage, Stage::Incoming { .. });
+            for process in &generation.processes {
+                match process.drain_deadline_ms {
+                    _ if comes && self.generations.len() > 1 => {
+                        self.actions.push(Action::Kill(process.key));
+                    }
+                    None => self.actions.push(Action::Drain(process.key)),
+                    Some(_) => {}
+                }
+            }
+        }
+        self.end_when_alone();
+    }
+
+    fn kill_all(&mut self, code: i32) {
+        self.phase = Phase::Stopping { code };
+        let processes = self.generations.iter().flat_map(|generation| &generation.processes);
+        let kills: Vec<_> = processes.map(|process| Action::Kill(process.key)).collect();
+        self.actions.extend(kills);
+        self.end_when_alone();
+    }
+
+    /// The end, if there is no process left to wait for.
+    fn end_when_alone(&mut self) {
+        if self.generations.iter().any(|generation| !generation.processes.is_empty()) {
+            return;
+        }
+        let code = match self.phase {
             Phase::Draining { code, .. } => {
-                actions.extend([Action::Tell(Fact::DrainDone), Action::Exit(code)]);
-                self.phase = Phase::Over;
+                self.tell(Fact::DrainDone { generation: self.numbers.generation });
+                code
             }
-            Phase::Stopping { code } => {
-                actions.push(Action::Exit(code));
-                self.phase = Phase::Over;
-            }
-            Phase::Starting | Phase::Serving | Phase::Over => {}
-        }
-        actions
-    }
-
-    /// The workers of `lanes` ended, all by the same cause.
-    fn ended(&mut self, lanes: &[usize], cause: &str, now_ms: u64) -> Vec<Action> {
-        if matches!(self.phase, Phase::Stopping { .. } | Phase::Over) {
-            return Vec::new();
-        }
-        let told = lanes
-            .iter()
-            .map(|lane| Action::Tell(Fact::WorkerExited { lane: *lane, cause: cause.to_owned() }));
-        let mut actions: Vec<_> = told.collect();
-        if let Phase::Draining { .. } = self.phase {
-            return actions;
-        }
-        if self.phase == Phase::Starting && lanes.iter().any(|lane| !self.lanes[*lane].was_ready) {
-            actions.push(Action::Tell(Fact::CouldNotStart { cause: cause.to_owned() }));
-            actions.extend(self.kill_all(1));
-            return actions;
-        }
-        for lane in lanes {
-            let window_ms = self.settings.restart_window_ms;
-            let ends_ms = &mut self.lanes[*lane].ends_ms;
-            ends_ms.retain(|end_ms| now_ms - end_ms < window_ms);
-            ends_ms.push_back(now_ms);
-        }
-        // Lanes that ended together are restarted together, after the longest of their delays.
-        let ends = lanes.iter().map(|lane| self.lanes[*lane].ends_ms.len() as u32);
-        let restarts = ends.max().unwrap_or_default();
-        if restarts > self.settings.max_restarts {
-            let gave_up = lanes.iter().map(|lane| {
-                Action::Tell(Fact::WorkerGaveUp { lane: *lane, restarts: restarts - 1 })
-            });
-            actions.extend(gave_up);
-            actions.extend(self.drain("a worker could not be kept alive".to_owned(), 1, now_ms));
-            return actions;
-        }
-        let delay_ms = self.delay_ms(restarts);
-        for lane in lanes {
-            self.lanes[*lane].state = LaneState::Waiting { until_ms: now_ms + delay_ms };
-            actions.push(Action::Tell(Fact::WorkerRestarting { lane: *lane, delay_ms, restarts }));
-        }
-        actions
-    }
-
-    /// Nothing before the first restart within the window, then `restart_delay`, doubling; of that, a random
-    /// half to whole, so that lanes that fail together don't return together.
-    fn delay_ms(&mut self, restarts: u32) -> u64 {
-        let Some(doublings) = restarts.checked_sub(2) else {
-            return 0;
+            Phase::Stopping { code } => code,
+            Phase::Starting | Phase::Serving | Phase::Over => return,
         };
-        let factor = 1_u64.checked_shl(doublings).unwrap_or(u64::MAX);
-        let whole = self.settings.restart_delay_ms.saturating_mul(factor);
-        let whole = whole.min(self.settings.restart_delay_max_ms);
+        self.act(Action::Exit(code));
+        self.phase = Phase::Over;
+    }
+
+    /// Whatever is due by now.
+    fn pass_time(&mut self) {
+        match self.phase {
+            Phase::Draining { deadline_ms, code } if deadline_ms <= self.now_ms => {
+                let generations = self.generations.iter();
+                let workers = generations.flat_map(Generation::workers).collect();
+                self.tell(Fact::DrainDeadline { workers });
+                self.kill_all(code);
+            }
+            Phase::Starting | Phase::Serving => {
+                for index in 0..self.generations.len() {
+                    self.end_drains(index);
+                    self.kill_late(index);
+                    self.kill_hung(index);
+                    self.restart_due(index);
+                }
+                self.finish_replacing();
+                self.close_sockets();
+                self.watch();
+            }
+            _ => {}
+        }
+    }
+
+    /// A random half to whole of `whole_ms`, so that what fails together does not return together.
+    fn jitter(&mut self, whole_ms: u64) -> u64 {
         // xorshift64 (Marsaglia): enough for jitter.
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
-        whole - self.random % (whole / 2 + 1)
-    }
-
-    fn stop(&mut self, reason: &'static str, now_ms: u64) -> Vec<Action> {
-        match self.phase {
-            Phase::Starting | Phase::Serving => self.drain(reason.to_owned(), 0, now_ms),
-            Phase::Draining { .. } => {
-                let mut actions = vec![Action::Tell(Fact::StopForced { reason })];
-                actions.extend(self.kill_all(1));
-                actions
-            }
-            Phase::Stopping { .. } | Phase::Over => Vec::new(),
-        }
-    }
-
-    fn drain(&mut self, reason: String, code: i32, now_ms: u64) -> Vec<Action> {
-        let deadline_ms = now_ms + self.settings.drain_timeout_ms;
-        self.phase = Phase::Draining { deadline_ms, code };
-        // The supervisor's sockets first: when a worker then closes its own, nobody can queue on them.
-        let mut actions = vec![Action::Tell(Fact::DrainStarted { reason }), Action::CloseListeners];
-        let alive = self.alive().collect::<Vec<_>>();
-        if alive.is_empty() {
-            self.phase = Phase::Over;
-            actions.extend([Action::Tell(Fact::DrainDone), Action::Exit(code)]);
-        }
-        actions.extend(alive.into_iter().map(Action::Drain));
-        actions
-    }
-
-    fn kill_all(&mut self, code: i32) -> Vec<Action> {
-        self.phase = Phase::Stopping { code };
-        let alive = self.alive().collect::<Vec<_>>();
-        if alive.is_empty() {
-            self.phase = Phase::Over;
-            return vec![Action::Exit(code)];
-        }
-        alive.into_iter().map(Action::Kill).collect()
-    }
-
-    fn alive(&self) -> impl Iterator<Item = usize> + '_ {
-        let processes = self.processes.iter().enumerate();
-        processes.filter(|(_, process)| process.alive).map(|(index, _)| index)
-    }
-
-    /// Whatever is due by now.
-    fn pass_time(&mut self, now_ms: u64) -> Vec<Action> {
-        match self.phase {
-            Phase::Draining { deadline_ms, code } if deadline_ms <= now_ms => {
-                let mut actions = vec![Action::Tell(Fact::DrainDeadline)];
-                actions.extend(self.kill_all(code));
-                actions
-            }
-            Phase::Starting | Phase::Serving => {
-                let mut actions = self.kill_late(now_ms);
-                actions.extend(self.restart_due(now_ms));
-                actions
-            }
-            _ => Vec::new(),
-        }
-    }
-
-    /// A worker that isn't ready in time takes its process with it: a thread can't be killed.
-    fn kill_late(&mut self, now_ms: u64) -> Vec<Action> {
-        let mut actions = Vec::new();
-        for lane in 0..self.lanes.len() {
-            let LaneState::Starting { deadline_ms } = self.lanes[lane].state else {
-                continue;
-            };
-            if deadline_ms <= now_ms {
-                // Its end will be reported as any other; this only must not come twice.
-                self.lanes[lane].state = LaneState::Starting { deadline_ms: u64::MAX };
-                actions.push(Action::Tell(Fact::NotReadyInTime { lane }));
-                actions.push(Action::Kill(self.lanes[lane].process));
-            }
-        }
-        actions
-    }
-
-    /// Starts the lanes whose wait is over: all those of a dead process at once, in one new process.
-    fn restart_due(&mut self, now_ms: u64) -> Vec<Action> {
-        let mut actions = Vec::new();
-        for process in 0..self.processes.len() {
-            let lanes = self.processes[process].lanes.iter().copied();
-            let is_due = |lane: &usize| matches!(self.lanes[*lane].state, LaneState::Waiting { until_ms } if until_ms <= now_ms);
-            let due: Vec<_> = lanes.filter(is_due).collect();
-            if due.is_empty() {
-                continue;
-            }
-            let deadline_ms = now_ms + self.settings.ready_timeout_ms;
-            for lane in &due {
-                self.lanes[*lane].state = LaneState::Starting { deadline_ms };
-            }
-            if self.processes[process].alive {
-                actions.extend(due.into_iter().map(|lane| Action::StartWorker { process, lane }));
-            } else {
-                self.processes[process].alive = true;
-                actions.push(Action::StartProcess { process, lanes: due });
-            }
-        }
-        actions
+        whole_ms - self.random % (whole_ms / 2 + 1)
     }
 }
-
-/// The cause of a process's end that is no failure.
-pub const CLEAN_EXIT: &str = "exited with code 0";
 
 #[cfg(test)]
 mod tests;

@@ -1,42 +1,82 @@
-//! The worker processes: forked, spoken to, killed and remembered by their place in the table.
+//! The worker processes and their workers: forked, spoken to, killed, and remembered until people have been
+//! told of their end.
 
+use std::collections::{BTreeMap, HashMap};
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-use super::event::Event;
-use super::policy::{CLEAN_EXIT, Fact, Input};
+use super::listeners::Asked;
+use super::policy::{CLEAN_EXIT, Input, Worker};
 use super::tell;
-use crate::config::Mode;
-use crate::observe::ledger::Ledger;
+use crate::config::{Config, Mode};
+use crate::observe::ledger::{Counters, Ledger};
 use crate::sys::epoll::{Epoll, Interest};
-use crate::sys::process::{self, Child, Ended, Forked, ProcessId};
+use crate::sys::process::{self, Child, Ended, Forked, ProcessId, Reaped};
 use crate::sys::signal::Signal;
 use crate::sys::{cgroup, socket};
-use crate::worker::control::{Command, Control, News, Report};
+use crate::worker::Generation;
+use crate::worker::control::{Assignment, Command, Control, News, Order, Report};
 use crate::worker::process::WorkerProcess;
-use crate::worker::{Generation, Lane};
 
-/// All worker processes of one generation, the living and those that wait to be started again.
+/// All worker processes, of every generation.
 pub(super) struct Processes {
-    generation: Generation,
-    lanes: Vec<Lane>,
-    places: Vec<Place>,
+    ledger: Arc<Ledger>,
+    generations: BTreeMap<u64, Made>,
+    /// By their keys.
+    running: HashMap<u64, Running>,
+    /// By their workers' numbers; those whose worker is gone are kept until [`Processes::sweep`].
+    posts: HashMap<u64, Post>,
+    blocks: Vec<usize>,
+    totals: Vec<Totals>,
+    /// How processes ended of whose workers' ends people have not been told yet.
+    ends: HashMap<u64, End>,
     /// Out-of-memory kills so far, to tell one from any other SIGKILL.
     memory_kills: Option<u64>,
 }
 
-struct Place {
-    lanes: Vec<usize>,
-    running: Option<Running>,
-    /// The pid of the process that runs here or ran here last.
-    pid: ProcessId,
+/// A generation, with what the supervisor alone knows of it.
+pub(super) struct Made {
+    pub(super) generation: Generation,
+    /// The addresses that it serves, as they were asked for.
+    pub(super) addresses: Vec<Asked>,
+    /// The CPUs that its lanes are pinned to in turn; none if they are not pinned.
+    pub(super) cpus: Vec<usize>,
 }
 
 struct Running {
     child: Child,
     control: Control,
+    mode: Mode,
     /// What its worker said of its own end, in mode `processes`: the process's end follows.
     last_words: Option<String>,
+}
+
+/// A worker's place in the world.
+pub(super) struct Post {
+    pub(super) worker: Worker,
+    pub(super) generation: u64,
+    pub(super) pid: ProcessId,
+    pub(super) cpu: Option<usize>,
+    pub(super) started_ms: u64,
+    block: usize,
+    is_over: bool,
+}
+
+/// What a lane's workers have done that are gone.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Totals {
+    pub(super) accepted: u64,
+    pub(super) requests: u64,
+    pub(super) restarts: u64,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy)]
+pub(super) struct End {
+    pub(super) ended: Ended,
+    pub(super) peak_rss: u64,
+    pub(super) out_of_memory: bool,
 }
 
 /// What a token stands for.
@@ -45,206 +85,315 @@ pub(super) enum Source<'p> {
     Pidfd,
 }
 
-/// Two tokens a place: the control socket's is even, the pidfd's odd.
-fn tokens(place: usize) -> (u64, u64) {
-    (place as u64 * 2, place as u64 * 2 + 1)
+/// Two tokens a process: the control socket's is even, the pidfd's odd.
+fn tokens(key: u64) -> (u64, u64) {
+    (key * 2, key * 2 + 1)
 }
 
 impl Processes {
-    pub(super) fn new(generation: Generation, lanes: Vec<Lane>) -> Processes {
-        let all: Vec<usize> = lanes.iter().map(|lane| lane.index).collect();
-        let groups = match generation.config.workers.mode {
-            Mode::Threads => vec![all],
-            Mode::Processes => all.into_iter().map(|lane| vec![lane]).collect(),
-        };
-        let place = |lanes| Place { lanes, running: None, pid: 0 };
+    pub(super) fn new(ledger: Arc<Ledger>) -> Processes {
         Processes {
-            generation,
-            lanes,
-            places: groups.into_iter().map(place).collect(),
+            blocks: (0..ledger.blocks()).rev().collect(),
+            ledger,
+            generations: BTreeMap::new(),
+            running: HashMap::new(),
+            posts: HashMap::new(),
+            totals: Vec::new(),
+            ends: HashMap::new(),
             memory_kills: cgroup::memory_kills(),
         }
     }
 
-    /// The lanes of each process.
-    pub(super) fn lanes(&self) -> Vec<Vec<usize>> {
-        self.places.iter().map(|place| place.lanes.clone()).collect()
+    pub(super) fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
     }
 
-    pub(super) fn ledger(&self) -> &Ledger {
-        &self.generation.ledger
+    /// Makes a generation known.
+    pub(super) fn add(&mut self, made: Made) {
+        self.generations.insert(made.generation.number, made);
     }
 
-    /// Forks the process at `place`. In the child this returns what the child is to become.
+    /// Makes a generation known that is another one again.
+    pub(super) fn renew(&mut self, number: u64, of: u64) {
+        if let Some(Made { generation, addresses, cpus }) = self.generations.get(&of) {
+            let generation = Generation { number, ..generation.clone() };
+            self.add(Made { generation, addresses: addresses.clone(), cpus: cpus.clone() });
+        }
+    }
+
+    pub(super) fn forget(&mut self, generation: u64) {
+        self.generations.remove(&generation);
+    }
+
+    pub(super) fn generation(&self, number: u64) -> Option<&Made> {
+        self.generations.get(&number)
+    }
+
+    pub(super) fn generation_mut(&mut self, number: u64) -> Option<&mut Made> {
+        self.generations.get_mut(&number)
+    }
+
+    /// The configuration of a worker's generation.
+    pub(super) fn config_of(&self, worker: Worker) -> Option<&Config> {
+        let made = self.generations.get(&self.posts.get(&worker.id)?.generation)?;
+        Some(&made.generation.config)
+    }
+
+    pub(super) fn addresses_of(&self, worker: Worker) -> &[Asked] {
+        let generation = self.posts.get(&worker.id).map(|post| post.generation);
+        let made = generation.and_then(|number| self.generations.get(&number));
+        made.map_or(&[], |made| &made.addresses)
+    }
+
+    pub(super) fn post(&self, worker: Worker) -> Option<&Post> {
+        self.posts.get(&worker.id)
+    }
+
+    pub(super) fn posts(&self) -> impl Iterator<Item = &Post> {
+        self.posts.values()
+    }
+
+    pub(super) fn counters(&self, post: &Post) -> Counters<'_> {
+        self.ledger.block(post.block)
+    }
+
+    /// What the workers of a lane did that are gone.
+    pub(super) fn totals(&self, lane: usize) -> Totals {
+        self.totals.get(lane).copied().unwrap_or_default()
+    }
+
+    pub(super) fn all_totals(&self) -> &[Totals] {
+        &self.totals
+    }
+
+    pub(super) fn count_restart(&mut self, lane: usize) {
+        self.totals_mut(lane).restarts += 1;
+    }
+
+    fn totals_mut(&mut self, lane: usize) -> &mut Totals {
+        if self.totals.len() <= lane {
+            self.totals.resize(lane + 1, Totals::default());
+        }
+        &mut self.totals[lane]
+    }
+
+    /// How this worker's process ended, if it has.
+    pub(super) fn end_of(&self, worker: Worker) -> Option<End> {
+        self.ends.get(&worker.process).copied()
+    }
+
+    /// Gives a worker its post.
+    fn engage(&mut self, worker: Worker, generation: u64) -> io::Result<Assignment> {
+        let made = self.generations.get(&generation).ok_or(io::ErrorKind::NotFound)?;
+        let cpus = &made.cpus;
+        let cpu = cpus.get(worker.lane % cpus.len().max(1)).copied();
+        let block = self.blocks.pop().ok_or_else(|| io::Error::other("the ledger is full"))?;
+        let started_ms = self.ledger.now_ms();
+        self.ledger.block(block).reset(started_ms);
+        let post = Post { worker, generation, pid: 0, cpu, started_ms, block, is_over: false };
+        self.posts.insert(worker.id, post);
+        Ok(Assignment { worker: worker.id, lane: worker.lane, cpu, block })
+    }
+
+    /// Forks a process for these workers. In the child this returns what the child is to become.
     pub(super) fn start(
         &mut self,
-        place: usize,
-        start: Vec<usize>,
+        generation: u64,
+        workers: &[Worker],
         epoll: &Epoll,
     ) -> io::Result<Option<WorkerProcess>> {
+        let Some(key) = workers.first().map(|worker| worker.process) else {
+            return Ok(None);
+        };
+        let assignments = workers.iter().map(|worker| self.engage(*worker, generation));
+        let assignments = assignments.collect::<io::Result<Vec<_>>>()?;
         let (ours, theirs) = socket::packet_pair()?;
         let (ours, theirs) = (Control::new(ours), Control::new(theirs));
         let supervisor = process::id();
+        let made = self.generations.get(&generation).ok_or(io::ErrorKind::NotFound)?;
         let child = match process::fork()? {
             Forked::Parent(child) => child,
             Forked::Child => {
-                let lanes = &self.places[place].lanes;
                 return Ok(Some(WorkerProcess {
-                    lanes: lanes.iter().map(|lane| self.lanes[*lane].clone()).collect(),
-                    start,
-                    generation: self.generation.clone(),
+                    workers: assignments,
+                    generation: made.generation.clone(),
                     control: theirs,
                     supervisor,
                 }));
             }
         };
-        let (control_token, pidfd_token) = tokens(place);
-        epoll.add(&ours, control_token, Interest::Readable)?;
-        epoll.add(&child, pidfd_token, Interest::Readable)?;
-        let pid = child.id();
-        for lane in &start {
-            tell::started(&self.lanes[*lane], pid, self.generation.number);
+        let mode = made.generation.config.workers.mode;
+        let (control_token, pidfd_token) = tokens(key);
+        let watched = epoll
+            .add(&ours, control_token, Interest::Readable)
+            .and_then(|()| epoll.add(&child, pidfd_token, Interest::Readable));
+        if let Err(error) = watched {
+            // It has not been heard of, and will be reaped as a stranger.
+            let _ = child.kill();
+            return Err(error);
         }
-        self.places[place].pid = pid;
-        self.places[place].running = Some(Running { child, control: ours, last_words: None });
+        let pid = child.id();
+        self.running.insert(key, Running { child, control: ours, mode, last_words: None });
+        workers.iter().for_each(|worker| self.tell_started(*worker, pid));
         Ok(None)
     }
 
-    /// Has the living process at `place` start a worker thread.
-    pub(super) fn start_worker(&mut self, place: usize, lane: usize) {
-        let pid = self.places[place].pid;
-        self.command(place, &Command::Start(lane));
-        tell::started(&self.lanes[lane], pid, self.generation.number);
+    /// Has a living process start a worker thread.
+    pub(super) fn start_worker(&mut self, worker: Worker) -> io::Result<()> {
+        let sibling = self.posts.values().find(|post| post.worker.process == worker.process);
+        let gone = || io::Error::other("its process is gone");
+        let (generation, pid) = sibling.map(|post| (post.generation, post.pid)).ok_or_else(gone)?;
+        let assignment = self.engage(worker, generation)?;
+        self.command(worker.process, &Command::Start(assignment), &[]);
+        self.tell_started(worker, pid);
+        Ok(())
     }
 
-    pub(super) fn drain(&mut self, place: usize) {
-        self.command(place, &Command::Drain);
-    }
-
-    fn command(&self, place: usize, command: &Command) {
-        if let Some(running) = &self.places[place].running {
-            // One that is gone can't be told; its end is about to be.
-            let _ = running.control.command(command);
+    fn tell_started(&mut self, worker: Worker, pid: ProcessId) {
+        if let Some(post) = self.posts.get_mut(&worker.id) {
+            post.pid = pid;
+            tell::started(post);
         }
     }
 
-    pub(super) fn kill(&mut self, place: usize) {
-        if let Some(running) = &self.places[place].running
+    pub(super) fn drain(&self, key: u64) {
+        self.command(key, &Command::Drain, &[]);
+    }
+
+    /// Tells one worker, and passes copies of `files` along.
+    pub(super) fn order(&self, worker: Worker, order: Order, files: &[BorrowedFd<'_>]) {
+        self.command(worker.process, &Command::To(worker.id, order), files);
+    }
+
+    fn command(&self, key: u64, command: &Command, files: &[BorrowedFd<'_>]) {
+        let Some(running) = self.running.get(&key) else {
+            return;
+        };
+        match running.control.command(command, files) {
+            // One that is gone can't be told; its end is about to be.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let pid = running.child.id();
+                tracing::error!(pid, reason = "it has not read its commands", "worker deaf");
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn kill(&self, key: u64) {
+        if let Some(running) = self.running.get(&key)
             && let Err(error) = running.child.kill()
         {
             tracing::error!(pid = running.child.id(), reason = %error, "cannot kill a worker");
         }
     }
 
-    /// Drops the supervisor's copies of the listening sockets; the workers have theirs.
-    pub(super) fn close_listeners(&mut self) {
-        for lane in &mut self.lanes {
-            lane.listeners = Vec::new();
-        }
-    }
-
     /// What is behind a token of the supervisor's epoll.
-    pub(super) fn by_token(&self, token: u64) -> Option<(usize, Source<'_>)> {
-        let place = (token / 2) as usize;
-        let running = self.places.get(place)?.running.as_ref()?;
+    pub(super) fn by_token(&self, token: u64) -> Option<(u64, Source<'_>)> {
+        let key = token / 2;
+        let running = self.running.get(&key)?;
         let source =
             if token.is_multiple_of(2) { Source::Control(&running.control) } else { Source::Pidfd };
-        Some((place, source))
+        Some((key, source))
     }
 
-    /// The place and control socket of a process that is known here.
-    pub(super) fn control_of(&self, pid: ProcessId) -> Option<(usize, &Control)> {
-        let place = self.place_of(pid)?;
-        let running = self.places[place].running.as_ref()?;
-        Some((place, &running.control))
+    /// The key and control socket of a process that is known here.
+    pub(super) fn control_of(&self, pid: ProcessId) -> Option<(u64, &Control)> {
+        let key = self.key_of(pid)?;
+        Some((key, &self.running.get(&key)?.control))
     }
 
-    fn place_of(&self, pid: ProcessId) -> Option<usize> {
-        let runs =
-            |place: &Place| place.running.as_ref().is_some_and(|running| running.child.id() == pid);
-        self.places.iter().position(runs)
+    fn key_of(&self, pid: ProcessId) -> Option<u64> {
+        let found = self.running.iter().find(|(_, running)| running.child.id() == pid);
+        found.map(|(key, _)| *key)
     }
 
-    /// Takes note of an event, and says what of it the policy has to know.
-    pub(super) fn take_note(&mut self, event: Event) -> Option<Input> {
-        match event {
-            Event::Tick => Some(Input::Tick),
-            Event::Stop(signal) => Some(Input::Stop(signal.as_str())),
-            Event::Unused(signal) => {
-                tracing::warn!(signal = signal.as_str(), "signal ignored");
-                None
-            }
-            Event::Report(place, report) => self.take_report(place, report),
-            Event::Ended(pid, ended) => {
-                let Some(process) = self.place_of(pid) else {
-                    tracing::debug!(pid, "orphan reaped");
-                    return None;
-                };
-                let running = self.places[process].running.take();
-                let last_words = running.and_then(|running| running.last_words);
-                let cause = last_words.unwrap_or_else(|| self.cause(ended));
-                Some(Input::ProcessEnded { process, cause })
-            }
+    /// Takes note of the end of a child. None if it was no worker process.
+    pub(super) fn take_end(&mut self, reaped: Reaped) -> Option<Input> {
+        let process = self.key_of(reaped.pid)?;
+        let running = self.running.remove(&process)?;
+        let kills = cgroup::memory_kills();
+        let more = kills > std::mem::replace(&mut self.memory_kills, kills);
+        let out_of_memory = reaped.ended == Ended::Signalled(Signal::SIGKILL) && more;
+        let Reaped { ended, peak_rss, .. } = reaped;
+        self.ends.insert(process, End { ended, peak_rss, out_of_memory });
+        for post in self.posts.values_mut().filter(|post| post.worker.process == process) {
+            post.is_over = true;
         }
+        let cause = running.last_words.unwrap_or_else(|| cause(ended, out_of_memory));
+        Some(Input::ProcessEnded { process, cause })
     }
 
-    fn take_report(&mut self, place: usize, report: Report) -> Option<Input> {
-        let Report { lane, news } = report;
+    /// Takes note of what a worker in the process with this key says.
+    pub(super) fn take_report(&mut self, key: u64, report: Report) -> Option<Input> {
+        let Report { worker, news } = report;
+        let post = self.posts.get_mut(&worker).filter(|post| post.worker.process == key)?;
+        let worker = post.worker;
         let cause = match news {
-            News::Ready => return Some(Input::Ready(lane)),
+            News::Ready => return Some(Input::Ready(worker)),
+            News::Left => return Some(Input::Left(worker)),
+            News::Leaving => return Some(Input::Leaving(key)),
+            News::Drained => {
+                post.is_over = true;
+                return Some(Input::WorkerDrained(worker));
+            }
             News::Failed(error) => error,
             News::Panicked(message) => format!("panicked: {message}"),
-            News::RequestPanicked(_) | News::AcceptPaused(_) | News::AcceptResumed => {
-                tell::news(lane, self.places[place].pid, &news);
+            News::Cut(_)
+            | News::NotPinned(_)
+            | News::RequestPanicked(_)
+            | News::AcceptPaused(_)
+            | News::AcceptResumed => {
+                tell::news(worker.lane, post.pid, &news);
                 return None;
             }
         };
-        if self.generation.config.workers.mode == Mode::Threads {
-            return Some(Input::WorkerEnded { lane, cause });
+        let running = self.running.get_mut(&key)?;
+        if running.mode == Mode::Threads {
+            post.is_over = true;
+            return Some(Input::WorkerEnded { worker, cause });
         }
-        if let Some(running) = &mut self.places[place].running {
-            running.last_words = Some(cause);
-        }
+        running.last_words = Some(cause);
         None
     }
 
-    /// How a process ended, in words.
-    fn cause(&mut self, ended: Ended) -> String {
-        match ended {
-            Ended::Exited(0) => CLEAN_EXIT.to_owned(),
-            Ended::Exited(code) => format!("exited with code {code}"),
-            Ended::Signalled(signal) => {
-                let kills = cgroup::memory_kills();
-                let more = kills > std::mem::replace(&mut self.memory_kills, kills);
-                let memory = signal == Signal::SIGKILL && more;
-                let by =
-                    if memory { ", out of memory (the kernel's oom_kill count rose)" } else { "" };
-                format!("killed by {}{by}", signal.as_str())
+    /// Lets go of workers that are gone: people have been told by now.
+    pub(super) fn sweep(&mut self) {
+        self.ends.clear();
+        let over: Vec<u64> =
+            self.posts.iter().filter(|(_, post)| post.is_over).map(|(id, _)| *id).collect();
+        for id in over {
+            if let Some(post) = self.posts.remove(&id) {
+                let counters = self.ledger.block(post.block);
+                let (accepted, requests) = (counters.accepted(), counters.requests());
+                let totals = self.totals_mut(post.worker.lane);
+                totals.accepted += accepted;
+                totals.requests += requests;
+                self.blocks.push(post.block);
             }
         }
     }
 
-    /// Tells people of a fact, with what is known of the lane's process.
-    pub(super) fn tell(&self, fact: &Fact) {
-        let pid_of = |lane: usize| {
-            let place = self.places.iter().find(|place| place.lanes.contains(&lane));
-            place.map_or(0, |place| place.pid)
-        };
-        tell::fact(fact, &self.generation, pid_of);
+    /// A worker whose start failed here was never one.
+    pub(super) fn dismiss(&mut self, workers: &[Worker]) {
+        for worker in workers {
+            if let Some(post) = self.posts.get_mut(&worker.id) {
+                post.is_over = true;
+            }
+        }
     }
 }
 
-/// Wraps the sockets of each address into lanes.
-pub(super) fn lanes(
-    groups: &[super::listeners::Group],
-    cpus: &[usize],
-    count: usize,
-    pin: bool,
-) -> Vec<Lane> {
-    let lane = |index: usize| Lane {
-        index,
-        cpu: pin.then(|| cpus.get(index % cpus.len().max(1)).copied()).flatten(),
-        listeners: groups.iter().map(|group| Arc::clone(&group.listeners[index])).collect(),
-    };
-    (0..count).map(lane).collect()
+/// How a process ended, in words.
+fn cause(ended: Ended, out_of_memory: bool) -> String {
+    match ended {
+        Ended::Exited(0) => CLEAN_EXIT.to_owned(),
+        Ended::Exited(code) => format!("exited with code {code}"),
+        Ended::Signalled(signal) => {
+            let by = match out_of_memory {
+                true => ", out of memory (the kernel's oom_kill count rose)",
+                false => "",
+            };
+            format!("killed by {}{by}", signal.as_str())
+        }
+    }
 }

@@ -1,18 +1,52 @@
-//! From a configuration to lanes that are ready to be driven: sizing, descriptors, sockets, content.
+//! From a configuration to a generation that is ready to be started: sizing, descriptors, sockets, content.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use super::policy::Settings;
-use super::processes::{Processes, lanes};
-use super::{doing, listeners, sizing};
+use super::listeners::{Group, Listeners};
+use super::policy::{Plan, Settings};
+use super::processes::Made;
+use super::{doing, sizing};
 use crate::config::{Config, Mode};
 use crate::observe::ledger::Ledger;
-use crate::sys::cpu;
+use crate::sys::{cpu, socket};
 use crate::worker::Generation;
-use crate::worker::event_loop::LISTENERS_MAX;
 
-/// The settings of the policy.
-pub(super) fn settings(supervisor: &crate::config::Supervisor) -> Settings {
+/// Makes everything of a generation that exists before its first fork, and tells of it.
+pub(super) fn prepare(
+    number: u64,
+    config: Config,
+    listeners: &mut Listeners,
+    ledger: &Arc<Ledger>,
+) -> Result<(Made, Plan), String> {
+    let machine = sizing::machine();
+    let lanes = size(&config, &machine);
+    check_file_limit(&config, lanes)?;
+    let opened = listeners.open(&config.server, lanes).map_err(|error| error.to_string())?;
+    for error in &opened.left_out {
+        tracing::warn!(reason = %error, "address left out");
+    }
+    if opened.asked.len() > ADDRESSES_MAX {
+        let count = opened.asked.len();
+        return Err(format!("server.listen names {count} addresses; at most {ADDRESSES_MAX}"));
+    }
+    for group in listeners.groups().iter().filter(|group| opened.new.contains(&group.asked)) {
+        tell_listening(group, &config, lanes);
+    }
+    let plan = Plan {
+        settings: settings(&config.supervisor),
+        lanes,
+        together: config.workers.mode == Mode::Threads,
+    };
+    let cpus = if config.workers.pin { machine.cpus } else { Vec::new() };
+    let generation = Generation::new(number, config, Arc::clone(ledger));
+    Ok((Made { generation, addresses: opened.asked, cpus }, plan))
+}
+
+/// Most addresses: one packet passes a worker its lane's sockets on all of them.
+const ADDRESSES_MAX: usize = socket::PACKET_FILES_MAX;
+
+fn settings(supervisor: &crate::config::Supervisor) -> Settings {
     Settings {
         drain_timeout_ms: supervisor.drain_timeout.as_millis() as u64,
         ready_timeout_ms: supervisor.ready_timeout.as_millis() as u64,
@@ -20,13 +54,13 @@ pub(super) fn settings(supervisor: &crate::config::Supervisor) -> Settings {
         restart_delay_max_ms: supervisor.restart_delay_max.as_millis() as u64,
         max_restarts: supervisor.max_restarts,
         restart_window_ms: supervisor.restart_window.as_millis() as u64,
+        watchdog_ms: supervisor.watchdog.as_millis() as u64,
     }
 }
 
-/// Makes everything that exists before the first fork, and tells of it.
-pub(super) fn prepare(config: Config) -> Result<Processes, String> {
-    let machine = sizing::machine();
-    let size = sizing::size(config.workers.count, &machine);
+/// How many lanes `config` gets on `machine`; tells why.
+pub(super) fn size(config: &Config, machine: &sizing::Machine) -> usize {
+    let size = sizing::size(config.workers.count, machine);
     let allowed = machine.cpus.len();
     tracing::info!(
         lanes = size.lanes,
@@ -45,28 +79,10 @@ pub(super) fn prepare(config: Config) -> Result<Processes, String> {
             "more lanes than CPUs"
         );
     }
-    check_file_limit(&config, size.lanes)?;
-    let (groups, left_out) =
-        listeners::bind(&config.server, size.lanes).map_err(|error| error.to_string())?;
-    for error in left_out {
-        tracing::warn!(reason = %error, "address left out");
-    }
-    if groups.len() > LISTENERS_MAX {
-        return Err(format!(
-            "server.listen names {} addresses; at most {LISTENERS_MAX}",
-            groups.len()
-        ));
-    }
-    for group in &groups {
-        tell_listening(group, &config, size.lanes);
-    }
-    let ledger = Ledger::new(size.lanes).map_err(doing("cannot map the ledger"))?;
-    let lanes = lanes(&groups, &machine.cpus, size.lanes, config.workers.pin);
-    let generation = Generation::new(1, config, ledger);
-    Ok(Processes::new(generation, lanes))
+    size.lanes
 }
 
-fn tell_listening(group: &listeners::Group, config: &Config, lanes: usize) {
+fn tell_listening(group: &Group, config: &Config, lanes: usize) {
     let mode = match config.workers.mode {
         Mode::Threads => "threads",
         Mode::Processes => "processes",
@@ -103,31 +119,38 @@ fn url(address: SocketAddr) -> String {
     }
 }
 
-/// Descriptors that a worker process needs besides its connections and its lanes' sockets.
+/// Descriptors that a process needs besides those that are counted below.
 const OTHER_FILES: u64 = 32;
 
-/// Raises the limit on descriptors, and warns if it is less than the connections that are allowed.
+/// Raises the limit on descriptors, and warns if it is less than what could be needed: by a worker process
+/// for the connections that are allowed, by the supervisor for its sockets and workers.
 fn check_file_limit(config: &Config, lanes: usize) -> Result<(), String> {
     let limit = cpu::raise_file_limit().map_err(doing("cannot raise the limit on open files"))?;
     let lanes = lanes as u64;
-    let of_process = match config.workers.mode {
-        Mode::Threads => lanes,
-        Mode::Processes => 1,
+    let (lanes_of_process, processes) = match config.workers.mode {
+        Mode::Threads => (lanes, 1),
+        Mode::Processes => (1, lanes),
     };
-    let connections = u64::from(config.workers.max_connections) * of_process;
+    let connections = u64::from(config.workers.max_connections) * lanes_of_process;
     let listeners = lanes * config.server.listen.len() as u64;
-    let needed = connections + listeners + OTHER_FILES;
-    if limit < needed {
-        tracing::warn!(
-            limit,
-            needed,
-            reason = "a worker process may open fewer files than workers.max_connections needs",
-            remedy = format!(
-                "ulimit -Hn {needed} (systemd: LimitNOFILE={needed}), or workers.max_connections = {}",
-                limit.saturating_sub(listeners + OTHER_FILES) / of_process
-            ),
-            "file limit too small"
-        );
+    let of_worker = connections + listeners + OTHER_FILES;
+    // Twice the processes, because a reload has two generations at a time; a pidfd and a socket for each.
+    let of_supervisor = listeners + 4 * processes + OTHER_FILES;
+    let needed = of_worker.max(of_supervisor);
+    if needed <= limit {
+        return Ok(());
     }
+    let mut remedy = format!("ulimit -Hn {needed} (systemd: LimitNOFILE={needed})");
+    let affordable = limit.saturating_sub(listeners + OTHER_FILES) / lanes_of_process;
+    let reason = if of_supervisor > limit {
+        remedy.push_str(", or fewer lanes");
+        "the supervisor may open fewer files than so many lanes need"
+    } else {
+        if affordable > 0 {
+            remedy.push_str(&format!(", or workers.max_connections = {affordable}"));
+        }
+        "a worker process may open fewer files than workers.max_connections needs"
+    };
+    tracing::warn!(limit, needed, reason, remedy, "file limit too small");
     Ok(())
 }

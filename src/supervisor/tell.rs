@@ -2,15 +2,17 @@
 
 use std::time::Duration;
 
-use super::policy::Fact;
-use crate::observe::ledger::Ledger;
+use super::policy::{Fact, Worker};
+use super::processes::{Post, Processes};
+use crate::config::RoutePath;
+use crate::observe::ledger::Doing;
 use crate::sys::process::{self, ProcessId};
 use crate::worker::control::News;
-use crate::worker::{Generation, Lane};
 
 /// A worker is on its way.
-pub(super) fn started(lane: &Lane, pid: ProcessId, generation: u64) {
-    tracing::info!(lane = lane.index, cpu = lane.cpu, pid, generation, "worker started");
+pub(super) fn started(post: &Post) {
+    let Post { worker, cpu, pid, generation, .. } = post;
+    tracing::info!(lane = worker.lane, cpu, pid, generation, "worker started");
 }
 
 /// What a worker told of itself, short of its end.
@@ -24,56 +26,123 @@ pub(super) fn news(lane: usize, pid: ProcessId, news: &News) {
             tracing::warn!(lane, pid, reason, remedy, "accept paused");
         }
         News::AcceptResumed => tracing::info!(lane, pid, "accept resumed"),
-        News::Ready | News::Failed(_) | News::Panicked(_) => {}
+        News::NotPinned(cpu) => {
+            let reason = "the CPU is not allowed any more";
+            tracing::warn!(lane, pid, cpu, reason, "worker not pinned");
+        }
+        News::Cut(connections) => tracing::warn!(lane, pid, connections, "drain deadline"),
+        News::Ready
+        | News::Failed(_)
+        | News::Panicked(_)
+        | News::Left
+        | News::Drained
+        | News::Leaving => {}
     }
 }
 
 /// What the policy has to say.
-pub(super) fn fact(fact: &Fact, of: &Generation, pid_of: impl Fn(usize) -> ProcessId) {
-    let generation = of.number;
+pub(super) fn fact(fact: &Fact, processes: &Processes) {
+    let of = |worker: &Worker| {
+        let post = processes.post(*worker);
+        // One that could not be forked has no pid.
+        let pid = post.map(|post| post.pid).filter(|pid| *pid != 0);
+        (pid, post.map(|post| post.generation))
+    };
+    let open =
+        |worker: &Worker| processes.post(*worker).map_or(0, |post| processes.counters(post).open());
     match fact {
-        Fact::WorkerReady { lane } => {
-            tracing::info!(lane, pid = pid_of(*lane), generation, "worker ready");
+        Fact::WorkerReady { worker } => {
+            let (pid, generation) = of(worker);
+            tracing::info!(lane = worker.lane, pid, generation, "worker ready");
         }
-        Fact::AllReady => {
-            tracing::info!(lanes = of.ledger.lanes(), pid = process::id(), generation, "ready");
+        Fact::AllReady { generation, lanes } => {
+            tracing::info!(lanes, pid = process::id(), generation, "ready");
         }
-        Fact::WorkerExited { lane, cause } => {
-            let connections = of.ledger.lane(*lane).open();
-            let pid = pid_of(*lane);
+        Fact::WorkerExited { worker, cause } => {
+            let (pid, generation) = of(worker);
+            let connections = open(worker);
+            let lane = worker.lane;
             tracing::error!(lane, pid, generation, reason = cause, connections, "worker exited");
         }
         Fact::WorkerRestarting { lane, delay_ms, restarts } => {
-            tracing::warn!(lane, generation, delay_ms, restarts, "worker restarting");
+            tracing::warn!(lane, delay_ms, restarts, "worker restarting");
         }
         Fact::WorkerGaveUp { lane, restarts } => {
-            let window_s = of.config.supervisor.restart_window.as_secs_f64();
-            tracing::error!(lane, generation, restarts, window_s, "worker gave up");
+            tracing::error!(lane, restarts, "worker gave up");
         }
-        Fact::NotReadyInTime { lane } => {
-            let timeout_s = of.config.supervisor.ready_timeout.as_secs_f64();
-            tracing::error!(lane, pid = pid_of(*lane), timeout_s, "worker not ready in time");
+        Fact::WorkerHung { worker, age_ms } => {
+            let (pid, generation) = of(worker);
+            let connections = open(worker);
+            let doing = doing(*worker, processes);
+            let lane = worker.lane;
+            tracing::error!(lane, pid, generation, age_ms, doing, connections, "worker hung");
+        }
+        Fact::WorkerRecovered { worker } => {
+            let (pid, generation) = of(worker);
+            tracing::warn!(lane = worker.lane, pid, generation, "worker recovered");
+        }
+        Fact::WorkerAdopted { lane, by } => {
+            tracing::info!(lane, by = by.lane, pid = of(by).0, "worker adopted");
+        }
+        Fact::NotReadyInTime { worker } => {
+            let (pid, generation) = of(worker);
+            tracing::error!(lane = worker.lane, pid, generation, "worker not ready in time");
         }
         Fact::CouldNotStart { cause } => tracing::error!(reason = cause, "could not start"),
-        Fact::DrainStarted { reason } => {
-            let timeout_s = of.config.supervisor.drain_timeout.as_secs_f64();
+        Fact::Replaced { generation, lanes, renews: false } => {
+            tracing::info!(generation, lanes, "reload done");
+        }
+        Fact::Replaced { generation, lanes, renews: true } => {
+            tracing::info!(generation, lanes, "workers renewed");
+        }
+        Fact::Withdrawn { generation, cause } => {
+            tracing::error!(generation, reason = cause, "reload rejected");
+        }
+        Fact::Resized { lanes } => tracing::info!(lanes, "resized"),
+        Fact::LaneClosed { lane } => tracing::info!(lane, "lane closed"),
+        Fact::DrainStarted { generation, reason } => {
+            let made = processes.generation(*generation);
+            let timeout = made.map(|made| made.generation.config.supervisor.drain_timeout);
+            let timeout_s = timeout.unwrap_or_default().as_secs_f64();
             tracing::info!(reason, timeout_s, generation, "drain started");
         }
-        Fact::DrainDone => tracing::info!(generation, "drain done"),
-        Fact::DrainDeadline => {
-            let lanes = 0..of.ledger.lanes();
-            let connections: u64 = lanes.map(|lane| of.ledger.lane(lane).open()).sum();
-            tracing::warn!(connections, generation, "drain deadline");
+        Fact::DrainDone { generation } => tracing::info!(generation, "drain done"),
+        Fact::DrainDeadline { workers } => {
+            let connections: u64 = workers.iter().map(open).sum();
+            let lanes: Vec<usize> = workers.iter().map(|worker| worker.lane).collect();
+            tracing::warn!(connections, lanes = ?lanes, "drain deadline");
         }
-        Fact::StopForced { reason } => tracing::warn!(reason, generation, "stop forced"),
+        Fact::StopForced { reason } => tracing::warn!(reason, "stop forced"),
+    }
+}
+
+/// What a worker was doing when it last turned, in words.
+fn doing(worker: Worker, processes: &Processes) -> String {
+    let Some(post) = processes.post(worker) else {
+        return "unknown".into();
+    };
+    let number = match processes.counters(post).doing() {
+        Doing::Nothing => return "no request".into(),
+        Doing::NoRoute => return "a request that no route takes".into(),
+        Doing::Route(number) => number,
+    };
+    let config = processes.config_of(worker);
+    match config.and_then(|config| config.routes.get(number)) {
+        Some(route) => match &route.path {
+            RoutePath::Exact(path) => format!("a request of route {path}"),
+            RoutePath::Prefix(path) => format!("a request of route {path}*"),
+        },
+        None => format!("a request of route {number}"),
     }
 }
 
 /// The last line.
-pub(super) fn stopped(code: i32, uptime: Duration, ledger: &Ledger) {
-    let lanes = || (0..ledger.lanes()).map(|lane| ledger.lane(lane));
-    let connections: u64 = lanes().map(|lane| lane.accepted()).sum();
-    let requests: u64 = lanes().map(|lane| lane.requests()).sum();
+pub(super) fn stopped(code: i32, uptime: Duration, processes: &Processes) {
+    let living = processes.posts().map(|post| processes.counters(post));
+    let living = living.map(|counters| (counters.accepted(), counters.requests()));
+    let gone = processes.all_totals().iter().map(|totals| (totals.accepted, totals.requests));
+    let (connections, requests) =
+        living.chain(gone).fold((0, 0), |sum, of| (sum.0 + of.0, sum.1 + of.1));
     let uptime_s = (uptime.as_secs_f64() * 1000.0).round() / 1000.0;
     tracing::info!(code, uptime_s, connections, requests, "stopped");
 }

@@ -11,24 +11,24 @@ use nix::sys::epoll::{EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 pub enum Interest {
     /// Readable, reported for as long as it is (level-triggered).
     Readable,
+    /// As `Readable`, for a socket that other loops watch too: one of them is told, not all.
+    ReadableByOne,
     /// Readable, writable and hang-up, each reported once when it comes (edge-triggered): registered
     /// once for the life of a connection.
     Edges,
-    /// Nothing, for now.
-    Nothing,
 }
 
 impl Interest {
     fn flags(self) -> EpollFlags {
         match self {
             Interest::Readable => EpollFlags::EPOLLIN,
+            Interest::ReadableByOne => EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE,
             Interest::Edges => {
                 EpollFlags::EPOLLIN
                     | EpollFlags::EPOLLOUT
                     | EpollFlags::EPOLLRDHUP
                     | EpollFlags::EPOLLET
             }
-            Interest::Nothing => EpollFlags::empty(),
         }
     }
 }
@@ -86,12 +86,6 @@ impl Epoll {
     /// Watches `fd`; its events carry `token`. It is forgotten when the last copy of `fd` is closed.
     pub fn add(&self, fd: impl AsFd, token: u64, interest: Interest) -> io::Result<()> {
         Ok(self.0.add(fd, EpollEvent::new(interest.flags(), token))?)
-    }
-
-    /// Changes what `fd` is watched for.
-    pub fn modify(&self, fd: BorrowedFd<'_>, token: u64, interest: Interest) -> io::Result<()> {
-        let mut event = EpollEvent::new(interest.flags(), token);
-        Ok(self.0.modify(fd, &mut event)?)
     }
 
     /// Forgets `fd`. Needed where another process holds a copy, because closing ours is then not enough.

@@ -5,9 +5,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::time::Duration;
 
-use nix::errno::Errno;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::WaitStatus;
 use nix::unistd::{ForkResult, Pid};
 
 use super::cvt;
@@ -96,21 +95,51 @@ pub enum Ended {
     Signalled(Signal),
 }
 
+/// A child that ended and was reaped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reaped {
+    /// Which.
+    pub pid: ProcessId,
+    /// How.
+    pub ended: Ended,
+    /// The most memory that it ever had resident, in bytes.
+    pub peak_rss: u64,
+}
+
 /// Reaps one ended child, forked here or inherited (as pid 1), if there is one.
-pub fn reap() -> io::Result<Option<(ProcessId, Ended)>> {
+pub fn reap() -> io::Result<Option<Reaped>> {
     loop {
-        match waitpid(None::<Pid>, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(pid, code)) => {
-                return Ok(Some((pid.as_raw(), Ended::Exited(code))));
-            }
-            Ok(WaitStatus::Signaled(pid, signal, _)) => {
-                return Ok(Some((pid.as_raw(), Ended::Signalled(signal))));
-            }
-            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(None),
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
+        let mut status = 0;
+        // SAFETY: rusage is plain integers, for which all zeroes is a value.
+        let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+        // SAFETY: both outlive the call, which writes one value of their type to each.
+        let pid = unsafe { libc::wait4(-1, &raw mut status, libc::WNOHANG, &raw mut usage) };
+        let pid = match cvt(pid) {
+            Ok(0) => return Ok(None),
+            Ok(pid) => pid,
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ECHILD) => return Ok(None),
+                Some(libc::EINTR) => continue,
+                _ => return Err(error),
+            },
+        };
+        let ended = match WaitStatus::from_raw(Pid::from_raw(pid), status) {
+            Ok(WaitStatus::Exited(_, code)) => Ended::Exited(code),
+            Ok(WaitStatus::Signaled(_, signal, _)) => Ended::Signalled(signal),
+            _ => continue,
+        };
+        // Linux counts it in KiB (getrusage(2)).
+        return Ok(Some(Reaped { pid, ended, peak_rss: usage.ru_maxrss as u64 * 1024 }));
     }
+}
+
+/// Sees to it that children that end wait to be reaped. A process that was started with SIGCHLD ignored would
+/// never hear of them.
+pub fn keep_ended_children() -> io::Result<()> {
+    let action = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    // SAFETY: the default action runs no code of this process.
+    unsafe { sigaction(Signal::SIGCHLD, &action) }?;
+    Ok(())
 }
 
 /// This process's id.
@@ -139,6 +168,7 @@ pub fn become_worker(parent: ProcessId, control: RawFd, grace: Duration) -> io::
     };
     on(Signal::SIGTERM, SigHandler::Handler(end_control_stream))?;
     use Signal::{SIGHUP, SIGINT, SIGQUIT, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2};
+    on(Signal::SIGALRM, SigHandler::SigDfl)?;
     for signal in [SIGHUP, SIGINT, SIGQUIT, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2] {
         on(signal, SigHandler::SigIgn)?;
     }
@@ -162,6 +192,15 @@ extern "C" fn end_control_stream(_: libc::c_int) {
 /// Blocks every signal in this thread, so that the process's main thread takes them.
 pub fn leave_signals_to_main_thread() -> io::Result<()> {
     Ok(SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK).map(drop)?)
+}
+
+/// Runs `make` with a umask that leaves what it creates to the owner alone. The umask belongs to the whole
+/// process, so there must be one thread.
+pub fn with_private_umask<T>(make: impl FnOnce() -> T) -> T {
+    let before = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o177));
+    let made = make();
+    nix::sys::stat::umask(before);
+    made
 }
 
 /// Names this thread (a process's first thread names the process), 15 bytes at most, for ps and top.

@@ -2,10 +2,12 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, recv as nix_recv, send as nix_send,
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, Shutdown, SockFlag, SockType,
+    recv as nix_recv, recvmsg, send as nix_send, sendmsg, setsockopt, sockopt,
 };
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
@@ -53,6 +55,13 @@ impl Bound {
 #[derive(Debug)]
 pub struct Listener(OwnedFd);
 
+/// One that was passed on by another process.
+impl From<OwnedFd> for Listener {
+    fn from(socket: OwnedFd) -> Listener {
+        Listener(socket)
+    }
+}
+
 /// The accept queue of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AcceptQueue {
@@ -63,6 +72,11 @@ pub struct AcceptQueue {
 }
 
 impl Listener {
+    /// Changes the length of the accept queue: listen(2) again. Who waits in it stays.
+    pub fn set_backlog(&self, backlog: u32) -> io::Result<()> {
+        socket2::SockRef::from(&self.0).listen(i32::try_from(backlog).unwrap_or(i32::MAX))
+    }
+
     /// Lets later sockets join this one's port as a `SO_REUSEPORT` group.
     pub fn open_to_group(&self) -> io::Result<()> {
         socket2::SockRef::from(&self.0).set_reuse_port(true)
@@ -95,6 +109,33 @@ impl Listener {
         Ok(AcceptQueue { waiting: info.tcpi_unacked, backlog: info.tcpi_sacked })
     }
 
+    /// Ends the listening in every process that has a copy: from here on accept(2) fails with `EINVAL`, and
+    /// the socket has left its group. Whoever waits in the accept queue is reset.
+    pub fn close_everywhere(&self) -> io::Result<()> {
+        // For a listening socket, shutdown(2) is the way back to a closed one (net/ipv4/af_inet.c).
+        Ok(nix::sys::socket::shutdown(self.0.as_raw_fd(), Shutdown::Read)?)
+    }
+
+    /// Has the kernel choose, for new connections to this socket's group, among its first `sockets` members
+    /// at random; `None`: among all, by its own hash. Members count in the order in which they joined.
+    pub fn steer(&self, sockets: Option<usize>) -> io::Result<()> {
+        let Some(sockets) = sockets else {
+            return detach_reuseport_bpf(self.0.as_fd());
+        };
+        let count = u32::try_from(sockets.max(1)).unwrap_or(u32::MAX);
+        // BPF_LD | BPF_W | BPF_ABS at SKF_AD_OFF + SKF_AD_RANDOM; modulo; return (linux/filter.h).
+        let statement =
+            |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
+        let random = (libc::SKF_AD_OFF + libc::SKF_AD_RANDOM) as u32;
+        let mut program = [
+            statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, random),
+            statement(libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K, count),
+            statement(libc::BPF_RET | libc::BPF_A, 0),
+        ];
+        let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+        Ok(setsockopt(&self.0, sockopt::AttachReusePortCbpf, &program)?)
+    }
+
     /// accept4(2): the next waiting connection, nonblocking and close-on-exec.
     pub fn accept(&self) -> io::Result<OwnedFd> {
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
@@ -107,6 +148,25 @@ impl Listener {
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+/// Takes the program of [`Listener::steer`] away; none is no error.
+fn detach_reuseport_bpf(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let zero: libc::c_int = 0;
+    // SAFETY: the option's value is an int that outlives the call.
+    let result = cvt(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_DETACH_REUSEPORT_BPF,
+            (&raw const zero).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    });
+    match result {
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        other => other.map(drop),
     }
 }
 
@@ -129,15 +189,7 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
 /// sendmsg(2) of `first` and then `second`, as much as the socket takes.
 pub fn send_both(socket: BorrowedFd<'_>, first: &[u8], second: &[u8]) -> io::Result<usize> {
     let slices = [io::IoSlice::new(first), io::IoSlice::new(second)];
-    retry(|| {
-        nix::sys::socket::sendmsg::<()>(
-            socket.as_raw_fd(),
-            &slices,
-            &[],
-            MsgFlags::MSG_NOSIGNAL,
-            None,
-        )
-    })
+    retry(|| sendmsg::<()>(socket.as_raw_fd(), &slices, &[], MsgFlags::MSG_NOSIGNAL, None))
 }
 
 /// shutdown(2) of the writing side: the peer reads an end of stream, and may still write.
@@ -172,9 +224,47 @@ pub fn send_packet(socket: BorrowedFd<'_>, packet: &[u8], patience: Patience) ->
     retry(|| nix_send(socket.as_raw_fd(), packet, flags)).map(drop)
 }
 
-/// Receives one packet without waiting; 0 is the end of the stream.
-pub fn receive_packet(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
-    retry(|| nix_recv(socket.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT))
+/// Most descriptors that one packet carries (unix(7), `SCM_MAX_FD`).
+pub const PACKET_FILES_MAX: usize = 253;
+
+/// Sends one packet with copies of `files`, without waiting.
+pub fn send_packet_with_files(
+    socket: BorrowedFd<'_>,
+    packet: &[u8],
+    files: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    let files: Vec<RawFd> = files.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&files)];
+    let rights = if files.is_empty() { &[][..] } else { &rights };
+    let packet = [io::IoSlice::new(packet)];
+    let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+    retry(|| sendmsg::<()>(socket.as_raw_fd(), &packet, rights, flags, None)).map(drop)
+}
+
+/// Receives one packet without waiting, and the descriptors that came with it, close-on-exec; 0 is the end
+/// of the stream.
+pub fn receive_packet(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    files: &mut Vec<OwnedFd>,
+) -> io::Result<usize> {
+    let mut space = nix::cmsg_space!([RawFd; PACKET_FILES_MAX]);
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
+    let mut buffers = [io::IoSliceMut::new(buffer)];
+    loop {
+        let message = recvmsg::<()>(socket.as_raw_fd(), &mut buffers, Some(&mut space), flags);
+        let message = match message {
+            Err(Errno::EINTR) => continue,
+            message => message?,
+        };
+        for part in message.cmsgs()? {
+            if let ControlMessageOwned::ScmRights(received) = part {
+                // SAFETY: the kernel just made these descriptors for this process.
+                files.extend(received.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+            }
+        }
+        return Ok(message.bytes);
+    }
 }
 
 #[cfg(test)]

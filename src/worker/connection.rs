@@ -348,7 +348,8 @@ impl<'s> Connection<'s> {
     /// A head is whole: finds what answers it, and answers if no body follows.
     fn begin(&mut self, head: &Head<'_>, lane: &mut Context<'s>) {
         self.requests = self.requests.saturating_add(1);
-        lane.counters.count_request();
+        let (route, answer) = lane.site.answer(head);
+        lane.counters.begin_request(route);
         fault::on_request(&head.target.path);
         let limit = lane.requests_per_connection;
         let mut request = Request {
@@ -357,7 +358,7 @@ impl<'s> Connection<'s> {
             is_clients_last: !head.keep_alive,
             head_only: head.method == Method::Head,
         };
-        let answer = match lane.site.answer(head) {
+        let answer = match answer {
             Answer::Fixed(fixed) if head.body == BodyLength::None => {
                 return self.respond(request, Reply::Fixed(fixed), lane);
             }

@@ -6,7 +6,7 @@ use super::connection::Tail;
 use crate::config::{Config, Timeouts};
 use crate::content::Site;
 use crate::http::{DATE_LINE_BYTES, Limits};
-use crate::observe::ledger::Counters;
+use crate::observe::ledger::{Counters, Ledger};
 
 /// Most bytes of request and response bodies that a lane holds for its connections: each is within
 /// `limits.body`, and this bounds their sum. Bodies of the site's own are not counted.
@@ -55,6 +55,8 @@ pub struct TimeoutsMs {
 
 struct Clock {
     start: Instant,
+    /// Time of the ledger at the start.
+    before_ms: u64,
     /// When the `Date` line is out of date.
     date_until_ms: u64,
 }
@@ -65,8 +67,10 @@ impl<'s> Context<'s> {
         site: &'s Site,
         limits: &'s Limits,
         config: &Config,
-        counters: Counters<'s>,
+        ledger: &'s Ledger,
+        block: usize,
     ) -> Self {
+        let counters = ledger.block(block);
         let mut context = Context {
             site,
             limits,
@@ -80,16 +84,18 @@ impl<'s> Context<'s> {
             whole_output: None,
             draining: false,
             body_bytes: 0,
-            clock: Clock { start: Instant::now(), date_until_ms: 0 },
+            clock: Clock { start: Instant::now(), before_ms: ledger.now_ms(), date_until_ms: 0 },
         };
         context.begin_turn();
         context
     }
 
-    /// Reads the clock, once for the whole turn, and renders the `Date` line when its second is over.
+    /// Reads the clock, once for the whole turn, leaves the time of the turn where the supervisor sees it,
+    /// and renders the `Date` line when its second is over.
     pub fn begin_turn(&mut self) {
         let elapsed = self.clock.start.elapsed();
         self.now_ms = elapsed.as_secs() * 1000 + u64::from(elapsed.subsec_millis());
+        self.counters.begin_turn(self.clock.before_ms + self.now_ms);
         if self.now_ms >= self.clock.date_until_ms {
             let now = SystemTime::now();
             self.date = date_line(now);

@@ -10,22 +10,48 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::sys::socket::{Patience, receive_packet, send_packet};
+use crate::sys::socket::{Patience, receive_packet, send_packet, send_packet_with_files};
 
 /// From the supervisor to a worker process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
-    /// Start a worker for this lane of the process, in place of the one that ended.
-    Start(usize),
+    /// Start this worker.
+    Start(Assignment),
+    /// For one worker.
+    To(u64, Order),
     /// Every worker of the process finishes what is in flight, takes nothing new, and ends.
     Drain,
+}
+
+/// From the supervisor to a worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Order {
+    /// Accept from the listeners of this lane, which come with the packet.
+    Take(usize),
+    /// Accept from the listeners of this lane no more.
+    Leave(usize),
+    /// Finish what is in flight within so many milliseconds, take nothing new, and end.
+    Drain(u64),
+}
+
+/// What a worker is to do, and under what name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// Which worker: of all that ever were, the only one with this number.
+    pub worker: u64,
+    /// The lane that it drives.
+    pub lane: usize,
+    /// The CPU that it is pinned to, if it is.
+    pub cpu: Option<usize>,
+    /// Its block of the ledger.
+    pub block: usize,
 }
 
 /// From a worker to the supervisor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// Whose.
-    pub lane: usize,
+    pub worker: u64,
     /// What.
     pub news: News,
 }
@@ -33,12 +59,22 @@ pub struct Report {
 /// What happened to a worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum News {
-    /// It serves.
+    /// It waits for listeners.
     Ready,
     /// It ended because something it can't do without failed.
     Failed(String),
     /// It ended by a panic.
     Panicked(String),
+    /// It drains, and accepts no more.
+    Left,
+    /// It ended because its drain was over.
+    Drained,
+    /// It drains, with the whole process, because somebody told the process to end.
+    Leaving,
+    /// The time of its drain was over; so many connections were closed.
+    Cut(usize),
+    /// It could not be pinned to this CPU, and runs without.
+    NotPinned(usize),
     /// A request ended by a panic; its connection was closed, the worker goes on.
     RequestPanicked(String),
     /// It stopped accepting because descriptors or memory ran out.
@@ -50,7 +86,8 @@ pub enum News {
 impl News {
     /// Whether the supervisor must not miss it.
     fn is_vital(&self) -> bool {
-        matches!(self, News::Ready | News::Failed(_) | News::Panicked(_))
+        use News::{Drained, Failed, Leaving, Left, Panicked, Ready};
+        matches!(self, Ready | Failed(_) | Panicked(_) | Left | Drained | Leaving)
     }
 }
 
@@ -66,8 +103,8 @@ pub struct Control(OwnedFd);
 /// What a receive came to.
 #[derive(Debug)]
 pub enum Received<M> {
-    /// A message.
-    Message(M),
+    /// A message, and the descriptors that came with it.
+    Message(M, Vec<OwnedFd>),
     /// None is there yet.
     Nothing,
     /// The other end is gone.
@@ -86,7 +123,7 @@ impl Control {
     }
 
     /// Tells the supervisor. If it is gone there is nobody to tell, and the end of the stream will say so.
-    pub fn report(&self, lane: usize, mut news: News) {
+    pub fn report(&self, worker: u64, mut news: News) {
         use News::{AcceptPaused, Failed, Panicked, RequestPanicked};
         if let Failed(text) | Panicked(text) | RequestPanicked(text) | AcceptPaused(text) =
             &mut news
@@ -94,12 +131,13 @@ impl Control {
             text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
         }
         let patience = if news.is_vital() { Patience::Wait } else { Patience::DontWait };
-        let _ = self.send(&Report { lane, news }, patience);
+        let _ = self.send(&Report { worker, news }, patience);
     }
 
-    /// Tells a worker process; fails if it is gone.
-    pub fn command(&self, command: &Command) -> io::Result<()> {
-        self.send(command, Patience::DontWait)
+    /// Tells a worker process, and passes copies of `files` along; fails if it is gone, or if it has not
+    /// listened for so long that there is no room for another command.
+    pub fn command(&self, command: &Command, files: &[BorrowedFd<'_>]) -> io::Result<()> {
+        send_packet_with_files(self.0.as_fd(), &serde_json::to_vec(command)?, files)
     }
 
     fn send(&self, message: &impl Serialize, patience: Patience) -> io::Result<()> {
@@ -109,12 +147,12 @@ impl Control {
     /// The next message, without waiting. One that can't be understood is the end of the conversation.
     pub fn receive<M: DeserializeOwned>(&self) -> Received<M> {
         let mut buffer = [0; PACKET_BYTES_MAX];
-        match receive_packet(self.0.as_fd(), &mut buffer) {
+        let mut files = Vec::new();
+        match receive_packet(self.0.as_fd(), &mut buffer, &mut files) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Received::Nothing,
             Ok(0) | Err(_) => Received::End,
-            Ok(length) => {
-                serde_json::from_slice(&buffer[..length]).map_or(Received::End, Received::Message)
-            }
+            Ok(length) => serde_json::from_slice(&buffer[..length])
+                .map_or(Received::End, |message| Received::Message(message, files)),
         }
     }
 }

@@ -2,14 +2,18 @@
 //! functions are empty.
 //!
 //! `LANEWAY_FAULTS=requests` gives meaning to the paths below `/.fault/`; `LANEWAY_FAULTS=start` makes every
-//! worker fail before it is ready.
+//! worker fail before it is ready, and so does a file `fail-start` once the server runs.
+
+use std::path::Path;
+use std::time::Duration;
 
 /// Fails if faults at the start were asked for.
 pub(super) fn on_start() -> Result<(), String> {
-    if wanted("start") { Err("fault injected at start".into()) } else { Ok(()) }
+    let fails = wanted("start") || wanted("requests") && Path::new("fail-start").exists();
+    if fails { Err("fault injected at start".into()) } else { Ok(()) }
 }
 
-/// Panics or aborts if the path asks for it.
+/// Panics, aborts, stalls or hangs if the path asks for it.
 #[inline]
 pub(super) fn on_request(path: &[u8]) {
     if !cfg!(debug_assertions) || !path.starts_with(b"/.fault/") || !wanted("requests") {
@@ -19,6 +23,10 @@ pub(super) fn on_request(path: &[u8]) {
         b"/.fault/panic-request" => panic!("fault injected in a request"),
         b"/.fault/panic-worker" => std::panic::panic_any(EscapingPanic),
         b"/.fault/abort" => std::process::abort(),
+        b"/.fault/stall" => std::thread::sleep(Duration::from_secs(1)),
+        b"/.fault/hang" => loop {
+            std::thread::sleep(Duration::from_secs(1));
+        },
         _ => {}
     }
 }

@@ -23,21 +23,9 @@ use crate::http::Limits;
 use crate::observe::ledger::Ledger;
 use crate::observe::panics;
 use crate::sys::cpu;
-use crate::sys::socket::Listener;
 use context::Context;
-use control::{Control, News};
+use control::{Assignment, Control, News};
 use event_loop::EventLoop;
-
-/// A lane: its number, its CPU, and the listening sockets that belong to it.
-#[derive(Clone, Debug)]
-pub struct Lane {
-    /// Counted from 0.
-    pub index: usize,
-    /// The CPU that its worker is pinned to, if it is.
-    pub cpu: Option<usize>,
-    /// One for each address.
-    pub listeners: Vec<Arc<Listener>>,
-}
 
 /// What all workers of one generation share.
 #[derive(Clone)]
@@ -54,40 +42,43 @@ pub struct Generation {
 
 impl Generation {
     /// Renders what `config` serves, for all workers at once.
-    pub fn new(number: u64, config: Config, ledger: Ledger) -> Generation {
-        Generation {
-            number,
-            site: Arc::new(Site::new(&config.routes)),
-            config: Arc::new(config),
-            ledger: Arc::new(ledger),
-        }
+    pub fn new(number: u64, config: Config, ledger: Arc<Ledger>) -> Generation {
+        let site = Arc::new(Site::new(&config.routes));
+        Generation { number, site, config: Arc::new(config), ledger }
     }
 }
 
-/// Drives `lane` in this thread until a drain is over. What goes wrong is told to the supervisor; false
+/// Drives a lane in this thread until a drain is over. What goes wrong is told to the supervisor; false
 /// says that something did.
-pub fn run(lane: &Lane, generation: &Generation, control: &Control) -> bool {
+pub fn run(assignment: &Assignment, generation: &Generation, control: &Control) -> bool {
     panics::keep();
-    let attempt = panic::catch_unwind(AssertUnwindSafe(|| drive(lane, generation, control)));
+    let attempt = panic::catch_unwind(AssertUnwindSafe(|| drive(assignment, generation, control)));
     let news = match attempt {
-        Ok(Ok(())) => return true,
+        Ok(Ok(())) => News::Drained,
         Ok(Err(error)) => News::Failed(error),
         Err(payload) => {
             std::mem::forget(payload);
             News::Panicked(panics::take())
         }
     };
-    control.report(lane.index, news);
-    false
+    let is_good = news == News::Drained;
+    control.report(assignment.worker, news);
+    is_good
 }
 
-fn drive(lane: &Lane, generation: &Generation, control: &Control) -> Result<(), String> {
+fn drive(
+    assignment: &Assignment,
+    generation: &Generation,
+    control: &Control,
+) -> Result<(), String> {
     fault::on_start()?;
+    let Assignment { worker, lane, cpu, block } = *assignment;
     let config = &generation.config;
-    if let Some(cpu) = lane.cpu
+    if let Some(cpu) = cpu
         && !cpu::pin(cpu)
     {
-        return Err(format!("cannot pin lane {} to CPU {cpu}", lane.index));
+        // The CPU was taken away. A lane that wanders is slower, and serves.
+        control.report(worker, News::NotPinned(cpu));
     }
     let limits = Limits {
         request_line: config.limits.request_line,
@@ -95,16 +86,9 @@ fn drive(lane: &Lane, generation: &Generation, control: &Control) -> Result<(), 
         headers: config.limits.headers,
         body: config.limits.body,
     };
-    let counters = generation.ledger.lane(lane.index);
-    counters.worker_started();
-    let context = Context::new(&generation.site, &limits, config, counters);
-    let connections_max = config.workers.max_connections as usize;
-    let mut event_loop =
-        EventLoop::new(lane.index, &lane.listeners, connections_max, control, context).map_err(
-            |error| format!("cannot set up the event loop of lane {}: {error}", lane.index),
-        )?;
-    control.report(lane.index, News::Ready);
-    event_loop
-        .run()
-        .map_err(|error| format!("the event loop of lane {} failed: {error}", lane.index))
+    let context = Context::new(&generation.site, &limits, config, &generation.ledger, block);
+    let mut event_loop = EventLoop::new(worker, config, control, context)
+        .map_err(|error| format!("cannot set up the event loop of lane {lane}: {error}"))?;
+    control.report(worker, News::Ready);
+    event_loop.run().map_err(|error| format!("the event loop of lane {lane} failed: {error}"))
 }

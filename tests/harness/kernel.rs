@@ -3,6 +3,7 @@
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
 use std::fs;
+use std::net::SocketAddr;
 
 /// The variable in a server's environment that tells its processes from all others.
 pub(crate) const MARK: &str = "TEST_OF_LANEWAY";
@@ -124,6 +125,15 @@ pub(crate) fn listeners_on(port: u16) -> usize {
         local && columns.nth(1) == Some(LISTEN)
     };
     lines.filter(listens).count()
+}
+
+/// How many sockets listen at this IPv4 address and port.
+pub(crate) fn listeners_at(address: SocketAddr) -> usize {
+    let SocketAddr::V4(address) = address else { panic!("{address} is no IPv4 address") };
+    let ip = u32::from_ne_bytes(address.ip().octets());
+    let wanted = format!(" {ip:08X}:{:04X} 00000000:0000 0A ", address.port());
+    let table = fs::read_to_string("/proc/net/tcp").expect("the kernel's table of sockets");
+    table.lines().filter(|line| line.contains(&wanted)).count()
 }
 
 /// The CPUs that this process may use, in order.

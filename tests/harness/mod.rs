@@ -15,10 +15,12 @@
 mod client;
 mod journal;
 mod kernel;
+mod traffic;
 
 pub(crate) use client::{Client, Response, is_refused};
 pub(crate) use journal::{Event, Journal};
 pub(crate) use kernel::*;
+pub(crate) use traffic::{Tally, Traffic};
 
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::signal::{Signal, kill};
@@ -326,6 +328,11 @@ impl Server {
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
         let parse = |event: &Event| event.text("address").parse().expect("a socket address");
         self.journal.named("listening").iter().map(parse).collect()
+    }
+
+    /// The folder that it was started in.
+    pub(crate) fn folder(&self) -> &Path {
+        self.scratch.path()
     }
 
     /// The first address it listens on.

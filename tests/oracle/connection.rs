@@ -68,8 +68,7 @@ pub(crate) fn converse(pieces: &[&[u8]]) -> Vec<u8> {
     client.set_nonblocking(true).expect("nonblocking");
     server.set_nonblocking(true).expect("nonblocking");
     let world = world();
-    let counters = world.ledger.lane(0);
-    let mut context = Context::new(&world.site, &world.limits, &world.config, counters);
+    let mut context = Context::new(&world.site, &world.limits, &world.config, &world.ledger, 0);
     // Two conversations are compared, and a second may pass between them.
     context.date = *b"Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
     let mut talk = Talk {

@@ -1,7 +1,14 @@
-//! The policy as tables: (state, input, time) → actions; and as a model under random inputs.
+//! The policy as tables: (state, input, time) → actions. The model under random inputs is in `model`.
 
-use super::Action::{CloseListeners, Drain, Exit, Kill, StartProcess, StartWorker, Tell};
+use super::Action::{
+    CloseLane, CloseListeners, Drain, DrainWorker, Exit, Forget, Kill, Leave, ReadBeats, Renew,
+    Serve, StartProcess, StartWorker, Steer, Take, Tell,
+};
+use super::sockets::HANDSHAKES_MS;
+use super::watchdog::MOMENT_MS;
 use super::*;
+
+mod model;
 
 const SETTINGS: Settings = Settings {
     drain_timeout_ms: 30_000,
@@ -10,102 +17,139 @@ const SETTINGS: Settings = Settings {
     restart_delay_max_ms: 30_000,
     max_restarts: 3,
     restart_window_ms: 60_000,
+    watchdog_ms: 0,
 };
+const WATCHED: Settings = Settings { watchdog_ms: 4_000, ..SETTINGS };
 const KILLED: &str = "killed by SIGKILL";
+const HUNG: &str = "hung: no turn of its loop within supervisor.watchdog";
+
+fn plan(settings: &Settings, lanes: usize, together: bool) -> Plan {
+    Plan { settings: settings.clone(), lanes, together }
+}
+
+/// The `n`th worker that was started, counted from 1: with processes, each has its own.
+fn apart(id: u64, lane: usize) -> Worker {
+    Worker { id, process: id, lane }
+}
+
+/// The same, in the `process`th process.
+fn within(process: u64, id: u64, lane: usize) -> Worker {
+    Worker { id, process, lane }
+}
 
 /// Two processes of one lane each, serving at time 0.
 fn processes() -> Policy {
-    serving(&[vec![0], vec![1]])
+    serving(&SETTINGS, false).0
 }
 
 /// One process of two lanes, serving at time 0.
 fn threads() -> Policy {
-    serving(&[vec![0, 1]])
+    serving(&SETTINGS, true).0
 }
 
-fn serving(lanes: &[Vec<usize>]) -> Policy {
-    let (mut policy, _) = Policy::begin(SETTINGS, lanes, 1, 0);
-    policy.decide(Input::Ready(0), 0);
-    let actions = policy.decide(Input::Ready(1), 0);
-    assert_eq!(actions, [Tell(Fact::WorkerReady { lane: 1 }), Tell(Fact::AllReady)]);
-    policy
+/// Two lanes, serving at time 0, and what their being ready led to.
+fn serving(settings: &Settings, together: bool) -> (Policy, Vec<Action>) {
+    let (mut policy, _) = Policy::begin(plan(settings, 2, together), 1, 0);
+    let worker = |id, lane| if together { within(1, id, lane) } else { apart(id, lane) };
+    policy.decide(Input::Ready(worker(1, 0)), 0);
+    let actions = policy.decide(Input::Ready(worker(2, 1)), 0);
+    (policy, actions)
 }
 
-fn process_ended(process: usize) -> Input {
+fn ended(process: u64) -> Input {
     Input::ProcessEnded { process, cause: KILLED.into() }
 }
 
-fn worker_ended(lane: usize) -> Input {
-    Input::WorkerEnded { lane, cause: KILLED.into() }
+fn left(process: u64) -> Input {
+    Input::ProcessEnded { process, cause: CLEAN_EXIT.into() }
 }
 
-fn exited(lane: usize) -> Action {
-    Tell(Fact::WorkerExited { lane, cause: KILLED.into() })
+fn exited(worker: Worker) -> Action {
+    Tell(Fact::WorkerExited { worker, cause: KILLED.into() })
 }
 
 fn restarting(lane: usize, delay_ms: u64, restarts: u32) -> Action {
     Tell(Fact::WorkerRestarting { lane, delay_ms, restarts })
 }
 
-fn drain_started(reason: &str) -> Action {
-    Tell(Fact::DrainStarted { reason: reason.into() })
+fn adopted(lane: usize, by: Worker) -> [Action; 2] {
+    [Take { worker: by, lane }, Tell(Fact::WorkerAdopted { lane, by })]
+}
+
+fn drain_started(generation: u64, reason: &str) -> Action {
+    Tell(Fact::DrainStarted { generation, reason: reason.into() })
 }
 
 #[test]
-fn begin_starts_every_process_with_its_lanes() {
-    let (policy, actions) = Policy::begin(SETTINGS, &[vec![0], vec![1]], 1, 5);
-    let start = |process, lanes| StartProcess { process, lanes };
-    assert_eq!(actions, [start(0, vec![0]), start(1, vec![1])]);
+fn begin_starts_a_process_for_each_lane_or_one_for_all() {
+    let (policy, actions) = Policy::begin(plan(&SETTINGS, 2, false), 1, 5);
+    let start = |workers: &[Worker]| StartProcess { generation: 1, workers: workers.to_vec() };
+    assert_eq!(actions, [start(&[apart(1, 0)]), start(&[apart(2, 1)])]);
     assert_eq!(policy.next_ms(), Some(10_005));
+    let (_, actions) = Policy::begin(plan(&SETTINGS, 2, true), 1, 5);
+    assert_eq!(actions, [start(&[within(1, 1, 0), within(1, 2, 1)])]);
 }
 
 #[test]
-fn a_process_that_ends_is_started_again_at_once() {
-    let actions = processes().decide(process_ended(1), 1_000);
-    let start = StartProcess { process: 1, lanes: vec![1] };
-    assert_eq!(actions, [exited(1), restarting(1, 0, 1), start]);
+fn nobody_accepts_until_every_worker_is_ready() {
+    let (_, actions) = serving(&SETTINGS, false);
+    let (first, second) = (apart(1, 0), apart(2, 1));
+    let expected = [
+        Tell(Fact::WorkerReady { worker: second }),
+        Serve(1),
+        Take { worker: first, lane: 0 },
+        Take { worker: second, lane: 1 },
+        Tell(Fact::AllReady { generation: 1, lanes: 2 }),
+    ];
+    assert_eq!(actions, expected);
+}
+
+#[test]
+fn a_process_that_ends_is_started_again_at_once_and_its_sockets_are_adopted_before() {
+    let mut policy = processes();
+    let actions = policy.decide(ended(2), 1_000);
+    let next = apart(3, 1);
+    let [take, told] = adopted(1, apart(1, 0));
+    let leave = Leave { worker: apart(2, 1), lane: 1 };
+    let start = StartProcess { generation: 1, workers: vec![next] };
+    assert_eq!(actions, [exited(apart(2, 1)), restarting(1, 0, 1), take, told, leave, start]);
+    let actions = policy.decide(Input::Ready(next), 1_001);
+    let give_back = [Take { worker: next, lane: 1 }, Leave { worker: apart(1, 0), lane: 1 }];
+    assert_eq!(actions, [&[Tell(Fact::WorkerReady { worker: next })][..], &give_back].concat());
 }
 
 #[test]
 fn a_process_of_threads_that_ends_is_started_again_with_all_its_lanes() {
-    let actions = threads().decide(process_ended(0), 1_000);
-    let start = StartProcess { process: 0, lanes: vec![0, 1] };
-    let told = [exited(0), exited(1), restarting(0, 0, 1), restarting(1, 0, 1)];
-    assert_eq!(actions, [&told[..], &[start]].concat());
+    let actions = threads().decide(ended(1), 1_000);
+    let start = StartProcess { generation: 1, workers: vec![within(2, 3, 0), within(2, 4, 1)] };
+    let before = [within(1, 1, 0), within(1, 2, 1)];
+    let expected = [
+        exited(before[0]),
+        exited(before[1]),
+        restarting(0, 0, 1),
+        restarting(1, 0, 1),
+        Leave { worker: before[0], lane: 0 },
+        Leave { worker: before[1], lane: 1 },
+        start,
+    ];
+    assert_eq!(actions, expected);
 }
 
 #[test]
 fn a_thread_that_ends_is_started_again_inside_its_process() {
-    let actions = threads().decide(worker_ended(1), 1_000);
-    let start = StartWorker { process: 0, lane: 1 };
-    assert_eq!(actions, [exited(1), restarting(1, 0, 1), start]);
-}
-
-#[test]
-fn a_thread_that_waits_is_started_again_with_the_process_when_that_ends_meanwhile() {
-    let mut policy = threads();
-    policy.decide(worker_ended(1), 1_000);
-    policy.decide(Input::Ready(1), 1_000);
-    policy.decide(worker_ended(1), 1_001);
-    // Lane 1 waits for its second restart: the end of the process is only lane 0's.
-    let actions = policy.decide(process_ended(0), 1_002);
-    let start = StartProcess { process: 0, lanes: vec![0] };
-    assert_eq!(actions, [exited(0), restarting(0, 0, 1), start]);
-    let due_ms = policy.next_ms().unwrap();
-    assert!((1_050..=1_102).contains(&due_ms), "{due_ms}");
-    assert_eq!(policy.decide(Input::Tick, due_ms - 1), []);
-    assert_eq!(policy.decide(Input::Tick, due_ms), [StartWorker { process: 0, lane: 1 }]);
+    let worker = within(1, 2, 1);
+    let input = Input::WorkerEnded { worker, cause: KILLED.into() };
+    let actions = threads().decide(input, 1_000);
+    assert_eq!(actions.last(), Some(&StartWorker(within(1, 3, 1))));
 }
 
 #[test]
 fn delays_double_with_jitter_up_to_their_maximum() {
-    let mut settings = SETTINGS;
-    settings.max_restarts = 100;
-    settings.restart_delay_max_ms = 1_000;
-    let (mut policy, _) = Policy::begin(settings, &[vec![0]], 7, 0);
-    policy.decide(Input::Ready(0), 0);
-    for whole in [0, 100, 200, 400, 800, 1_000, 1_000] {
-        let actions = policy.decide(process_ended(0), 10);
+    let settings = Settings { max_restarts: 100, restart_delay_max_ms: 1_000, ..SETTINGS };
+    let (mut policy, _) = Policy::begin(plan(&settings, 1, false), 7, 0);
+    policy.decide(Input::Ready(apart(1, 0)), 0);
+    for (number, whole) in (1..).zip([0, 100, 200, 400, 800, 1_000, 1_000]) {
+        let actions = policy.decide(ended(number), 10);
         let Tell(Fact::WorkerRestarting { delay_ms, .. }) = actions[1] else {
             panic!("{actions:?}");
         };
@@ -116,9 +160,10 @@ fn delays_double_with_jitter_up_to_their_maximum() {
 
 #[test]
 fn restarts_beyond_the_window_are_forgotten() {
-    let mut policy = processes();
-    for now_ms in [0, 60_000, 120_000, 180_000, 240_000] {
-        let actions = policy.decide(process_ended(0), now_ms);
+    let (mut policy, _) = Policy::begin(plan(&SETTINGS, 1, false), 1, 0);
+    policy.decide(Input::Ready(apart(1, 0)), 0);
+    for (process, now_ms) in (1..).zip([0, 60_000, 120_000, 180_000, 240_000]) {
+        let actions = policy.decide(ended(process), now_ms);
         assert_eq!(actions[1], restarting(0, 0, 1));
     }
 }
@@ -127,70 +172,79 @@ fn restarts_beyond_the_window_are_forgotten() {
 fn the_restart_after_the_last_allowed_one_is_given_up_and_the_rest_drained() {
     let mut policy = processes();
     let mut now_ms = 0;
+    let mut process = 1;
     for restarts in 1..=3 {
-        let actions = policy.decide(process_ended(0), now_ms);
+        let actions = policy.decide(ended(process), now_ms);
         assert!(
             matches!(actions[1], Tell(Fact::WorkerRestarting { restarts: n, .. }) if n == restarts)
         );
         now_ms = policy.next_ms().unwrap_or(now_ms);
         policy.decide(Input::Tick, now_ms);
-        policy.decide(Input::Ready(0), now_ms);
+        process = 2 + u64::from(restarts);
+        policy.decide(Input::Ready(apart(process, 0)), now_ms);
     }
-    let actions = policy.decide(process_ended(0), now_ms);
+    let actions = policy.decide(ended(process), now_ms);
     let gave_up = Tell(Fact::WorkerGaveUp { lane: 0, restarts: 3 });
     let reason = "a worker could not be kept alive";
-    assert_eq!(actions, [exited(0), gave_up, drain_started(reason), CloseListeners, Drain(1)]);
-    let clean = Input::ProcessEnded { process: 1, cause: CLEAN_EXIT.into() };
-    assert_eq!(policy.decide(clean, now_ms + 1), [Tell(Fact::DrainDone), Exit(1)]);
+    let last = exited(apart(process, 0));
+    assert_eq!(actions, [last, gave_up, drain_started(1, reason), CloseListeners, Drain(2)]);
+    let done = Tell(Fact::DrainDone { generation: 1 });
+    assert_eq!(policy.decide(left(2), now_ms + 1), [done, Exit(1)]);
 }
 
 #[test]
 fn a_worker_that_ends_before_it_was_ready_stops_the_first_start() {
-    let (mut policy, _) = Policy::begin(SETTINGS, &[vec![0], vec![1]], 1, 0);
-    policy.decide(Input::Ready(0), 1);
-    let actions = policy.decide(process_ended(1), 2);
+    let (mut policy, _) = Policy::begin(plan(&SETTINGS, 2, false), 1, 0);
+    policy.decide(Input::Ready(apart(1, 0)), 1);
+    let actions = policy.decide(ended(2), 2);
     let could_not = Tell(Fact::CouldNotStart { cause: KILLED.into() });
-    assert_eq!(actions, [exited(1), could_not, Kill(0)]);
-    assert_eq!(policy.decide(process_ended(0), 3), [Exit(1)]);
+    assert_eq!(actions, [exited(apart(2, 1)), could_not, Kill(1)]);
+    assert_eq!(policy.decide(ended(1), 3), [Exit(1)]);
 }
 
 #[test]
 fn a_worker_that_was_ready_is_started_again_even_while_others_have_not_been() {
-    let (mut policy, _) = Policy::begin(SETTINGS, &[vec![0], vec![1]], 1, 0);
-    policy.decide(Input::Ready(0), 1);
-    let actions = policy.decide(process_ended(0), 2);
-    assert_eq!(actions.last(), Some(&StartProcess { process: 0, lanes: vec![0] }));
+    let (mut policy, _) = Policy::begin(plan(&SETTINGS, 2, false), 1, 0);
+    policy.decide(Input::Ready(apart(1, 0)), 1);
+    let actions = policy.decide(ended(1), 2);
+    let start = StartProcess { generation: 1, workers: vec![apart(3, 0)] };
+    assert_eq!(actions.last(), Some(&start));
     // Not all are ready: lane 0 has to be so again.
-    assert_eq!(policy.decide(Input::Ready(1), 3), [Tell(Fact::WorkerReady { lane: 1 })]);
-    assert_eq!(policy.decide(Input::Ready(0), 4).last(), Some(&Tell(Fact::AllReady)));
+    let second = apart(2, 1);
+    let ready = [Tell(Fact::WorkerReady { worker: second })];
+    assert_eq!(policy.decide(Input::Ready(second), 3), ready);
+    let actions = policy.decide(Input::Ready(apart(3, 0)), 4);
+    assert_eq!(actions.last(), Some(&Tell(Fact::AllReady { generation: 1, lanes: 2 })));
 }
 
 #[test]
-fn a_worker_that_is_not_ready_in_time_is_killed_once() {
-    let (mut policy, _) = Policy::begin(SETTINGS, &[vec![0]], 1, 0);
+fn a_worker_that_is_not_ready_in_time_is_killed_once_and_that_is_the_cause() {
+    let (mut policy, _) = Policy::begin(plan(&SETTINGS, 1, false), 1, 0);
     assert_eq!(policy.decide(Input::Tick, 9_999), []);
-    let late = Tell(Fact::NotReadyInTime { lane: 0 });
-    assert_eq!(policy.decide(Input::Tick, 10_000), [late, Kill(0)]);
+    let late = Tell(Fact::NotReadyInTime { worker: apart(1, 0) });
+    assert_eq!(policy.decide(Input::Tick, 10_000), [late, Kill(1)]);
     assert_eq!(policy.decide(Input::Tick, 10_001), []);
-    assert_eq!(policy.decide(process_ended(0), 10_002).last(), Some(&Exit(1)));
+    let cause = "not ready within supervisor.ready_timeout".to_owned();
+    let actions = policy.decide(ended(1), 10_002);
+    assert_eq!(actions[1..], [Tell(Fact::CouldNotStart { cause }), Exit(1)]);
 }
 
 #[test]
 fn a_signal_drains_every_process_and_the_exit_is_clean() {
     let mut policy = processes();
     let actions = policy.decide(Input::Stop("SIGTERM"), 5);
-    assert_eq!(actions, [drain_started("SIGTERM"), CloseListeners, Drain(0), Drain(1)]);
+    assert_eq!(actions, [drain_started(1, "SIGTERM"), CloseListeners, Drain(1), Drain(2)]);
     assert_eq!(policy.next_ms(), Some(30_005));
-    let clean = |process| Input::ProcessEnded { process, cause: CLEAN_EXIT.into() };
-    assert_eq!(policy.decide(clean(1), 6), []);
-    assert_eq!(policy.decide(clean(0), 7), [Tell(Fact::DrainDone), Exit(0)]);
+    assert_eq!(policy.decide(left(2), 6), []);
+    let done = Tell(Fact::DrainDone { generation: 1 });
+    assert_eq!(policy.decide(left(1), 7), [done, Exit(0)]);
 }
 
 #[test]
 fn a_worker_that_dies_in_a_drain_is_told_of_and_not_replaced() {
     let mut policy = processes();
     policy.decide(Input::Stop("SIGTERM"), 5);
-    assert_eq!(policy.decide(process_ended(0), 6), [exited(0)]);
+    assert_eq!(policy.decide(ended(1), 6), [exited(apart(1, 0))]);
 }
 
 #[test]
@@ -198,9 +252,10 @@ fn the_deadline_of_a_drain_kills_what_is_left_and_the_exit_is_clean() {
     let mut policy = processes();
     policy.decide(Input::Stop("SIGTERM"), 5);
     let actions = policy.decide(Input::Tick, 30_005);
-    assert_eq!(actions, [Tell(Fact::DrainDeadline), Kill(0), Kill(1)]);
-    assert_eq!(policy.decide(process_ended(0), 30_006), []);
-    assert_eq!(policy.decide(process_ended(1), 30_006), [Exit(0)]);
+    let workers = vec![apart(1, 0), apart(2, 1)];
+    assert_eq!(actions, [Tell(Fact::DrainDeadline { workers }), Kill(1), Kill(2)]);
+    assert_eq!(policy.decide(ended(1), 30_006), []);
+    assert_eq!(policy.decide(ended(2), 30_006), [Exit(0)]);
 }
 
 #[test]
@@ -208,130 +263,247 @@ fn a_second_signal_kills_at_once() {
     let mut policy = threads();
     policy.decide(Input::Stop("SIGTERM"), 5);
     let actions = policy.decide(Input::Stop("SIGINT"), 6);
-    assert_eq!(actions, [Tell(Fact::StopForced { reason: "SIGINT" }), Kill(0)]);
-    assert_eq!(policy.decide(process_ended(0), 7), [Exit(1)]);
+    assert_eq!(actions, [Tell(Fact::StopForced { reason: "SIGINT" }), Kill(1)]);
+    assert_eq!(policy.decide(ended(1), 7), [Exit(1)]);
 }
 
 #[test]
 fn a_signal_while_every_process_waits_to_be_started_again_ends_at_once() {
-    let (mut policy, _) = Policy::begin(SETTINGS, &[vec![0]], 1, 0);
-    policy.decide(Input::Ready(0), 0);
-    policy.decide(process_ended(0), 1);
-    policy.decide(process_ended(0), 2);
+    let (mut policy, _) = Policy::begin(plan(&SETTINGS, 1, false), 1, 0);
+    policy.decide(Input::Ready(apart(1, 0)), 0);
+    policy.decide(ended(1), 1);
+    policy.decide(ended(2), 2);
     let actions = policy.decide(Input::Stop("SIGTERM"), 3);
-    let end = [drain_started("SIGTERM"), CloseListeners, Tell(Fact::DrainDone), Exit(0)];
-    assert_eq!(actions, end);
-}
-
-/// What the world would look like if every action were carried out.
-#[derive(Debug)]
-struct World {
-    alive: Vec<bool>,
-    /// Lanes with a worker, or with one on its way.
-    driven: Vec<bool>,
-    process_of: Vec<usize>,
-    exit: Option<i32>,
-}
-
-impl World {
-    fn new(lanes: &[Vec<usize>]) -> World {
-        let count = lanes.iter().map(Vec::len).sum();
-        let process_of = |lane| lanes.iter().position(|of| of.contains(&lane)).unwrap();
-        World {
-            alive: vec![false; lanes.len()],
-            driven: vec![false; count],
-            process_of: (0..count).map(process_of).collect(),
-            exit: None,
-        }
-    }
-
-    fn carry_out(&mut self, actions: &[Action]) {
-        for action in actions {
-            assert_eq!(self.exit, None, "nothing comes after the exit: {actions:?}");
-            match action {
-                StartProcess { process, lanes } => {
-                    assert!(!self.alive[*process], "two processes in one place");
-                    self.alive[*process] = true;
-                    lanes.iter().for_each(|lane| self.drive(*lane));
-                }
-                StartWorker { process, lane } => {
-                    assert!(self.alive[*process], "a worker without a process");
-                    self.drive(*lane);
-                }
-                Drain(process) | Kill(process) => assert!(self.alive[*process]),
-                Exit(code) => self.exit = Some(*code),
-                CloseListeners | Tell(_) => {}
-            }
-        }
-    }
-
-    fn drive(&mut self, lane: usize) {
-        assert!(!self.driven[lane], "two drivers for lane {lane}");
-        self.driven[lane] = true;
-    }
-
-    fn end_process(&mut self, process: usize) -> Input {
-        self.alive[process] = false;
-        for lane in 0..self.driven.len() {
-            if self.process_of[lane] == process {
-                self.driven[lane] = false;
-            }
-        }
-        process_ended(process)
-    }
+    let done = Tell(Fact::DrainDone { generation: 1 });
+    assert_eq!(actions, [drain_started(1, "SIGTERM"), CloseListeners, done, Exit(0)]);
 }
 
 #[test]
-fn any_sequence_of_events_keeps_one_driver_a_lane_and_ends_after_a_signal() {
-    for seed in 1..400_u64 {
-        let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let mut next = move |below: usize| {
-            random ^= random << 13;
-            random ^= random >> 7;
-            random ^= random << 17;
-            (random % below as u64) as usize
-        };
-        let lanes =
-            if seed % 2 == 0 { vec![vec![0, 1, 2]] } else { vec![vec![0], vec![1], vec![2]] };
-        let mut world = World::new(&lanes);
-        let (mut policy, actions) = Policy::begin(SETTINGS, &lanes, seed, 0);
-        world.carry_out(&actions);
-        let mut now_ms = 0;
-        for step in 0..200 {
-            if world.exit.is_some() {
-                break;
-            }
-            let lane = next(3);
-            let process = world.process_of[lane];
-            let input = match next(6) {
-                0 if world.alive[process] => world.end_process(process),
-                1 if world.driven[lane] && lanes.len() == 1 => {
-                    world.driven[lane] = false;
-                    worker_ended(lane)
-                }
-                2 | 3 if world.driven[lane] => Input::Ready(lane),
-                4 if step == 150 => Input::Stop("SIGTERM"),
-                _ => {
-                    now_ms += next(5_000) as u64;
-                    Input::Tick
-                }
-            };
-            let actions = policy.decide(input, now_ms);
-            world.carry_out(&actions);
-        }
-        if world.exit.is_none() {
-            for _ in 0..2 {
-                let actions = policy.decide(Input::Stop("SIGTERM"), now_ms);
-                world.carry_out(&actions);
-            }
-            for process in 0..world.alive.len() {
-                if world.alive[process] {
-                    let input = world.end_process(process);
-                    let actions = policy.decide(input, now_ms);
-                    world.carry_out(&actions);
-                }
-            }
-        }
-        assert!(world.exit.is_some(), "seed {seed} does not end: {policy:?}");
-    }
+fn a_new_generation_takes_the_sockets_when_all_of_it_is_ready_and_only_then_the_old_one_drains() {
+    let mut policy = processes();
+    let actions = policy.decide(Input::Replace(plan(&SETTINGS, 2, false)), 10);
+    let start = |worker| StartProcess { generation: 2, workers: vec![worker] };
+    let (first, second) = (apart(3, 0), apart(4, 1));
+    assert_eq!(actions, [start(first), start(second)]);
+    assert!(policy.is_changing());
+    let ready = |worker| Tell(Fact::WorkerReady { worker });
+    assert_eq!(policy.decide(Input::Ready(first), 11), [ready(first)]);
+    let actions = policy.decide(Input::Ready(second), 12);
+    let expected = [
+        ready(second),
+        Serve(2),
+        Take { worker: first, lane: 0 },
+        Take { worker: second, lane: 1 },
+        drain_started(1, "replaced by the next generation"),
+        Drain(1),
+        Drain(2),
+    ];
+    assert_eq!(actions, expected);
+    // It is replaced when nobody of it accepts any more.
+    assert!(policy.is_changing());
+    assert_eq!(policy.decide(Input::Left(apart(2, 1)), 12), []);
+    let replaced = Tell(Fact::Replaced { generation: 2, lanes: 2, renews: false });
+    assert_eq!(policy.decide(left(1), 13), [replaced]);
+    assert!(!policy.is_changing());
+    assert_eq!(policy.next_ms(), Some(30_012));
+    assert_eq!(policy.decide(left(2), 14), [Tell(Fact::DrainDone { generation: 1 }), Forget(1)]);
+}
+
+#[test]
+fn a_generation_with_a_worker_that_never_gets_ready_is_withdrawn() {
+    let mut policy = processes();
+    policy.decide(Input::Replace(plan(&SETTINGS, 2, false)), 10);
+    policy.decide(Input::Ready(apart(3, 0)), 11);
+    let actions = policy.decide(ended(4), 12);
+    let withdrawn = Tell(Fact::Withdrawn { generation: 2, cause: KILLED.into() });
+    assert_eq!(actions, [exited(apart(4, 1)), withdrawn, Kill(3)]);
+    assert!(!policy.is_changing());
+    let cause = "its generation was withdrawn".to_owned();
+    let gone = Tell(Fact::WorkerExited { worker: apart(3, 0), cause });
+    assert_eq!(policy.decide(ended(3), 13), [gone, Forget(2)]);
+}
+
+#[test]
+fn an_old_generation_that_does_not_drain_in_time_is_killed() {
+    let mut policy = threads();
+    policy.decide(Input::Replace(plan(&SETTINGS, 1, true)), 10);
+    policy.decide(Input::Ready(within(2, 3, 0)), 20);
+    policy.decide(Input::WorkerDrained(within(1, 1, 0)), 30);
+    policy.decide(Input::Left(within(1, 1, 0)), 30);
+    policy.decide(Input::Left(within(1, 2, 1)), 30);
+    let actions = policy.decide(Input::Tick, 30_020);
+    let late = Tell(Fact::DrainDeadline { workers: vec![within(1, 2, 1)] });
+    assert_eq!(actions, [late, Kill(1), CloseLane(1)]);
+}
+
+#[test]
+fn a_signal_during_a_replacement_kills_what_comes_and_drains_what_serves() {
+    let mut policy = processes();
+    policy.decide(Input::Replace(plan(&SETTINGS, 1, false)), 10);
+    let actions = policy.decide(Input::Stop("SIGTERM"), 11);
+    let expected = [drain_started(1, "SIGTERM"), CloseListeners, Drain(1), Drain(2), Kill(3)];
+    assert_eq!(actions, expected);
+}
+
+#[test]
+fn a_new_lane_is_adopted_until_its_worker_is_ready() {
+    let mut policy = processes();
+    let actions = policy.decide(Input::Resize(3), 10);
+    let [take, told] = adopted(2, apart(1, 0));
+    let start = StartProcess { generation: 1, workers: vec![apart(3, 2)] };
+    assert_eq!(actions, [Tell(Fact::Resized { lanes: 3 }), take, told, start]);
+}
+
+#[test]
+fn a_lane_that_leaves_is_steered_away_from_adopted_and_closed_after_its_handshakes() {
+    let mut policy = processes();
+    let actions = policy.decide(Input::Resize(1), 10);
+    let (stays, goes) = (apart(1, 0), apart(2, 1));
+    let [take, told] = adopted(1, stays);
+    let expected = [
+        Tell(Fact::Resized { lanes: 1 }),
+        Steer(Some(1)),
+        take,
+        told,
+        Leave { worker: goes, lane: 1 },
+        Drain(2),
+    ];
+    assert_eq!(actions, expected);
+    assert_eq!(policy.next_ms(), Some(10 + HANDSHAKES_MS));
+    assert_eq!(policy.decide(left(2), 20), []);
+    let due_ms = 10 + HANDSHAKES_MS;
+    assert_eq!(policy.decide(Input::Tick, due_ms), [CloseLane(1)]);
+    // Somebody waited in it: once more, soon.
+    let due_ms = policy.next_ms().unwrap();
+    assert_eq!(policy.decide(Input::Tick, due_ms), [CloseLane(1)]);
+    let closed =
+        [Leave { worker: stays, lane: 1 }, Tell(Fact::LaneClosed { lane: 1 }), Steer(None)];
+    assert_eq!(policy.decide(Input::LaneClosed(1), due_ms), closed);
+    assert_eq!(policy.next_ms(), None);
+}
+
+#[test]
+fn a_thread_that_leaves_drains_alone() {
+    let actions = threads().decide(Input::Resize(1), 10);
+    assert_eq!(actions.last(), Some(&DrainWorker(within(1, 2, 1))));
+}
+
+#[test]
+fn a_lane_that_comes_back_before_its_sockets_closed_keeps_them() {
+    let mut policy = processes();
+    policy.decide(Input::Resize(1), 10);
+    let actions = policy.decide(Input::Resize(2), 20);
+    let start = StartProcess { generation: 1, workers: vec![apart(3, 1)] };
+    assert_eq!(actions, [Tell(Fact::Resized { lanes: 2 }), Steer(None), start]);
+    assert_eq!(policy.decide(Input::Tick, 10 + HANDSHAKES_MS), []);
+}
+
+#[test]
+fn sockets_close_from_the_last_lane_down() {
+    let (mut policy, _) = Policy::begin(plan(&SETTINGS, 3, false), 1, 0);
+    (0..3).for_each(|lane| drop(policy.decide(Input::Ready(apart(lane as u64 + 1, lane)), 0)));
+    policy.decide(Input::Resize(2), 0);
+    policy.decide(Input::Resize(1), 1_000);
+    assert_eq!(policy.decide(Input::Tick, HANDSHAKES_MS), [CloseLane(2)]);
+    policy.decide(Input::LaneClosed(2), HANDSHAKES_MS);
+    assert_eq!(policy.decide(Input::Tick, HANDSHAKES_MS + 999), []);
+    assert_eq!(policy.decide(Input::Tick, HANDSHAKES_MS + 1_000), [CloseLane(1)]);
+}
+
+fn beat(worker: Worker, age_ms: u64) -> Input {
+    Input::Beat { worker, age_ms }
+}
+
+#[test]
+fn beats_are_read_four_times_a_watchdog_and_not_after_a_sleep_of_ones_own() {
+    let (mut policy, _) = serving(&WATCHED, false);
+    // They were read when the generation became current.
+    assert_eq!(policy.next_ms(), Some(1_000));
+    assert_eq!(policy.decide(Input::Tick, 1_000), [ReadBeats]);
+    // The supervisor itself was stopped.
+    assert_eq!(policy.decide(Input::Tick, 60_000), []);
+    assert_eq!(policy.decide(Input::Tick, 61_000), [ReadBeats]);
+}
+
+#[test]
+fn a_hung_process_loses_its_sockets_at_once_and_its_life_after_a_moment() {
+    let (mut policy, _) = serving(&WATCHED, false);
+    policy.decide(Input::Tick, 0);
+    let (healthy, hung) = (apart(1, 0), apart(2, 1));
+    assert_eq!(policy.decide(beat(healthy, 4_000), 500), []);
+    let actions = policy.decide(beat(hung, 4_001), 500);
+    let [take, told] = adopted(1, healthy);
+    let leave = Leave { worker: hung, lane: 1 };
+    assert_eq!(
+        actions,
+        [Tell(Fact::WorkerHung { worker: hung, age_ms: 4_001 }), take, told, leave]
+    );
+    let actions = policy.decide(Input::Tick, 500 + MOMENT_MS);
+    assert!(actions.contains(&Kill(2)), "{actions:?}");
+    let actions = policy.decide(ended(2), 2_000);
+    let gone = Tell(Fact::WorkerExited { worker: hung, cause: HUNG.into() });
+    let start = StartProcess { generation: 1, workers: vec![apart(3, 1)] };
+    assert_eq!(actions, [gone, restarting(1, 0, 1), start]);
+}
+
+#[test]
+fn a_worker_that_turns_again_within_its_moment_gets_its_sockets_back() {
+    let (mut policy, _) = serving(&WATCHED, false);
+    let hung = apart(2, 1);
+    policy.decide(beat(hung, 5_000), 500);
+    let actions = policy.decide(beat(hung, 3), 600);
+    let back = [Take { worker: hung, lane: 1 }, Leave { worker: apart(1, 0), lane: 1 }];
+    assert_eq!(actions, [&[Tell(Fact::WorkerRecovered { worker: hung })][..], &back].concat());
+    let actions = policy.decide(Input::Tick, 500 + MOMENT_MS);
+    assert!(!actions.iter().any(|action| matches!(action, Kill(_))), "{actions:?}");
+}
+
+#[test]
+fn a_hung_thread_among_healthy_ones_is_left_behind_in_a_generation_that_they_drain_from() {
+    let (mut policy, _) = serving(&WATCHED, true);
+    let hung = within(1, 2, 1);
+    policy.decide(beat(hung, 5_000), 500);
+    let actions = policy.decide(Input::Tick, 500 + MOMENT_MS);
+    let renewed = [within(2, 3, 0), within(2, 4, 1)];
+    let start = StartProcess { generation: 2, workers: renewed.to_vec() };
+    assert!(actions.ends_with(&[ReadBeats]) || actions.contains(&start), "{actions:?}");
+    let renew = Renew { generation: 2, of: 1 };
+    let order = |wanted| actions.iter().position(|action| *action == wanted).unwrap();
+    assert!(order(renew) < order(start));
+    policy.decide(Input::Ready(renewed[0]), 1_600);
+    let actions = policy.decide(Input::Ready(renewed[1]), 1_600);
+    assert!(actions.contains(&Drain(1)), "{actions:?}");
+    let replaced = Tell(Fact::Replaced { generation: 2, lanes: 2, renews: true });
+    assert_eq!(policy.decide(Input::Left(within(1, 1, 0)), 1_650), [replaced]);
+    // The healthy one has drained: nobody is left to wait for.
+    assert_eq!(policy.decide(Input::WorkerDrained(within(1, 1, 0)), 1_700), [Kill(1)]);
+    let actions = policy.decide(ended(1), 1_800);
+    let gone = Tell(Fact::WorkerExited { worker: hung, cause: HUNG.into() });
+    assert_eq!(actions, [gone, Tell(Fact::DrainDone { generation: 1 }), Forget(1)]);
+}
+
+#[test]
+fn a_process_whose_threads_all_hang_is_killed() {
+    let (mut policy, _) = serving(&WATCHED, true);
+    policy.decide(beat(within(1, 1, 0), 5_000), 500);
+    policy.decide(beat(within(1, 2, 1), 5_000), 500);
+    let actions = policy.decide(Input::Tick, 500 + MOMENT_MS);
+    assert_eq!(actions.iter().filter(|action| **action == Kill(1)).count(), 1, "{actions:?}");
+}
+
+#[test]
+fn a_process_that_somebody_else_told_to_end_is_replaced_while_it_drains() {
+    let mut policy = processes();
+    let actions = policy.decide(Input::Leaving(2), 10);
+    let start = StartProcess { generation: 1, workers: vec![apart(3, 1)] };
+    assert_eq!(actions.last(), Some(&start));
+    assert_eq!(policy.decide(left(2), 20), []);
+}
+
+#[test]
+fn a_hand_over_drains_without_a_code() {
+    let mut policy = processes();
+    let actions = policy.decide(Input::HandedOver, 5);
+    let reason = "another supervisor has taken over";
+    assert_eq!(actions, [drain_started(1, reason), CloseListeners, Drain(1), Drain(2)]);
 }

@@ -30,22 +30,17 @@ impl Driver {
         self.epoll.add(socket, token, Interest::Edges)
     }
 
-    /// Watches a listener or a control socket while it is readable.
+    /// Watches a control socket while it is readable.
     pub fn watch(&self, fd: impl AsFd, token: u64) -> io::Result<()> {
         self.epoll.add(fd, token, Interest::Readable)
     }
 
-    /// Stops watching for now.
-    pub fn pause(&self, fd: BorrowedFd<'_>, token: u64) -> io::Result<()> {
-        self.epoll.modify(fd, token, Interest::Nothing)
+    /// Watches a listener while somebody waits in it. Where other loops watch it too, one is told.
+    pub fn watch_listener(&self, listener: &Listener, token: u64) -> io::Result<()> {
+        self.epoll.add(listener, token, Interest::ReadableByOne)
     }
 
-    /// Watches again after a pause.
-    pub fn resume(&self, fd: BorrowedFd<'_>, token: u64) -> io::Result<()> {
-        self.epoll.modify(fd, token, Interest::Readable)
-    }
-
-    /// Stops watching for good.
+    /// Stops watching.
     pub fn forget(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
         self.epoll.remove(fd)
     }
@@ -121,6 +116,8 @@ pub enum Accepted {
     Nobody,
     /// A failure of that one connection: the next may be fine.
     Transient,
+    /// The listener was closed.
+    Closed,
     /// Descriptors or memory have run out: trying again at once would spin.
     Exhausted(io::Error),
 }
@@ -131,6 +128,7 @@ pub fn accept(listener: &Listener) -> Accepted {
         Ok(socket) => Accepted::Connection(socket),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Accepted::Nobody,
         Err(error) if socket::is_exhaustion(&error) => Accepted::Exhausted(error),
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Accepted::Closed,
         Err(_) => Accepted::Transient,
     }
 }

@@ -1,0 +1,258 @@
+//! The supervisor's socket for commands: `server status`, `reload` and `stop` come through here.
+//!
+//! A Unix socket that its owner alone may open. A client sends one word and a line end, and gets one
+//! [`Answer`] as a line of JSON, at once or when what it asked for is done; then the connection ends. None of
+//! it waits for a client.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::status::Status;
+use crate::sys::epoll::{Epoll, Interest};
+use crate::sys::process;
+
+/// What a client can ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// How things are.
+    Status,
+    /// A new generation; answered when it serves, or when it can't.
+    Reload,
+    /// A drain; answered at once, and the connection ends when the supervisor does.
+    Stop,
+}
+
+impl Request {
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Request::Status => "status",
+            Request::Reload => "reload",
+            Request::Stop => "stop",
+        }
+    }
+
+    fn parse(word: &str) -> Option<Request> {
+        [Request::Status, Request::Reload, Request::Stop].into_iter().find(|of| of.word() == word)
+    }
+}
+
+/// What a client gets.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Answer {
+    /// It is done, or on its way.
+    Done(String),
+    /// It could not be, and why.
+    Failed(String),
+    /// The answer to [`Request::Status`].
+    Status(Box<Status>),
+}
+
+/// Tokens of this module's sockets are these, and higher ones up to another two to the power of 32.
+pub(super) const TOKENS: u64 = 1 << 62;
+const TOKEN_LISTENER: u64 = TOKENS;
+/// Clients at a time: with another one, the oldest has to go.
+const CLIENTS_MAX: usize = 16;
+/// No request is longer.
+const REQUEST_BYTES_MAX: usize = 64;
+
+/// The socket and its clients.
+#[derive(Default)]
+pub(super) struct Commands {
+    open: Option<Open>,
+    /// By token, which is the order in which they came.
+    clients: BTreeMap<u64, Client>,
+}
+
+struct Open {
+    listener: UnixListener,
+    path: PathBuf,
+    /// Device and inode: whether the path still leads here.
+    identity: (u64, u64),
+    next: u64,
+}
+
+struct Client {
+    stream: UnixStream,
+    input: Vec<u8>,
+    output: Vec<u8>,
+    state: ClientState,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ClientState {
+    Asking,
+    /// Its answer comes when a reload is over.
+    AwaitsReload,
+    /// Its answer has been given, and the connection ends when the supervisor does.
+    AwaitsEnd,
+    Answered,
+}
+
+impl Commands {
+    /// Listens at `path`, in place of a socket that was left behind there.
+    ///
+    /// # Errors
+    /// Also if somebody still listens there.
+    pub(super) fn open(path: &Path, epoll: &Epoll) -> io::Result<Commands> {
+        match UnixStream::connect(path) {
+            Ok(_) => return Err(io::Error::other("another supervisor listens there")),
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path)?,
+            // Whatever else stands in the way, the bind below tells of it.
+            Err(_) => {}
+        }
+        let listener = process::with_private_umask(|| UnixListener::bind(path))?;
+        listener.set_nonblocking(true)?;
+        epoll.add(&listener, TOKEN_LISTENER, Interest::Readable)?;
+        let metadata = fs::metadata(path)?;
+        let identity = (metadata.dev(), metadata.ino());
+        let open = Open { listener, path: path.to_owned(), identity, next: TOKEN_LISTENER + 1 };
+        Ok(Commands { open: Some(open), clients: BTreeMap::new() })
+    }
+
+    /// Takes the socket's file away, if it is still this one's. Clients that wait for the end stay.
+    pub(super) fn close(&mut self) {
+        if let Some(open) = self.open.take()
+            && let Ok(metadata) = fs::metadata(&open.path)
+            && (metadata.dev(), metadata.ino()) == open.identity
+        {
+            // What can't be removed is taken for left behind by the next.
+            let _ = fs::remove_file(&open.path);
+        }
+    }
+
+    /// Works on what an event told of, and returns a request that has come whole.
+    pub(super) fn on_ready(&mut self, token: u64, epoll: &Epoll) -> Option<(u64, Request)> {
+        if token == TOKEN_LISTENER {
+            self.accept(epoll);
+            return None;
+        }
+        let client = self.clients.get_mut(&token)?;
+        let mut buffer = [0; REQUEST_BYTES_MAX];
+        loop {
+            match client.stream.read(&mut buffer) {
+                Ok(0) => {
+                    self.clients.remove(&token);
+                    return None;
+                }
+                Ok(count) => client.input.extend_from_slice(&buffer[..count]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(_) => {
+                    self.clients.remove(&token);
+                    return None;
+                }
+            }
+            if client.input.len() > REQUEST_BYTES_MAX {
+                self.clients.remove(&token);
+                return None;
+            }
+        }
+        self.flush(token);
+        let client = self.clients.get_mut(&token)?;
+        let end = client.input.iter().position(|byte| *byte == b'\n')?;
+        if client.state != ClientState::Asking {
+            return None;
+        }
+        let word = String::from_utf8_lossy(&client.input[..end]).trim().to_owned();
+        match Request::parse(&word) {
+            Some(request) => {
+                client.state = match request {
+                    Request::Status => ClientState::Answered,
+                    Request::Reload => ClientState::AwaitsReload,
+                    Request::Stop => ClientState::AwaitsEnd,
+                };
+                Some((token, request))
+            }
+            None => {
+                client.state = ClientState::Answered;
+                self.answer(token, &Answer::Failed(format!("unknown request {word:?}")));
+                None
+            }
+        }
+    }
+
+    fn accept(&mut self, epoll: &Epoll) {
+        let Some(open) = &mut self.open else {
+            return;
+        };
+        while let Ok((stream, _)) = open.listener.accept() {
+            let token = open.next;
+            open.next += 1;
+            let ready = stream.set_nonblocking(true).is_ok();
+            if !ready || epoll.add(&stream, token, Interest::Edges).is_err() {
+                continue;
+            }
+            if self.clients.len() == CLIENTS_MAX {
+                self.clients.pop_first();
+            }
+            let state = ClientState::Asking;
+            let client = Client { stream, input: Vec::new(), output: Vec::new(), state };
+            self.clients.insert(token, client);
+        }
+    }
+
+    /// Answers a client.
+    pub(super) fn answer(&mut self, token: u64, answer: &Answer) {
+        if let Some(client) = self.clients.get_mut(&token) {
+            if client.state == ClientState::AwaitsReload {
+                client.state = ClientState::Answered;
+            }
+            // An answer holds nothing that JSON can't say.
+            let line = serde_json::to_string(answer).unwrap_or_default();
+            client.output.extend_from_slice(line.as_bytes());
+            client.output.push(b'\n');
+            self.flush(token);
+        }
+    }
+
+    /// Answers everybody who waits for a reload.
+    pub(super) fn answer_reload(&mut self, answer: &Answer) {
+        let waits = |(token, client): (&u64, &Client)| {
+            (client.state == ClientState::AwaitsReload).then_some(*token)
+        };
+        let tokens: Vec<u64> = self.clients.iter().filter_map(waits).collect();
+        tokens.into_iter().for_each(|token| self.answer(token, answer));
+    }
+
+    /// Sends what a client takes; the connection of one that has everything ends.
+    fn flush(&mut self, token: u64) {
+        let Some(client) = self.clients.get_mut(&token) else {
+            return;
+        };
+        while !client.output.is_empty() {
+            match client.stream.write(&client.output) {
+                Ok(count) => drop(client.output.drain(..count)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(_) => {
+                    self.clients.remove(&token);
+                    return;
+                }
+            }
+        }
+        if client.state == ClientState::Answered {
+            self.clients.remove(&token);
+        }
+    }
+}
+
+/// Asks the supervisor whose socket is at `path`, and waits for its answer; in the case of
+/// [`Request::Stop`], for its end.
+///
+/// # Errors
+/// If nobody listens there, or the answer makes no sense.
+pub fn ask(path: &Path, request: Request) -> io::Result<Answer> {
+    let mut stream = UnixStream::connect(path)?;
+    writeln!(stream, "{}", request.word())?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    if text.is_empty() {
+        return Err(io::Error::new(ErrorKind::UnexpectedEof, "it ended without an answer"));
+    }
+    Ok(serde_json::from_str(&text)?)
+}

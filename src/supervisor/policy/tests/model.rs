@@ -1,0 +1,194 @@
+//! The policy under any sequence of events, in a world where its actions are carried out.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::*;
+
+/// What the world would look like if every action were carried out.
+#[derive(Debug, Default)]
+struct World {
+    /// Living processes, with their workers.
+    processes: BTreeMap<u64, BTreeSet<Worker>>,
+    generation_of: BTreeMap<u64, u64>,
+    /// Who accepts from which lane's sockets.
+    accepting: BTreeSet<(Worker, usize)>,
+    draining: BTreeSet<u64>,
+    killed: BTreeSet<u64>,
+    closed: bool,
+    exit: Option<i32>,
+}
+
+impl World {
+    fn carry_out(&mut self, policy: &mut Policy, actions: Vec<Action>, now_ms: u64) {
+        let mut actions = std::collections::VecDeque::from(actions);
+        while let Some(action) = actions.pop_front() {
+            assert_eq!(self.exit, None, "nothing comes after the exit: {action:?}");
+            match action {
+                StartProcess { generation, workers } => {
+                    let key = workers[0].process;
+                    assert!(workers.iter().all(|worker| worker.process == key));
+                    self.generation_of.insert(key, generation);
+                    let before = self.processes.insert(key, workers.iter().copied().collect());
+                    assert_eq!(before, None, "a process twice");
+                }
+                StartWorker(worker) => {
+                    let workers = self.processes.get_mut(&worker.process);
+                    assert!(workers.expect("a worker without a process").insert(worker));
+                }
+                Take { worker, lane } => {
+                    assert!(self.lives(worker), "{worker:?} is gone");
+                    assert!(!self.closed, "sockets are closed");
+                    assert!(self.accepting.insert((worker, lane)), "taken twice");
+                }
+                Leave { worker, lane } => {
+                    self.accepting.remove(&(worker, lane));
+                }
+                Drain(process) => {
+                    assert!(self.processes.contains_key(&process));
+                    self.draining.insert(process);
+                    self.accepting.retain(|(worker, _)| worker.process != process);
+                }
+                DrainWorker(worker) => self.accepting.retain(|(of, _)| *of != worker),
+                Kill(process) => {
+                    assert!(self.processes.contains_key(&process), "{process} is gone");
+                    self.killed.insert(process);
+                }
+                CloseLane(lane) => {
+                    let input = Input::LaneClosed(lane);
+                    actions.extend(policy.decide(input, now_ms));
+                }
+                CloseListeners => self.closed = true,
+                Exit(code) => {
+                    assert!(self.processes.is_empty(), "processes are left");
+                    self.exit = Some(code);
+                }
+                Serve(_) | Steer(_) | ReadBeats | Renew { .. } | Forget(_) | Tell(_) => {}
+            }
+        }
+    }
+
+    fn lives(&self, worker: Worker) -> bool {
+        self.processes.get(&worker.process).is_some_and(|workers| workers.contains(&worker))
+    }
+
+    fn workers(&self) -> Vec<Worker> {
+        self.processes.values().flatten().copied().collect()
+    }
+
+    fn end_process(&mut self, process: u64, input: Input) -> Input {
+        self.processes.remove(&process);
+        self.accepting.retain(|(worker, _)| worker.process != process);
+        input
+    }
+
+    /// What has to hold whenever the policy has decided.
+    fn check(&self, policy: &Policy) {
+        if policy.phase != Phase::Serving {
+            return;
+        }
+        let states = policy.lane_states();
+        let anybody = states.iter().any(|(state, _)| *state == "ready");
+        for lane in 0..policy.lanes() {
+            let owners: Vec<_> = self.accepting.iter().filter(|(_, of)| *of == lane).collect();
+            assert!(owners.len() <= 1, "lane {lane} has {owners:?}");
+            assert_eq!(owners.len(), usize::from(anybody), "lane {lane}: {owners:?} {states:?}");
+        }
+        // One driver for a lane in a generation: a second worker is there only to drain or to be killed.
+        let mut drivers = BTreeSet::new();
+        for (_, worker) in states {
+            let Some(worker) = worker else { continue };
+            assert!(self.lives(worker), "{worker:?} drives, and is gone");
+            let generation = self.generation_of[&worker.process];
+            assert!(drivers.insert((generation, worker.lane)));
+        }
+    }
+}
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % limit as u64) as usize
+    }
+
+    fn of<T: Copy>(&mut self, list: &[T]) -> Option<T> {
+        (!list.is_empty()).then(|| list[self.below(list.len())])
+    }
+}
+
+fn random_plan(random: &mut Random) -> Plan {
+    plan(&WATCHED, 1 + random.below(4), random.below(2) == 0)
+}
+
+/// Some event that can happen in this world.
+fn random_input(random: &mut Random, world: &mut World, now_ms: &mut u64) -> Input {
+    let keys: Vec<u64> = world.processes.keys().copied().collect();
+    let workers = world.workers();
+    let process = random.of(&keys);
+    let worker = random.of(&workers);
+    match (random.below(16), process, worker) {
+        (0, Some(process), _) => world.end_process(process, ended(process)),
+        (1, Some(process), _) if world.draining.contains(&process) => {
+            world.end_process(process, left(process))
+        }
+        (2, Some(process), _) if !world.killed.contains(&process) => Input::Leaving(process),
+        (3, _, Some(worker)) if world.processes[&worker.process].len() > 1 => {
+            world.processes.get_mut(&worker.process).unwrap().remove(&worker);
+            world.accepting.retain(|(of, _)| *of != worker);
+            Input::WorkerEnded { worker, cause: KILLED.into() }
+        }
+        (4..=9, _, Some(worker)) => Input::Ready(worker),
+        (10, _, Some(worker)) if random.below(2) == 0 => Input::Left(worker),
+        (10, _, Some(worker)) => beat(worker, random.below(8_000) as u64),
+        (11, _, _) => Input::Replace(random_plan(random)),
+        (12, _, _) => Input::Resize(1 + random.below(4)),
+        _ => {
+            *now_ms += random.below(1_500) as u64;
+            Input::Tick
+        }
+    }
+}
+
+#[test]
+fn any_sequence_of_events_keeps_one_owner_for_every_socket_and_ends_after_a_signal() {
+    let mut served = 0;
+    for seed in 1..2_000_u64 {
+        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let mut world = World::default();
+        let (mut policy, actions) = Policy::begin(random_plan(&mut random), seed, 0);
+        let mut now_ms = 0;
+        world.carry_out(&mut policy, actions, now_ms);
+        let length = 20 + random.below(400);
+        for _ in 0..length {
+            if world.exit.is_some() {
+                break;
+            }
+            let input = random_input(&mut random, &mut world, &mut now_ms);
+            // A process that tells that it leaves accepts no more.
+            if let Input::Leaving(process) = input {
+                world.draining.insert(process);
+                world.accepting.retain(|(worker, _)| worker.process != process);
+            }
+            let actions = policy.decide(input, now_ms);
+            world.carry_out(&mut policy, actions, now_ms);
+            world.check(&policy);
+            served += usize::from(policy.phase == Phase::Serving);
+        }
+        for _ in 0..2 {
+            if world.exit.is_none() {
+                let actions = policy.decide(Input::Stop("SIGTERM"), now_ms);
+                world.carry_out(&mut policy, actions, now_ms);
+            }
+        }
+        while let Some(process) = world.processes.keys().next().copied() {
+            let input = world.end_process(process, ended(process));
+            let actions = policy.decide(input, now_ms);
+            world.carry_out(&mut policy, actions, now_ms);
+        }
+        assert!(world.exit.is_some(), "seed {seed} does not end: {policy:?}");
+    }
+    assert!(served > 10_000, "the model hardly ever served: {served}");
+}

@@ -1,0 +1,232 @@
+//! What `server status` shows: the lanes as they are, and the last things that happened to their workers.
+
+use std::collections::VecDeque;
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use super::listeners::Listeners;
+use super::policy::{Fact, Policy, Worker};
+use super::processes::Processes;
+use crate::config::Mode;
+use crate::sys::process::{self, Ended};
+
+/// The server, at one moment.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// The version of the supervisor's binary.
+    pub version: String,
+    /// The supervisor's pid.
+    pub pid: i32,
+    /// Milliseconds since it started.
+    pub uptime_ms: u64,
+    /// The generation that serves.
+    pub generation: u64,
+    /// Its mode.
+    pub mode: Mode,
+    /// Where it listens.
+    pub addresses: Vec<String>,
+    /// By lane.
+    pub lanes: Vec<LaneStatus>,
+    /// Oldest first.
+    pub history: VecDeque<Happening>,
+}
+
+/// One lane.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LaneStatus {
+    /// Counted from 0.
+    pub lane: usize,
+    /// "starting", "ready", "hung" or "waiting" (to be restarted).
+    pub state: String,
+    /// The process of its worker, if it has one.
+    pub pid: Option<i32>,
+    /// The CPU that its worker is pinned to.
+    pub cpu: Option<usize>,
+    /// Milliseconds since its worker started.
+    pub uptime_ms: Option<u64>,
+    /// Restarts since the server started.
+    pub restarts: u64,
+    /// Open connections, those of workers that drain included.
+    pub connections: u64,
+    /// Connections accepted since the server started.
+    pub accepted: u64,
+    /// Requests begun since the server started.
+    pub requests: u64,
+    /// Connections that wait in its accept queues.
+    pub queue: u32,
+    /// How many may wait there.
+    pub backlog: u32,
+}
+
+/// Something that happened to a worker or a generation.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Happening {
+    /// When, in milliseconds since 1970.
+    pub time_ms: u64,
+    /// The name of the log event.
+    pub event: String,
+    /// The lane.
+    pub lane: Option<usize>,
+    /// The process.
+    pub pid: Option<i32>,
+    /// The generation.
+    pub generation: Option<u64>,
+    /// The cause, in words: the exit code, the signal, the panic.
+    pub reason: Option<String>,
+    /// The signal that ended its process.
+    pub signal: Option<String>,
+    /// The code that its process exited with.
+    pub exit_code: Option<i32>,
+    /// How long ago the worker's last turn had begun, in milliseconds.
+    pub turn_age_ms: Option<u64>,
+    /// How long the worker had run, in milliseconds.
+    pub uptime_ms: Option<u64>,
+    /// The connections that it had open.
+    pub connections: Option<u64>,
+    /// The most memory that its process ever had resident, in bytes.
+    pub peak_rss: Option<u64>,
+    /// Whether the kernel's out-of-memory killer ended it.
+    pub out_of_memory: Option<bool>,
+}
+
+/// How many happenings are kept.
+const HISTORY: usize = 64;
+
+/// The last happenings, oldest first. It is the supervisor's alone, and survives whatever workers do.
+#[derive(Default)]
+pub(super) struct History(pub(super) VecDeque<Happening>);
+
+impl History {
+    /// Keeps what `fact` tells of, if it is of the kind that is kept.
+    pub(super) fn record(&mut self, fact: &Fact, processes: &Processes) {
+        let happening = match fact {
+            Fact::WorkerExited { worker, cause } => {
+                of_worker("worker exited", *worker, Some(cause.clone()), processes)
+            }
+            Fact::WorkerHung { worker, age_ms } => {
+                let reason = format!("no turn of its loop for {age_ms} ms");
+                of_worker("worker hung", *worker, Some(reason), processes)
+            }
+            Fact::WorkerRecovered { worker } => {
+                of_worker("worker recovered", *worker, None, processes)
+            }
+            Fact::NotReadyInTime { worker } => {
+                of_worker("worker not ready in time", *worker, None, processes)
+            }
+            Fact::AllReady { generation, .. } => of_generation("ready", *generation, None),
+            Fact::Replaced { generation, renews, .. } => {
+                let event = if *renews { "workers renewed" } else { "reload done" };
+                of_generation(event, *generation, None)
+            }
+            Fact::Withdrawn { generation, cause } => {
+                of_generation("reload rejected", *generation, Some(cause.clone()))
+            }
+            Fact::Resized { lanes } => Happening {
+                event: "resized".into(),
+                reason: Some(format!("{lanes} lanes")),
+                ..Happening::default()
+            },
+            _ => return,
+        };
+        self.0.push_back(Happening { time_ms: unix_ms(), ..happening });
+        if self.0.len() > HISTORY {
+            self.0.pop_front();
+        }
+    }
+}
+
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as u64)
+}
+
+fn of_generation(event: &str, generation: u64, reason: Option<String>) -> Happening {
+    Happening { event: event.into(), generation: Some(generation), reason, ..Happening::default() }
+}
+
+fn of_worker(
+    event: &str,
+    worker: Worker,
+    reason: Option<String>,
+    processes: &Processes,
+) -> Happening {
+    let mut happening =
+        Happening { event: event.into(), lane: Some(worker.lane), reason, ..Happening::default() };
+    if let Some(post) = processes.post(worker) {
+        let (counters, now_ms) = (processes.counters(post), processes.ledger().now_ms());
+        happening.pid = (post.pid != 0).then_some(post.pid);
+        happening.generation = Some(post.generation);
+        happening.turn_age_ms = Some(now_ms.saturating_sub(counters.turned_ms()));
+        happening.uptime_ms = Some(now_ms.saturating_sub(post.started_ms));
+        happening.connections = Some(counters.open());
+    }
+    if let Some(end) = processes.end_of(worker) {
+        match end.ended {
+            Ended::Exited(code) => happening.exit_code = Some(code),
+            Ended::Signalled(signal) => happening.signal = Some(signal.as_str().into()),
+        }
+        happening.peak_rss = Some(end.peak_rss);
+        happening.out_of_memory = Some(end.out_of_memory);
+    }
+    happening
+}
+
+/// The server as it is now.
+pub(super) fn status(
+    generation: u64,
+    uptime_ms: u64,
+    policy: &Policy,
+    processes: &Processes,
+    listeners: &Listeners,
+    history: &History,
+) -> Option<Status> {
+    let made = processes.generation(generation)?;
+    let lanes = policy.lane_states().into_iter().enumerate();
+    let lanes =
+        lanes.map(|(lane, (state, worker))| of_lane(lane, state, worker, processes, listeners));
+    let groups = listeners.groups().iter();
+    Some(Status {
+        version: env!("CARGO_PKG_VERSION").into(),
+        pid: process::id(),
+        uptime_ms,
+        generation,
+        mode: made.generation.config.workers.mode,
+        addresses: groups.map(|group| group.address.to_string()).collect(),
+        lanes: lanes.collect(),
+        history: history.0.clone(),
+    })
+}
+
+fn of_lane(
+    lane: usize,
+    state: &str,
+    worker: Option<Worker>,
+    processes: &Processes,
+    listeners: &Listeners,
+) -> LaneStatus {
+    let totals = processes.totals(lane);
+    let (mut connections, mut accepted, mut requests) = (0, totals.accepted, totals.requests);
+    for post in processes.posts().filter(|post| post.worker.lane == lane) {
+        let counters = processes.counters(post);
+        connections += counters.open();
+        accepted += counters.accepted();
+        requests += counters.requests();
+    }
+    let post = worker.and_then(|worker| processes.post(worker));
+    let queues = listeners.groups().iter().filter_map(|group| group.listeners.get(lane));
+    let queues: Vec<_> = queues.filter_map(|listener| listener.accept_queue().ok()).collect();
+    LaneStatus {
+        lane,
+        state: state.into(),
+        pid: post.map(|post| post.pid),
+        cpu: post.and_then(|post| post.cpu),
+        uptime_ms: post.map(|post| processes.ledger().now_ms().saturating_sub(post.started_ms)),
+        restarts: totals.restarts,
+        connections,
+        accepted,
+        requests,
+        queue: queues.iter().map(|queue| queue.waiting).sum(),
+        backlog: queues.iter().map(|queue| queue.backlog).sum(),
+    }
+}

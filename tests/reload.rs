@@ -1,0 +1,525 @@
+//! Change while serving: another configuration, mode or number of lanes, and workers that hang. Nothing is
+//! lost, and what can't be is refused whole.
+
+mod harness;
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use harness::{
+    Client, Event, Mode, Scratch, Server, Setup, Traffic, eventually, in_both_modes, is_refused,
+    private_loopback, process_state, send_signal, skip_without_faults,
+};
+use nix::sys::signal::{SIGCONT, SIGHUP, SIGKILL, SIGSTOP, SIGTERM, SIGTTIN, SIGTTOU};
+
+in_both_modes!(
+    a_reload_serves_the_new_configuration_without_a_failure,
+    a_reload_that_is_wrong_is_rejected_as_check_would_and_changes_nothing,
+    a_reload_whose_workers_cannot_start_is_withdrawn,
+    a_reload_changes_the_mode_without_a_failure,
+    a_reload_adds_and_removes_addresses,
+    a_reload_whose_address_is_taken_is_rejected,
+    a_reload_changes_the_number_of_lanes_without_a_failure,
+    a_reload_changes_the_log,
+    reloads_in_a_row_all_happen,
+    a_request_in_flight_outlives_a_reload,
+    a_keep_alive_connection_is_told_that_the_next_response_is_the_last,
+    ttin_and_ttou_change_the_lanes_without_a_failure,
+    the_last_lane_stays,
+    the_lane_of_a_worker_that_waits_is_adopted,
+    a_stopped_worker_is_hung_and_replaced,
+    a_hung_request_costs_its_lane_alone,
+    a_busy_loop_that_turns_is_not_hung,
+    a_worker_that_turns_again_in_time_stays,
+    status_shows_lanes_and_history,
+    reload_and_stop_wait_for_their_end,
+    commands_without_a_server_say_so,
+);
+
+const OLD: &str = "the old generation\n";
+const NEW: &str = "the new generation\n";
+
+/// A server whose configuration is all in a file, which a test may write again.
+struct Site {
+    scratch: Scratch,
+    mode: Mode,
+    lanes: usize,
+    listen: Vec<SocketAddr>,
+    text: &'static str,
+    more: String,
+}
+
+impl Site {
+    fn new(mode: Mode) -> Site {
+        Site {
+            scratch: Scratch::new(),
+            mode,
+            lanes: 2,
+            listen: vec![private_loopback(8080)],
+            text: OLD,
+            more: String::new(),
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.scratch.path().join("site.toml")
+    }
+
+    fn write(&self) -> &Site {
+        let listen: Vec<String> =
+            self.listen.iter().map(|address| format!("\"{address}\"")).collect();
+        let mode = if self.mode == Mode::Threads { "threads" } else { "processes" };
+        let mut toml = format!(
+            "server.listen = [{}]\nworkers.mode = \"{mode}\"\nworkers.count = {}\nlog.format = \"json\"\n\
+             supervisor.pid_file = \"server.pid\"\nsupervisor.watchdog = \"400ms\"\n",
+            listen.join(", "),
+            self.lanes,
+        );
+        let _ = write!(toml, "{}\n[[route]]\npath = \"/\"\ntext = {:?}\n", self.more, self.text);
+        toml.push_str("[[route]]\npath = \"/slow\"\ntext = \"slow\"\ndelay = \"700ms\"\n");
+        self.scratch.write("site.toml", toml);
+        self
+    }
+
+    fn start(&self) -> Server {
+        self.write();
+        let server = Setup::bare().config_at(self.path()).faults("requests").start();
+        assert_eq!(server.address(), self.listen[0]);
+        server
+    }
+
+    fn traffic(&self) -> Traffic {
+        let traffic = Traffic::start(self.listen[0], 4, "/", &[OLD, NEW]);
+        traffic.wait_answers(50);
+        traffic
+    }
+
+    fn get(&self) -> String {
+        Client::connect(self.listen[0]).get("/").text().to_owned()
+    }
+
+    /// Runs a command of the binary with the same configuration, in the server's folder.
+    fn command(&self, server: &Server, words: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_server"));
+        command.arg("--config").arg(self.path()).args(words).current_dir(server.folder());
+        command.output().expect("run the server's binary")
+    }
+}
+
+/// Reloads and waits for the end of it, whichever it is.
+fn reload(server: &Server) -> Event {
+    let before =
+        server.journal.named("reload done").len() + server.journal.named("reload rejected").len();
+    server.signal(SIGHUP);
+    eventually("the reload ends", || {
+        let mut ends = server.journal.so_far();
+        ends.retain(|event| matches!(event.name(), "reload done" | "reload rejected"));
+        (ends.len() > before).then(|| ends.pop()).flatten()
+    })
+}
+
+fn assert_no_failure(traffic: Traffic) {
+    let tally = traffic.stop();
+    assert_eq!(tally.failures(), 0, "{tally:?}");
+    assert!(tally.answered > 0);
+}
+
+fn a_reload_serves_the_new_configuration_without_a_failure(mode: Mode) {
+    let mut site = Site::new(mode);
+    let server = site.start();
+    let old = server.worker_pid(0);
+    let traffic = site.traffic();
+    site.text = NEW;
+    site.write();
+    assert_eq!(reload(&server).name(), "reload done");
+    assert_eq!(site.get(), NEW);
+    traffic.wait_answers(50);
+    server.journal.wait_for("drain done");
+    eventually("the old generation is gone", || process_state(old).is_none().then_some(()));
+    assert_no_failure(traffic);
+}
+
+fn a_reload_that_is_wrong_is_rejected_as_check_would_and_changes_nothing(mode: Mode) {
+    let site = Site::new(mode);
+    let server = site.start();
+    let pid = server.worker_pid(0);
+    site.scratch.write("site.toml", "[server]\nbacklogg = 5\n");
+    let rejected = reload(&server);
+    assert_eq!(rejected.name(), "reload rejected");
+    let check = site.command(&server, &["check"]);
+    let checked = String::from_utf8_lossy(&check.stderr);
+    assert!(checked.contains("did you mean `backlog`?"), "{checked}");
+    let reason = rejected.text("reason");
+    assert!(checked.contains(reason.trim()), "{reason}\n---\n{checked}");
+    assert_eq!(site.get(), OLD);
+    assert_eq!(server.worker_pid(0), pid);
+}
+
+fn a_reload_whose_workers_cannot_start_is_withdrawn(mode: Mode) {
+    if skip_without_faults() {
+        return;
+    }
+    let mut site = Site::new(mode);
+    let server = site.start();
+    let pid = server.worker_pid(0);
+    let traffic = site.traffic();
+    site.text = NEW;
+    site.more = "server.backlog = 7\n".into();
+    site.write();
+    std::fs::write(server.folder().join("fail-start"), "").expect("write into the server's folder");
+    let rejected = reload(&server);
+    assert_eq!(rejected.name(), "reload rejected");
+    assert!(rejected.text("reason").contains("fault injected"), "{rejected:?}");
+    assert_eq!(site.get(), OLD);
+    assert_eq!(server.worker_pid(0), pid);
+    assert_no_failure(traffic);
+}
+
+fn a_reload_changes_the_mode_without_a_failure(mode: Mode) {
+    let mut site = Site::new(mode);
+    let server = site.start();
+    let traffic = site.traffic();
+    site.mode = if mode == Mode::Threads { Mode::Processes } else { Mode::Threads };
+    site.write();
+    assert_eq!(reload(&server).name(), "reload done");
+    let one_process = server.worker_pid(0) == server.worker_pid(1);
+    assert_eq!(one_process, site.mode == Mode::Threads);
+    traffic.wait_answers(50);
+    assert_no_failure(traffic);
+}
+
+fn a_reload_adds_and_removes_addresses(mode: Mode) {
+    let mut site = Site::new(mode);
+    let server = site.start();
+    let first = site.listen[0];
+    let traffic = site.traffic();
+    let second = private_loopback(8081);
+    site.listen.push(second);
+    site.write();
+    assert_eq!(reload(&server).name(), "reload done");
+    assert_eq!(Client::connect(second).get("/").text(), OLD);
+    assert_no_failure(traffic);
+    site.listen.remove(0);
+    site.write();
+    assert_eq!(reload(&server).name(), "reload done");
+    assert_eq!(Client::connect(second).get("/").text(), OLD);
+    eventually("the removed address is free", || is_refused(first).then_some(()));
+}
+
+fn a_reload_whose_address_is_taken_is_rejected(mode: Mode) {
+    let mut site = Site::new(mode);
+    let server = site.start();
+    let other = std::net::TcpListener::bind(private_loopback(8082)).expect("a listener");
+    site.listen.push(other.local_addr().expect("its address"));
+    site.listen.push(private_loopback(8083));
+    site.write();
+    let rejected = reload(&server);
+    assert_eq!(rejected.name(), "reload rejected");
+    assert!(rejected.text("reason").contains("in use by pid"), "{rejected:?}");
+    assert_eq!(site.get(), OLD);
+    assert!(is_refused(site.listen[2]), "what was opened for the rejected reload is still open");
+}
+
+fn a_reload_changes_the_number_of_lanes_without_a_failure(mode: Mode) {
+    let mut site = Site::new(mode);
+    let server = site.start();
+    let port = site.listen[0].port();
+    let traffic = site.traffic();
+    for lanes in [4, 1, 3] {
+        site.lanes = lanes;
+        site.write();
+        let done = reload(&server);
+        assert_eq!((done.name(), done.number("lanes")), ("reload done", lanes as u64));
+        traffic.wait_answers(50);
+    }
+    server.journal.wait_where("lane closed", |event| event.number("lane") == 3);
+    assert_no_failure(traffic);
+    eventually("the other sockets are closed", || (listeners_of(&site, port) == 3).then_some(()));
+}
+
+/// How many sockets listen at the site's own address.
+fn listeners_of(site: &Site, port: u16) -> usize {
+    harness::listeners_at(SocketAddr::new(site.listen[0].ip(), port))
+}
+
+fn a_reload_changes_the_log(mode: Mode) {
+    let mut site = Site::new(mode);
+    let server = site.start();
+    site.more = "log.level = \"warn\"\n".into();
+    site.write();
+    server.signal(SIGHUP);
+    let killed = server.worker_pid(0);
+    eventually("the old worker leaves", || process_state(killed).is_none().then_some(()));
+    // From the moment that it serves, the new generation is silent but for warnings.
+    assert!(
+        server.journal.named("reload done").is_empty()
+            || server.journal.named("drain done").is_empty()
+    );
+    let pids = server.processes();
+    let worker = pids.into_iter().find(|pid| *pid != server.pid()).expect("a worker");
+    send_signal(worker, SIGKILL);
+    server.journal.wait_for("worker exited");
+    assert!(server.journal.named("drain done").is_empty(), "{}", server.journal);
+}
+
+fn reloads_in_a_row_all_happen(mode: Mode) {
+    let mut site = Site::new(mode);
+    let server = site.start();
+    let traffic = site.traffic();
+    for text in [NEW, OLD, NEW] {
+        site.text = text;
+        site.write();
+        server.signal(SIGHUP);
+        eventually("the newest configuration serves", || (site.get() == text).then_some(()));
+    }
+    assert_no_failure(traffic);
+}
+
+fn a_request_in_flight_outlives_a_reload(mode: Mode) {
+    let mut site = Site::new(mode);
+    let server = site.start();
+    let mut client = server.in_flight("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
+    site.text = NEW;
+    site.write();
+    assert_eq!(reload(&server).name(), "reload done");
+    let response = client.response();
+    assert_eq!(response.text(), "slow");
+    assert!(response.says_close(), "{response:?}");
+    client.expect_end();
+}
+
+fn a_keep_alive_connection_is_told_that_the_next_response_is_the_last(mode: Mode) {
+    let site = Site::new(mode);
+    let server = site.start();
+    let mut client = server.connect();
+    assert!(!client.get("/").says_close());
+    let started = server.journal.named("drain started").len();
+    server.signal(SIGHUP);
+    server.journal.wait_nth("drain started", started + 1);
+    // Within the grace of an idle connection, and until its worker has heard of the drain.
+    loop {
+        let response = client.get("/");
+        assert_eq!(response.text(), OLD);
+        if response.says_close() {
+            break;
+        }
+    }
+    client.expect_end();
+    assert!(!client.was_reset());
+}
+
+fn ttin_and_ttou_change_the_lanes_without_a_failure(mode: Mode) {
+    let site = Site::new(mode);
+    let server = site.start();
+    let port = site.listen[0].port();
+    let traffic = site.traffic();
+    server.signal(SIGTTIN);
+    server.journal.wait_where("worker ready", |event| event.number("lane") == 2);
+    traffic.wait_answers(100);
+    assert_eq!(listeners_of(&site, port), 3);
+    server.signal(SIGTTOU);
+    server.journal.wait_for("lane closed");
+    server.signal(SIGTTOU);
+    server.journal.wait_nth("lane closed", 2);
+    assert_eq!(listeners_of(&site, port), 1);
+    traffic.wait_answers(100);
+    assert_no_failure(traffic);
+}
+
+fn the_last_lane_stays(mode: Mode) {
+    let mut site = Site::new(mode);
+    site.lanes = 1;
+    let server = site.start();
+    server.signal(SIGTTOU);
+    server.signal(SIGTTIN);
+    let resized = server.journal.wait_for("resized");
+    assert_eq!(resized.number("lanes"), 2);
+    assert_eq!(site.get(), OLD);
+}
+
+fn the_lane_of_a_worker_that_waits_is_adopted(mode: Mode) {
+    if mode == Mode::Threads && skip_without_faults() {
+        return;
+    }
+    let mut site = Site::new(mode);
+    site.more =
+        "supervisor.restart_delay = \"60s\"\nsupervisor.restart_delay_max = \"60s\"\n".into();
+    let server = site.start();
+    // The second end is followed by a long wait.
+    for end in 1..=2 {
+        match mode {
+            Mode::Processes => send_signal(server.worker_pid(1), SIGKILL),
+            Mode::Threads => {
+                let lane = panic_a_worker(&server);
+                server.journal.wait_where("worker exited", |event| event.number("lane") == lane);
+            }
+        }
+        server.journal.wait_nth("worker exited", end);
+        eventually("the waiting lane has an owner", || {
+            let events = server.journal.so_far();
+            let last = |name: &str| events.iter().rposition(|event| event.name() == name);
+            (last("worker adopted") > last("worker exited")).then_some(())
+        });
+        if end == 1 {
+            server.journal.wait_nth("worker ready", 3);
+        }
+        if mode == Mode::Threads {
+            break;
+        }
+    }
+    // As many as would meet the dead lane's queue for certain.
+    for _ in 0..40 {
+        assert_eq!(site.get(), OLD);
+    }
+}
+
+/// Has some worker thread panic, and says which lane's.
+fn panic_a_worker(server: &Server) -> u64 {
+    let before = server.journal.named("worker exited").len();
+    let mut client = server.connect();
+    client.send("GET /.fault/panic-worker HTTP/1.1\r\nHost: a\r\n\r\n");
+    server.journal.wait_nth("worker exited", before + 1);
+    server.journal.named("worker exited")[before].number("lane")
+}
+
+fn a_stopped_worker_is_hung_and_replaced(mode: Mode) {
+    let site = Site::new(mode);
+    let server = site.start();
+    let pid = server.worker_pid(0);
+    send_signal(pid, SIGSTOP);
+    let hung = server.journal.wait_where("worker hung", |event| event.number("lane") == 0);
+    assert!(hung.number("age_ms") >= 400, "{hung:?}");
+    assert_eq!(hung.text("doing"), "no request");
+    if mode == Mode::Processes {
+        // Before it is even killed, its sibling serves.
+        for _ in 0..40 {
+            assert_eq!(site.get(), OLD);
+        }
+    }
+    let exited = server.journal.wait_where("worker exited", |event| event.number("lane") == 0);
+    assert!(exited.text("reason").starts_with("hung"), "{exited:?}");
+    eventually("it is replaced", || (server.worker_pid(0) != pid).then_some(()));
+    assert_eq!(site.get(), OLD);
+}
+
+fn a_hung_request_costs_its_lane_alone(mode: Mode) {
+    if skip_without_faults() {
+        return;
+    }
+    let site = Site::new(mode);
+    let server = site.start();
+    let mut victims = server.served_connections(20);
+    let mut hangs = server.connect();
+    hangs.send("GET /.fault/hang HTTP/1.1\r\nHost: a\r\n\r\n");
+    let hung = server.journal.wait_for("worker hung");
+    let lane = hung.number("lane");
+    assert_eq!(hung.text("doing"), "a request that no route takes");
+    // Connections of the other lane never notice, but for the end that they are told of.
+    let kept = victims.iter_mut().filter_map(|client| {
+        client.try_send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").ok()?;
+        client.hears_within(std::time::Duration::from_millis(300)).then(|| client.try_response())?
+    });
+    let kept = kept.filter(|response| response.status == 200).count();
+    assert!(kept > 0, "no connection of a healthy lane went on");
+    let traffic = site.traffic();
+    let exited = server.journal.wait_for("worker exited");
+    assert_eq!(exited.number("lane"), lane);
+    traffic.wait_answers(100);
+    assert_no_failure(traffic);
+    assert_eq!(server.journal.named("worker exited").len(), 1, "{}", server.journal);
+}
+
+fn a_busy_loop_that_turns_is_not_hung(mode: Mode) {
+    let site = Site::new(mode);
+    let server = site.start();
+    let traffic = site.traffic();
+    let start = std::time::Instant::now();
+    while start.elapsed() < std::time::Duration::from_millis(1_500) {
+        traffic.wait_answers(20);
+    }
+    assert_no_failure(traffic);
+    assert!(server.journal.named("worker hung").is_empty());
+}
+
+fn a_worker_that_turns_again_in_time_stays(mode: Mode) {
+    let site = Site::new(mode);
+    let server = site.start();
+    let pid = server.worker_pid(1);
+    send_signal(pid, SIGSTOP);
+    server.journal.wait_where("worker hung", |event| event.number("lane") == 1);
+    send_signal(pid, SIGCONT);
+    server.journal.wait_where("worker recovered", |event| event.number("lane") == 1);
+    for _ in 0..40 {
+        assert_eq!(site.get(), OLD);
+    }
+    assert_eq!(server.worker_pid(1), pid);
+    assert!(server.journal.named("worker exited").is_empty());
+}
+
+fn status_shows_lanes_and_history(mode: Mode) {
+    let site = Site::new(mode);
+    let server = site.start();
+    let mut clients = server.served_connections(10);
+    send_signal(server.worker_pid(1), SIGKILL);
+    server.journal.wait_where("worker exited", |event| event.number("lane") == 1);
+    let ready = if mode == Mode::Threads { 4 } else { 3 };
+    server.journal.wait_nth("worker ready", ready);
+    let output = site.command(&server, &["status", "--json"]);
+    assert!(output.status.success(), "{output:?}");
+    let status: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(status["pid"], server.pid());
+    let lanes = status["lanes"].as_array().expect("lanes");
+    assert_eq!(lanes.len(), 2);
+    let sum =
+        |field: &str| lanes.iter().map(|lane| lane[field].as_u64().expect("a number")).sum::<u64>();
+    assert_eq!(sum("requests"), 10, "what a killed worker had counted is kept");
+    assert_eq!(sum("accepted"), 10);
+    assert!(lanes.iter().all(|lane| lane["state"] == "ready"), "{lanes:?}");
+    assert_eq!(lanes[1]["restarts"], 1);
+    assert_eq!(lanes[1]["pid"], server.worker_pid(1));
+    let exited = status["history"].as_array().expect("a history").iter();
+    let exited: Vec<_> = exited.filter(|event| event["event"] == "worker exited").collect();
+    let last = exited.last().expect("the end of the worker");
+    assert_eq!((&last["lane"], &last["signal"]), (&1.into(), &"SIGKILL".into()));
+    assert!(last["peak_rss"].as_u64() > Some(100_000), "{last}");
+    assert_eq!(last["out_of_memory"], false);
+    let table = site.command(&server, &["status"]);
+    let table = String::from_utf8_lossy(&table.stdout);
+    assert!(table.contains("ready") && table.contains("killed by SIGKILL"), "{table}");
+    clients.clear();
+}
+
+fn reload_and_stop_wait_for_their_end(mode: Mode) {
+    let mut site = Site::new(mode);
+    let mut server = site.start();
+    site.text = NEW;
+    site.write();
+    let output = site.command(&server, &["reload"]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(site.get(), NEW);
+    let good = std::fs::read_to_string(site.path()).expect("the file");
+    site.scratch.write("site.toml", format!("{good}\nserver.listenn = 1\n"));
+    // The command itself reads the same file, so it is the one to tell.
+    assert_eq!(site.command(&server, &["reload"]).status.code(), Some(2));
+    site.write();
+    let pid_file = server.folder().join("server.pid");
+    let written = std::fs::read_to_string(&pid_file).expect("the pid file");
+    assert_eq!(written.trim(), server.pid().to_string());
+    let output = site.command(&server, &["stop"]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(server.wait_exit(), 0);
+    assert!(!pid_file.exists() && !pid_file.with_extension("sock").exists());
+}
+
+fn commands_without_a_server_say_so(mode: Mode) {
+    let site = Site::new(mode);
+    let mut server = site.start();
+    server.signal(SIGTERM);
+    assert_eq!(server.wait_exit(), 0);
+    let output = site.command(&server, &["status"]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("no server runs with this configuration"), "{text}");
+}
