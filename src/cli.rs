@@ -50,6 +50,9 @@ enum Command {
     },
     /// Have the running server read its configuration again, and wait until it serves or was rejected
     Reload(Given),
+    /// Have the running server replace itself by the binary that now lies where it was started from, and wait
+    /// until that serves or has failed
+    Upgrade(Given),
     /// Have the running server finish what is in flight and exit, and wait until it has
     Stop(Given),
     /// Print a completion script
@@ -104,6 +107,7 @@ pub fn parse() -> Task {
             remote::run(load(given, more), Request::Status, json)
         }
         Command::Reload(more) => remote::run(load(given, more), Request::Reload, false),
+        Command::Upgrade(more) => remote::run(load(given, more), Request::Upgrade, false),
         Command::Stop(more) => remote::run(load(given, more), Request::Stop, false),
         Command::ShowConfig(more) => load(given, more)
             .map_or_else(|task| task, |(loaded, _)| print(loaded.to_toml().as_bytes())),

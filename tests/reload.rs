@@ -3,14 +3,11 @@
 
 mod harness;
 
-use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::process::{Command, Output};
 
 use harness::{
-    Client, Event, Mode, Scratch, Server, Setup, Traffic, eventually, in_both_modes, is_refused,
-    private_loopback, process_state, send_signal, skip_without_faults,
+    Client, Mode, NEW, OLD, Server, Site, Traffic, eventually, in_both_modes, is_refused,
+    listeners_at, private_loopback, process_state, reload, send_signal, skip_without_faults,
 };
 use nix::sys::signal::{SIGCONT, SIGHUP, SIGKILL, SIGSTOP, SIGTERM, SIGTTIN, SIGTTOU};
 
@@ -37,88 +34,6 @@ in_both_modes!(
     reload_and_stop_wait_for_their_end,
     commands_without_a_server_say_so,
 );
-
-const OLD: &str = "the old generation\n";
-const NEW: &str = "the new generation\n";
-
-/// A server whose configuration is all in a file, which a test may write again.
-struct Site {
-    scratch: Scratch,
-    mode: Mode,
-    lanes: usize,
-    listen: Vec<SocketAddr>,
-    text: &'static str,
-    more: String,
-}
-
-impl Site {
-    fn new(mode: Mode) -> Site {
-        Site {
-            scratch: Scratch::new(),
-            mode,
-            lanes: 2,
-            listen: vec![private_loopback(8080)],
-            text: OLD,
-            more: String::new(),
-        }
-    }
-
-    fn path(&self) -> PathBuf {
-        self.scratch.path().join("site.toml")
-    }
-
-    fn write(&self) -> &Site {
-        let listen: Vec<String> =
-            self.listen.iter().map(|address| format!("\"{address}\"")).collect();
-        let mode = if self.mode == Mode::Threads { "threads" } else { "processes" };
-        let mut toml = format!(
-            "server.listen = [{}]\nworkers.mode = \"{mode}\"\nworkers.count = {}\nlog.format = \"json\"\n\
-             supervisor.pid_file = \"server.pid\"\nsupervisor.watchdog = \"400ms\"\n",
-            listen.join(", "),
-            self.lanes,
-        );
-        let _ = write!(toml, "{}\n[[route]]\npath = \"/\"\ntext = {:?}\n", self.more, self.text);
-        toml.push_str("[[route]]\npath = \"/slow\"\ntext = \"slow\"\ndelay = \"700ms\"\n");
-        self.scratch.write("site.toml", toml);
-        self
-    }
-
-    fn start(&self) -> Server {
-        self.write();
-        let server = Setup::bare().config_at(self.path()).faults("requests").start();
-        assert_eq!(server.address(), self.listen[0]);
-        server
-    }
-
-    fn traffic(&self) -> Traffic {
-        let traffic = Traffic::start(self.listen[0], 4, "/", &[OLD, NEW]);
-        traffic.wait_answers(50);
-        traffic
-    }
-
-    fn get(&self) -> String {
-        Client::connect(self.listen[0]).get("/").text().to_owned()
-    }
-
-    /// Runs a command of the binary with the same configuration, in the server's folder.
-    fn command(&self, server: &Server, words: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_server"));
-        command.arg("--config").arg(self.path()).args(words).current_dir(server.folder());
-        command.output().expect("run the server's binary")
-    }
-}
-
-/// Reloads and waits for the end of it, whichever it is.
-fn reload(server: &Server) -> Event {
-    let before =
-        server.journal.named("reload done").len() + server.journal.named("reload rejected").len();
-    server.signal(SIGHUP);
-    eventually("the reload ends", || {
-        let mut ends = server.journal.so_far();
-        ends.retain(|event| matches!(event.name(), "reload done" | "reload rejected"));
-        (ends.len() > before).then(|| ends.pop()).flatten()
-    })
-}
 
 fn assert_no_failure(traffic: Traffic) {
     let tally = traffic.stop();
@@ -241,7 +156,7 @@ fn a_reload_changes_the_number_of_lanes_without_a_failure(mode: Mode) {
 
 /// How many sockets listen at the site's own address.
 fn listeners_of(site: &Site, port: u16) -> usize {
-    harness::listeners_at(SocketAddr::new(site.listen[0].ip(), port))
+    listeners_at(SocketAddr::new(site.listen[0].ip(), port))
 }
 
 fn a_reload_changes_the_log(mode: Mode) {

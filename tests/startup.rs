@@ -6,6 +6,8 @@ use harness::{
     Client, Event, Mode, Server, Setup, allowed_cpus, cpus_of_tasks, in_both_modes, is_refused,
     listeners_on, private_loopback, skip_without_faults, skipped,
 };
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::{Ipv6Addr, SocketAddr, TcpListener};
@@ -17,6 +19,8 @@ in_both_modes!(
     a_log_that_goes_to_no_terminal_is_json_by_itself,
     the_affinity_mask_decides_the_lanes_and_the_pinning,
     the_cpu_quota_of_a_parent_group_limits_the_lanes,
+    a_quota_that_changes_while_it_serves_changes_the_lanes,
+    a_mask_that_changes_while_it_serves_changes_the_lanes,
     a_configured_count_decides_the_lanes,
     more_lanes_than_cpus_are_warned_of_and_served,
     workers_are_pinned_to_one_cpu_each,
@@ -105,6 +109,7 @@ fn the_affinity_mask_decides_the_lanes_and_the_pinning(mode: Mode) {
 struct QuotaGroup {
     outer: PathBuf,
     inner: PathBuf,
+    is_v2: bool,
 }
 
 impl QuotaGroup {
@@ -124,9 +129,14 @@ impl QuotaGroup {
         let inner = outer.join("inner");
         fs::create_dir_all(&inner).map_err(|e| format!("make {}: {e}", inner.display()))?;
         // From here on dropping it removes the folders again.
-        let group = Self { outer, inner };
+        let group = Self { outer, inner, is_v2 };
+        group.set_tenths_of_cpus(tenths)?;
+        Ok(group)
+    }
+
+    fn set_tenths_of_cpus(&self, tenths: u32) -> Result<(), String> {
         let quota = tenths * 10_000;
-        let settings = if is_v2 {
+        let settings = if self.is_v2 {
             vec![("cpu.max", format!("{quota} 100000"))]
         } else {
             vec![
@@ -135,10 +145,10 @@ impl QuotaGroup {
             ]
         };
         for (file, value) in settings {
-            let path = group.outer.join(file);
+            let path = self.outer.join(file);
             fs::write(&path, value).map_err(|e| format!("write {}: {e}", path.display()))?;
         }
-        Ok(group)
+        Ok(())
     }
 
     /// The folder of this process's own group in the hierarchy of the cpu controller.
@@ -193,6 +203,43 @@ fn the_cpu_quota_of_a_parent_group_limits_the_lanes(mode: Mode) {
         // The group can be removed only after the server is gone.
         drop(server);
     }
+}
+
+fn a_quota_that_changes_while_it_serves_changes_the_lanes(mode: Mode) {
+    let Some(group) = QuotaGroup::with_tenths_of_cpus(10) else {
+        return;
+    };
+    if allowed_cpus().len() < 2 {
+        return skipped("there is one CPU");
+    }
+    let inner = group.inner.to_str().expect("a path in UTF-8");
+    let enter = r#"echo $$ > "$0/cgroup.procs" && exec "$@""#;
+    let server = Setup::new(mode).unset("workers.count").under(&["sh", "-c", enter, inner]).start();
+    assert_eq!(server.journal.wait_for("ready").number("lanes"), 1);
+    group.set_tenths_of_cpus(20).expect("raise the quota");
+    let sized = server.journal.wait_nth("sized", 2);
+    assert_eq!(server.journal.named("sized")[1].number("lanes"), 2, "{sized:?}");
+    server.journal.wait_where("worker ready", |event| event.number("lane") == 1);
+    group.set_tenths_of_cpus(5).expect("lower the quota");
+    server.journal.wait_nth("resized", 2);
+    assert_eq!(server.journal.named("resized")[1].number("lanes"), 1);
+    assert_eq!(server.get("/").status, 200);
+    drop(server);
+}
+
+fn a_mask_that_changes_while_it_serves_changes_the_lanes(mode: Mode) {
+    let cpus = allowed_cpus();
+    if cpus.len() < 2 {
+        return skipped("there is one CPU");
+    }
+    let server = Setup::new(mode).unset("workers.count").start();
+    let mut one = CpuSet::new();
+    one.set(cpus[1]).expect("a CPU that the mask can hold");
+    sched_setaffinity(Pid::from_raw(server.pid()), &one).expect("narrow the supervisor's mask");
+    let resized = server.journal.wait_for("resized");
+    assert_eq!(resized.number("lanes"), 1);
+    assert_eq!(server.journal.named("sized")[1].number("affinity"), 1);
+    assert_eq!(server.get("/").status, 200);
 }
 
 fn a_configured_count_decides_the_lanes(mode: Mode) {

@@ -34,6 +34,7 @@ const LOG_FILE: &str = "log";
 
 /// What can be started.
 #[derive(Clone)]
+#[allow(dead_code, reason = "each bench starts its own kinds")]
 pub(crate) enum Kind {
     /// The bare epoll loop, answering with these bytes.
     Floor(Vec<u8>),
@@ -78,6 +79,11 @@ impl Subject {
     /// Where it listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The process that was started.
+    pub(crate) fn root(&self) -> u32 {
+        self.root.id()
     }
 
     /// CPU time of the processes that serve.

@@ -120,6 +120,10 @@ pub struct Supervisor {
     pub watchdog: Duration,
     /// Where the supervisor's pid is written once it serves.
     pub pid_file: Option<PathBuf>,
+    /// The user that workers run as, once the supervisor has bound the sockets; a name or a number.
+    pub user: Option<String>,
+    /// The group that workers run as; the user's own if only that is given.
+    pub group: Option<String>,
     /// Where the supervisor listens for `server status` and its like; follows from the pid file or the
     /// runtime directory.
     pub control_socket: Option<PathBuf>,

@@ -70,6 +70,8 @@ pub(super) struct Supervisor {
     pub(super) restart_window: Time<1>,
     pub(super) watchdog: Time<0>,
     pub(super) pid_file: PathBuf,
+    pub(super) user: String,
+    pub(super) group: String,
 }
 
 impl Default for Supervisor {
@@ -83,6 +85,8 @@ impl Default for Supervisor {
             restart_window: Time(Duration::from_secs(60)),
             watchdog: Time(Duration::from_secs(10)),
             pid_file: PathBuf::new(),
+            user: String::new(),
+            group: String::new(),
         }
     }
 }

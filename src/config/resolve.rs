@@ -67,6 +67,8 @@ pub(super) fn resolve(
             pid_file: (!supervisor.pid_file.as_os_str().is_empty())
                 .then(|| supervisor.pid_file.clone()),
             control_socket: None,
+            user: Some(supervisor.user.clone()).filter(|user| !user.is_empty()),
+            group: Some(supervisor.group.clone()).filter(|group| !group.is_empty()),
         },
         limits: Limits {
             request_line: raw.limits.request_line.0 as usize,

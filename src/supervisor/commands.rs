@@ -24,6 +24,8 @@ pub enum Request {
     Status,
     /// A new generation; answered when it serves, or when it can't.
     Reload,
+    /// A new binary in place of this one; answered when it serves, or when it can't.
+    Upgrade,
     /// A drain; answered at once, and the connection ends when the supervisor does.
     Stop,
 }
@@ -34,12 +36,14 @@ impl Request {
         match self {
             Request::Status => "status",
             Request::Reload => "reload",
+            Request::Upgrade => "upgrade",
             Request::Stop => "stop",
         }
     }
 
     fn parse(word: &str) -> Option<Request> {
-        [Request::Status, Request::Reload, Request::Stop].into_iter().find(|of| of.word() == word)
+        let all = [Request::Status, Request::Reload, Request::Upgrade, Request::Stop];
+        all.into_iter().find(|of| of.word() == word)
     }
 }
 
@@ -88,20 +92,22 @@ struct Client {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ClientState {
     Asking,
-    /// Its answer comes when a reload is over.
-    AwaitsReload,
+    /// Its answer comes when this is over.
+    Awaits(Request),
     /// Its answer has been given, and the connection ends when the supervisor does.
     AwaitsEnd,
     Answered,
 }
 
 impl Commands {
-    /// Listens at `path`, in place of a socket that was left behind there.
+    /// Listens at `path`, in place of a socket that was left behind there; if this is an heir, also in place of
+    /// the one that it follows.
     ///
     /// # Errors
-    /// Also if somebody still listens there.
-    pub(super) fn open(path: &Path, epoll: &Epoll) -> io::Result<Commands> {
+    /// Also if somebody else still listens there.
+    pub(super) fn open(path: &Path, is_heir: bool, epoll: &Epoll) -> io::Result<Commands> {
         match UnixStream::connect(path) {
+            Ok(_) if is_heir => fs::remove_file(path)?,
             Ok(_) => return Err(io::Error::other("another supervisor listens there")),
             Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path)?,
             // Whatever else stands in the way, the bind below tells of it.
@@ -164,7 +170,7 @@ impl Commands {
             Some(request) => {
                 client.state = match request {
                     Request::Status => ClientState::Answered,
-                    Request::Reload => ClientState::AwaitsReload,
+                    Request::Reload | Request::Upgrade => ClientState::Awaits(request),
                     Request::Stop => ClientState::AwaitsEnd,
                 };
                 Some((token, request))
@@ -200,7 +206,7 @@ impl Commands {
     /// Answers a client.
     pub(super) fn answer(&mut self, token: u64, answer: &Answer) {
         if let Some(client) = self.clients.get_mut(&token) {
-            if client.state == ClientState::AwaitsReload {
+            if matches!(client.state, ClientState::Awaits(_)) {
                 client.state = ClientState::Answered;
             }
             // An answer holds nothing that JSON can't say.
@@ -211,10 +217,10 @@ impl Commands {
         }
     }
 
-    /// Answers everybody who waits for a reload.
-    pub(super) fn answer_reload(&mut self, answer: &Answer) {
+    /// Answers everybody who waits for the end of this.
+    pub(super) fn answer_all(&mut self, request: Request, answer: &Answer) {
         let waits = |(token, client): (&u64, &Client)| {
-            (client.state == ClientState::AwaitsReload).then_some(*token)
+            (client.state == ClientState::Awaits(request)).then_some(*token)
         };
         let tokens: Vec<u64> = self.clients.iter().filter_map(waits).collect();
         tokens.into_iter().for_each(|token| self.answer(token, answer));

@@ -18,6 +18,10 @@ pub enum Event {
     Remeasure,
     /// A client of the command socket, known by its token, asks.
     Asked(u64, Request),
+    /// A request to hand over to a new binary.
+    Upgrade,
+    /// The new supervisor says that it serves.
+    HeirReady,
     /// A signal that means nothing here.
     Unused(Signal),
     /// A child ended, and was reaped: a worker process or, for pid 1, an orphan.

@@ -8,9 +8,10 @@
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use procfs::net::TcpState;
+use serde::{Deserialize, Serialize};
 
 use crate::config::{ListenAddress, Server};
 use crate::sys::process;
@@ -20,9 +21,12 @@ use crate::sys::socket::{Bound, Listener, Sharing};
 pub struct Group {
     /// By which it is found again.
     pub asked: Asked,
+    /// A service manager opened its first socket: it is served whatever the configuration says.
+    pub is_activated: bool,
     /// The address, with its real port.
     pub address: SocketAddr,
-    /// By lane, which is also their order in the kernel's group.
+    /// By lane, which is also their order in the kernel's group. An activated socket that can't be joined is
+    /// alone, and all lanes share it.
     pub listeners: Vec<Listener>,
     /// The backlog in effect.
     pub backlog: u32,
@@ -30,7 +34,7 @@ pub struct Group {
 
 /// An address as it was asked for, where the port may be 0, and how many times it was before: each of two
 /// ports 0 is a port of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Asked(SocketAddr, usize);
 
 /// Every listening socket of the server.
@@ -71,6 +75,30 @@ struct Holder {
 }
 
 impl Listeners {
+    /// Those that another supervisor has handed over.
+    pub fn inherit(groups: Vec<Group>) -> Listeners {
+        Listeners { groups }
+    }
+
+    /// Takes sockets that a service manager opened.
+    ///
+    /// # Errors
+    /// If one of them doesn't listen on an internet address.
+    pub fn activate(&mut self, sockets: Vec<OwnedFd>) -> io::Result<()> {
+        for socket in sockets {
+            let listener = Listener::from(socket);
+            listener.prepare()?;
+            let address = listener.local_address()?;
+            self.groups.push(Group::inherit(Asked(address, 0), true, [listener])?);
+        }
+        Ok(())
+    }
+
+    /// How many lanes have sockets.
+    pub fn lanes(&self) -> usize {
+        self.groups.iter().map(|group| group.listeners.len()).max().unwrap_or_default()
+    }
+
     /// Opens what `server` asks for and isn't open yet, for `lanes` lanes, and gives those that are the
     /// backlog it asks for. What other addresses are open stays so.
     ///
@@ -101,6 +129,10 @@ impl Listeners {
                 return Err(error);
             }
         }
+        let activated = self.groups.iter().filter(|group| group.is_activated);
+        let activated = activated.map(|group| group.asked);
+        let more: Vec<_> = activated.filter(|asked| !opened.asked.contains(asked)).collect();
+        opened.asked.extend(more);
         self.grow(lanes, server.backlog)?;
         Ok(opened)
     }
@@ -141,13 +173,13 @@ impl Listeners {
     /// The sockets of one lane on these addresses.
     pub fn of_lane(&self, lane: usize, asked: &[Asked]) -> Vec<BorrowedFd<'_>> {
         let groups = self.groups.iter().filter(|group| asked.contains(&group.asked));
-        groups.filter_map(|group| group.listeners.get(lane)).map(AsFd::as_fd).collect()
+        groups.filter_map(|group| group.of_lane(lane)).map(AsFd::as_fd).collect()
     }
 
     /// Has new connections go to the sockets of the first `lanes` lanes; `None`: to all.
     pub fn steer(&self, lanes: Option<usize>) -> io::Result<()> {
-        let firsts = self.groups.iter().filter_map(|group| group.listeners.first());
-        firsts.into_iter().try_for_each(|first| first.steer(lanes))
+        let groups = self.groups.iter().filter(|group| group.listeners.len() > 1);
+        groups.filter_map(|group| group.listeners.first()).try_for_each(|first| first.steer(lanes))
     }
 
     /// Closes the sockets of the last lane for everybody, if nobody waits in them, and says whether it did.
@@ -176,14 +208,58 @@ impl Group {
         let address = first.local_address()?;
         let backlog_effective = first.accept_queue()?.backlog;
         let listeners = vec![first];
-        let mut group = Group { asked, address, listeners, backlog: backlog_effective };
+        let mut group =
+            Group { asked, is_activated: false, address, listeners, backlog: backlog_effective };
         group.grow(lanes, backlog)?;
         Ok(group)
     }
 
+    /// One that was opened by another process.
+    pub(super) fn inherit(
+        asked: Asked,
+        is_activated: bool,
+        listeners: impl IntoIterator<Item = Listener>,
+    ) -> io::Result<Group> {
+        let listeners: Vec<Listener> = listeners.into_iter().collect();
+        let first = listeners.first().ok_or(io::ErrorKind::InvalidData)?;
+        let (address, backlog) = (first.local_address()?, first.accept_queue()?.backlog);
+        Ok(Group { asked, is_activated, address, listeners, backlog })
+    }
+
+    fn of_lane(&self, lane: usize) -> Option<&Listener> {
+        match &self.listeners[..] {
+            [shared] if self.is_activated => Some(shared),
+            listeners => listeners.get(lane),
+        }
+    }
+
     fn grow(&mut self, lanes: usize, backlog: u32) -> io::Result<()> {
+        if self.is_activated && self.listeners.len() == 1 && lanes > 1 {
+            return self.join_activated(lanes, backlog);
+        }
         while self.listeners.len() < lanes {
             self.listeners.push(Bound::bind(self.address, Sharing::Group)?.listen(backlog)?);
+        }
+        Ok(())
+    }
+
+    /// Joins the port of a socket that a service manager opened, where the kernel allows it: it asks for the
+    /// same user (socket(7), `SO_REUSEPORT`).
+    fn join_activated(&mut self, lanes: usize, backlog: u32) -> io::Result<()> {
+        let join = || {
+            self.listeners[0].open_to_group()?;
+            let bind = || Bound::bind(self.address, Sharing::Group)?.listen(backlog);
+            (1..lanes).map(|_| bind()).collect::<io::Result<Vec<_>>>()
+        };
+        match join() {
+            Ok(listeners) => {
+                self.listeners.extend(listeners);
+                tracing::info!(address = %self.address, accept = "reuseport", "socket activated");
+            }
+            Err(error) => {
+                let reason = format!("the lanes can't join its port: {error}");
+                tracing::info!(address = %self.address, accept = "shared", reason, "socket activated");
+            }
         }
         Ok(())
     }

@@ -3,9 +3,11 @@
 //!
 //! It knows nothing of HTTP, and never touches a connection.
 
+mod changes;
 pub mod commands;
 pub mod event;
 pub mod listeners;
+mod manager;
 mod pid_file;
 pub mod policy;
 mod processes;
@@ -13,6 +15,7 @@ pub mod sizing;
 mod startup;
 pub mod status;
 mod tell;
+mod upgrade;
 
 use std::collections::VecDeque;
 use std::io;
@@ -27,14 +30,15 @@ use crate::observe::log;
 use crate::sys::epoll::{Epoll, Events, Interest};
 use crate::sys::process;
 use crate::sys::signal::{Signal, Signals};
-use crate::worker::control::{Order, Received};
+use crate::worker::control::{Control, Order, Received};
 use crate::worker::process::WorkerProcess;
-use commands::{Answer, Commands, Request};
+use commands::{Answer, Commands};
 use event::Event;
 use listeners::Listeners;
 use policy::{Action, Fact, Input, Policy};
 use processes::{Processes, Source};
 use status::History;
+use upgrade::{Heir, Inheritance, Origin, Reply};
 
 /// How a call of [`run`] ends: twice, if it forked.
 pub enum Outcome {
@@ -56,6 +60,7 @@ pub fn run(config: Config, options: config::Options) -> Outcome {
 }
 
 const TOKEN_SIGNALS: u64 = u64::MAX;
+const TOKEN_HEIR: u64 = u64::MAX - 1;
 const STOPPING: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT];
 const OTHERS: [Signal; 6] = [
     Signal::SIGCHLD,
@@ -70,7 +75,7 @@ const LEDGER_BLOCKS: usize = 4 * LANES_MAX;
 /// Most lanes, which is what `workers.count` allows.
 const LANES_MAX: usize = 1024;
 /// How often the machine is measured again where it decides the number of lanes.
-const MEASURE_MS: u64 = 5_000;
+const MEASURE_MS: u64 = 2_000;
 
 struct Supervisor {
     epoll: Epoll,
@@ -83,6 +88,16 @@ struct Supervisor {
     history: History,
     /// The pid file that was written.
     pid_file: Option<PathBuf>,
+    origin: Origin,
+    /// The conversation with the supervisor that started this one, until this one serves.
+    predecessor: Option<Control>,
+    /// Whether there was one.
+    is_heir: bool,
+    /// The supervisor that is about to follow this one.
+    heir: Option<Heir>,
+    /// How often the service manager wants to hear, and when next.
+    alive_every_ms: Option<u64>,
+    alive_ms: u64,
     /// The generation that serves.
     current: u64,
     /// A reload was asked for while something else was changing.
@@ -116,14 +131,29 @@ impl Supervisor {
         epoll
             .add(&signals, TOKEN_SIGNALS, Interest::Readable)
             .map_err(|error| format!("cannot watch for signals: {error}"))?;
+        let origin = Origin::of_this_process().map_err(doing("cannot find this binary"))?;
+        let variable = options.environment.iter().find(|(name, _)| name == upgrade::VARIABLE);
+        let variable = variable.map(|(_, value)| value.as_str());
+        let inheritance = Inheritance::receive(variable).map_err(doing("cannot take over"))?;
+        let is_heir = inheritance.is_some();
+        let (predecessor, mut listeners, history) = match inheritance {
+            Some(Inheritance { control, listeners, history }) => {
+                (Some(control), listeners, history)
+            }
+            None => (None, Listeners::default(), History::default()),
+        };
+        if !is_heir {
+            manager::sockets()
+                .and_then(|sockets| listeners.activate(sockets))
+                .map_err(doing("cannot use the sockets of the service manager"))?;
+        }
         let ledger = Ledger::new(LEDGER_BLOCKS).map_err(doing("cannot map the ledger"))?;
         let mut processes = Processes::new(Arc::new(ledger));
-        let mut listeners = Listeners::default();
         let (made, plan) = startup::prepare(1, config, &mut listeners, processes.ledger())?;
         processes.add(made);
         let measured = plan.lanes;
         let seed = u64::from(std::process::id()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let (policy, actions) = Policy::begin(plan, seed, 0);
+        let (policy, actions) = Policy::begin(plan, listeners.lanes(), seed, 0);
         let supervisor = Supervisor {
             epoll,
             signals,
@@ -132,8 +162,14 @@ impl Supervisor {
             policy,
             options,
             commands: Commands::default(),
-            history: History::default(),
+            history,
             pid_file: None,
+            origin,
+            predecessor,
+            is_heir,
+            heir: None,
+            alive_every_ms: manager::watchdog_ms(),
+            alive_ms: 0,
             current: 1,
             reload_again: false,
             measured,
@@ -149,13 +185,14 @@ impl Supervisor {
         }
         let mut events = Events::with_capacity(64);
         loop {
-            let due_ms = supervisor.policy.next_ms().into_iter().chain(supervisor.measures_ms());
+            let due_ms = supervisor.policy.next_ms().into_iter().chain(supervisor.own_due_ms());
             let now_ms = supervisor.now_ms();
             let patience_ms = due_ms.min().map(|due_ms| due_ms.saturating_sub(now_ms));
             let count = supervisor
                 .epoll
                 .wait(&mut events, patience_ms)
                 .map_err(|error| format!("cannot wait for events: {error}"))?;
+            supervisor.show_life();
             let mut happened = VecDeque::new();
             for index in 0..count {
                 supervisor.collect(events.at(index).token, &mut happened);
@@ -180,6 +217,22 @@ impl Supervisor {
         self.started.elapsed().as_millis() as u64
     }
 
+    /// When something is due that the policy doesn't know of.
+    fn own_due_ms(&self) -> impl Iterator<Item = u64> {
+        let alive_ms = self.alive_every_ms.map(|_| self.alive_ms);
+        let heir_ms = self.heir.as_ref().map(|heir| heir.until_ms);
+        alive_ms.into_iter().chain(heir_ms).chain(self.measures_ms())
+    }
+
+    /// Tells the service manager, as often as it wants to hear, that this loop turns.
+    fn show_life(&mut self) {
+        let now_ms = self.now_ms();
+        if let Some(every_ms) = self.alive_every_ms.filter(|_| self.alive_ms <= now_ms) {
+            manager::alive();
+            self.alive_ms = now_ms + every_ms;
+        }
+    }
+
     /// When the machine is to be measured, if that could change anything.
     fn measures_ms(&self) -> Option<u64> {
         let config = self.config()?;
@@ -196,6 +249,7 @@ impl Supervisor {
     fn collect(&mut self, token: u64, happened: &mut VecDeque<Event>) {
         match token {
             TOKEN_SIGNALS => {}
+            TOKEN_HEIR => return self.collect_from_heir(happened),
             commands::TOKENS.. => {
                 let request = self.commands.on_ready(token, &self.epoll);
                 happened.extend(request.map(|(token, request)| Event::Asked(token, request)));
@@ -207,12 +261,24 @@ impl Supervisor {
             match signal {
                 Signal::SIGCHLD => self.collect_ended(happened),
                 Signal::SIGHUP => happened.push_back(Event::Reload),
+                Signal::SIGUSR2 => happened.push_back(Event::Upgrade),
                 Signal::SIGTTIN => happened.push_back(Event::Resize(1)),
                 Signal::SIGTTOU => happened.push_back(Event::Resize(-1)),
                 signal if STOPPING.contains(&signal) => happened.push_back(Event::Stop(signal)),
                 signal => happened.push_back(Event::Unused(signal)),
             }
         }
+    }
+
+    /// The new supervisor said something, or hung up; then its end follows.
+    fn collect_from_heir(&mut self, happened: &mut VecDeque<Event>) {
+        let Some(heir) = &self.heir else {
+            return;
+        };
+        if heir.is_ready() {
+            happened.push_back(Event::HeirReady);
+        }
+        let _ = self.epoll.remove(heir.control.as_fd());
     }
 
     /// A control socket or a pidfd. What a worker said comes before its end.
@@ -261,8 +327,19 @@ impl Supervisor {
     /// Takes note of an event, and says what of it the policy has to know.
     fn take_note(&mut self, event: Event) -> Option<Input> {
         match event {
-            Event::Tick => Some(Input::Tick),
-            Event::Stop(signal) => Some(Input::Stop(signal.as_str())),
+            Event::Tick => {
+                let now_ms = self.now_ms();
+                if self.heir.as_ref().is_some_and(|heir| heir.until_ms <= now_ms) {
+                    self.disinherit("it was not ready in time");
+                }
+                Some(Input::Tick)
+            }
+            Event::Stop(signal) => self.stop(signal.as_str()),
+            Event::Upgrade => {
+                self.upgrade();
+                None
+            }
+            Event::HeirReady => self.hand_over(),
             Event::Asked(token, request) => self.asked(token, request),
             Event::Reload => self.reload(),
             Event::Resize(by) => {
@@ -276,6 +353,10 @@ impl Supervisor {
             }
             Event::Report(key, report) => self.processes.take_report(key, report),
             Event::Ended(reaped) => {
+                if self.heir.take_if(|heir| heir.pid == reaped.pid).is_some() {
+                    self.upgrade_failed(&processes::cause(reaped.ended, false));
+                    return None;
+                }
                 let input = self.processes.take_end(reaped);
                 if input.is_none() {
                     tracing::debug!(pid = reaped.pid, "orphan reaped");
@@ -283,129 +364,6 @@ impl Supervisor {
                 input
             }
         }
-    }
-
-    /// What a client of the command socket asks for.
-    fn asked(&mut self, token: u64, request: Request) -> Option<Input> {
-        match request {
-            Request::Status => {
-                let uptime_ms = self.now_ms();
-                let (processes, listeners) = (&self.processes, &self.listeners);
-                let (policy, history) = (&self.policy, &self.history);
-                let status =
-                    status::status(self.current, uptime_ms, policy, processes, listeners, history);
-                let unready = || Answer::Failed("no generation serves".into());
-                let answer = status.map_or_else(unready, |status| Answer::Status(Box::new(status)));
-                self.commands.answer(token, &answer);
-                None
-            }
-            Request::Reload => self.reload(),
-            Request::Stop => {
-                self.commands.answer(token, &Answer::Done("draining".into()));
-                Some(Input::Stop("server stop"))
-            }
-        }
-    }
-
-    /// Opens the command socket and writes the pid file. Without them the server serves all the same.
-    fn appear(&mut self) {
-        let Some(supervisor) = self.config().map(|config| config.supervisor.clone()) else {
-            return;
-        };
-        if let Some(path) = &supervisor.control_socket {
-            match Commands::open(path, &self.epoll) {
-                Ok(commands) => self.commands = commands,
-                Err(error) => {
-                    let path = path.display();
-                    tracing::warn!(%path, reason = %error, "no command socket");
-                }
-            }
-        }
-        if let Some(path) = &supervisor.pid_file {
-            match pid_file::write(path) {
-                Ok(()) => self.pid_file = Some(path.clone()),
-                Err(error) => {
-                    let path = path.display();
-                    tracing::warn!(%path, reason = %error, "no pid file");
-                }
-            }
-        }
-    }
-
-    /// Takes away what [`Supervisor::appear`] has made.
-    fn disappear(&mut self) {
-        self.commands.close();
-        if let Some(path) = self.pid_file.take() {
-            pid_file::remove(&path);
-        }
-    }
-
-    /// Reads the configuration again, and prepares a generation of it. If it is bad, nothing has changed.
-    fn reload(&mut self) -> Option<Input> {
-        if self.policy.is_changing() {
-            self.reload_again = true;
-            return None;
-        }
-        tracing::info!(generation = self.policy.next_generation(), "reload started");
-        let prepared = config::load(&self.options).map_err(|errors| errors.to_string());
-        let prepared = prepared.and_then(|loaded| {
-            let number = self.policy.next_generation();
-            startup::prepare(number, loaded.config, &mut self.listeners, self.processes.ledger())
-        });
-        match prepared {
-            Ok((made, plan)) => {
-                self.measured = plan.lanes;
-                self.processes.add(made);
-                Some(Input::Replace(plan))
-            }
-            Err(reason) => {
-                tracing::error!(reason, "reload rejected");
-                self.commands.answer_reload(&Answer::Failed(reason));
-                self.keep_current_listeners();
-                None
-            }
-        }
-    }
-
-    /// Closes the sockets of addresses that the generation that serves has no use for.
-    fn keep_current_listeners(&mut self) {
-        if let Some(made) = self.processes.generation(self.current) {
-            self.listeners.keep(&made.addresses);
-        }
-    }
-
-    /// Sees to it that there are sockets for so many lanes.
-    fn resize(&mut self, lanes: usize) -> Option<Input> {
-        if self.policy.is_changing() {
-            tracing::warn!(lanes, reason = "another change is under way", "resize rejected");
-            return None;
-        }
-        let backlog = self.config()?.server.backlog;
-        match self.listeners.grow(lanes, backlog) {
-            Ok(()) => Some(Input::Resize(lanes)),
-            Err(error) => {
-                tracing::error!(lanes, reason = %error, "resize rejected");
-                None
-            }
-        }
-    }
-
-    /// Looks whether the machine allows another number of lanes than it did.
-    fn measure(&mut self) -> Option<Input> {
-        self.measure_ms = self.now_ms() + MEASURE_MS;
-        let machine = sizing::machine();
-        let config = self.config()?;
-        let lanes = sizing::size(config.workers.count, &machine).lanes.min(LANES_MAX);
-        if lanes == self.measured {
-            return None;
-        }
-        startup::size(config, &machine);
-        let pin = config.workers.pin;
-        self.measured = lanes;
-        if pin && let Some(made) = self.processes.generation_mut(self.current) {
-            made.cpus = machine.cpus;
-        }
-        self.resize(lanes)
     }
 
     fn carry_out(&mut self, actions: Vec<Action>) -> Carried {
@@ -514,13 +472,18 @@ impl Supervisor {
         tell::fact(fact, &self.processes);
         self.history.record(fact, &self.processes);
         match fact {
-            Fact::AllReady { .. } => self.appear(),
-            Fact::Withdrawn { cause, .. } => {
-                self.commands.answer_reload(&Answer::Failed(cause.clone()));
+            Fact::AllReady { generation, lanes } => {
+                self.appear();
+                manager::ready(*lanes, *generation);
+                if let Some(predecessor) = self.predecessor.take() {
+                    // If it is gone, there is nobody to wait for this.
+                    let _ = predecessor.command(&Reply::Ready, &[]);
+                }
             }
+            Fact::Withdrawn { cause, .. } => self.reload_ended(&Answer::Failed(cause.clone())),
             Fact::Replaced { generation, .. } => {
                 let text = format!("generation {generation} serves");
-                self.commands.answer_reload(&Answer::Done(text));
+                self.reload_ended(&Answer::Done(text));
             }
             Fact::WorkerRestarting { lane, .. } => self.processes.count_restart(*lane),
             _ => {}

@@ -242,12 +242,13 @@ enum Phase {
 pub const CLEAN_EXIT: &str = "exited with code 0";
 
 impl Policy {
-    /// Begins with a first generation. `seed` feeds the jitter.
-    pub fn begin(plan: Plan, seed: u64, now_ms: u64) -> (Policy, Vec<Action>) {
+    /// Begins with a first generation. There are sockets for `lanes` lanes, which may be more than it has.
+    /// `seed` feeds the jitter.
+    pub fn begin(plan: Plan, lanes: usize, seed: u64, now_ms: u64) -> (Policy, Vec<Action>) {
         let mut policy = Policy {
             phase: Phase::Starting,
             generations: Vec::new(),
-            sockets: Sockets::default(),
+            sockets: Sockets::of(lanes),
             replacing: None,
             numbers: Numbers::default(),
             beats_ms: now_ms,

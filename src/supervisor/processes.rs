@@ -12,7 +12,7 @@ use super::tell;
 use crate::config::{Config, Mode};
 use crate::observe::ledger::{Counters, Ledger};
 use crate::sys::epoll::{Epoll, Interest};
-use crate::sys::process::{self, Child, Ended, Forked, ProcessId, Reaped};
+use crate::sys::process::{self, Child, Ended, Forked, Identity, ProcessId, Reaped};
 use crate::sys::signal::Signal;
 use crate::sys::{cgroup, socket};
 use crate::worker::Generation;
@@ -36,12 +36,15 @@ pub(super) struct Processes {
 }
 
 /// A generation, with what the supervisor alone knows of it.
+#[derive(Clone)]
 pub(super) struct Made {
     pub(super) generation: Generation,
     /// The addresses that it serves, as they were asked for.
     pub(super) addresses: Vec<Asked>,
     /// The CPUs that its lanes are pinned to in turn; none if they are not pinned.
     pub(super) cpus: Vec<usize>,
+    /// Who its workers run as, if not as the supervisor.
+    pub(super) identity: Option<Identity>,
 }
 
 struct Running {
@@ -115,9 +118,9 @@ impl Processes {
 
     /// Makes a generation known that is another one again.
     pub(super) fn renew(&mut self, number: u64, of: u64) {
-        if let Some(Made { generation, addresses, cpus }) = self.generations.get(&of) {
-            let generation = Generation { number, ..generation.clone() };
-            self.add(Made { generation, addresses: addresses.clone(), cpus: cpus.clone() });
+        if let Some(made) = self.generations.get(&of) {
+            let generation = Generation { number, ..made.generation.clone() };
+            self.add(Made { generation, ..made.clone() });
         }
     }
 
@@ -219,6 +222,7 @@ impl Processes {
                     generation: made.generation.clone(),
                     control: theirs,
                     supervisor,
+                    identity: made.identity.clone(),
                 }));
             }
         };
@@ -384,7 +388,7 @@ impl Processes {
 }
 
 /// How a process ended, in words.
-fn cause(ended: Ended, out_of_memory: bool) -> String {
+pub(super) fn cause(ended: Ended, out_of_memory: bool) -> String {
     match ended {
         Ended::Exited(0) => CLEAN_EXIT.to_owned(),
         Ended::Exited(code) => format!("exited with code {code}"),

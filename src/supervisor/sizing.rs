@@ -16,8 +16,8 @@ pub struct Machine {
     pub cpus: Vec<usize>,
     /// The smallest CPU quota among the process's cgroups, in CPUs.
     pub quota: Option<f64>,
-    /// What num_cpus says.
-    pub counted: usize,
+    /// What num_cpus says. It remembers the quota that it read first, so it is asked once.
+    pub counted: Option<usize>,
 }
 
 /// How many lanes, and how the number came to be.
@@ -33,7 +33,12 @@ pub struct Size {
 
 /// Reads the machine. Pinning changes the mask: this comes first.
 pub fn machine() -> Machine {
-    Machine { cpus: cpu::allowed(), quota: cgroup::cpu_quota(), counted: cpu::counted() }
+    Machine { counted: Some(cpu::counted()), ..measure_again() }
+}
+
+/// Reads the machine once more.
+pub fn measure_again() -> Machine {
+    Machine { cpus: cpu::allowed(), quota: cgroup::cpu_quota(), counted: None }
 }
 
 /// The number of lanes that `count` asks for on `machine`.
@@ -51,9 +56,10 @@ pub fn size(count: Count, machine: &Machine) -> Size {
 
 fn auto(allowed: usize, machine: &Machine) -> Size {
     // Without a mask to read, num_cpus is all there is.
-    let allowed = if allowed == 0 { machine.counted } else { allowed };
+    let counted = machine.counted.unwrap_or(usize::MAX);
+    let allowed = if allowed == 0 { machine.counted.unwrap_or(1) } else { allowed };
     let of_quota = machine.quota.map_or(usize::MAX, |quota| (quota.ceil() as usize).max(1));
-    let lanes = allowed.min(of_quota).min(machine.counted).max(1);
+    let lanes = allowed.min(of_quota).min(counted).max(1);
     let (decided_by, reason) = if lanes == allowed {
         let quota = match machine.quota {
             Some(quota) => format!("the cgroup quota of {quota:.2} CPUs allows as many"),
@@ -68,7 +74,7 @@ fn auto(allowed: usize, machine: &Machine) -> Size {
         );
         ("quota", reason)
     } else {
-        ("num_cpus", format!("num_cpus counts {}", cpus(machine.counted)))
+        ("num_cpus", format!("num_cpus counts {}", cpus(counted)))
     };
     Size { lanes, decided_by, reason }
 }
@@ -96,7 +102,7 @@ mod tests {
             ((0, None, 0), (1, "num_cpus")),
         ];
         for ((mask, quota, counted), (lanes, decided_by)) in cases {
-            let machine = Machine { cpus: (0..mask).collect(), quota, counted };
+            let machine = Machine { cpus: (0..mask).collect(), quota, counted: Some(counted) };
             let size = size(Count::Auto, &machine);
             assert_eq!((size.lanes, size.decided_by), (lanes, decided_by), "{machine:?}");
         }
@@ -104,7 +110,7 @@ mod tests {
 
     #[test]
     fn a_fixed_count_may_exceed_the_machine() {
-        let machine = Machine { cpus: vec![0], quota: Some(0.5), counted: 1 };
+        let machine = Machine { cpus: vec![0], quota: Some(0.5), counted: None };
         assert_eq!(size(Count::Fixed(3), &machine).lanes, 3);
     }
 }

@@ -9,6 +9,7 @@ use super::processes::Made;
 use super::{doing, sizing};
 use crate::config::{Config, Mode};
 use crate::observe::ledger::Ledger;
+use crate::sys::process::Identity;
 use crate::sys::{cpu, socket};
 use crate::worker::Generation;
 
@@ -19,8 +20,11 @@ pub(super) fn prepare(
     listeners: &mut Listeners,
     ledger: &Arc<Ledger>,
 ) -> Result<(Made, Plan), String> {
-    let machine = sizing::machine();
+    let machine = if number == 1 { sizing::machine() } else { sizing::measure_again() };
     let lanes = size(&config, &machine);
+    let supervisor = &config.supervisor;
+    let identity = Identity::find(supervisor.user.as_deref(), supervisor.group.as_deref())
+        .map_err(doing("cannot use supervisor.user and supervisor.group"))?;
     check_file_limit(&config, lanes)?;
     let opened = listeners.open(&config.server, lanes).map_err(|error| error.to_string())?;
     for error in &opened.left_out {
@@ -30,7 +34,8 @@ pub(super) fn prepare(
         let count = opened.asked.len();
         return Err(format!("server.listen names {count} addresses; at most {ADDRESSES_MAX}"));
     }
-    for group in listeners.groups().iter().filter(|group| opened.new.contains(&group.asked)) {
+    let is_told = |group: &&Group| number == 1 || opened.new.contains(&group.asked);
+    for group in listeners.groups().iter().filter(is_told) {
         tell_listening(group, &config, lanes);
     }
     let plan = Plan {
@@ -40,7 +45,7 @@ pub(super) fn prepare(
     };
     let cpus = if config.workers.pin { machine.cpus } else { Vec::new() };
     let generation = Generation::new(number, config, Arc::clone(ledger));
-    Ok((Made { generation, addresses: opened.asked, cpus }, plan))
+    Ok((Made { generation, addresses: opened.asked, cpus, identity }, plan))
 }
 
 /// Most addresses: one packet passes a worker its lane's sockets on all of them.

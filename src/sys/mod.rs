@@ -30,6 +30,13 @@ pub fn takes_write_within(fd: impl AsFd, patience: Duration) -> bool {
     retry(|| poll(&mut fds, timeout)).map_or(true, |ready| ready > 0)
 }
 
+/// Whether `fd` has something to read, an end of stream included, within `patience`.
+pub fn has_input_within(fd: impl AsFd, patience: Duration) -> bool {
+    let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
+    let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+    retry(|| poll(&mut fds, timeout)).is_ok_and(|ready| ready > 0)
+}
+
 /// Turns the `-1` of a libc call into the error that `errno` holds.
 fn cvt(result: libc::c_int) -> io::Result<libc::c_int> {
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(result) }

@@ -1,13 +1,17 @@
 //! Processes: fork, pidfds, reaping, and what a worker does about signals and its parent's death.
 
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::time::Duration;
 
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction};
 use nix::sys::wait::WaitStatus;
-use nix::unistd::{ForkResult, Pid};
+use nix::unistd::{
+    ForkResult, Gid, Group, Pid, Uid, User, initgroups, setgroups, setresgid, setresuid,
+};
 
 use super::cvt;
 
@@ -151,13 +155,82 @@ pub fn id() -> ProcessId {
 static CONTROL: AtomicI32 = AtomicI32::new(-1);
 static GRACE_SECONDS: AtomicU32 = AtomicU32::new(0);
 
+/// Who a process runs as.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    uid: Uid,
+    gid: Gid,
+    /// The user's name, for its further groups.
+    name: Option<CString>,
+}
+
+impl Identity {
+    /// Looks a user and a group up, each by name or number.
+    ///
+    /// # Errors
+    /// If one is unknown, or this process may not become it.
+    pub fn find(user: Option<&str>, group: Option<&str>) -> io::Result<Option<Identity>> {
+        if user.is_none() && group.is_none() {
+            return Ok(None);
+        }
+        let unknown = |kind: &str, name: &str| {
+            io::Error::new(io::ErrorKind::NotFound, format!("there is no {kind} {name:?}"))
+        };
+        let (mut uid, mut gid, mut known) = (Uid::effective(), Gid::effective(), None);
+        if let Some(name) = user {
+            let found = match name.parse() {
+                Ok(number) => User::from_uid(Uid::from_raw(number))?,
+                Err(_) => User::from_name(name)?,
+            };
+            match (found, name.parse()) {
+                (Some(user), _) => {
+                    (uid, gid) = (user.uid, user.gid);
+                    known = CString::new(user.name).ok();
+                }
+                // A container may have users without names.
+                (None, Ok(number)) => (uid, gid) = (Uid::from_raw(number), Gid::from_raw(number)),
+                (None, Err(_)) => return Err(unknown("user", name)),
+            }
+        }
+        if let Some(name) = group {
+            gid = match (Group::from_name(name)?, name.parse()) {
+                (Some(group), _) => group.gid,
+                (None, Ok(number)) => Gid::from_raw(number),
+                (None, Err(_)) => return Err(unknown("group", name)),
+            };
+        }
+        let is_other = uid != Uid::effective() || gid != Gid::effective();
+        if is_other && !Uid::effective().is_root() {
+            let text = "only root can start workers as somebody else";
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+        }
+        Ok(is_other.then_some(Identity { uid, gid, name: known }))
+    }
+
+    /// Makes this process, which must have one thread, run as this, for good.
+    fn assume(&self) -> io::Result<()> {
+        match &self.name {
+            Some(name) => initgroups(name, self.gid)?,
+            None => setgroups(&[self.gid])?,
+        }
+        setresgid(self.gid, self.gid, self.gid)?;
+        Ok(setresuid(self.uid, self.uid, self.uid)?)
+    }
+}
+
 /// Makes this process a worker of `parent`, whose control socket is `control`.
 ///
 /// SIGTERM, sent by somebody or by the kernel when the parent dies, ends the stream of the control socket
 /// as the parent's death does, which starts the drain; if the process still lives after `grace`, SIGALRM
 /// ends it. INT, QUIT and HUP, which a terminal sends to the whole group, are the supervisor's alone. Ends
-/// the process at once if the parent is gone already. `control` must stay open until the process ends.
-pub fn become_worker(parent: ProcessId, control: RawFd, grace: Duration) -> io::Result<()> {
+/// the process at once if the parent is gone already. `control` must stay open until the process ends. From
+/// here on it runs as `identity`, if one is given.
+pub fn become_worker(
+    parent: ProcessId,
+    control: RawFd,
+    grace: Duration,
+    identity: Option<&Identity>,
+) -> io::Result<()> {
     CONTROL.store(control, Ordering::Relaxed);
     let seconds = u32::try_from(grace.as_secs()).unwrap_or(u32::MAX - 1) + 1;
     GRACE_SECONDS.store(seconds, Ordering::Relaxed);
@@ -173,6 +246,8 @@ pub fn become_worker(parent: ProcessId, control: RawFd, grace: Duration) -> io::
         on(signal, SigHandler::SigIgn)?;
     }
     SigSet::all().thread_unblock()?;
+    // Before the signal of the parent's death is asked for, which a change of identity takes back.
+    identity.map_or(Ok(()), Identity::assume)?;
     nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?;
     // The parent may have died before the line above: then nobody will ever signal this process.
     if nix::unistd::getppid().as_raw() != parent {
@@ -203,9 +278,46 @@ pub fn with_private_umask<T>(make: impl FnOnce() -> T) -> T {
     made
 }
 
+/// A descriptor that the next process to be executed inherits, for as long as this lives here.
+pub struct Inheritable(OwnedFd);
+
+impl Inheritable {
+    /// Takes close-on-exec off. This process must have one thread, or another one's child could inherit it.
+    pub fn new(fd: OwnedFd) -> io::Result<Inheritable> {
+        fcntl(&fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
+        Ok(Inheritable(fd))
+    }
+
+    /// Its number, here and in that process.
+    pub fn number(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+/// A descriptor that this process was started with, close-on-exec from here on.
+///
+/// # Errors
+/// If there is none with this number, or it is one of the three standard ones.
+pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    if number <= libc::STDERR_FILENO {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: fcntl takes integers; a number that is no descriptor is an error.
+    cvt(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) })?;
+    // SAFETY: it is open, and came from outside: nothing in this process owns it, as long as this is asked
+    // once for each number.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Kills a child that has not been reaped.
+pub fn kill(child: ProcessId) {
+    // One that has ended already is what was wanted.
+    let _ = nix::sys::signal::kill(Pid::from_raw(child), Signal::SIGKILL);
+}
+
 /// Names this thread (a process's first thread names the process), 15 bytes at most, for ps and top.
 pub fn name(name: &str) {
-    if let Ok(name) = std::ffi::CString::new(name) {
+    if let Ok(name) = CString::new(name) {
         // A name is a courtesy: a kernel without it changes nothing.
         let _ = nix::sys::prctl::set_name(&name);
     }

@@ -77,6 +77,13 @@ impl Listener {
         socket2::SockRef::from(&self.0).listen(i32::try_from(backlog).unwrap_or(i32::MAX))
     }
 
+    /// Gives a socket that was opened by somebody else what [`Bound::bind`] gives: nonblocking, `TCP_NODELAY`.
+    pub fn prepare(&self) -> io::Result<()> {
+        let socket = socket2::SockRef::from(&self.0);
+        socket.set_nonblocking(true)?;
+        socket.set_tcp_nodelay(true)
+    }
+
     /// Lets later sockets join this one's port as a `SO_REUSEPORT` group.
     pub fn open_to_group(&self) -> io::Result<()> {
         socket2::SockRef::from(&self.0).set_reuse_port(true)

@@ -6,10 +6,12 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::sys::has_input_within;
 use crate::sys::socket::{Patience, receive_packet, send_packet, send_packet_with_files};
 
 /// From the supervisor to a worker process.
@@ -136,12 +138,17 @@ impl Control {
 
     /// Tells a worker process, and passes copies of `files` along; fails if it is gone, or if it has not
     /// listened for so long that there is no room for another command.
-    pub fn command(&self, command: &Command, files: &[BorrowedFd<'_>]) -> io::Result<()> {
+    pub fn command(&self, command: &impl Serialize, files: &[BorrowedFd<'_>]) -> io::Result<()> {
         send_packet_with_files(self.0.as_fd(), &serde_json::to_vec(command)?, files)
     }
 
     fn send(&self, message: &impl Serialize, patience: Patience) -> io::Result<()> {
         send_packet(self.0.as_fd(), &serde_json::to_vec(message)?, patience)
+    }
+
+    /// The next message, waiting so long at most.
+    pub fn receive_within<M: DeserializeOwned>(&self, patience: Duration) -> Received<M> {
+        if has_input_within(&self.0, patience) { self.receive() } else { Received::Nothing }
     }
 
     /// The next message, without waiting. One that can't be understood is the end of the conversation.

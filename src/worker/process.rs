@@ -12,7 +12,7 @@ use super::control::{Assignment, Command, Control, News, Received, Report};
 use super::{Generation, run};
 use crate::config::Mode;
 use crate::sys::epoll::{Epoll, Events, Interest};
-use crate::sys::process::{self, ProcessId};
+use crate::sys::process::{self, Identity, ProcessId};
 use crate::sys::socket::packet_pair;
 
 /// What a forked child becomes.
@@ -25,6 +25,8 @@ pub struct WorkerProcess {
     pub control: Control,
     /// The supervisor.
     pub supervisor: ProcessId,
+    /// Who it runs as, if not as the supervisor.
+    pub identity: Option<Identity>,
 }
 
 /// The exit code of a process whose worker failed or panicked; its report says how.
@@ -35,7 +37,8 @@ impl WorkerProcess {
     pub fn run(self) -> i32 {
         let first = self.workers.first().map_or(0, |first| first.worker);
         let drain_timeout = self.generation.config.supervisor.drain_timeout;
-        let prepared = process::become_worker(self.supervisor, self.control.raw(), drain_timeout);
+        let (control, identity) = (self.control.raw(), self.identity.as_ref());
+        let prepared = process::become_worker(self.supervisor, control, drain_timeout, identity);
         if let Err(error) = prepared {
             self.control.report(first, News::Failed(format!("cannot become a worker: {error}")));
             return FAILED;

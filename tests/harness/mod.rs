@@ -15,11 +15,13 @@
 mod client;
 mod journal;
 mod kernel;
+mod site;
 mod traffic;
 
 pub(crate) use client::{Client, Response, is_refused};
 pub(crate) use journal::{Event, Journal};
 pub(crate) use kernel::*;
+pub(crate) use site::{NEW, OLD, Site, reload};
 pub(crate) use traffic::{Tally, Traffic};
 
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -29,6 +31,7 @@ use std::fmt::Display;
 use std::fs;
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -148,6 +151,8 @@ pub(crate) struct Setup {
     settings: Vec<(String, String)>,
     environment: Vec<(String, String)>,
     launcher: Vec<String>,
+    binary: PathBuf,
+    stdin: Option<OwnedFd>,
     cpus: Option<Vec<usize>>,
 }
 
@@ -171,6 +176,8 @@ impl Setup {
             settings: Vec::new(),
             environment: Vec::new(),
             launcher: Vec::new(),
+            binary: env!("CARGO_BIN_EXE_server").into(),
+            stdin: None,
             cpus: None,
         }
     }
@@ -227,6 +234,18 @@ impl Setup {
         self.env("LANEWAY_FAULTS", kind)
     }
 
+    /// Starts this binary instead of the one that was built.
+    pub(crate) fn binary(mut self, path: impl Into<PathBuf>) -> Self {
+        self.binary = path.into();
+        self
+    }
+
+    /// What it finds as its standard input.
+    pub(crate) fn stdin(mut self, file: impl Into<OwnedFd>) -> Self {
+        self.stdin = Some(file.into());
+        self
+    }
+
     /// Starts the server through another program, which must end up executing its last arguments.
     pub(crate) fn under(mut self, launcher: &[&str]) -> Self {
         self.launcher = launcher.iter().map(|&part| part.to_owned()).collect();
@@ -253,9 +272,12 @@ impl Setup {
     }
 
     /// Starts it, and waits for nothing.
-    pub(crate) fn spawn(self) -> Server {
+    pub(crate) fn spawn(mut self) -> Server {
         let mark = unique_name();
         let mut command = self.command(&mark);
+        if let Some(file) = self.stdin.take() {
+            command.stdin(file);
+        }
         let child = match self.cpus {
             None => command.spawn(),
             Some(cpus) => spawn_on(&mut command, &cpus),
@@ -266,7 +288,7 @@ impl Setup {
     }
 
     fn command(&self, mark: &str) -> Command {
-        let binary = env!("CARGO_BIN_EXE_server").to_owned();
+        let binary = self.binary.to_string_lossy().into_owned();
         let mut words = self.launcher.iter().cloned().chain([binary]);
         let mut command = Command::new(words.next().expect("at least the server itself"));
         command.args(words);

@@ -29,6 +29,10 @@ pub(super) const HANDSHAKES_MS: u64 = 3_000;
 const AGAIN_MS: u64 = 50;
 
 impl Sockets {
+    pub(super) fn of(lanes: usize) -> Sockets {
+        Sockets { lanes: vec![Socket::default(); lanes], steered_to: None }
+    }
+
     pub(super) fn next_ms(&self) -> Option<u64> {
         self.lanes.last().and_then(|socket| socket.closes_ms)
     }

@@ -158,7 +158,7 @@ fn any_sequence_of_events_keeps_one_owner_for_every_socket_and_ends_after_a_sign
     for seed in 1..2_000_u64 {
         let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let mut world = World::default();
-        let (mut policy, actions) = Policy::begin(random_plan(&mut random), seed, 0);
+        let (mut policy, actions) = Policy::begin(random_plan(&mut random), 0, seed, 0);
         let mut now_ms = 0;
         world.carry_out(&mut policy, actions, now_ms);
         let length = 20 + random.below(400);

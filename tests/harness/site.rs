@@ -1,0 +1,94 @@
+//! A server whose configuration is all in one file, which a test writes again while it serves.
+
+use super::{Client, Event, Mode, Scratch, Server, Setup, Traffic, eventually, private_loopback};
+use nix::sys::signal::SIGHUP;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+pub(crate) const OLD: &str = "the old generation\n";
+pub(crate) const NEW: &str = "the new generation\n";
+
+/// A server whose configuration is all in a file, which a test may write again.
+pub(crate) struct Site {
+    pub(crate) scratch: Scratch,
+    pub(crate) mode: Mode,
+    pub(crate) lanes: usize,
+    pub(crate) listen: Vec<SocketAddr>,
+    pub(crate) text: &'static str,
+    pub(crate) more: String,
+}
+
+impl Site {
+    pub(crate) fn new(mode: Mode) -> Site {
+        Site {
+            scratch: Scratch::new(),
+            mode,
+            lanes: 2,
+            listen: vec![private_loopback(8080)],
+            text: OLD,
+            more: String::new(),
+        }
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.scratch.path().join("site.toml")
+    }
+
+    pub(crate) fn write(&self) -> &Site {
+        let listen: Vec<String> =
+            self.listen.iter().map(|address| format!("\"{address}\"")).collect();
+        let mode = if self.mode == Mode::Threads { "threads" } else { "processes" };
+        let mut toml = format!(
+            "server.listen = [{}]\nworkers.mode = \"{mode}\"\nworkers.count = {}\nlog.format = \"json\"\n\
+             supervisor.pid_file = \"server.pid\"\nsupervisor.watchdog = \"400ms\"\n",
+            listen.join(", "),
+            self.lanes,
+        );
+        let _ = write!(toml, "{}\n[[route]]\npath = \"/\"\ntext = {:?}\n", self.more, self.text);
+        toml.push_str("[[route]]\npath = \"/slow\"\ntext = \"slow\"\ndelay = \"700ms\"\n");
+        self.scratch.write("site.toml", toml);
+        self
+    }
+
+    pub(crate) fn start(&self) -> Server {
+        let server = self.setup().start();
+        assert_eq!(server.address(), self.listen[0]);
+        server
+    }
+
+    pub(crate) fn setup(&self) -> Setup {
+        self.write();
+        Setup::bare().config_at(self.path()).faults("requests")
+    }
+
+    pub(crate) fn traffic(&self) -> Traffic {
+        let traffic = Traffic::start(self.listen[0], 4, "/", &[OLD, NEW]);
+        traffic.wait_answers(50);
+        traffic
+    }
+
+    pub(crate) fn get(&self) -> String {
+        Client::connect(self.listen[0]).get("/").text().to_owned()
+    }
+
+    /// Runs a command of the binary with the same configuration, in the server's folder.
+    pub(crate) fn command(&self, server: &Server, words: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_server"));
+        command.arg("--config").arg(self.path()).args(words).current_dir(server.folder());
+        command.output().expect("run the server's binary")
+    }
+}
+
+/// Reloads and waits for the end of it, whichever it is.
+pub(crate) fn reload(server: &Server) -> Event {
+    let before =
+        server.journal.named("reload done").len() + server.journal.named("reload rejected").len();
+    server.signal(SIGHUP);
+    eventually("the reload ends", || {
+        let mut ends = server.journal.so_far();
+        ends.retain(|event| matches!(event.name(), "reload done" | "reload rejected"));
+        (ends.len() > before).then(|| ends.pop()).flatten()
+    })
+}

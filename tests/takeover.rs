@@ -1,0 +1,325 @@
+//! Being replaced by a new binary, and being started by a service manager, as root and not.
+
+mod harness;
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use harness::{
+    DEADLINE, Mode, NEW, OLD, Server, Setup, Site, Traffic, eventually, in_both_modes,
+    process_state, reload, send_signal, skip_without, status_field,
+};
+use nix::sys::signal::{SIGHUP, SIGKILL, SIGTERM, SIGUSR2};
+use nix::unistd::Uid;
+
+in_both_modes!(
+    an_upgrade_takes_over_without_a_failure,
+    an_upgrade_with_another_configuration_serves_that,
+    a_binary_that_fails_changes_nothing,
+    a_binary_that_says_nothing_is_given_up,
+    a_stop_during_an_upgrade_stops_both,
+    a_killed_supervisor_leaves_its_heir_alone,
+    a_service_manager_is_told_of_every_change,
+    a_service_manager_hears_that_the_loop_turns,
+    an_activated_socket_is_joined_by_the_other_lanes,
+    an_activated_socket_that_cannot_be_joined_is_shared,
+    workers_run_as_the_user_and_the_supervisor_does_not,
+    an_unknown_user_is_an_error,
+    without_a_place_to_write_it_serves_all_the_same,
+);
+
+/// A server that was started from a copy of the binary, which a test may replace.
+struct Replaceable {
+    site: Site,
+    binary: PathBuf,
+    server: Server,
+}
+
+impl Replaceable {
+    fn start(mode: Mode) -> Replaceable {
+        let mut site = Site::new(mode);
+        site.more = "supervisor.ready_timeout = \"1s\"\n".into();
+        let binary = site.scratch.path().join("server");
+        fs::copy(env!("CARGO_BIN_EXE_server"), &binary).expect("copy the binary");
+        let server = site.setup().binary(&binary).start();
+        Replaceable { site, binary, server }
+    }
+
+    /// Puts another program in the binary's place, as a package manager does: renamed over it.
+    fn replace_by(&self, script: &str) {
+        let new = self.binary.with_extension("new");
+        fs::write(&new, script).expect("write a script");
+        fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).expect("make it executable");
+        fs::rename(&new, &self.binary).expect("put it in place");
+    }
+
+    fn replace_by_itself(&self) {
+        let new = self.binary.with_extension("new");
+        fs::copy(env!("CARGO_BIN_EXE_server"), &new).expect("copy the binary");
+        fs::rename(&new, &self.binary).expect("put it in place");
+    }
+
+    fn pid_file(&self) -> i32 {
+        let text = fs::read_to_string(self.server.folder().join("server.pid"));
+        text.expect("the pid file").trim().parse().expect("a pid")
+    }
+}
+
+fn assert_no_failure(traffic: Traffic) {
+    let tally = traffic.stop();
+    assert_eq!(tally.failures(), 0, "{tally:?}");
+}
+
+fn an_upgrade_takes_over_without_a_failure(mode: Mode) {
+    let mut of = Replaceable::start(mode);
+    let old = of.server.pid();
+    let traffic = of.site.traffic();
+    of.replace_by_itself();
+    of.server.signal(SIGUSR2);
+    let new = of.server.journal.wait_for("upgrade done").pid();
+    assert_eq!(of.server.wait_exit(), 0);
+    traffic.wait_answers(50);
+    assert_ne!(new, old);
+    assert_eq!(of.pid_file(), new);
+    // And the heir has an heir.
+    let output = of.site.command(&of.server, &["upgrade"]);
+    assert!(output.status.success(), "{output:?}");
+    let newest = of.server.journal.wait_nth("upgrade done", 2).pid();
+    eventually("the second one leaves", || process_state(new).is_none().then_some(()));
+    traffic.wait_answers(50);
+    assert_no_failure(traffic);
+    let output = of.site.command(&of.server, &["status", "--json"]);
+    let status: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(status["pid"], newest);
+    let history = status["history"].as_array().expect("a history");
+    assert_eq!(history.iter().filter(|event| event["event"] == "ready").count(), 3, "{history:?}");
+    send_signal(newest, SIGTERM);
+    of.server.wait_gone();
+}
+
+fn an_upgrade_with_another_configuration_serves_that(mode: Mode) {
+    let mut of = Replaceable::start(mode);
+    let traffic = of.site.traffic();
+    of.site.text = NEW;
+    of.site.lanes = 1;
+    of.site.mode = if mode == Mode::Threads { Mode::Processes } else { Mode::Threads };
+    of.site.write();
+    of.server.signal(SIGUSR2);
+    of.server.journal.wait_for("upgrade done");
+    assert_eq!(of.server.wait_exit(), 0);
+    assert_eq!(of.site.get(), NEW);
+    of.server.journal.wait_for("lane closed");
+    traffic.wait_answers(50);
+    assert_no_failure(traffic);
+}
+
+fn a_binary_that_fails_changes_nothing(mode: Mode) {
+    let of = Replaceable::start(mode);
+    let traffic = of.site.traffic();
+    of.replace_by("#!/bin/sh\nexit 7\n");
+    let output = of.site.command(&of.server, &["upgrade"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(String::from_utf8_lossy(&output.stderr).trim(), "exited with code 7");
+    let failed = of.server.journal.wait_for("upgrade failed");
+    assert_eq!(failed.text("reason"), "exited with code 7");
+    traffic.wait_answers(50);
+    assert_no_failure(traffic);
+    assert_eq!(of.pid_file(), of.server.pid());
+    // It is still good for everything.
+    assert_eq!(reload(&of.server).name(), "reload done");
+}
+
+fn a_binary_that_says_nothing_is_given_up(mode: Mode) {
+    let of = Replaceable::start(mode);
+    of.replace_by("#!/bin/sh\nexec sleep 600\n");
+    of.server.signal(SIGUSR2);
+    let failed = of.server.journal.wait_for("upgrade failed");
+    assert_eq!(failed.text("reason"), "it was not ready in time");
+    assert_eq!(of.site.get(), OLD);
+    eventually("the silent program is gone", || {
+        let names = of.server.processes().into_iter();
+        let mut names =
+            names.filter_map(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).ok());
+        (!names.any(|name| name.trim() == "sleep")).then_some(())
+    });
+}
+
+fn a_stop_during_an_upgrade_stops_both(mode: Mode) {
+    let mut of = Replaceable::start(mode);
+    of.replace_by("#!/bin/sh\nexec sleep 600\n");
+    of.server.signal(SIGUSR2);
+    of.server.journal.wait_for("upgrade started");
+    of.server.signal(SIGTERM);
+    assert_eq!(of.server.wait_exit(), 0);
+    of.server.wait_gone();
+}
+
+fn a_killed_supervisor_leaves_its_heir_alone(mode: Mode) {
+    let mut of = Replaceable::start(mode);
+    of.server.signal(SIGUSR2);
+    let heir = of.server.journal.wait_for("upgrade done").pid();
+    // Whether it has drained by now or not.
+    of.server.kill_supervisor();
+    assert_eq!(of.site.get(), OLD);
+    assert!(process_state(heir).is_some());
+}
+
+/// A socket that listens as a service manager does.
+struct Manager {
+    socket: UnixDatagram,
+    path: PathBuf,
+}
+
+impl Manager {
+    fn new(folder: &Path) -> Manager {
+        let path = folder.join("notify");
+        let socket = UnixDatagram::bind(&path).expect("bind the manager's socket");
+        socket.set_read_timeout(Some(DEADLINE)).expect("set a timeout");
+        Manager { socket, path }
+    }
+
+    /// The next message that says `wanted`.
+    fn hear(&self, wanted: &str) -> String {
+        let mut buffer = [0; 1024];
+        loop {
+            let count = self.socket.recv(&mut buffer).unwrap_or_else(|e| panic!("{wanted}: {e}"));
+            let text = String::from_utf8_lossy(&buffer[..count]).into_owned();
+            if text.lines().any(|line| line == wanted) {
+                return text;
+            }
+        }
+    }
+}
+
+fn a_service_manager_is_told_of_every_change(mode: Mode) {
+    let site = Site::new(mode);
+    let manager = Manager::new(site.scratch.path());
+    let server = site.setup().env("NOTIFY_SOCKET", &manager.path.to_string_lossy()).start();
+    assert!(manager.hear("READY=1").contains("STATUS=2 lanes serve"));
+    server.signal(SIGHUP);
+    assert!(manager.hear("RELOADING=1").contains("MONOTONIC_USEC="));
+    manager.hear("READY=1");
+    site.scratch.write("site.toml", "what = 1\n");
+    server.signal(SIGHUP);
+    manager.hear("RELOADING=1");
+    // Rejected, and serving.
+    manager.hear("READY=1");
+    site.write();
+    server.signal(SIGUSR2);
+    let heir = server.journal.wait_for("upgrade done").pid();
+    manager.hear(&format!("MAINPID={heir}"));
+    send_signal(heir, SIGTERM);
+    manager.hear("STOPPING=1");
+}
+
+fn a_service_manager_hears_that_the_loop_turns(mode: Mode) {
+    let site = Site::new(mode);
+    let manager = Manager::new(site.scratch.path());
+    let setup = site.setup().env("NOTIFY_SOCKET", &manager.path.to_string_lossy());
+    let _server = setup.env("WATCHDOG_USEC", "100000").start();
+    for _ in 0..5 {
+        manager.hear("WATCHDOG=1");
+    }
+}
+
+/// Starts a server that is passed a socket as a service manager passes it.
+fn activated(site: &Site, socket: TcpListener, through: &str) -> Setup {
+    // The server is given it as its standard input; the shell puts it where the protocol wants it.
+    let script =
+        format!("exec 3<&0 0</dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec {through} \"$@\"");
+    site.setup().stdin(socket).under(&["sh", "-c", &script, "sh"])
+}
+
+fn an_activated_socket_is_joined_by_the_other_lanes(mode: Mode) {
+    let site = Site::new(mode);
+    let socket = TcpListener::bind(site.listen[0]).expect("the manager's socket");
+    let server = activated(&site, socket, "").start();
+    let event = server.journal.wait_for("socket activated");
+    assert_eq!(event.text("accept"), "reuseport");
+    assert_eq!(server.addresses(), site.listen);
+    for _ in 0..20 {
+        assert_eq!(site.get(), OLD);
+    }
+    assert_eq!(harness::listeners_at(site.listen[0]), 2);
+}
+
+fn an_activated_socket_that_cannot_be_joined_is_shared(mode: Mode) {
+    if !Uid::effective().is_root() || skip_without("setpriv") {
+        return;
+    }
+    let others = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+    let binary = env!("CARGO_BIN_EXE_server");
+    let test = Command::new("setpriv").args(others).args(["test", "-x", binary]).status();
+    if !test.is_ok_and(|status| status.success()) {
+        return harness::skipped("another user can't reach the binary");
+    }
+    let mut site = Site::new(mode);
+    site.more = String::new();
+    let socket = TcpListener::bind(site.listen[0]).expect("the manager's socket");
+    let folder = site.scratch.path();
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o777)).expect("open the folder");
+    // Somebody else than the one who opened the socket may not join its port.
+    let setup = activated(&site, socket, &format!("setpriv {}", others.join(" ")));
+    fs::set_permissions(setup.scratch().path(), fs::Permissions::from_mode(0o777))
+        .expect("open it");
+    let server = setup.start();
+    let event = server.journal.wait_for("socket activated");
+    assert_eq!(event.text("accept"), "shared", "{event:?}");
+    let traffic = site.traffic();
+    traffic.wait_answers(100);
+    assert_eq!(reload(&server).name(), "reload done");
+    traffic.wait_answers(100);
+    assert_no_failure(traffic);
+    assert_eq!(harness::listeners_at(site.listen[0]), 1);
+}
+
+fn workers_run_as_the_user_and_the_supervisor_does_not(mode: Mode) {
+    if !Uid::effective().is_root() {
+        return harness::skipped("only root can start workers as somebody else");
+    }
+    let mut site = Site::new(mode);
+    site.more = "supervisor.user = \"nobody\"\n".into();
+    let server = site.start();
+    let worker = server.worker_pid(0);
+    let uid = |pid: i32, name: &str| status_field(&format!("/proc/{pid}/status"), name);
+    let nobody = nix::unistd::User::from_name("nobody").ok().flatten().expect("nobody");
+    let expected = |id: u32| Some(format!("{id}\t{id}\t{id}\t{id}"));
+    assert_eq!(uid(worker, "Uid"), expected(nobody.uid.as_raw()));
+    assert_eq!(uid(worker, "Gid"), expected(nobody.gid.as_raw()));
+    assert_eq!(uid(server.pid(), "Uid"), expected(0));
+    assert_eq!(site.get(), OLD);
+    send_signal(worker, SIGKILL);
+    server.journal.wait_where("worker exited", |event| event.number("lane") == 0);
+    eventually("a new one serves", || (server.worker_pid(0) != worker).then_some(()));
+    assert_eq!(uid(server.worker_pid(0), "Uid"), expected(nobody.uid.as_raw()));
+    // The signal of its parent's death survived the change of user.
+    let mut server = server;
+    server.kill_supervisor();
+    server.wait_gone();
+}
+
+fn an_unknown_user_is_an_error(mode: Mode) {
+    let mut site = Site::new(mode);
+    site.more = "supervisor.user = \"nobody-of-this-name\"\n".into();
+    let mut server = site.setup().spawn();
+    assert_eq!(server.wait_exit(), 1);
+    let failed = server.journal.wait_for("could not start");
+    assert!(failed.text("reason").contains("there is no user"), "{failed:?}");
+}
+
+fn without_a_place_to_write_it_serves_all_the_same(mode: Mode) {
+    // Nobody may make a file there, not even root: as on a read-only file system.
+    let setup = Setup::new(mode).set("supervisor.pid_file", "/proc/self/laneway.pid");
+    let mut server = setup.start();
+    server.journal.wait_for("no pid file");
+    server.journal.wait_for("no command socket");
+    assert_eq!(server.get("/").status, 200);
+    server.signal(SIGHUP);
+    server.journal.wait_for("reload done");
+    server.signal(SIGTERM);
+    assert_eq!(server.wait_exit(), 0);
+}
