@@ -3,7 +3,8 @@
 mod harness;
 
 use harness::{
-    Client, Mode, Server, Setup, eventually, in_both_modes, is_refused, private_loopback,
+    Client, GREETING, Mode, Server, Setup, Traffic, eventually, in_both_modes, is_refused,
+    private_loopback,
 };
 use nix::sys::signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, Signal};
 use nix::sys::stat;
@@ -21,6 +22,7 @@ in_both_modes!(
     a_response_on_its_way_is_sent_whole,
     an_idle_connection_does_not_hold_up_the_drain,
     a_full_lane_does_not_hold_up_the_drain,
+    a_stop_under_traffic_refuses_connections_and_resets_none,
     new_connections_are_refused_as_soon_as_the_queue_is_empty,
     requests_read_before_the_drain_are_answered_in_order,
     what_outlasts_the_drain_timeout_is_closed,
@@ -120,6 +122,19 @@ fn an_idle_connection_does_not_hold_up_the_drain(mode: Mode) {
     assert!(start.elapsed() < PROMPT, "it took {:?}", start.elapsed());
 }
 
+fn a_stop_under_traffic_refuses_connections_and_resets_none(mode: Mode) {
+    for _ in 0..4 {
+        let mut server = setup(mode).lanes(2).start();
+        let traffic = Traffic::start(server.address(), 8, "/", &[GREETING]);
+        traffic.wait_answers(200);
+        begin_drain(&server, SIGTERM);
+        assert_left(&mut server);
+        let tally = traffic.stop();
+        assert!(tally.refused > 0, "{tally:?}");
+        assert_eq!(tally.failures(), tally.refused, "{tally:?}");
+    }
+}
+
 fn a_full_lane_does_not_hold_up_the_drain(mode: Mode) {
     let mut server = setup(mode).set("workers.max_connections", "1").start();
     let mut client = server.connect();
@@ -152,7 +167,7 @@ fn requests_read_before_the_drain_are_answered_in_order(mode: Mode) {
         client.expect_end();
     } else {
         let second = client.response();
-        assert_eq!(second.text(), harness::GREETING);
+        assert_eq!(second.text(), GREETING);
         assert!(second.says_close(), "{second:?}");
         client.expect_end();
     }

@@ -82,6 +82,7 @@ impl Supervisor {
     /// The new supervisor serves: this one drains.
     pub(super) fn hand_over(&mut self) -> Option<Input> {
         let heir = self.heir.take()?;
+        self.listeners.leave_to_heir();
         manager::main_process(heir.pid);
         tracing::info!(pid = heir.pid, "upgrade done");
         let text = format!("pid {} serves", heir.pid);

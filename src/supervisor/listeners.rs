@@ -155,13 +155,19 @@ impl Listeners {
         })
     }
 
-    /// Closes the supervisor's copies of all others.
+    /// Closes the supervisor's copies of all others. Workers take what waits in theirs, and close them.
     pub fn keep(&mut self, asked: &[Asked]) {
-        self.groups.retain(|group| asked.contains(&group.asked));
+        let others = self.groups.extract_if(.., |group| !asked.contains(&group.asked));
+        others.for_each(|group| group.close());
     }
 
-    /// Closes the supervisor's copies of all.
+    /// Closes the supervisor's copies of all, as above.
     pub fn close(&mut self) {
+        self.groups.drain(..).for_each(|group| group.close());
+    }
+
+    /// Closes the supervisor's copies of all, which another supervisor has, too.
+    pub fn leave_to_heir(&mut self) {
         self.groups.clear();
     }
 
@@ -224,6 +230,15 @@ impl Group {
         let first = listeners.first().ok_or(io::ErrorKind::InvalidData)?;
         let (address, backlog) = (first.local_address()?, first.accept_queue()?.backlog);
         Ok(Group { asked, is_activated, address, listeners, backlog })
+    }
+
+    /// Nobody is to get into a queue between a worker's last look into it and its close: he would be reset. The
+    /// service manager keeps the socket that it opened, and will want it again.
+    fn close(self) {
+        for listener in self.listeners.iter().skip(usize::from(self.is_activated)) {
+            // Without it a client may be reset that would be refused.
+            let _ = listener.ignore_new();
+        }
     }
 
     fn of_lane(&self, lane: usize) -> Option<&Listener> {

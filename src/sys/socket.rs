@@ -123,6 +123,23 @@ impl Listener {
         Ok(nix::sys::socket::shutdown(self.0.as_raw_fd(), Shutdown::Read)?)
     }
 
+    /// Ignores connections that have not begun: who is amid a handshake still gets into the queue, who is not
+    /// tries again after a second (tcp(7)) and finds the socket closed by then. In every process that has a copy.
+    pub fn ignore_new(&self) -> io::Result<()> {
+        use socket2::SockFilter;
+        // A TCP socket's filter sees the segment from its TCP header on; byte 13 has the flags (RFC 9293 §3.1).
+        const FLAGS: u32 = 13;
+        const SYN: u32 = 0x02;
+        const ACK: u32 = 0x10;
+        socket2::SockRef::from(&self.0).attach_filter(&[
+            SockFilter::new((libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16, 0, 0, FLAGS),
+            SockFilter::new((libc::BPF_ALU | libc::BPF_AND | libc::BPF_K) as u16, 0, 0, SYN | ACK),
+            SockFilter::new((libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16, 0, 1, SYN),
+            SockFilter::new((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, 0),
+            SockFilter::new((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, u32::MAX),
+        ])
+    }
+
     /// Has the kernel choose, for new connections to this socket's group, among its first `sockets` members
     /// at random; `None`: among all, by its own hash. Members count in the order in which they joined.
     pub fn steer(&self, sockets: Option<usize>) -> io::Result<()> {

@@ -361,14 +361,20 @@ impl Policy {
         let (now_ms, window_ms) = (self.now_ms, generation.settings.restart_window_ms);
         let never_ready = lost.iter().any(|lane| !generation.lanes[*lane].was_ready);
         // Lanes that ended together are restarted together, after the longest of their delays.
-        let ends = lost.iter().map(|lane| generation.lanes[*lane].count_end(now_ms, window_ms));
-        let restarts = ends.max().unwrap_or_default();
-        let exhausted = restarts > generation.settings.max_restarts;
-        if matches!(generation.stage, Stage::Incoming { .. }) && (never_ready || exhausted) {
+        let mut restarts = 0;
+        let mut exhausted = Vec::new();
+        for lane in &lost {
+            let ends = generation.lanes[*lane].count_end(now_ms, window_ms);
+            restarts = restarts.max(ends);
+            exhausted.extend((ends > generation.settings.max_restarts).then_some(*lane));
+        }
+        if matches!(generation.stage, Stage::Incoming { .. })
+            && (never_ready || !exhausted.is_empty())
+        {
             return self.withdraw(index, cause);
         }
-        if exhausted {
-            return self.give_up(&lost, restarts - 1);
+        if !exhausted.is_empty() {
+            return self.give_up(&exhausted, restarts - 1);
         }
         let delay_ms = self.delay_ms(index, restarts);
         for lane in lost {

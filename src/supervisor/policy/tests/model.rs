@@ -15,7 +15,10 @@ struct World {
     draining: BTreeSet<u64>,
     killed: BTreeSet<u64>,
     closed: bool,
+    /// Lanes whose workers ended or hung, and when.
+    ends: Vec<(usize, u64)>,
     exit: Option<i32>,
+    given_up: usize,
 }
 
 impl World {
@@ -61,6 +64,16 @@ impl World {
                 Exit(code) => {
                     assert!(self.processes.is_empty(), "processes are left");
                     self.exit = Some(code);
+                }
+                Tell(Fact::WorkerExited { worker, .. } | Fact::WorkerHung { worker, .. }) => {
+                    self.ends.push((worker.lane, now_ms));
+                }
+                Tell(Fact::WorkerGaveUp { lane, .. }) => {
+                    let since_ms = now_ms.saturating_sub(WATCHED.restart_window_ms);
+                    let recent = |(of, ms): &&(usize, u64)| *of == lane && *ms >= since_ms;
+                    let ends = self.ends.iter().filter(recent).count();
+                    assert!(ends > WATCHED.max_restarts as usize, "given up after {ends} ends");
+                    self.given_up += 1;
                 }
                 Serve(_) | Steer(_) | ReadBeats | Renew { .. } | Forget(_) | Tell(_) => {}
             }
@@ -154,7 +167,7 @@ fn random_input(random: &mut Random, world: &mut World, now_ms: &mut u64) -> Inp
 
 #[test]
 fn any_sequence_of_events_keeps_one_owner_for_every_socket_and_ends_after_a_signal() {
-    let mut served = 0;
+    let (mut served, mut given_up) = (0, 0);
     for seed in 1..2_000_u64 {
         let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let mut world = World::default();
@@ -188,7 +201,9 @@ fn any_sequence_of_events_keeps_one_owner_for_every_socket_and_ends_after_a_sign
             let actions = policy.decide(input, now_ms);
             world.carry_out(&mut policy, actions, now_ms);
         }
+        given_up += world.given_up;
         assert!(world.exit.is_some(), "seed {seed} does not end: {policy:?}");
     }
     assert!(served > 10_000, "the model hardly ever served: {served}");
+    assert!(given_up > 10, "the model hardly ever gave up: {given_up}");
 }
