@@ -120,7 +120,11 @@ impl Listener {
     /// the socket has left its group. Whoever waits in the accept queue is reset.
     pub fn close_everywhere(&self) -> io::Result<()> {
         // For a listening socket, shutdown(2) is the way back to a closed one (net/ipv4/af_inet.c).
-        Ok(nix::sys::socket::shutdown(self.0.as_raw_fd(), Shutdown::Read)?)
+        match nix::sys::socket::shutdown(self.0.as_raw_fd(), Shutdown::Read) {
+            // Another process was first.
+            Err(Errno::ENOTCONN) => Ok(()),
+            result => Ok(result?),
+        }
     }
 
     /// Ignores connections that have not begun: who is amid a handshake still gets into the queue, who is not

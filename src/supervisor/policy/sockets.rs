@@ -95,7 +95,12 @@ impl Policy {
         self.sockets.lanes[lane].owner = after;
         if let Some(worker) = after {
             self.act(Action::Take { worker, lane });
-            if worker.lane != lane {
+            // While the lane's own worker starts, that is a matter of milliseconds, and not worth a line.
+            let starts = self.generations[current]
+                .lanes
+                .get(lane)
+                .is_some_and(|lane| matches!(lane.state, LaneState::Starting { .. }));
+            if worker.lane != lane && !starts {
                 self.tell(Fact::WorkerAdopted { lane, by: worker });
             }
         }
