@@ -283,6 +283,9 @@ impl Supervisor {
 
     /// A control socket or a pidfd. What a worker said comes before its end.
     fn collect_from(&mut self, token: u64, happened: &mut VecDeque<Event>) {
+        if let Some((key, Source::Control(_))) = self.processes.by_token(token) {
+            self.processes.flush(key);
+        }
         match self.processes.by_token(token) {
             Some((key, Source::Control(control))) => loop {
                 match control.receive() {
@@ -459,13 +462,12 @@ impl Supervisor {
     /// What the policy decides about how long ago each worker turned.
     fn read_beats(&mut self) -> Vec<Action> {
         let now_ms = self.processes.ledger().now_ms();
-        let age = |post: &processes::Post| Input::Beat {
-            worker: post.worker,
-            age_ms: now_ms.saturating_sub(self.processes.counters(post).turned_ms()),
+        let beat = |post: &processes::Post| {
+            (post.worker, now_ms.saturating_sub(self.processes.counters(post).turned_ms()))
         };
-        let inputs: Vec<Input> = self.processes.posts().map(age).collect();
+        let beats = self.processes.posts().map(beat).collect();
         let now_ms = self.now_ms();
-        inputs.into_iter().flat_map(|input| self.policy.decide(input, now_ms)).collect()
+        self.policy.decide(Input::Beats(beats), now_ms)
     }
 
     fn tell(&mut self, fact: &Fact) {

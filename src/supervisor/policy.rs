@@ -96,13 +96,8 @@ pub enum Input {
         /// In words.
         cause: String,
     },
-    /// How long ago this worker's loop began its last turn.
-    Beat {
-        /// Which.
-        worker: Worker,
-        /// Milliseconds.
-        age_ms: u64,
-    },
+    /// How many milliseconds ago each worker's loop began its last turn.
+    Beats(Vec<(Worker, u64)>),
     /// Start a new generation, in place of the current one if there is one.
     Replace(Plan),
     /// Have the current generation drive this many lanes.
@@ -270,7 +265,9 @@ impl Policy {
             Input::WorkerDrained(worker) => self.drained(worker),
             Input::Leaving(process) => self.leaving(process),
             Input::ProcessEnded { process, cause } => self.process_ended(process, cause),
-            Input::Beat { worker, age_ms } => self.beat(worker, age_ms),
+            Input::Beats(beats) => {
+                beats.into_iter().for_each(|(worker, age_ms)| self.beat(worker, age_ms));
+            }
             Input::Replace(plan) => self.replace(plan),
             Input::Resize(lanes) => self.resize(lanes),
             Input::LaneClosed(lane) => self.lane_closed(lane),

@@ -1,9 +1,9 @@
 //! The worker processes and their workers: forked, spoken to, killed, and remembered until people have been
 //! told of their end.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use super::listeners::Asked;
@@ -50,10 +50,23 @@ pub(super) struct Made {
 struct Running {
     child: Child,
     control: Control,
+    /// What there was no room for, in order.
+    outbox: VecDeque<(Command, Vec<OwnedFd>)>,
     mode: Mode,
     /// What its worker said of its own end, in mode `processes`: the process's end follows.
     last_words: Option<String>,
 }
+
+impl Running {
+    /// Whether this is done with. One that is gone can't be told; its end is about to be.
+    fn sent(&self, command: &Command, files: &[BorrowedFd<'_>]) -> bool {
+        let result = self.control.command(command, files);
+        !result.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+}
+
+/// Most commands that wait for a process to read them.
+const OUTBOX_MAX: usize = 8192;
 
 /// A worker's place in the world.
 pub(super) struct Post {
@@ -229,7 +242,7 @@ impl Processes {
         let mode = made.generation.config.workers.mode;
         let (control_token, pidfd_token) = tokens(key);
         let watched = epoll
-            .add(&ours, control_token, Interest::Readable)
+            .add(&ours, control_token, Interest::Edges)
             .and_then(|()| epoll.add(&child, pidfd_token, Interest::Readable));
         if let Err(error) = watched {
             // It has not been heard of, and will be reaped as a stranger.
@@ -237,7 +250,9 @@ impl Processes {
             return Err(error);
         }
         let pid = child.id();
-        self.running.insert(key, Running { child, control: ours, mode, last_words: None });
+        let running =
+            Running { child, control: ours, outbox: VecDeque::new(), mode, last_words: None };
+        self.running.insert(key, running);
         workers.iter().for_each(|worker| self.tell_started(*worker, pid));
         Ok(None)
     }
@@ -248,7 +263,7 @@ impl Processes {
         let gone = || io::Error::other("its process is gone");
         let (generation, pid) = sibling.map(|post| (post.generation, post.pid)).ok_or_else(gone)?;
         let assignment = self.engage(worker, generation)?;
-        self.command(worker.process, &Command::Start(assignment), &[]);
+        self.command(worker.process, Command::Start(assignment), &[]);
         self.tell_started(worker, pid);
         Ok(())
     }
@@ -260,26 +275,50 @@ impl Processes {
         }
     }
 
-    pub(super) fn drain(&self, key: u64) {
-        self.command(key, &Command::Drain, &[]);
+    pub(super) fn drain(&mut self, key: u64) {
+        self.command(key, Command::Drain, &[]);
     }
 
     /// Tells one worker, and passes copies of `files` along.
-    pub(super) fn order(&self, worker: Worker, order: Order, files: &[BorrowedFd<'_>]) {
-        self.command(worker.process, &Command::To(worker.id, order), files);
+    pub(super) fn order(&mut self, worker: Worker, order: Order, files: &[BorrowedFd<'_>]) {
+        self.command(worker.process, Command::To(worker.id, order), files);
     }
 
-    fn command(&self, key: u64, command: &Command, files: &[BorrowedFd<'_>]) {
-        let Some(running) = self.running.get(&key) else {
+    /// Tells a process, at once or when there is room: a process with hundreds of lanes is told more at a time
+    /// than a socket holds, and it may itself be telling something.
+    fn command(&mut self, key: u64, command: Command, files: &[BorrowedFd<'_>]) {
+        let Some(running) = self.running.get_mut(&key) else {
             return;
         };
-        match running.control.command(command, files) {
-            // One that is gone can't be told; its end is about to be.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+        if running.outbox.is_empty() && running.sent(&command, files) {
+            return;
+        }
+        if running.outbox.len() == OUTBOX_MAX {
+            let pid = running.child.id();
+            tracing::error!(pid, reason = "it does not read its commands", "worker deaf");
+            return running.outbox.clear();
+        }
+        let copies = files.iter().map(BorrowedFd::try_clone_to_owned);
+        match copies.collect::<io::Result<Vec<_>>>() {
+            Ok(files) => running.outbox.push_back((command, files)),
+            Err(error) => {
                 let pid = running.child.id();
-                tracing::error!(pid, reason = "it has not read its commands", "worker deaf");
+                tracing::error!(pid, reason = %error, "cannot pass sockets");
             }
-            _ => {}
+        }
+    }
+
+    /// Sends what there was no room for.
+    pub(super) fn flush(&mut self, key: u64) {
+        let Some(running) = self.running.get_mut(&key) else {
+            return;
+        };
+        while let Some((command, files)) = running.outbox.pop_front() {
+            let borrowed: Vec<BorrowedFd<'_>> = files.iter().map(AsFd::as_fd).collect();
+            if !running.sent(&command, &borrowed) {
+                running.outbox.push_front((command, files));
+                return;
+            }
         }
     }
 

@@ -11,8 +11,8 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::sys::has_input_within;
 use crate::sys::socket::{Patience, receive_packet, send_packet, send_packet_with_files};
-use crate::sys::{has_input_within, takes_write_within};
 
 /// From the supervisor to a worker process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,9 +98,6 @@ const TEXT_BYTES_MAX: usize = 4096;
 /// Longest packet: such a text with every byte escaped, and the frame.
 const PACKET_BYTES_MAX: usize = 8 * TEXT_BYTES_MAX;
 
-/// How long a command waits for room: a process with a thousand lanes gets more than a socket holds.
-const ROOM_PATIENCE: Duration = Duration::from_secs(1);
-
 /// One end of the conversation.
 #[derive(Debug)]
 pub struct Control(OwnedFd);
@@ -139,19 +136,12 @@ impl Control {
         let _ = self.send(&Report { worker, news }, patience);
     }
 
-    /// Tells the other end, and passes copies of `files` along; waits a little for room.
+    /// Tells the other end, and passes copies of `files` along.
     ///
     /// # Errors
-    /// If the other end is gone, or has not listened for so long that there is no room.
+    /// If the other end is gone; `WouldBlock` if there is no room.
     pub fn command(&self, command: &impl Serialize, files: &[BorrowedFd<'_>]) -> io::Result<()> {
-        let packet = serde_json::to_vec(command)?;
-        match send_packet_with_files(self.0.as_fd(), &packet, files) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                takes_write_within(&self.0, ROOM_PATIENCE);
-                send_packet_with_files(self.0.as_fd(), &packet, files)
-            }
-            result => result,
-        }
+        send_packet_with_files(self.0.as_fd(), &serde_json::to_vec(command)?, files)
     }
 
     fn send(&self, message: &impl Serialize, patience: Patience) -> io::Result<()> {

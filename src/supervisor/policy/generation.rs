@@ -77,6 +77,13 @@ impl LaneState {
         }
     }
 
+    pub(super) fn ready(&self) -> Option<Worker> {
+        match *self {
+            LaneState::Ready { worker } => Some(worker),
+            _ => None,
+        }
+    }
+
     pub(super) fn describe(&self) -> (&'static str, Option<Worker>) {
         let word = match self {
             LaneState::Starting { .. } => "starting",
@@ -198,12 +205,12 @@ impl Policy {
         self.generations[before].stage = Stage::Outgoing { withdrawn: false };
         self.disown_sockets();
         self.own_sockets();
-        let is_driving = |lane: &Lane| match lane.state {
-            LaneState::Ready { worker } => Some(worker),
-            _ => None,
-        };
         self.replacing = Some(Replacing {
-            accepting: self.generations[before].lanes.iter().filter_map(is_driving).collect(),
+            accepting: self.generations[before]
+                .lanes
+                .iter()
+                .filter_map(|lane| lane.state.ready())
+                .collect(),
             until_ms: self.now_ms + LEAVE_MS,
             fact: Fact::Replaced { generation, lanes, renews },
         });

@@ -61,8 +61,25 @@ impl Policy {
             self.sockets.steered_to = steered_to;
             self.act(Action::Steer(steered_to));
         }
+        let ready: Vec<Option<Worker>> =
+            self.generations[current].lanes.iter().map(|lane| lane.state.ready()).collect();
+        // Where all that are ready are of one process, as a rule, nobody looks for another one for each lane.
+        let mut processes = ready.iter().flatten().map(|worker| worker.process);
+        let first = processes.next();
+        let only = first.filter(|first| processes.all(|process| process == *first));
         for lane in 0..self.sockets.lanes.len() {
-            self.own(current, lane);
+            let before = self.sockets.lanes[lane].owner;
+            let is_good = |worker: &Worker| ready.get(worker.lane) == Some(&Some(*worker));
+            let follows = || {
+                let starting = self.starting(current, lane);
+                only.is_some() && starting.map(|worker| worker.process) == only
+            };
+            let adopter = || if follows() { None } else { self.adopter(current, lane, &ready) };
+            let kept = || before.filter(is_good).or_else(adopter);
+            let after = ready.get(lane).copied().flatten().or_else(kept);
+            if after != before {
+                self.pass_on(current, lane, after);
+            }
         }
     }
 
@@ -71,36 +88,37 @@ impl Policy {
         self.sockets.lanes.iter_mut().for_each(|socket| socket.owner = None);
     }
 
-    /// Gives the sockets of `lane` their owner: its own worker, else the one that has adopted it, else the
-    /// one with the fewest sockets.
-    fn own(&mut self, current: usize, lane: usize) {
-        let ready = |lane: usize| match self.generations[current].lanes.get(lane)?.state {
-            LaneState::Ready { worker } => Some(worker),
-            _ => None,
-        };
-        let before = self.sockets.lanes[lane].owner;
-        let siblings = (0..self.generations[current].lanes.len()).filter_map(ready);
-        let owned = |worker: &Worker| {
-            let owners = self.sockets.lanes.iter().filter_map(|socket| socket.owner);
-            owners.filter(|owner| owner == worker).count()
-        };
-        let adopter = || {
-            let kept = before.filter(|worker| ready(worker.lane) == Some(*worker));
-            kept.or_else(|| siblings.min_by_key(owned))
-        };
-        let after = ready(lane).or_else(adopter);
-        if after == before {
-            return;
+    /// Who adopts the sockets of a lane without a worker that is ready: of those that are, the one with the
+    /// fewest.
+    fn adopter(&self, current: usize, lane: usize, ready: &[Option<Worker>]) -> Option<Worker> {
+        // Of a process that starts, each lane waits for its own worker: it follows in a moment.
+        let starting = self.starting(current, lane).map(|worker| worker.process);
+        let siblings = ready.iter().flatten().filter(|worker| Some(worker.process) != starting);
+        let siblings = siblings.copied();
+        let mut owned = vec![0; ready.len()];
+        for owner in self.sockets.lanes.iter().filter_map(|socket| socket.owner) {
+            if let Some(count) = owned.get_mut(owner.lane) {
+                *count += 1;
+            }
         }
-        self.sockets.lanes[lane].owner = after;
+        siblings.min_by_key(|worker| owned[worker.lane])
+    }
+
+    /// The worker of a lane that is on its way.
+    fn starting(&self, current: usize, lane: usize) -> Option<Worker> {
+        match self.generations[current].lanes.get(lane)?.state {
+            LaneState::Starting { worker, .. } => Some(worker),
+            _ => None,
+        }
+    }
+
+    /// Gives the sockets of a lane another owner.
+    fn pass_on(&mut self, current: usize, lane: usize, after: Option<Worker>) {
+        let before = std::mem::replace(&mut self.sockets.lanes[lane].owner, after);
         if let Some(worker) = after {
             self.act(Action::Take { worker, lane });
             // While the lane's own worker starts, that is a matter of milliseconds, and not worth a line.
-            let starts = self.generations[current]
-                .lanes
-                .get(lane)
-                .is_some_and(|lane| matches!(lane.state, LaneState::Starting { .. }));
-            if worker.lane != lane && !starts {
+            if worker.lane != lane && self.starting(current, lane).is_none() {
                 self.tell(Fact::WorkerAdopted { lane, by: worker });
             }
         }

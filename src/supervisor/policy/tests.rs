@@ -411,7 +411,7 @@ fn sockets_close_from_the_last_lane_down() {
 }
 
 fn beat(worker: Worker, age_ms: u64) -> Input {
-    Input::Beat { worker, age_ms }
+    Input::Beats(vec![(worker, age_ms)])
 }
 
 #[test]
