@@ -3,7 +3,10 @@
 
 mod harness;
 
+use std::io::{Read, Write};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 
 use harness::{
     Client, Mode, NEW, OLD, Server, Site, Traffic, eventually, in_both_modes, is_refused,
@@ -33,6 +36,7 @@ in_both_modes!(
     status_shows_lanes_and_history,
     reload_and_stop_wait_for_their_end,
     commands_without_a_server_say_so,
+    the_command_socket_bears_with_anybody,
 );
 
 fn assert_no_failure(traffic: Traffic) {
@@ -437,4 +441,33 @@ fn commands_without_a_server_say_so(mode: Mode) {
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(text.contains("no server runs with this configuration"), "{text}");
+}
+
+fn the_command_socket_bears_with_anybody(mode: Mode) {
+    let site = Site::new(mode);
+    let server = site.start();
+    let path = server.folder().join("server.sock");
+    let mode_bits = std::fs::metadata(&path).expect("the socket").permissions().mode() & 0o777;
+    assert_eq!(mode_bits, 0o600);
+    let connect = || UnixStream::connect(&path).expect("connect to the command socket");
+    // Says too much.
+    let mut loud = connect();
+    let _ = loud.write_all(&[b'x'; 4096]);
+    // Says nonsense.
+    let mut odd = connect();
+    odd.write_all(b"what\n").expect("write");
+    let mut answer = String::new();
+    odd.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.contains("unknown request"), "{answer}");
+    // Says nothing, and more of them than there is room for.
+    let silent: Vec<UnixStream> = (0..40).map(|_| connect()).collect();
+    // Asks, says that it is done with that, and only then reads, as `echo status | nc -U` does.
+    let mut last = connect();
+    last.write_all(b"status\n").expect("write");
+    last.shutdown(std::net::Shutdown::Write).expect("shut down");
+    let mut answer = String::new();
+    last.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.starts_with("{\"Status\":"), "{answer}");
+    drop(silent);
+    assert!(site.command(&server, &["status"]).status.success());
 }

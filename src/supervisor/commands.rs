@@ -99,6 +99,30 @@ enum ClientState {
     Answered,
 }
 
+/// What reading from a client came to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Heard {
+    Enough,
+    End,
+    Broken,
+}
+
+impl Client {
+    /// Reads all there is.
+    fn hear(&mut self) -> Heard {
+        let mut buffer = [0; REQUEST_BYTES_MAX];
+        while self.input.len() <= REQUEST_BYTES_MAX {
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return Heard::End,
+                Ok(count) => self.input.extend_from_slice(&buffer[..count]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Heard::Enough,
+                Err(_) => return Heard::Broken,
+            }
+        }
+        Heard::Broken
+    }
+}
+
 impl Commands {
     /// Listens at `path`, in place of a socket that was left behind there; if this is an heir, also in place of
     /// the one that it follows.
@@ -139,32 +163,18 @@ impl Commands {
             self.accept(epoll);
             return None;
         }
-        let client = self.clients.get_mut(&token)?;
-        let mut buffer = [0; REQUEST_BYTES_MAX];
-        loop {
-            match client.stream.read(&mut buffer) {
-                Ok(0) => {
-                    self.clients.remove(&token);
-                    return None;
-                }
-                Ok(count) => client.input.extend_from_slice(&buffer[..count]),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(_) => {
-                    self.clients.remove(&token);
-                    return None;
-                }
-            }
-            if client.input.len() > REQUEST_BYTES_MAX {
-                self.clients.remove(&token);
-                return None;
-            }
-        }
+        let heard = self.clients.get_mut(&token)?.hear();
         self.flush(token);
         let client = self.clients.get_mut(&token)?;
-        let end = client.input.iter().position(|byte| *byte == b'\n')?;
-        if client.state != ClientState::Asking {
+        let end = client.input.iter().position(|byte| *byte == b'\n');
+        let Some(end) = end.filter(|_| client.state == ClientState::Asking) else {
+            // One that has asked may shut its writing side, and wait.
+            if heard == Heard::Broken || heard == Heard::End && client.state == ClientState::Asking
+            {
+                self.clients.remove(&token);
+            }
             return None;
-        }
+        };
         let word = String::from_utf8_lossy(&client.input[..end]).trim().to_owned();
         match Request::parse(&word) {
             Some(request) => {

@@ -217,7 +217,6 @@ impl Policy {
         let number = self.generations[before].number;
         let reason = "replaced by the next generation".to_owned();
         self.tell(Fact::DrainStarted { generation: number, reason });
-        let hung: Vec<_> = self.generations[before].lanes.iter().map(|lane| lane.state).collect();
         let deadline_ms = self.now_ms + self.generations[before].settings.drain_timeout_ms;
         for process in &mut self.generations[before].processes {
             if process.drain_deadline_ms.is_none() {
@@ -225,10 +224,7 @@ impl Policy {
                 self.actions.push(Action::Drain(process.key));
             }
         }
-        let is_hung = |state: &LaneState| matches!(state, LaneState::Hung { .. });
-        if hung.iter().any(is_hung) {
-            self.kill_stuck(before);
-        }
+        self.kill_stuck(before);
         self.forget_empty();
     }
 
@@ -482,18 +478,13 @@ impl Policy {
             return;
         }
         let hosts = |process: &&Process| process.drain_deadline_ms.is_none();
-        match generation
-            .processes
-            .iter()
-            .find(hosts)
-            .map(|process| (process.key, process.killed.is_some()))
-        {
+        match generation.processes.iter().find(hosts) {
             None => self.start_process(index, &due),
             // It is about to end; its lanes go on when it has.
-            Some((_, true)) => {}
-            Some((process, false)) => {
+            Some(Process { killed: Some(_), .. }) => {}
+            Some(&Process { key, .. }) => {
                 for lane in due {
-                    let worker = self.start_lane(index, process, lane);
+                    let worker = self.start_lane(index, key, lane);
                     self.act(Action::StartWorker(worker));
                 }
             }
