@@ -27,6 +27,7 @@ in_both_modes!(
     clients_that_pipeline_and_never_read_cost_bounded_memory,
     slow_readers_of_a_large_body_cost_no_copy_of_it,
     a_full_lane_stops_accepting_until_there_is_room,
+    what_a_full_lane_has_no_room_for_goes_to_the_other_lanes,
     exhausted_files_pause_accepting_without_spinning_and_recover,
     the_file_limit_is_raised_to_the_hard_limit,
     a_file_limit_too_small_for_the_connections_is_warned_of,
@@ -303,6 +304,20 @@ fn slow_readers_of_a_large_body_cost_no_copy_of_it(mode: Mode) {
     let grown = memory_bytes(worker).saturating_sub(before);
     assert!(grown < CLIENTS * CONNECTION_BYTES_MAX, "{grown} bytes for {CLIENTS} connections");
     assert_eq!(clients[0].response().body.len(), 16 << 20);
+}
+
+fn what_a_full_lane_has_no_room_for_goes_to_the_other_lanes(mode: Mode) {
+    const ROOM: usize = 20;
+    let server = setup(mode).lanes(2).set("workers.max_connections", ROOM).start();
+    // The kernel does not give each lane its half of them: some meet a full one.
+    let mut clients = server.served_connections(2 * ROOM);
+    let mut one_more = server.connect();
+    one_more.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(!one_more.hears_within(Duration::from_millis(200)), "there is no room for it");
+    // Wherever there is room again, it is used.
+    clients.drain(..ROOM);
+    assert_eq!(one_more.response().status, 200);
+    assert_eq!(server.served_connections(ROOM - 1).len(), ROOM - 1);
 }
 
 fn a_full_lane_stops_accepting_until_there_is_room(mode: Mode) {

@@ -10,7 +10,7 @@
 //! a generation: Incoming ── every lane ready ─▶ Current ── the next is Current ─▶ Outgoing ─▶ gone
 //!                   └ a worker ends before it was ever ready: withdrawn ────────────▲
 //!
-//! a socket:     owned by its lane's worker if that is ready, else by a sibling that adopts it;
+//! a socket:     owned by its lane's worker if that is ready and has room, else by a sibling that adopts it;
 //!               of a lane that is given up: Closing, steered away from and adopted until it is empty
 //!
 //! the whole:    Starting ── first generation Current ─▶ Serving ── TERM, or giving up ─▶ Draining ─▶ Over
@@ -76,6 +76,8 @@ pub struct Worker {
 pub enum Input {
     /// This worker can serve.
     Ready(Worker),
+    /// Whether this worker has as many connections as it may have.
+    Full(Worker, bool),
     /// This worker, which drains, accepts no more.
     Left(Worker),
     /// This worker ended by a failure, and its process lives.
@@ -260,6 +262,7 @@ impl Policy {
         self.now_ms = now_ms;
         match input {
             Input::Ready(worker) => self.ready(worker),
+            Input::Full(worker, is_full) => self.full(worker, is_full),
             Input::Left(worker) => self.left(worker),
             Input::WorkerEnded { worker, cause } => self.ended(worker.process, &[worker], &cause),
             Input::WorkerDrained(worker) => self.drained(worker),

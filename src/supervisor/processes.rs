@@ -373,6 +373,7 @@ impl Processes {
         let worker = post.worker;
         let cause = match news {
             News::Ready => return Some(Input::Ready(worker)),
+            News::Full(is_full) => return Some(Input::Full(worker, is_full)),
             News::Left => return Some(Input::Left(worker)),
             News::Leaving => return Some(Input::Leaving(key)),
             News::Drained => {

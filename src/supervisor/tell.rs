@@ -34,6 +34,7 @@ pub(super) fn news(lane: usize, pid: ProcessId, news: &News) {
         News::Ready
         | News::Failed(_)
         | News::Panicked(_)
+        | News::Full(_)
         | News::Left
         | News::Drained
         | News::Leaving => {}

@@ -83,6 +83,8 @@ pub enum News {
     AcceptPaused(String),
     /// It accepts again.
     AcceptResumed,
+    /// Whether it has as many connections as it may have; others may take what comes.
+    Full(bool),
 }
 
 impl News {
@@ -134,6 +136,11 @@ impl Control {
         }
         let patience = if news.is_vital() { Patience::Wait } else { Patience::DontWait };
         let _ = self.send(&Report { worker, news }, patience);
+    }
+
+    /// Tells the supervisor without waiting, and says whether there was room to.
+    pub fn try_report(&self, worker: u64, news: News) -> bool {
+        self.send(&Report { worker, news }, Patience::DontWait).is_ok()
     }
 
     /// Tells the other end, and passes copies of `files` along.

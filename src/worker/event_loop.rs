@@ -40,6 +40,8 @@ pub struct EventLoop<'s> {
     listeners: Vec<Watched>,
     next_listener: u64,
     accepting: Accepting,
+    /// Whether the supervisor was told that the lane is full.
+    told_full: bool,
     /// Descriptors or memory ran out, and since then the accept queue was never emptied.
     exhausted: bool,
     connections_max: usize,
@@ -95,6 +97,7 @@ impl<'s> EventLoop<'s> {
             listeners: Vec::new(),
             next_listener: 0,
             accepting: Accepting::Yes,
+            told_full: false,
             exhausted: false,
             connections_max: config.workers.max_connections as usize,
             connections: Slab::default(),
@@ -123,6 +126,7 @@ impl<'s> EventLoop<'s> {
                     self.work(key, |connection, input, lane| connection.on_deadline(input, lane));
                 }
             }
+            self.tell_room();
             self.accept_again()?;
             if self.has_rest() {
                 self.accept_the_rest()?;
@@ -281,6 +285,20 @@ impl<'s> EventLoop<'s> {
             return Ok(());
         }
         self.listeners.iter().try_for_each(|watched| self.driver.forget(watched.listener.as_fd()))
+    }
+
+    /// Tells the supervisor when the lane has become full, so that others take what comes, and when it has room
+    /// again: some room, not a single place, which would be told of with every connection.
+    fn tell_room(&mut self) {
+        let is_full = match self.told_full {
+            false => self.accepting == Accepting::Full,
+            true => {
+                self.connections.len() > self.connections_max - self.connections_max.div_ceil(8)
+            }
+        };
+        if is_full != self.told_full && self.control.try_report(self.worker, News::Full(is_full)) {
+            self.told_full = is_full;
+        }
     }
 
     /// Watches the listeners again when there is room, or when it is time to try.

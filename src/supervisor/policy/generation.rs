@@ -38,10 +38,22 @@ pub(super) struct Lane {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LaneState {
-    Starting { worker: Worker, deadline_ms: u64 },
-    Ready { worker: Worker },
-    Hung { worker: Worker, kill_ms: u64 },
-    Waiting { until_ms: u64 },
+    Starting {
+        worker: Worker,
+        deadline_ms: u64,
+    },
+    /// `is_full`: it accepts nobody for now.
+    Ready {
+        worker: Worker,
+        is_full: bool,
+    },
+    Hung {
+        worker: Worker,
+        kill_ms: u64,
+    },
+    Waiting {
+        until_ms: u64,
+    },
 }
 
 /// A generation that has taken over, while workers of the one before may still accept.
@@ -71,7 +83,7 @@ impl LaneState {
     fn worker(&self) -> Option<Worker> {
         match *self {
             LaneState::Starting { worker, .. }
-            | LaneState::Ready { worker }
+            | LaneState::Ready { worker, .. }
             | LaneState::Hung { worker, .. } => Some(worker),
             LaneState::Waiting { .. } => None,
         }
@@ -79,7 +91,7 @@ impl LaneState {
 
     pub(super) fn ready(&self) -> Option<Worker> {
         match *self {
-            LaneState::Ready { worker } => Some(worker),
+            LaneState::Ready { worker, .. } => Some(worker),
             _ => None,
         }
     }
@@ -87,7 +99,8 @@ impl LaneState {
     pub(super) fn describe(&self) -> (&'static str, Option<Worker>) {
         let word = match self {
             LaneState::Starting { .. } => "starting",
-            LaneState::Ready { .. } => "ready",
+            LaneState::Ready { is_full: true, .. } => "full",
+            LaneState::Ready { is_full: false, .. } => "ready",
             LaneState::Hung { .. } => "hung",
             LaneState::Waiting { .. } => "waiting",
         };
@@ -174,7 +187,7 @@ impl Policy {
         if !matches!(lane.state, LaneState::Starting { .. }) {
             return;
         }
-        lane.state = LaneState::Ready { worker };
+        lane.state = LaneState::Ready { worker, is_full: false };
         lane.was_ready = true;
         self.tell(Fact::WorkerReady { worker });
         if let Some(index) = self.incoming() {

@@ -3,7 +3,7 @@
 //! The sockets of a lane stand at the lane's own number in the kernel's group, for as long as lanes come
 //! and go at the end alone: the kernel fills the gap that a closed socket leaves with the last one.
 
-use super::generation::LaneState;
+use super::generation::{Lane, LaneState};
 use super::{Action, Fact, Phase, Policy, Worker};
 
 /// The sockets of every lane, as far as the policy has to know them.
@@ -61,8 +61,16 @@ impl Policy {
             self.sockets.steered_to = steered_to;
             self.act(Action::Steer(steered_to));
         }
-        let ready: Vec<Option<Worker>> =
-            self.generations[current].lanes.iter().map(|lane| lane.state.ready()).collect();
+        let lanes = self.generations[current].lanes.iter();
+        let with_room = |lane: &Lane| match lane.state {
+            LaneState::Ready { worker, is_full: false } => Some(worker),
+            _ => None,
+        };
+        let mut ready: Vec<Option<Worker>> = lanes.clone().map(with_room).collect();
+        if ready.iter().all(Option::is_none) {
+            // Nobody has room: everybody has what is his.
+            ready = lanes.map(|lane| lane.state.ready()).collect();
+        }
         // Where all that are ready are of one process, as a rule, nobody looks for another one for each lane.
         let mut processes = ready.iter().flatten().map(|worker| worker.process);
         let first = processes.next();
@@ -83,12 +91,21 @@ impl Policy {
         }
     }
 
+    /// A worker has no room for more connections, or has room again.
+    pub(super) fn full(&mut self, worker: Worker, now: bool) {
+        if let Some(lane) = self.driven(worker)
+            && let LaneState::Ready { is_full, .. } = &mut lane.state
+        {
+            *is_full = now;
+        }
+    }
+
     /// Takes their sockets from everybody: who has them drains, and lets go of them by himself.
     pub(super) fn disown_sockets(&mut self) {
         self.sockets.lanes.iter_mut().for_each(|socket| socket.owner = None);
     }
 
-    /// Who adopts the sockets of a lane without a worker that is ready: of those that are, the one with the
+    /// Who adopts the sockets of a lane whose own worker can't have them: of those that can, the one with the
     /// fewest.
     fn adopter(&self, current: usize, lane: usize, ready: &[Option<Worker>]) -> Option<Worker> {
         // Of a process that starts, each lane waits for its own worker: it follows in a moment.
@@ -117,8 +134,10 @@ impl Policy {
         let before = std::mem::replace(&mut self.sockets.lanes[lane].owner, after);
         if let Some(worker) = after {
             self.act(Action::Take { worker, lane });
-            // While the lane's own worker starts, that is a matter of milliseconds, and not worth a line.
-            if worker.lane != lane && self.starting(current, lane).is_none() {
+            // While the lane's own worker starts that is a matter of milliseconds, while it is full a matter of
+            // course: neither is worth a line.
+            let own = self.generations[current].lanes.get(lane).and_then(|lane| lane.state.ready());
+            if worker.lane != lane && own.is_none() && self.starting(current, lane).is_none() {
                 self.tell(Fact::WorkerAdopted { lane, by: worker });
             }
         }

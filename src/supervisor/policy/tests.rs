@@ -507,3 +507,18 @@ fn a_hand_over_drains_without_a_code() {
     let reason = "another supervisor has taken over";
     assert_eq!(actions, [drain_started(1, reason), CloseListeners, Drain(1), Drain(2)]);
 }
+
+#[test]
+fn a_full_lanes_sockets_go_to_a_sibling_with_room_and_come_back() {
+    let mut policy = processes();
+    let (full, other) = (apart(1, 0), apart(2, 1));
+    let actions = policy.decide(Input::Full(full, true), 10);
+    assert_eq!(actions, [Take { worker: other, lane: 0 }, Leave { worker: full, lane: 0 }]);
+    // Nobody has room: each has what is his.
+    let actions = policy.decide(Input::Full(other, true), 20);
+    assert_eq!(actions, [Take { worker: full, lane: 0 }, Leave { worker: other, lane: 0 }]);
+    let actions = policy.decide(Input::Full(other, false), 30);
+    assert_eq!(actions, [Take { worker: other, lane: 0 }, Leave { worker: full, lane: 0 }]);
+    let actions = policy.decide(Input::Full(full, false), 40);
+    assert_eq!(actions, [Take { worker: full, lane: 0 }, Leave { worker: other, lane: 0 }]);
+}

@@ -45,7 +45,7 @@ impl Policy {
                 self.tell(Fact::WorkerHung { worker, age_ms });
             }
             LaneState::Hung { .. } if !late => {
-                lane.state = LaneState::Ready { worker };
+                lane.state = LaneState::Ready { worker, is_full: false };
                 self.tell(Fact::WorkerRecovered { worker });
             }
             _ => {}
@@ -66,9 +66,8 @@ impl Policy {
         let hung: Vec<Worker> = self.generations[index].lanes.iter().filter_map(due).collect();
         for worker in hung {
             let mut lanes = self.generations[index].lanes.iter();
-            let healthy = lanes.any(|lane| {
-                matches!(lane.state, LaneState::Ready { worker: of } if of.process == worker.process)
-            });
+            let healthy =
+                lanes.any(|lane| lane.state.ready().is_some_and(|of| of.process == worker.process));
             if !healthy {
                 self.generations[index].lanes[worker.lane].state =
                     LaneState::Hung { worker, kill_ms: u64::MAX };

@@ -100,14 +100,14 @@ impl World {
             return;
         }
         let states = policy.lane_states();
-        let anybody = states.iter().any(|(state, _)| *state == "ready");
+        let anybody = states.iter().any(|(state, _)| is_ready(state));
         for lane in 0..policy.lanes() {
             let owners: Vec<_> = self.accepting.iter().filter(|(_, of)| *of == lane).collect();
             assert!(owners.len() <= 1, "lane {lane} has {owners:?}");
             // Beside a sibling that it starts together with, a lane may wait for its own worker.
             let follows = match states[lane] {
                 ("starting", Some(worker)) => states.iter().all(|(state, of)| {
-                    *state != "ready" || of.is_some_and(|of| of.process == worker.process)
+                    !is_ready(state) || of.is_some_and(|of| of.process == worker.process)
                 }),
                 _ => false,
             };
@@ -123,6 +123,11 @@ impl World {
             assert!(drivers.insert((generation, worker.lane)));
         }
     }
+}
+
+/// With room or without: somebody who can accept, if need be.
+fn is_ready(state: &str) -> bool {
+    matches!(state, "ready" | "full")
 }
 
 struct Random(u64);
@@ -150,7 +155,7 @@ fn random_input(random: &mut Random, world: &mut World, now_ms: &mut u64) -> Inp
     let workers = world.workers();
     let process = random.of(&keys);
     let worker = random.of(&workers);
-    match (random.below(16), process, worker) {
+    match (random.below(18), process, worker) {
         (0, Some(process), _) => world.end_process(process, ended(process)),
         (1, Some(process), _) if world.draining.contains(&process) => {
             world.end_process(process, left(process))
@@ -164,6 +169,7 @@ fn random_input(random: &mut Random, world: &mut World, now_ms: &mut u64) -> Inp
         (4..=9, _, Some(worker)) => Input::Ready(worker),
         (10, _, Some(worker)) if random.below(2) == 0 => Input::Left(worker),
         (10, _, Some(worker)) => beat(worker, random.below(8_000) as u64),
+        (16, _, Some(worker)) => Input::Full(worker, random.below(2) == 0),
         (11, _, _) => Input::Replace(random_plan(random)),
         (12, _, _) => Input::Resize(1 + random.below(4)),
         _ => {
