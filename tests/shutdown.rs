@@ -21,6 +21,7 @@ in_both_modes!(
     a_request_body_on_its_way_is_awaited,
     a_response_on_its_way_is_sent_whole,
     an_idle_connection_does_not_hold_up_the_drain,
+    a_request_that_crosses_the_close_of_an_idle_connection_is_not_reset,
     a_full_lane_does_not_hold_up_the_drain,
     a_stop_under_traffic_refuses_connections_and_resets_none,
     new_connections_are_refused_as_soon_as_the_queue_is_empty,
@@ -133,6 +134,21 @@ fn a_stop_under_traffic_refuses_connections_and_resets_none(mode: Mode) {
         assert!(tally.refused > 0, "{tally:?}");
         assert_eq!(tally.failures(), tally.refused, "{tally:?}");
     }
+}
+
+fn a_request_that_crosses_the_close_of_an_idle_connection_is_not_reset(mode: Mode) {
+    let mut server = setup(mode).start();
+    let mut client = server.connect();
+    assert_eq!(client.get("/").status, 200);
+    // Keeps the server from being gone before the request is sent.
+    let _stuck = server.in_flight(GET_STUCK);
+    begin_drain(&server, SIGTERM);
+    assert!(client.hears_within(PROMPT), "an idle connection is closed");
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.expect_end();
+    assert!(!client.was_reset());
+    server.signal(SIGTERM);
+    assert_eq!(server.wait_exit(), 1);
 }
 
 fn a_full_lane_does_not_hold_up_the_drain(mode: Mode) {
