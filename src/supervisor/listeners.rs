@@ -10,12 +10,11 @@ use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use procfs::net::TcpState;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{ListenAddress, Server};
 use crate::sys::process;
-use crate::sys::socket::{Bound, Listener, Sharing};
+use crate::sys::socket::{self, Bound, Listener, Sharing};
 
 /// The sockets of one address, one for each lane.
 pub struct Group {
@@ -310,15 +309,7 @@ fn resolve(listen: &ListenAddress) -> Result<(Vec<SocketAddr>, bool), Error> {
 
 /// The process that listens on the port of `address`, where /proc tells.
 fn holder(address: SocketAddr) -> Option<Holder> {
-    let tables = [procfs::net::tcp(), procfs::net::tcp6()];
-    let inodes: Vec<u64> = tables
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter(|entry| entry.state == TcpState::Listen)
-        .filter(|entry| entry.local_address.port() == address.port())
-        .map(|entry| entry.inode)
-        .collect();
+    let inodes = socket::listening_inodes(address.port());
     let holds = |process: &procfs::process::Process| {
         let targets = process.fd().into_iter().flatten().flatten().map(|fd| fd.target);
         targets.into_iter().any(|target| match target {

@@ -1,6 +1,7 @@
 //! Sockets: listeners made with socket2, and the four calls of the request path.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
@@ -196,6 +197,32 @@ fn detach_reuseport_bpf(socket: BorrowedFd<'_>) -> io::Result<()> {
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
         other => other.map(drop),
     }
+}
+
+/// The inodes of the sockets that listen on a port, of any address, where /proc tells (proc_net_tcp(5)).
+///
+/// Listeners come first in its tables, and no more than those are read: behind them may be a hundred thousand
+/// connections, which take the kernel seconds to list.
+pub fn listening_inodes(port: u16) -> Vec<u64> {
+    const LISTEN: &str = "0A";
+    let wanted = format!(":{port:04X}");
+    let of_line = |line: String| -> Option<(bool, u64)> {
+        let columns: Vec<&str> = line.split_ascii_whitespace().collect();
+        let [_, local, _, LISTEN, ..] = columns[..] else {
+            return None;
+        };
+        Some((local.ends_with(&wanted), columns.get(9)?.parse().ok()?))
+    };
+    let mut inodes = Vec::new();
+    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        let Ok(file) = File::open(table) else {
+            continue;
+        };
+        let lines = BufReader::new(file).lines().skip(1).map_while(Result::ok);
+        let listeners = lines.map_while(of_line);
+        inodes.extend(listeners.filter(|(is_wanted, _)| *is_wanted).map(|(_, inode)| inode));
+    }
+    inodes
 }
 
 /// Whether `error` says that descriptors or memory have run out (accept(2)).
