@@ -41,10 +41,15 @@ struct Replaceable {
 
 impl Replaceable {
     fn start(mode: Mode) -> Replaceable {
+        Replaceable::start_with(mode, "")
+    }
+
+    fn start_with(mode: Mode, more: &str) -> Replaceable {
         let mut site = Site::new(mode);
-        site.more = "supervisor.ready_timeout = \"1s\"\n".into();
+        site.more = more.into();
         let binary = site.scratch.path().join("server");
-        fs::copy(env!("CARGO_BIN_EXE_server"), &binary).expect("copy the binary");
+        // A link: many copies of it at once keep the disk busy for seconds.
+        fs::hard_link(env!("CARGO_BIN_EXE_server"), &binary).expect("link the binary");
         let server = site.setup().binary(&binary).start();
         Replaceable { site, binary, server }
     }
@@ -52,14 +57,11 @@ impl Replaceable {
     /// Puts another program in the binary's place, as a package manager does: renamed over it.
     fn replace_by(&self, script: &str) {
         let new = self.binary.with_extension("new");
-        fs::write(&new, script).expect("write a script");
-        fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).expect("make it executable");
-        fs::rename(&new, &self.binary).expect("put it in place");
-    }
-
-    fn replace_by_itself(&self) {
-        let new = self.binary.with_extension("new");
-        fs::copy(env!("CARGO_BIN_EXE_server"), &new).expect("copy the binary");
+        // Another process writes it: here a test beside this one could fork while it is open, and its child
+        // would keep it from being executed.
+        let write = r#"printf '%s' "$1" > "$2" && chmod 755 "$2""#;
+        let written = Command::new("sh").args(["-c", write, "sh", script]).arg(&new).status();
+        assert!(written.expect("run a shell").success());
         fs::rename(&new, &self.binary).expect("put it in place");
     }
 
@@ -78,7 +80,6 @@ fn an_upgrade_takes_over_without_a_failure(mode: Mode) {
     let mut of = Replaceable::start(mode);
     let old = of.server.pid();
     let traffic = of.site.traffic();
-    of.replace_by_itself();
     of.server.signal(SIGUSR2);
     let new = of.server.journal.wait_for("upgrade done").pid();
     assert_eq!(of.server.wait_exit(), 0);
@@ -134,7 +135,7 @@ fn a_binary_that_fails_changes_nothing(mode: Mode) {
 }
 
 fn a_binary_that_says_nothing_is_given_up(mode: Mode) {
-    let of = Replaceable::start(mode);
+    let of = Replaceable::start_with(mode, "supervisor.ready_timeout = \"1s\"\n");
     of.replace_by("#!/bin/sh\nexec sleep 600\n");
     of.server.signal(SIGUSR2);
     let failed = of.server.journal.wait_for("upgrade failed");

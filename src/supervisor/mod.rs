@@ -471,11 +471,14 @@ impl Supervisor {
     }
 
     fn tell(&mut self, fact: &Fact) {
+        if matches!(fact, Fact::AllReady { .. }) {
+            // Whoever hears that it is ready may use them.
+            self.appear();
+        }
         tell::fact(fact, &self.processes);
         self.history.record(fact, &self.processes);
         match fact {
             Fact::AllReady { generation, lanes } => {
-                self.appear();
                 manager::ready(*lanes, *generation);
                 if let Some(predecessor) = self.predecessor.take() {
                     // If it is gone, there is nobody to wait for this.
