@@ -89,14 +89,7 @@ struct Sample {
 }
 
 fn main() -> ExitCode {
-    let outcome = subject::become_subject_if_asked().and_then(|()| run(&Options::parse()));
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            eprintln!("abuse: {e}");
-            ExitCode::FAILURE
-        }
-    }
+    load::main("abuse", || run(&Options::parse()))
 }
 
 fn run(options: &Options) -> Outcome<()> {

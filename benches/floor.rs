@@ -91,14 +91,7 @@ struct Row<'a> {
 }
 
 fn main() -> ExitCode {
-    let outcome = subject::become_subject_if_asked().and_then(|()| run(&Options::parse()));
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            eprintln!("floor: {e}");
-            ExitCode::FAILURE
-        }
-    }
+    load::main("floor", || run(&Options::parse()))
 }
 
 fn run(options: &Options) -> Outcome<()> {

@@ -66,14 +66,7 @@ const TWO_PROCESSES: &[&str] =
     &["supervisor.restart_window=1ms", "workers.mode=processes", "workers.count=2"];
 
 fn main() -> ExitCode {
-    let outcome = subject::become_subject_if_asked().and_then(|()| run(&Options::parse()));
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            eprintln!("recover: {e}");
-            ExitCode::FAILURE
-        }
-    }
+    load::main("recover", || run(&Options::parse()))
 }
 
 fn run(options: &Options) -> Outcome<()> {

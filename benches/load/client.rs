@@ -15,7 +15,7 @@ use super::ring::{Arrival, HEAD_BYTES, Ring};
 pub(crate) const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
 const STATUS_OK: &[u8; HEAD_BYTES] = b"HTTP/1.1 200";
 /// No response for this long means that the subject is broken, not slow.
-const SILENCE_MAX: Duration = Duration::from_secs(5);
+const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// The client sleeps until this share of its connections has an answer. One wake-up for each response would
 /// cost both sides more than the response does, and the rest keeps the server busy meanwhile.
 const WAKE_SHARE: usize = 4;

@@ -18,6 +18,7 @@ pub(crate) mod subject;
 pub(crate) mod usage;
 
 use std::error::Error;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use client::{Client, Load};
@@ -26,6 +27,17 @@ use usage::CpuTime;
 
 /// An error ends the bench, with a sentence: there is nothing to recover.
 pub(crate) type Outcome<T> = Result<T, Box<dyn Error>>;
+
+/// What every bench's `main` is: becomes a subject if that is what this process is for, else runs the bench.
+pub(crate) fn main(bench: &str, run: impl FnOnce() -> Outcome<()>) -> ExitCode {
+    match subject::become_subject_if_asked().and_then(|()| run()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("{bench}: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
 
 /// One measurement of one subject under one load.
 #[derive(Clone, Copy)]
