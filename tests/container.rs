@@ -52,8 +52,8 @@ fn run(mode: Mode, scratch: &Scratch, options: &[&str]) -> Option<Server> {
 
 /// Whether the server can be run like this at all.
 fn tried(launcher: &[&str]) -> Result<(), String> {
-    let mut command = Command::new(launcher[0]);
-    command.args(&launcher[1..]).args(["/server", "--version"]).stdin(Stdio::null());
+    let mut command = Command::new("timeout");
+    command.arg("60").args(launcher).args(["/server", "--version"]).stdin(Stdio::null());
     let output = command.output().map_err(|error| error.to_string())?;
     let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
     if output.status.success() { Ok(()) } else { Err(text) }
