@@ -47,10 +47,15 @@ impl Supervisor {
     pub(super) fn upgrade(&mut self) {
         let until_ms = self.config().map(|config| config.supervisor.ready_timeout);
         let until_ms = self.now_ms() + 2 * until_ms.unwrap_or_default().as_millis() as u64;
+        if self.heir.is_some() {
+            // Whoever asks meanwhile hears of that one's end.
+            tracing::warn!(reason = "one is under way", "upgrade ignored");
+            return;
+        }
         tracing::info!("upgrade started");
         let started = if process::id() == 1 {
             Err("as pid 1 it can't make way for another process; replace the container".into())
-        } else if self.policy.is_changing() || self.heir.is_some() {
+        } else if self.policy.is_changing() {
             Err("another change is under way".to_owned())
         } else {
             let heir = self.origin.start_heir(&self.listeners, &self.history, until_ms);

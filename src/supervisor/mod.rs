@@ -427,6 +427,8 @@ impl Supervisor {
                     tracing::warn!(reason = %error, "cannot steer connections");
                 }
             }
+            // A supervisor that is about to follow has it, too, and may want it: then it is asked again.
+            Action::CloseLane(_) if self.heir.is_some() => {}
             Action::CloseLane(lane) => match self.listeners.close_lane(lane) {
                 Ok(true) => return Some(Input::LaneClosed(lane)),
                 Ok(false) => {}

@@ -107,7 +107,7 @@ impl<'s> EventLoop<'s> {
             context,
             has_left: false,
             drain_until_ms: None,
-            patience_max_ms: (watchdog_ms > 0).then_some(watchdog_ms / TURNS_PER_WATCHDOG),
+            patience_max_ms: (watchdog_ms > 0).then(|| (watchdog_ms / TURNS_PER_WATCHDOG).max(1)),
         })
     }
 

@@ -334,6 +334,7 @@ impl Policy {
         if let Some(process) = self.generations[index].process_mut(worker.process) {
             process.workers.retain(|of| *of != worker);
         }
+        self.left(worker);
         if matches!(self.generations[index].stage, Stage::Outgoing { .. }) {
             self.kill_stuck(index);
         }
