@@ -2,10 +2,10 @@
 
 mod harness;
 
-use harness::{Mode, Server, Setup, in_both_modes, skip_without};
+use harness::{Mode, Server, Setup, in_every_mode, skip_without};
 use std::process::Command;
 
-in_both_modes!(
+in_every_mode!(
     slow_heads_take_nothing_from_others,
     slow_bodies_take_nothing_from_others,
     slow_readers_take_nothing_from_others,

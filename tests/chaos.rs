@@ -8,7 +8,7 @@ mod harness;
 use std::fs;
 
 use harness::{
-    Event, Mode, NEW, OLD, Server, Site, Tally, eventually, memory_bytes, process_state,
+    Accept, Event, Mode, NEW, OLD, Server, Site, Tally, eventually, memory_bytes, process_state,
     send_signal,
 };
 use nix::sys::signal::{SIGHUP, SIGKILL, SIGSTOP, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR2};
@@ -41,7 +41,7 @@ struct Subject {
 
 impl Subject {
     fn start() -> Subject {
-        let mut site = Site::new(Mode::Processes);
+        let mut site = Site::new(Mode::PROCESSES);
         // Kills in a row must not be taken for a worker that can't be kept.
         site.more = "supervisor.max_restarts = 1000\nsupervisor.restart_delay = \"10ms\"\n\
                      supervisor.restart_delay_max = \"20ms\"\n"
@@ -57,8 +57,13 @@ impl Subject {
     }
 
     fn switch_mode(&mut self) {
-        let threads = self.site.mode == Mode::Threads;
-        self.site.mode = if threads { Mode::Processes } else { Mode::Threads };
+        let accept = match (self.site.mode.is_threads(), self.site.mode.accept) {
+            (false, accept) => accept,
+            (true, Accept::Reuseport) => Accept::Shared,
+            (true, Accept::Shared) => Accept::Handoff,
+            (true, Accept::Handoff) => Accept::Reuseport,
+        };
+        self.site.mode = Mode { accept, ..self.site.mode.other() };
         self.change();
     }
 
@@ -95,8 +100,11 @@ impl Subject {
     /// A worker process that serves.
     fn worker(&self, number: usize) -> i32 {
         let ready = self.server.journal.named("worker ready");
+        // Those of the generation before may still be there to drain.
+        let newest = ready.last().expect("a worker was ready").number("generation");
+        let ready = ready.iter().filter(|event| event.number("generation") == newest);
         let alive = |event: &&Event| process_state(event.pid()).is_some_and(|state| state != 'Z');
-        let alive: Vec<i32> = ready.iter().rev().filter(alive).map(Event::pid).take(4).collect();
+        let alive: Vec<i32> = ready.filter(alive).map(Event::pid).collect();
         alive[number % alive.len()]
     }
 
@@ -108,14 +116,17 @@ impl Subject {
         send_signal(pid, signal);
         eventually("the worker's end is told", || (gone(&self.server) > before).then_some(()));
         eventually("it is gone", || process_state(pid).is_none().then_some(()));
-        // Every lane that lost its worker has a new one when as many became ready as were started.
         eventually("its lanes have others", || {
             let events = self.server.journal.so_far();
-            let count = |name: &str| events.iter().filter(|event| event.name() == name).count();
-            let last_exit = events.iter().rposition(|event| event.name() == "worker exited")?;
-            let last_ready = events.iter().rposition(|event| event.name() == "worker ready")?;
-            (last_ready > last_exit && count("worker ready") == count("worker started"))
-                .then_some(())
+            let has_other = |(exit, exited): (usize, &Event)| {
+                let of_lane = |event: &Event| event.number("lane") == exited.number("lane");
+                let after = events[exit..].iter();
+                after.filter(|event| event.name() == "worker ready").any(of_lane)
+            };
+            let exits = events.iter().enumerate();
+            let mut exits =
+                exits.filter(|(_, event)| event.name() == "worker exited" && event.pid() == pid);
+            exits.all(has_other).then_some(())
         });
     }
 
@@ -192,6 +203,9 @@ fn nothing_fails_but_what_a_killed_worker_held_and_nothing_leaks() {
     let exited = subject.server.journal.named("worker exited").len();
     let traffic = subject.site.traffic();
     for number in 0..plan.kills {
+        if number % 3 == 2 {
+            subject.switch_mode();
+        }
         subject.lose_worker(number, SIGKILL);
         traffic.wait_answers(20);
     }
@@ -208,6 +222,7 @@ fn nothing_fails_but_what_a_killed_worker_held_and_nothing_leaks() {
     assert!(tally.failures() <= held + unseen, "{held} were held: {tally:?}");
 
     // The lanes that were taken away are closed, and the workers are as many as before.
+    subject.site.mode = Mode::PROCESSES;
     subject.change();
     eventually("nothing has leaked", || {
         let after = subject.footprint();

@@ -6,10 +6,10 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use harness::{Client, Mode, Scratch, Server, Setup, in_both_modes, private_loopback, skipped};
+use harness::{Client, Mode, Scratch, Server, Setup, in_every_mode, private_loopback, skipped};
 use nix::sys::signal::SIGTERM;
 
-in_both_modes!(as_pid_1_of_a_container, behind_the_init_of_a_container);
+in_every_mode!(as_pid_1_of_a_container, behind_the_init_of_a_container);
 
 /// A root folder with the server and the libraries that it needs, and nothing else.
 fn root_folder(scratch: &Scratch) -> Option<String> {
@@ -64,7 +64,7 @@ fn start(mode: Mode, launcher: &[&str]) -> Server {
         .binary(Path::new("/server"))
         .under(launcher)
         .set("server.listen", private_loopback(8080))
-        .set("workers.mode", if mode == Mode::Threads { "threads" } else { "processes" })
+        .set("workers.mode", if mode.is_threads() { "threads" } else { "processes" })
         .set("workers.count", 2)
         .set("log.format", "json");
     server.start()

@@ -8,10 +8,10 @@ mod harness;
 
 use cases::{Case, Outcome};
 use engine::{Seen, feed};
-use harness::{Client, Mode, Response, Server, Setup, in_both_modes};
+use harness::{Client, Mode, Response, Server, Setup, in_every_mode};
 use laneway::http::{self, Limits};
 
-in_both_modes!(every_case_comes_to_its_outcome_over_sockets);
+in_every_mode!(every_case_comes_to_its_outcome_over_sockets);
 
 const CANARY: &[u8] = b"GET /canary HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
 const CANARY_BODY: &str = "the canary sings";

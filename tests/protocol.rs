@@ -4,10 +4,10 @@
 
 mod harness;
 
-use harness::{Client, Mode, Server, Setup, in_both_modes};
+use harness::{Client, Mode, Server, Setup, in_every_mode};
 use std::time::Duration;
 
-in_both_modes!(
+in_every_mode!(
     ten_pipelined_requests_are_answered_in_order,
     a_delayed_response_keeps_its_place_in_a_pipeline,
     a_request_split_at_every_position_is_answered,

@@ -3,7 +3,7 @@
 mod harness;
 
 use harness::{
-    Client, GREETING, Mode, Server, Setup, Traffic, eventually, in_both_modes, is_refused,
+    Client, GREETING, Mode, Server, Setup, Traffic, eventually, in_every_mode, is_refused,
     private_loopback,
 };
 use nix::sys::signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, Signal};
@@ -15,7 +15,7 @@ use std::net::TcpStream;
 use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, Instant};
 
-in_both_modes!(
+in_every_mode!(
     a_request_in_flight_is_answered_before_the_server_leaves,
     term_int_and_quit_drain_alike,
     a_request_body_on_its_way_is_awaited,

@@ -3,7 +3,7 @@
 mod harness;
 
 use harness::{
-    Client, Event, Mode, Server, Setup, allowed_cpus, cpus_of_tasks, in_both_modes, is_refused,
+    Client, Event, Mode, Server, Setup, allowed_cpus, cpus_of_tasks, in_every_mode, is_refused,
     listeners_on, private_loopback, skip_without_faults, skipped,
 };
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -13,7 +13,7 @@ use std::fs;
 use std::net::{Ipv6Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
-in_both_modes!(
+in_every_mode!(
     every_line_of_the_log_is_an_event_in_json,
     ready_is_said_once_and_only_after_every_worker_is_ready,
     a_log_that_goes_to_no_terminal_is_json_by_itself,
@@ -77,7 +77,7 @@ fn ready_is_said_once_and_only_after_every_worker_is_ready(mode: Mode) {
         assert_eq!(unique, BTreeSet::from([0, 1, 2]), "{name}");
         assert_eq!(lanes.len(), 3, "{name} came twice for a lane");
         let pids: BTreeSet<_> = workers.iter().map(|event| event.pid()).collect();
-        let processes = if mode == Mode::Threads { 1 } else { 3 };
+        let processes = if mode.is_threads() { 1 } else { 3 };
         assert_eq!(pids.len(), processes, "{name}");
         assert!(!pids.contains(&server.pid()), "the supervisor works itself");
         let generations: BTreeSet<_> =
@@ -334,7 +334,8 @@ fn of_two_instances_started_together_exactly_one_wins(mode: Mode) {
         };
         assert_eq!(loser.wait_exit(), 1, "in round {round}");
         assert_eq!(winner.get("/").status, 200);
-        assert_eq!(listeners_on_address(&winner), 2, "the winner's two lanes listen, nobody else");
+        let sockets = mode.sockets(2);
+        assert_eq!(listeners_on_address(&winner), sockets, "the winner listens, nobody else");
     }
 }
 
@@ -360,7 +361,7 @@ fn all_lanes_share_the_one_port_that_zero_stands_for(mode: Mode) {
     assert_eq!(listening.len(), 1, "{listening:?}");
     assert_eq!(listening[0].number("lanes"), 3);
     assert_ne!(server.address().port(), 0);
-    assert_eq!(listeners_on(server.address().port()), 3, "one listening socket per lane");
+    assert_eq!(listeners_on(server.address().port()), mode.sockets(3));
     server.served_connections(50);
 }
 
@@ -391,7 +392,7 @@ fn ipv6_is_served_on_a_port_that_zero_stands_for(mode: Mode) {
     let server = Setup::new(mode).lanes(3).set("server.listen", "[::1]:0").start();
     let address = server.address();
     assert!(address.is_ipv6() && address.port() != 0, "{address}");
-    assert_eq!(listeners_on(address.port()), 3);
+    assert_eq!(listeners_on(address.port()), mode.sockets(3));
     server.served_connections(50);
 }
 

@@ -9,7 +9,7 @@ use bytesize::ByteSize;
 use super::{Task, print};
 use crate::config::{Loaded, Mode, Options};
 use crate::supervisor::commands::{Answer, Request, ask};
-use crate::supervisor::status::{Happening, LaneStatus, Status};
+use crate::supervisor::status::{Happening, LaneStatus, Queue, Status};
 
 /// Asks the server of this configuration, and prints its answer.
 pub(super) fn run(loaded: Result<(Loaded, Options), Task>, request: Request, json: bool) -> Task {
@@ -56,8 +56,9 @@ fn table(status: &Status) -> String {
         Mode::Threads => "threads",
         Mode::Processes => "processes",
     };
+    let accept = status.accept.name();
     let mut text = format!(
-        "laneway {}, pid {}, up {}, generation {}, mode {mode}\nlistening on {}\n\n",
+        "laneway {}, pid {}, up {}, generation {}, mode {mode}, accept {accept}\nlistening on {}\n\n",
         status.version,
         status.pid,
         time(status.uptime_ms),
@@ -68,6 +69,15 @@ fn table(status: &Status) -> String {
         ["lane", "state", "pid", "cpu", "up", "restarts", "connections", "requests", "queue"];
     let rows: Vec<Vec<String>> = status.lanes.iter().map(row).collect();
     text.push_str(&columns(&head, &rows));
+    if let Some(acceptor) = &status.acceptor {
+        let pid = or_dash(acceptor.pid);
+        let up = or_dash(acceptor.uptime_ms.map(time));
+        let (state, restarts) = (&acceptor.state, acceptor.restarts);
+        text.push_str(&format!("\nacceptor  {state}  pid {pid}  up {up}  restarts {restarts}\n"));
+    }
+    if let Some(shared) = status.shared_queue {
+        text.push_str(&format!("\nqueue of all lanes  {}\n", queue(shared)));
+    }
     if !status.history.is_empty() {
         text.push_str("\nlast events\n");
     }
@@ -76,20 +86,25 @@ fn table(status: &Status) -> String {
 }
 
 fn row(lane: &LaneStatus) -> Vec<String> {
-    fn or_dash<T: ToString>(value: Option<T>) -> String {
-        value.map_or_else(|| "-".into(), |value| value.to_string())
-    }
     vec![
         lane.lane.to_string(),
         lane.state.clone(),
         or_dash(lane.pid),
         or_dash(lane.cpu),
-        lane.uptime_ms.map_or_else(|| "-".into(), time),
+        or_dash(lane.uptime_ms.map(time)),
         lane.restarts.to_string(),
         lane.connections.to_string(),
         lane.requests.to_string(),
-        format!("{}/{}", lane.queue, lane.backlog),
+        or_dash(lane.queue.map(queue)),
     ]
+}
+
+fn or_dash<T: ToString>(value: Option<T>) -> String {
+    value.map_or_else(|| "-".into(), |value| value.to_string())
+}
+
+fn queue(queue: Queue) -> String {
+    format!("{}/{}", queue.queue, queue.backlog)
 }
 
 /// The first two columns to the left, the others to the right.

@@ -78,6 +78,8 @@ pub struct Workers {
     pub count: Count,
     /// Pin lane i to the i-th allowed CPU.
     pub pin: bool,
+    /// How connections come to the lanes.
+    pub accept: Accept,
     /// Open connections per lane at which it stops accepting; at least 1.
     pub max_connections: u32,
 }
@@ -90,6 +92,37 @@ pub enum Mode {
     Threads,
     /// One forked process per lane.
     Processes,
+}
+
+/// `workers.accept`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Accept {
+    /// Each lane from sockets of its own, among which the kernel spreads connections.
+    Reuseport,
+    /// Every lane from the same sockets: whoever is free first.
+    Shared,
+    /// An acceptor takes every connection and hands it to the lane with the fewest.
+    Handoff,
+}
+
+impl Accept {
+    /// Its name in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Accept::Reuseport => "reuseport",
+            Accept::Shared => "shared",
+            Accept::Handoff => "handoff",
+        }
+    }
+
+    /// How many sockets each address has for so many lanes.
+    pub fn sockets(self, lanes: usize) -> usize {
+        match self {
+            Accept::Reuseport => lanes,
+            Accept::Shared | Accept::Handoff => 1,
+        }
+    }
 }
 
 /// `workers.count`

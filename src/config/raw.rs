@@ -8,7 +8,7 @@ use serde::de::{self, DeserializeOwned, Deserializer, Visitor};
 use serde::{Deserialize, Serialize, forward_to_deserialize_any};
 
 use super::value::{Addresses, Number, Size, Time};
-use super::{Count, ListenAddress, LogFormat, LogLevel, Mode};
+use super::{Accept, Count, ListenAddress, LogFormat, LogLevel, Mode};
 
 /// Longest body of a route, in bytes: it is held in memory.
 pub(super) const ROUTE_BODY_BYTES_MAX: u64 = 64 << 20;
@@ -45,6 +45,7 @@ pub(super) struct Workers {
     pub(super) mode: Mode,
     pub(super) count: Count,
     pub(super) pin: bool,
+    pub(super) accept: Accept,
     pub(super) max_connections: Number<1, 1_048_576>,
 }
 
@@ -54,6 +55,7 @@ impl Default for Workers {
             mode: Mode::Threads,
             count: Count::Auto,
             pin: true,
+            accept: Accept::Reuseport,
             max_connections: Number(16_384),
         }
     }

@@ -54,6 +54,7 @@ pub(super) fn resolve(
             mode: raw.workers.mode,
             count: raw.workers.count,
             pin: raw.workers.pin,
+            accept: raw.workers.accept,
             max_connections: raw.workers.max_connections.0,
         },
         supervisor: Supervisor {

@@ -175,8 +175,9 @@ impl Supervisor {
             tracing::warn!(lanes, reason = "another change is under way", "resize rejected");
             return None;
         }
-        let backlog = self.config()?.server.backlog;
-        match self.listeners.grow(lanes, backlog) {
+        let config = self.config()?;
+        let (sockets, backlog) = (config.workers.accept.sockets(lanes), config.server.backlog);
+        match self.listeners.grow(sockets, backlog) {
             Ok(()) => Some(Input::Resize(lanes)),
             Err(error) => {
                 tracing::error!(lanes, reason = %error, "resize rejected");

@@ -242,7 +242,8 @@ impl Group {
 
     fn of_lane(&self, lane: usize) -> Option<&Listener> {
         match &self.listeners[..] {
-            [shared] if self.is_activated => Some(shared),
+            // One that is shared, or that can't be joined; where each lane has its own, nobody asks for more.
+            [shared] => Some(shared),
             listeners => listeners.get(lane),
         }
     }

@@ -153,7 +153,7 @@ impl Supervisor {
         processes.add(made);
         let measured = plan.lanes;
         let seed = u64::from(std::process::id()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let (policy, actions) = Policy::begin(plan, listeners.lanes(), seed, 0);
+        let (policy, actions) = Policy::begin(plan, seed, 0);
         let supervisor = Supervisor {
             epoll,
             signals,
@@ -417,10 +417,14 @@ impl Supervisor {
             }
             Action::Take { worker, lane } => {
                 let files = self.listeners.of_lane(lane, self.processes.addresses_of(worker));
-                self.processes.order(worker, Order::Take(lane), &files);
+                self.processes.take(worker, lane, &files);
             }
             Action::Leave { worker, lane } => {
                 self.processes.order(worker, Order::Leave(lane), &[]);
+            }
+            Action::Feed { acceptor, lane, worker } => self.processes.feed(acceptor, lane, worker),
+            Action::Spare { acceptor, lane } => {
+                self.processes.order(acceptor, Order::Spare(lane), &[]);
             }
             Action::Steer(lanes) => {
                 if let Err(error) = self.listeners.steer(lanes) {
@@ -436,6 +440,7 @@ impl Supervisor {
             },
             Action::CloseListeners => self.listeners.close(),
             Action::Drain(process) => self.processes.drain(process),
+            Action::Seal(process) => self.processes.seal(process),
             Action::DrainWorker(worker) => {
                 let config = self.processes.config_of(worker);
                 let timeout = config.map(|config| config.supervisor.drain_timeout);
@@ -492,7 +497,7 @@ impl Supervisor {
                 let text = format!("generation {generation} serves");
                 self.reload_ended(&Answer::Done(text));
             }
-            Fact::WorkerRestarting { lane, .. } => self.processes.count_restart(*lane),
+            Fact::WorkerRestarting { role, .. } => self.processes.count_restart(*role),
             _ => {}
         }
     }

@@ -11,6 +11,7 @@
 //!                   └ a worker ends before it was ever ready: withdrawn ────────────▲
 //!
 //! a socket:     owned by its lane's worker if that is ready and has room, else by a sibling that adopts it;
+//!               in accept mode shared by all that are ready, in handoff by the acceptor;
 //!               of a lane that is given up: Closing, steered away from and adopted until it is empty
 //!
 //! the whole:    Starting ── first generation Current ─▶ Serving ── TERM, or giving up ─▶ Draining ─▶ Over
@@ -21,6 +22,7 @@
 //! No I/O and no clock: time comes in as milliseconds since the supervisor began, and what is to be done
 //! goes out as [`Action`]s. Jitter comes from a generator that is part of the state.
 
+mod drain;
 mod generation;
 mod sockets;
 mod watchdog;
@@ -29,6 +31,9 @@ use std::mem;
 
 use generation::{Generation, Replacing, Stage};
 use sockets::Sockets;
+
+use crate::config::Accept;
+use crate::worker::control::Role;
 
 /// The settings that the policy goes by, times in milliseconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,17 +63,31 @@ pub struct Plan {
     pub lanes: usize,
     /// All lanes in one process (mode `threads`), or each in its own.
     pub together: bool,
+    /// How connections come to the lanes.
+    pub accept: Accept,
+    /// How many lanes have sockets by now, which may be more than it needs.
+    pub sockets: usize,
 }
 
-/// A worker: one of those that have driven a lane.
+/// A worker: one of those that have driven a lane, or accepted for all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Worker {
     /// Never used twice.
     pub id: u64,
     /// The process that hosts it; never used twice either.
     pub process: u64,
-    /// The lane that it drives.
-    pub lane: usize,
+    /// What it does.
+    pub role: Role,
+}
+
+impl Worker {
+    /// The number of its lane; beyond all lanes if it has none.
+    fn lane(self) -> usize {
+        match self.role {
+            Role::Lane(lane) => lane,
+            Role::Acceptor => usize::MAX,
+        }
+    }
 }
 
 /// What happened.
@@ -133,18 +152,35 @@ pub enum Action {
     },
     /// Have a living process start this worker.
     StartWorker(Worker),
-    /// Have this worker accept from the sockets of this lane.
+    /// Have this worker accept from the sockets of this lane; in accept mode handoff, have a lane's worker
+    /// take what is handed to this lane.
     Take {
         /// Who.
         worker: Worker,
         /// Whose sockets.
         lane: usize,
     },
-    /// Have this worker no longer accept from the sockets of this lane.
+    /// Have this worker no longer do that.
     Leave {
         /// Who.
         worker: Worker,
         /// Whose sockets.
+        lane: usize,
+    },
+    /// Have the acceptor hand connections to this lane, by the count of this worker, who drives it.
+    Feed {
+        /// The acceptor.
+        acceptor: Worker,
+        /// The lane.
+        lane: usize,
+        /// Its worker.
+        worker: Worker,
+    },
+    /// Have the acceptor pass this lane over.
+    Spare {
+        /// The acceptor.
+        acceptor: Worker,
+        /// The lane.
         lane: usize,
     },
     /// This generation serves from here on: what only others needed can go.
@@ -157,6 +193,8 @@ pub enum Action {
     CloseListeners,
     /// Tell this process to drain.
     Drain(u64),
+    /// Tell this process, which drains, that nothing will be handed to its lane any more.
+    Seal(u64),
     /// Tell this worker alone to drain.
     DrainWorker(Worker),
     /// Kill this process.
@@ -178,8 +216,8 @@ pub enum Fact {
     WorkerReady { worker: Worker },
     AllReady { generation: u64, lanes: usize },
     WorkerExited { worker: Worker, cause: String },
-    WorkerRestarting { lane: usize, delay_ms: u64, restarts: u32 },
-    WorkerGaveUp { lane: usize, restarts: u32 },
+    WorkerRestarting { role: Role, delay_ms: u64, restarts: u32 },
+    WorkerGaveUp { role: Role, restarts: u32 },
     WorkerHung { worker: Worker, age_ms: u64 },
     WorkerRecovered { worker: Worker },
     WorkerAdopted { lane: usize, by: Worker },
@@ -239,13 +277,12 @@ enum Phase {
 pub const CLEAN_EXIT: &str = "exited with code 0";
 
 impl Policy {
-    /// Begins with a first generation. There are sockets for `lanes` lanes, which may be more than it has.
-    /// `seed` feeds the jitter.
-    pub fn begin(plan: Plan, lanes: usize, seed: u64, now_ms: u64) -> (Policy, Vec<Action>) {
+    /// Begins with a first generation. `seed` feeds the jitter.
+    pub fn begin(plan: Plan, seed: u64, now_ms: u64) -> (Policy, Vec<Action>) {
         let mut policy = Policy {
             phase: Phase::Starting,
             generations: Vec::new(),
-            sockets: Sockets::of(lanes),
+            sockets: Sockets::default(),
             replacing: None,
             numbers: Numbers::default(),
             beats_ms: now_ms,
@@ -306,11 +343,20 @@ impl Policy {
         lanes.unwrap_or_default().iter().map(|lane| lane.state.describe()).collect()
     }
 
+    /// The same of the current generation's acceptor, if it has one.
+    pub fn acceptor_state(&self) -> Option<(&'static str, Option<Worker>)> {
+        let generation = &self.generations[self.current()?];
+        generation.acceptor.as_ref().map(|acceptor| acceptor.state.describe())
+    }
+
     /// When [`Input::Tick`] is due, if nothing else happens.
     pub fn next_ms(&self) -> Option<u64> {
         match self.phase {
             Phase::Over | Phase::Stopping { .. } => None,
-            Phase::Draining { deadline_ms, .. } => Some(deadline_ms),
+            Phase::Draining { deadline_ms, .. } => {
+                let seals = self.generations.iter().filter_map(Generation::seal_ms);
+                seals.chain([deadline_ms]).min()
+            }
             Phase::Starting | Phase::Serving => {
                 let watch = self.watch_interval_ms().map(|_| self.beats_ms);
                 let generations = self.generations.iter().filter_map(Generation::next_ms);
@@ -361,17 +407,14 @@ impl Policy {
         self.tell(Fact::DrainStarted { generation: number, reason });
         // The supervisor's sockets first: when a worker then closes its own, nobody can queue on them.
         self.act(Action::CloseListeners);
-        for generation in &self.generations {
-            let comes = matches!(generation.stage, Stage::Incoming { .. });
-            for process in &generation.processes {
-                match process.drain_deadline_ms {
-                    _ if comes && self.generations.len() > 1 => {
-                        self.actions.push(Action::Kill(process.key));
-                    }
-                    None => self.actions.push(Action::Drain(process.key)),
-                    Some(_) => {}
-                }
+        let incoming = self.incoming().filter(|_| self.generations.len() > 1);
+        for index in 0..self.generations.len() {
+            if incoming != Some(index) {
+                self.drain_generation(index);
+                continue;
             }
+            let keys = self.generations[index].processes.iter().map(|process| process.key);
+            self.actions.extend(keys.map(Action::Kill));
         }
         self.end_when_alone();
     }
@@ -410,8 +453,12 @@ impl Policy {
                 self.tell(Fact::DrainDeadline { workers });
                 self.kill_all(code);
             }
+            Phase::Draining { .. } => {
+                (0..self.generations.len()).for_each(|index| self.seal_due(index));
+            }
             Phase::Starting | Phase::Serving => {
                 for index in 0..self.generations.len() {
+                    self.seal_due(index);
                     self.end_drains(index);
                     self.kill_late(index);
                     self.kill_hung(index);

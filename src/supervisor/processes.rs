@@ -1,6 +1,7 @@
 //! The worker processes and their workers: forked, spoken to, killed, and remembered until people have been
 //! told of their end.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -9,14 +10,14 @@ use std::sync::Arc;
 use super::listeners::Asked;
 use super::policy::{CLEAN_EXIT, Input, Worker};
 use super::tell;
-use crate::config::{Config, Mode};
+use crate::config::{Accept, Config, Mode};
 use crate::observe::ledger::{Counters, Ledger};
 use crate::sys::epoll::{Epoll, Interest};
 use crate::sys::process::{self, Child, Ended, Forked, Identity, ProcessId, Reaped};
 use crate::sys::signal::Signal;
 use crate::sys::{cgroup, socket};
 use crate::worker::Generation;
-use crate::worker::control::{Assignment, Command, Control, News, Order, Report};
+use crate::worker::control::{Assignment, Command, Control, News, Order, Report, Role};
 use crate::worker::process::WorkerProcess;
 
 /// All worker processes, of every generation.
@@ -28,7 +29,9 @@ pub(super) struct Processes {
     /// By their workers' numbers; those whose worker is gone are kept until [`Processes::sweep`].
     posts: HashMap<u64, Post>,
     blocks: Vec<usize>,
-    totals: Vec<Totals>,
+    totals: BTreeMap<Role, Totals>,
+    /// In accept mode handoff between processes, by generation and lane. Like sockets they outlive workers.
+    conduits: HashMap<(u64, usize), Conduit>,
     /// How processes ended of whose workers' ends people have not been told yet.
     ends: HashMap<u64, End>,
     /// Out-of-memory kills so far, to tell one from any other SIGKILL.
@@ -65,6 +68,18 @@ impl Running {
     }
 }
 
+/// What the acceptor hands to a lane goes in at one end and comes out at the other. What is in it outlives both.
+struct Conduit {
+    outlet: OwnedFd,
+    intake: OwnedFd,
+}
+
+impl Conduit {
+    fn new() -> io::Result<Conduit> {
+        socket::packet_pair().map(|(outlet, intake)| Conduit { outlet, intake })
+    }
+}
+
 /// Most commands that wait for a process to read them.
 const OUTBOX_MAX: usize = 8192;
 
@@ -74,12 +89,12 @@ pub(super) struct Post {
     pub(super) generation: u64,
     pub(super) pid: ProcessId,
     pub(super) cpu: Option<usize>,
-    pub(super) started_ms: u64,
+    started_ms: u64,
     block: usize,
     is_over: bool,
 }
 
-/// What a lane's workers have done that are gone.
+/// What workers have done that are gone.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Totals {
     pub(super) accepted: u64,
@@ -114,7 +129,8 @@ impl Processes {
             generations: BTreeMap::new(),
             running: HashMap::new(),
             posts: HashMap::new(),
-            totals: Vec::new(),
+            totals: BTreeMap::new(),
+            conduits: HashMap::new(),
             ends: HashMap::new(),
             memory_kills: cgroup::memory_kills(),
         }
@@ -139,6 +155,7 @@ impl Processes {
 
     pub(super) fn forget(&mut self, generation: u64) {
         self.generations.remove(&generation);
+        self.conduits.retain(|(of, _), _| *of != generation);
     }
 
     pub(super) fn generation(&self, number: u64) -> Option<&Made> {
@@ -153,6 +170,10 @@ impl Processes {
     pub(super) fn config_of(&self, worker: Worker) -> Option<&Config> {
         let made = self.generations.get(&self.posts.get(&worker.id)?.generation)?;
         Some(&made.generation.config)
+    }
+
+    fn accept_of(&self, worker: Worker) -> Option<Accept> {
+        self.config_of(worker).map(|config| config.workers.accept)
     }
 
     pub(super) fn addresses_of(&self, worker: Worker) -> &[Asked] {
@@ -173,24 +194,22 @@ impl Processes {
         self.ledger.block(post.block)
     }
 
-    /// What the workers of a lane did that are gone.
-    pub(super) fn totals(&self, lane: usize) -> Totals {
-        self.totals.get(lane).copied().unwrap_or_default()
+    /// Milliseconds since a worker started.
+    pub(super) fn uptime_ms(&self, post: &Post) -> u64 {
+        self.ledger.now_ms().saturating_sub(post.started_ms)
     }
 
-    pub(super) fn all_totals(&self) -> &[Totals] {
-        &self.totals
+    /// What the workers did that are gone, those of a lane or the acceptors.
+    pub(super) fn totals(&self, role: Role) -> Totals {
+        self.totals.get(&role).copied().unwrap_or_default()
     }
 
-    pub(super) fn count_restart(&mut self, lane: usize) {
-        self.totals_mut(lane).restarts += 1;
+    pub(super) fn all_totals(&self) -> impl Iterator<Item = &Totals> {
+        self.totals.values()
     }
 
-    fn totals_mut(&mut self, lane: usize) -> &mut Totals {
-        if self.totals.len() <= lane {
-            self.totals.resize(lane + 1, Totals::default());
-        }
-        &mut self.totals[lane]
+    pub(super) fn count_restart(&mut self, role: Role) {
+        self.totals.entry(role).or_default().restarts += 1;
     }
 
     /// How this worker's process ended, if it has.
@@ -202,13 +221,14 @@ impl Processes {
     fn engage(&mut self, worker: Worker, generation: u64) -> io::Result<Assignment> {
         let made = self.generations.get(&generation).ok_or(io::ErrorKind::NotFound)?;
         let cpus = &made.cpus;
-        let cpu = cpus.get(worker.lane % cpus.len().max(1)).copied();
+        // The acceptor goes where there is time.
+        let cpu = worker.role.lane().and_then(|lane| cpus.get(lane % cpus.len().max(1)).copied());
         let block = self.blocks.pop().ok_or_else(|| io::Error::other("the ledger is full"))?;
         let started_ms = self.ledger.now_ms();
         self.ledger.block(block).reset(started_ms);
         let post = Post { worker, generation, pid: 0, cpu, started_ms, block, is_over: false };
         self.posts.insert(worker.id, post);
-        Ok(Assignment { worker: worker.id, lane: worker.lane, cpu, block })
+        Ok(Assignment { worker: worker.id, role: worker.role, cpu, block })
     }
 
     /// Forks a process for these workers. In the child this returns what the child is to become.
@@ -277,6 +297,55 @@ impl Processes {
 
     pub(super) fn drain(&mut self, key: u64) {
         self.command(key, Command::Drain, &[]);
+    }
+
+    pub(super) fn seal(&mut self, key: u64) {
+        self.command(key, Command::Seal, &[]);
+    }
+
+    /// Has a worker accept from a lane's `sockets` or, if it drives a lane and is handed connections, from what was
+    /// handed to this one.
+    pub(super) fn take(&mut self, worker: Worker, lane: usize, sockets: &[BorrowedFd<'_>]) {
+        if worker.role == Role::Acceptor || self.accept_of(worker) != Some(Accept::Handoff) {
+            return self.order(worker, Order::Take(lane), sockets);
+        }
+        self.order_with(worker, lane, Order::Take(lane), |conduit| &conduit.intake);
+    }
+
+    /// Has an acceptor hand connections to a lane, by the count of the worker that drives it.
+    pub(super) fn feed(&mut self, acceptor: Worker, lane: usize, worker: Worker) {
+        if let Some(block) = self.posts.get(&worker.id).map(|post| post.block) {
+            let order = Order::Feed { lane, block };
+            self.order_with(acceptor, lane, order, |conduit| &conduit.outlet);
+        }
+    }
+
+    /// Tells one worker, and passes it one end of the conduit to a lane. Threads have theirs within their process.
+    fn order_with(
+        &mut self,
+        worker: Worker,
+        lane: usize,
+        order: Order,
+        end: impl FnOnce(&Conduit) -> &OwnedFd,
+    ) {
+        let Some(post) = self.posts.get(&worker.id) else {
+            return;
+        };
+        let (generation, pid) = (post.generation, post.pid);
+        let made = self.generations.get(&generation);
+        if made.is_some_and(|made| made.generation.config.workers.mode == Mode::Threads) {
+            return self.order(worker, order, &[]);
+        }
+        let conduit = match self.conduits.entry((generation, lane)) {
+            Entry::Occupied(entry) => Ok(entry.into_mut()),
+            Entry::Vacant(entry) => Conduit::new().map(|conduit| entry.insert(conduit)),
+        };
+        match conduit.and_then(|conduit| end(conduit).try_clone()) {
+            Ok(file) => self.order(worker, order, &[file.as_fd()]),
+            Err(error) => {
+                tracing::error!(lane, pid, reason = %error, "cannot connect a lane to the acceptor");
+            }
+        }
     }
 
     /// Tells one worker, and passes copies of `files` along.
@@ -387,7 +456,7 @@ impl Processes {
             | News::RequestPanicked(_)
             | News::AcceptPaused(_)
             | News::AcceptResumed => {
-                tell::news(worker.lane, post.pid, &news);
+                tell::news(worker.role, post.pid, &news);
                 return None;
             }
         };
@@ -409,7 +478,7 @@ impl Processes {
             if let Some(post) = self.posts.remove(&id) {
                 let counters = self.ledger.block(post.block);
                 let (accepted, requests) = (counters.accepted(), counters.requests());
-                let totals = self.totals_mut(post.worker.lane);
+                let totals = self.totals.entry(post.worker.role).or_default();
                 totals.accepted += accepted;
                 totals.requests += requests;
                 self.blocks.push(post.block);

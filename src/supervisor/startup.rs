@@ -7,7 +7,7 @@ use super::listeners::{Group, Listeners};
 use super::policy::{Plan, Settings};
 use super::processes::Made;
 use super::{doing, sizing};
-use crate::config::{Config, Mode};
+use crate::config::{Accept, Config, Mode};
 use crate::observe::ledger::Ledger;
 use crate::sys::process::Identity;
 use crate::sys::{cpu, socket};
@@ -26,7 +26,8 @@ pub(super) fn prepare(
     let identity = Identity::find(supervisor.user.as_deref(), supervisor.group.as_deref())
         .map_err(doing("cannot use supervisor.user and supervisor.group"))?;
     check_file_limit(&config, lanes)?;
-    let opened = listeners.open(&config.server, lanes).map_err(|error| error.to_string())?;
+    let sockets = config.workers.accept.sockets(lanes);
+    let opened = listeners.open(&config.server, sockets).map_err(|error| error.to_string())?;
     for error in &opened.left_out {
         tracing::warn!(reason = %error, "address left out");
     }
@@ -42,6 +43,8 @@ pub(super) fn prepare(
         settings: settings(&config.supervisor),
         lanes,
         together: config.workers.mode == Mode::Threads,
+        accept: config.workers.accept,
+        sockets: listeners.lanes(),
     };
     let cpus = if config.workers.pin { machine.cpus } else { Vec::new() };
     let generation = Generation::new(number, config, Arc::clone(ledger));
@@ -97,6 +100,7 @@ fn tell_listening(group: &Group, config: &Config, lanes: usize) {
         address = %group.address,
         lanes,
         mode,
+        accept = config.workers.accept.name(),
         backlog = asked,
         backlog_effective = group.backlog,
         url = url(group.address),
@@ -137,10 +141,16 @@ fn check_file_limit(config: &Config, lanes: usize) -> Result<(), String> {
         Mode::Processes => (1, lanes),
     };
     let connections = u64::from(config.workers.max_connections) * lanes_of_process;
-    let listeners = lanes * config.server.listen.len() as u64;
+    let accept = config.workers.accept;
+    let listeners = accept.sockets(lanes as usize) as u64 * config.server.listen.len() as u64;
+    // A process of its own for the acceptor, and a pair of sockets for each lane.
+    let (acceptors, conduits) = match accept {
+        Accept::Handoff => (1, 2 * lanes),
+        Accept::Reuseport | Accept::Shared => (0, 0),
+    };
     let of_worker = connections + listeners + OTHER_FILES;
     // Twice the processes, because a reload has two generations at a time; a pidfd and a socket for each.
-    let of_supervisor = listeners + 4 * processes + OTHER_FILES;
+    let of_supervisor = listeners + 4 * (processes + acceptors) + 2 * conduits + OTHER_FILES;
     let needed = of_worker.max(of_supervisor);
     if needed <= limit {
         return Ok(());

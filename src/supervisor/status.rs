@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::listeners::Listeners;
 use super::policy::{Fact, Policy, Worker};
 use super::processes::Processes;
-use crate::config::Mode;
+use crate::config::{Accept, Mode};
 use crate::sys::process::{self, Ended};
+use crate::worker::control::Role;
 
 /// The server, at one moment.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -26,8 +27,14 @@ pub struct Status {
     pub mode: Mode,
     /// Where it listens.
     pub addresses: Vec<String>,
+    /// How connections come to the lanes.
+    pub accept: Accept,
     /// By lane.
     pub lanes: Vec<LaneStatus>,
+    /// Who hands connections to the lanes, if somebody does.
+    pub acceptor: Option<AcceptorStatus>,
+    /// Where the lanes don't have accept queues of their own: the one that they share.
+    pub shared_queue: Option<Queue>,
     /// Oldest first.
     pub history: VecDeque<Happening>,
 }
@@ -53,9 +60,30 @@ pub struct LaneStatus {
     pub accepted: u64,
     /// Requests begun since the server started.
     pub requests: u64,
-    /// Connections that wait in its accept queues.
+    /// Its accept queues, if it has its own.
+    #[serde(flatten)]
+    pub queue: Option<Queue>,
+}
+
+/// Who accepts for all lanes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AcceptorStatus {
+    /// As a lane's.
+    pub state: String,
+    /// Its process.
+    pub pid: Option<i32>,
+    /// Milliseconds since it started.
+    pub uptime_ms: Option<u64>,
+    /// Restarts since the server started.
+    pub restarts: u64,
+}
+
+/// Accept queues, those of all addresses together.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Queue {
+    /// Connections that wait to be accepted.
     pub queue: u32,
-    /// How many may wait there.
+    /// How many may wait.
     pub backlog: u32,
 }
 
@@ -152,13 +180,13 @@ fn of_worker(
     processes: &Processes,
 ) -> Happening {
     let mut happening =
-        Happening { event: event.into(), lane: Some(worker.lane), reason, ..Happening::default() };
+        Happening { event: event.into(), lane: worker.role.lane(), reason, ..Happening::default() };
     if let Some(post) = processes.post(worker) {
         let (counters, now_ms) = (processes.counters(post), processes.ledger().now_ms());
         happening.pid = (post.pid != 0).then_some(post.pid);
         happening.generation = Some(post.generation);
         happening.turn_age_ms = Some(now_ms.saturating_sub(counters.turned_ms()));
-        happening.uptime_ms = Some(now_ms.saturating_sub(post.started_ms));
+        happening.uptime_ms = Some(processes.uptime_ms(post));
         happening.connections = Some(counters.open());
     }
     if let Some(end) = processes.end_of(worker) {
@@ -182,9 +210,15 @@ pub(super) fn status(
     history: &History,
 ) -> Option<Status> {
     let made = processes.generation(generation)?;
+    let accept = made.generation.config.workers.accept;
+    let queue = |lane| match accept {
+        Accept::Reuseport => Some(queue(lane, listeners)),
+        Accept::Shared | Accept::Handoff => None,
+    };
     let lanes = policy.lane_states().into_iter().enumerate();
     let lanes =
-        lanes.map(|(lane, (state, worker))| of_lane(lane, state, worker, processes, listeners));
+        lanes.map(|(lane, (state, worker))| of_lane(lane, state, worker, processes, queue(lane)));
+    let acceptor = policy.acceptor_state();
     let groups = listeners.groups().iter();
     Some(Status {
         version: env!("CARGO_PKG_VERSION").into(),
@@ -193,7 +227,10 @@ pub(super) fn status(
         generation,
         mode: made.generation.config.workers.mode,
         addresses: groups.map(|group| group.address.to_string()).collect(),
+        accept,
         lanes: lanes.collect(),
+        acceptor: acceptor.map(|(state, worker)| of_acceptor(state, worker, processes)),
+        shared_queue: (accept != Accept::Reuseport).then(|| self::queue(0, listeners)),
         history: history.0.clone(),
     })
 }
@@ -203,30 +240,46 @@ fn of_lane(
     state: &str,
     worker: Option<Worker>,
     processes: &Processes,
-    listeners: &Listeners,
+    queue: Option<Queue>,
 ) -> LaneStatus {
-    let totals = processes.totals(lane);
+    let totals = processes.totals(Role::Lane(lane));
     let (mut connections, mut accepted, mut requests) = (0, totals.accepted, totals.requests);
-    for post in processes.posts().filter(|post| post.worker.lane == lane) {
+    for post in processes.posts().filter(|post| post.worker.role == Role::Lane(lane)) {
         let counters = processes.counters(post);
         connections += counters.open();
         accepted += counters.accepted();
         requests += counters.requests();
     }
     let post = worker.and_then(|worker| processes.post(worker));
-    let queues = listeners.groups().iter().filter_map(|group| group.listeners.get(lane));
-    let queues: Vec<_> = queues.filter_map(|listener| listener.accept_queue().ok()).collect();
     LaneStatus {
         lane,
         state: state.into(),
         pid: post.map(|post| post.pid),
         cpu: post.and_then(|post| post.cpu),
-        uptime_ms: post.map(|post| processes.ledger().now_ms().saturating_sub(post.started_ms)),
+        uptime_ms: post.map(|post| processes.uptime_ms(post)),
         restarts: totals.restarts,
         connections,
         accepted,
         requests,
-        queue: queues.iter().map(|queue| queue.waiting).sum(),
-        backlog: queues.iter().map(|queue| queue.backlog).sum(),
+        queue,
     }
+}
+
+fn of_acceptor(state: &str, worker: Option<Worker>, processes: &Processes) -> AcceptorStatus {
+    let post = worker.and_then(|worker| processes.post(worker));
+    AcceptorStatus {
+        state: state.into(),
+        pid: post.map(|post| post.pid),
+        uptime_ms: post.map(|post| processes.uptime_ms(post)),
+        restarts: processes.totals(Role::Acceptor).restarts,
+    }
+}
+
+fn queue(lane: usize, listeners: &Listeners) -> Queue {
+    let queues = listeners.groups().iter().filter_map(|group| group.listeners.get(lane));
+    let queues = queues.filter_map(|listener| listener.accept_queue().ok());
+    queues.fold(Queue { queue: 0, backlog: 0 }, |sum, of| Queue {
+        queue: sum.queue + of.waiting,
+        backlog: sum.backlog + of.backlog,
+    })
 }

@@ -7,25 +7,35 @@ use super::processes::{Post, Processes};
 use crate::config::RoutePath;
 use crate::observe::ledger::Doing;
 use crate::sys::process::{self, ProcessId};
-use crate::worker::control::News;
+use crate::worker::control::{News, Role};
+
+/// The fields that say who: a lane, or the acceptor.
+fn who(role: Role) -> (Option<usize>, Option<&'static str>) {
+    match role {
+        Role::Lane(lane) => (Some(lane), None),
+        Role::Acceptor => (None, Some("acceptor")),
+    }
+}
 
 /// A worker is on its way.
 pub(super) fn started(post: &Post) {
     let Post { worker, cpu, pid, generation, .. } = post;
-    tracing::info!(lane = worker.lane, cpu, pid, generation, "worker started");
+    let (lane, role) = who(worker.role);
+    tracing::info!(lane, role, cpu, pid, generation, "worker started");
 }
 
 /// What a worker told of itself, short of its end.
-pub(super) fn news(lane: usize, pid: ProcessId, news: &News) {
+pub(super) fn news(role: Role, pid: ProcessId, news: &News) {
+    let (lane, role) = who(role);
     match news {
         News::RequestPanicked(message) => {
             tracing::error!(lane, pid, reason = message, "request panicked");
         }
         News::AcceptPaused(reason) => {
             let remedy = "raise the limit on open files, or lower workers.max_connections";
-            tracing::warn!(lane, pid, reason, remedy, "accept paused");
+            tracing::warn!(lane, role, pid, reason, remedy, "accept paused");
         }
-        News::AcceptResumed => tracing::info!(lane, pid, "accept resumed"),
+        News::AcceptResumed => tracing::info!(lane, role, pid, "accept resumed"),
         News::NotPinned(cpu) => {
             let reason = "the CPU is not allowed any more";
             tracing::warn!(lane, pid, cpu, reason, "worker not pinned");
@@ -54,7 +64,8 @@ pub(super) fn fact(fact: &Fact, processes: &Processes) {
     match fact {
         Fact::WorkerReady { worker } => {
             let (pid, generation) = of(worker);
-            tracing::info!(lane = worker.lane, pid, generation, "worker ready");
+            let (lane, role) = who(worker.role);
+            tracing::info!(lane, role, pid, generation, "worker ready");
         }
         Fact::AllReady { generation, lanes } => {
             tracing::info!(lanes, pid = process::id(), generation, "ready");
@@ -62,32 +73,44 @@ pub(super) fn fact(fact: &Fact, processes: &Processes) {
         Fact::WorkerExited { worker, cause } => {
             let (pid, generation) = of(worker);
             let connections = open(worker);
-            let lane = worker.lane;
-            tracing::error!(lane, pid, generation, reason = cause, connections, "worker exited");
+            let (lane, role) = who(worker.role);
+            tracing::error!(
+                lane,
+                role,
+                pid,
+                generation,
+                reason = cause,
+                connections,
+                "worker exited"
+            );
         }
-        Fact::WorkerRestarting { lane, delay_ms, restarts } => {
-            tracing::warn!(lane, delay_ms, restarts, "worker restarting");
+        Fact::WorkerRestarting { role, delay_ms, restarts } => {
+            let (lane, role) = who(*role);
+            tracing::warn!(lane, role, delay_ms, restarts, "worker restarting");
         }
-        Fact::WorkerGaveUp { lane, restarts } => {
-            tracing::error!(lane, restarts, "worker gave up");
+        Fact::WorkerGaveUp { role, restarts } => {
+            let (lane, role) = who(*role);
+            tracing::error!(lane, role, restarts, "worker gave up");
         }
         Fact::WorkerHung { worker, age_ms } => {
             let (pid, generation) = of(worker);
             let connections = open(worker);
             let doing = doing(*worker, processes);
-            let lane = worker.lane;
-            tracing::error!(lane, pid, generation, age_ms, doing, connections, "worker hung");
+            let (lane, role) = who(worker.role);
+            tracing::error!(lane, role, pid, generation, age_ms, doing, connections, "worker hung");
         }
         Fact::WorkerRecovered { worker } => {
             let (pid, generation) = of(worker);
-            tracing::warn!(lane = worker.lane, pid, generation, "worker recovered");
+            let (lane, role) = who(worker.role);
+            tracing::warn!(lane, role, pid, generation, "worker recovered");
         }
         Fact::WorkerAdopted { lane, by } => {
-            tracing::info!(lane, by = by.lane, pid = of(by).0, "worker adopted");
+            tracing::info!(lane, by = by.role.lane(), pid = of(by).0, "worker adopted");
         }
         Fact::NotReadyInTime { worker } => {
             let (pid, generation) = of(worker);
-            tracing::error!(lane = worker.lane, pid, generation, "worker not ready in time");
+            let (lane, role) = who(worker.role);
+            tracing::error!(lane, role, pid, generation, "worker not ready in time");
         }
         Fact::CouldNotStart { cause } => tracing::error!(reason = cause, "could not start"),
         Fact::Replaced { generation, lanes, renews: false } => {
@@ -110,7 +133,8 @@ pub(super) fn fact(fact: &Fact, processes: &Processes) {
         Fact::DrainDone { generation } => tracing::info!(generation, "drain done"),
         Fact::DrainDeadline { workers } => {
             let connections: u64 = workers.iter().map(open).sum();
-            let lanes: Vec<usize> = workers.iter().map(|worker| worker.lane).collect();
+            let lanes = workers.iter().filter_map(|worker| worker.role.lane());
+            let lanes: Vec<usize> = lanes.collect();
             tracing::warn!(connections, lanes = ?lanes, "drain deadline");
         }
         Fact::StopForced { reason } => tracing::warn!(reason, "stop forced"),
@@ -141,7 +165,7 @@ fn doing(worker: Worker, processes: &Processes) -> String {
 pub(super) fn stopped(code: i32, uptime: Duration, processes: &Processes) {
     let living = processes.posts().map(|post| processes.counters(post));
     let living = living.map(|counters| (counters.accepted(), counters.requests()));
-    let gone = processes.all_totals().iter().map(|totals| (totals.accepted, totals.requests));
+    let gone = processes.all_totals().map(|totals| (totals.accepted, totals.requests));
     let (connections, requests) =
         living.chain(gone).fold((0, 0), |sum, of| (sum.0 + of.0, sum.1 + of.1));
     let uptime_s = (uptime.as_secs_f64() * 1000.0).round() / 1000.0;

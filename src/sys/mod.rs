@@ -15,6 +15,7 @@ pub mod memory;
 pub mod process;
 pub mod signal;
 pub mod socket;
+pub mod wake;
 
 use std::io;
 use std::os::fd::AsFd;

@@ -231,6 +231,11 @@ pub fn is_exhaustion(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|errno| EXHAUSTED.contains(&errno))
 }
 
+/// The error of a process that may open no more files.
+pub fn out_of_files() -> io::Error {
+    Errno::EMFILE.into()
+}
+
 /// recv(2) into `buffer`; 0 is the end of the stream.
 pub fn recv(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     retry(|| nix_recv(socket.as_raw_fd(), buffer, MsgFlags::empty()))

@@ -4,6 +4,7 @@
 //! death can't be confused. A worker never waits to tell news; it waits only for room to tell of its own
 //! beginning and end.
 
+use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
@@ -23,15 +24,27 @@ pub enum Command {
     To(u64, Order),
     /// Every worker of the process finishes what is in flight, takes nothing new, and ends.
     Drain,
+    /// Nothing will be handed to the lanes of the process any more: what they have been handed by now is all.
+    Seal,
 }
 
 /// From the supervisor to a worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Order {
-    /// Accept from the listeners of this lane, which come with the packet.
+    /// Accept from the listeners of this lane, which come with the packet. In accept mode handoff, to a lane's
+    /// worker: take what is handed to this lane; between threads, nothing comes with the packet.
     Take(usize),
-    /// Accept from the listeners of this lane no more.
+    /// Do that no more.
     Leave(usize),
+    /// To an acceptor: hand connections to this lane. The way there comes with the packet, but between threads.
+    Feed {
+        /// The lane.
+        lane: usize,
+        /// The block of the ledger of the worker that drives it.
+        block: usize,
+    },
+    /// To an acceptor: pass this lane over.
+    Spare(usize),
     /// Finish what is in flight within so many milliseconds, take nothing new, and end.
     Drain(u64),
 }
@@ -41,12 +54,40 @@ pub enum Order {
 pub struct Assignment {
     /// Which worker: of all that ever were, the only one with this number.
     pub worker: u64,
-    /// The lane that it drives.
-    pub lane: usize,
+    /// What it does.
+    pub role: Role,
     /// The CPU that it is pinned to, if it is.
     pub cpu: Option<usize>,
     /// Its block of the ledger.
     pub block: usize,
+}
+
+/// What a worker does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Role {
+    /// It drives this lane.
+    Lane(usize),
+    /// It accepts for all lanes, and hands to each what it accepts (`workers.accept = "handoff"`).
+    Acceptor,
+}
+
+impl Role {
+    /// The lane, if it is one.
+    pub fn lane(self) -> Option<usize> {
+        match self {
+            Role::Lane(lane) => Some(lane),
+            Role::Acceptor => None,
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Role::Lane(lane) => write!(f, "lane {lane}"),
+            Role::Acceptor => f.write_str("the acceptor"),
+        }
+    }
 }
 
 /// From a worker to the supervisor.

@@ -2,48 +2,41 @@
 
 use std::any::Any;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{self, AssertUnwindSafe};
 
 use super::connection::{Connection, DRAIN_GRACE_MS, Next};
 use super::context::Context;
 use super::control::{Command, Control, News, Order, Received};
-use super::driver::epoll::{Accepted, Driver, accept};
+use super::driver::epoll::Driver;
 use super::fault::EscapingPanic;
+use super::handoff::{Exchange, Intake, Packets};
 use super::slab::{Key, Slab};
+use super::sources::{ACCEPTS_PER_TURN, Rest, Source, Sources, TOKEN_CONTROL, TOKEN_SOURCES};
 use super::timers::Timers;
-use crate::config::Config;
+use crate::config::{Accept, Config};
 use crate::observe::panics;
 use crate::sys::epoll::Ready;
 use crate::sys::socket::Listener;
 
 /// The read buffer of a lane, in bytes.
 const INPUT_BYTES: usize = 64 * 1024;
-/// Connections accepted from one listener in one turn, before others have theirs.
-const ACCEPTS_PER_TURN: usize = 64;
-/// How long accepting rests when descriptors or memory have run out.
-const ACCEPT_PAUSE_MS: u64 = 100;
 /// How many turns the loop makes, at least, in the time after which the supervisor takes it for hung.
 const TURNS_PER_WATCHDOG: u64 = 4;
 /// An output buffer that grew beyond this is given back after the turn.
 const OUTPUT_BYTES_KEPT: usize = 256 * 1024;
-
-/// Tokens from here on are not connections.
-const TOKEN_CONTROL: u64 = u64::MAX;
-const TOKEN_LISTENERS: u64 = u64::MAX - (1 << 20);
 
 /// The loop of one lane, for the life of one worker.
 pub struct EventLoop<'s> {
     worker: u64,
     driver: Driver,
     control: &'s Control,
-    listeners: Vec<Watched>,
-    next_listener: u64,
-    accepting: Accepting,
+    sources: Sources<'s>,
+    accept: Accept,
+    /// The way from the acceptor, if it is a thread of this process.
+    exchange: Option<&'s Exchange>,
     /// Whether the supervisor was told that the lane is full.
     told_full: bool,
-    /// Descriptors or memory ran out, and since then the accept queue was never emptied.
-    exhausted: bool,
     connections_max: usize,
     connections: Slab<Connection<'s>>,
     timers: Timers,
@@ -59,26 +52,6 @@ pub struct EventLoop<'s> {
     patience_max_ms: Option<u64>,
 }
 
-/// A listener that this worker accepts from.
-struct Watched {
-    token: u64,
-    /// Whose it is: this worker's own lane's, or an adopted one's.
-    lane: usize,
-    listener: Listener,
-}
-
-/// Whether the listeners are watched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Accepting {
-    Yes,
-    /// The lane has as many connections as it may have.
-    Full,
-    /// Descriptors or memory ran out; tried again at this time.
-    Exhausted {
-        until_ms: u64,
-    },
-}
-
 impl<'s> EventLoop<'s> {
     /// A loop that watches `control`, and accepts from nobody yet.
     pub fn new(
@@ -86,6 +59,7 @@ impl<'s> EventLoop<'s> {
         config: &Config,
         control: &'s Control,
         context: Context<'s>,
+        exchange: Option<&'s Exchange>,
     ) -> io::Result<EventLoop<'s>> {
         let driver = Driver::new()?;
         driver.watch(control, TOKEN_CONTROL)?;
@@ -94,11 +68,10 @@ impl<'s> EventLoop<'s> {
             worker,
             driver,
             control,
-            listeners: Vec::new(),
-            next_listener: 0,
-            accepting: Accepting::Yes,
+            sources: Sources::new(worker, control),
+            accept: config.workers.accept,
+            exchange,
             told_full: false,
-            exhausted: false,
             connections_max: config.workers.max_connections as usize,
             connections: Slab::default(),
             timers: Timers::default(),
@@ -113,7 +86,7 @@ impl<'s> EventLoop<'s> {
 
     /// Turns until a drain is over.
     pub fn run(&mut self) -> io::Result<()> {
-        while !(self.context.draining && self.listeners.is_empty() && self.connections.is_empty()) {
+        while !(self.context.draining && self.sources.is_empty() && self.connections.is_empty()) {
             let count = self.driver.wait(self.patience_ms())?;
             self.context.begin_turn();
             for index in 0..count {
@@ -127,11 +100,12 @@ impl<'s> EventLoop<'s> {
                 }
             }
             self.tell_room();
-            self.accept_again()?;
-            if self.has_rest() {
+            let has_room = self.connections.len() < self.connections_max;
+            self.sources.resume(has_room, self.context.now_ms, &self.driver)?;
+            if self.sources.has_rest(self.context.now_ms) {
                 self.accept_the_rest()?;
             }
-            if self.context.draining && self.listeners.is_empty() && !self.has_left {
+            if self.context.draining && self.sources.is_empty() && !self.has_left {
                 self.has_left = true;
                 self.control.report(self.worker, News::Left);
             }
@@ -146,14 +120,11 @@ impl<'s> EventLoop<'s> {
 
     /// How long the next wait may take, in milliseconds.
     fn patience_ms(&self) -> Option<u64> {
-        if !self.again.is_empty() || self.has_rest() {
+        if !self.again.is_empty() || self.sources.has_rest(self.context.now_ms) {
             return Some(0);
         }
-        let accepting = match self.accepting {
-            Accepting::Exhausted { until_ms } => Some(until_ms),
-            _ => None,
-        };
-        let due = self.timers.next_ms().into_iter().chain(accepting).chain(self.drain_until_ms);
+        let sources = self.sources.due_ms(self.context.now_ms);
+        let due = self.timers.next_ms().into_iter().chain(sources).chain(self.drain_until_ms);
         let due = due.map(|due_ms| due_ms.saturating_sub(self.context.now_ms));
         due.chain(self.patience_max_ms).min()
     }
@@ -161,7 +132,7 @@ impl<'s> EventLoop<'s> {
     fn dispatch(&mut self, ready: Ready) -> io::Result<()> {
         match ready.token {
             TOKEN_CONTROL => self.hear(),
-            TOKEN_LISTENERS.. => self.accept_from(ready.token),
+            TOKEN_SOURCES.. => self.accept_from(ready.token),
             token => {
                 let key = Key::from_token(token);
                 self.work(key, |connection, input, lane| connection.on_ready(ready, input, lane));
@@ -221,48 +192,28 @@ impl<'s> EventLoop<'s> {
         }
     }
 
-    /// Accepts a batch from one listener.
+    /// Accepts a batch from one source.
     fn accept_from(&mut self, token: u64) -> io::Result<()> {
-        for _ in 0..ACCEPTS_PER_TURN {
-            let found = self.listeners.iter().find(|watched| watched.token == token);
-            let Some(Watched { listener, .. }) = found else {
-                return Ok(());
-            };
-            if self.connections.len() >= self.connections_max {
-                return self.pause_accepting(Accepting::Full);
+        for count in 0.. {
+            // Whoever came in one packet with others is served with them, for nobody else can.
+            if !self.sources.has_begun_batch(token) {
+                if self.connections.len() >= self.connections_max {
+                    return self.sources.rest(Rest::Full, &self.driver);
+                }
+                if count >= ACCEPTS_PER_TURN {
+                    break;
+                }
             }
-            match accept(listener) {
-                Accepted::Connection(socket) => {
-                    self.adopt(socket);
-                }
-                Accepted::Transient => {}
-                Accepted::Nobody if self.context.draining => return self.forget(token),
-                Accepted::Closed => return self.forget(token),
-                Accepted::Nobody => {
-                    // Everybody who waited was accepted: now it is over.
-                    if std::mem::take(&mut self.exhausted) {
-                        self.control.report(self.worker, News::AcceptResumed);
-                    }
-                    return Ok(());
-                }
-                // The kernel asks for a descriptor before it looks whether anybody waits.
-                Accepted::Exhausted(_) if self.context.draining && is_empty(listener) => {
-                    return self.forget(token);
-                }
-                Accepted::Exhausted(error) => {
-                    if !std::mem::replace(&mut self.exhausted, true) {
-                        self.control.report(self.worker, News::AcceptPaused(error.to_string()));
-                    }
-                    let until_ms = self.context.now_ms + ACCEPT_PAUSE_MS;
-                    return self.pause_accepting(Accepting::Exhausted { until_ms });
-                }
+            match self.sources.next(token, self.context.now_ms, &self.driver)? {
+                Some(socket) => self.adopt(socket),
+                None => return Ok(()),
             }
         }
         Ok(())
     }
 
     /// Takes in an accepted connection.
-    fn adopt(&mut self, socket: std::os::fd::OwnedFd) {
+    fn adopt(&mut self, socket: OwnedFd) {
         let key = self.connections.insert(Connection::new(socket));
         let registered = match self.connections.find(key) {
             Some(connection) => self.driver.register(connection.socket(), key.to_token()),
@@ -276,22 +227,15 @@ impl<'s> EventLoop<'s> {
         let timeout_ms =
             if self.context.draining { DRAIN_GRACE_MS } else { timeouts.keep_alive_ms };
         self.timers.arm(key.index, self.context.now_ms + timeout_ms);
-        self.context.counters.count_accepted();
         self.context.counters.set_open(self.connections.len());
-    }
-
-    fn pause_accepting(&mut self, reason: Accepting) -> io::Result<()> {
-        if std::mem::replace(&mut self.accepting, reason) != Accepting::Yes {
-            return Ok(());
-        }
-        self.listeners.iter().try_for_each(|watched| self.driver.forget(watched.listener.as_fd()))
+        self.context.counters.count_accepted();
     }
 
     /// Tells the supervisor when the lane has become full, so that others take what comes, and when it has room
     /// again: some room, not a single place, which would be told of with every connection.
     fn tell_room(&mut self) {
         let is_full = match self.told_full {
-            false => self.accepting == Accepting::Full,
+            false => self.sources.is_full(),
             true => {
                 self.connections.len() > self.connections_max - self.connections_max.div_ceil(8)
             }
@@ -301,47 +245,24 @@ impl<'s> EventLoop<'s> {
         }
     }
 
-    /// Watches the listeners again when there is room, or when it is time to try.
-    fn accept_again(&mut self) -> io::Result<()> {
-        self.accepting = match self.accepting {
-            Accepting::Full if self.connections.len() < self.connections_max => Accepting::Yes,
-            Accepting::Exhausted { until_ms } if until_ms <= self.context.now_ms => Accepting::Yes,
-            _ => return Ok(()),
-        };
-        let watch = |of: &Watched| self.driver.watch_listener(&of.listener, of.token);
-        self.listeners.iter().try_for_each(watch)
-    }
-
-    /// Whether a drain has listeners to look into: no event would tell that one is empty.
-    fn has_rest(&self) -> bool {
-        self.context.draining && self.accepting == Accepting::Yes && !self.listeners.is_empty()
-    }
-
     /// Takes what waits in the accept queues, a batch from each, and lets go of those that are empty.
     fn accept_the_rest(&mut self) -> io::Result<()> {
-        let tokens: Vec<u64> = self.listeners.iter().map(|watched| watched.token).collect();
-        tokens.into_iter().try_for_each(|token| self.accept_from(token))
+        self.sources.tokens(None).into_iter().try_for_each(|token| self.accept_from(token))
     }
 
     /// Hears what the supervisor says. When it is gone, or the process was told to end, that is a drain.
     fn hear(&mut self) -> io::Result<()> {
         match self.control.receive::<Command>() {
             Received::Nothing | Received::Message(Command::Start(_), _) => Ok(()),
-            Received::Message(Command::To(_, Order::Take(lane)), files) => {
-                files.into_iter().try_for_each(|file| self.watch(lane, Listener::from(file)))
-            }
-            Received::Message(Command::To(_, Order::Leave(lane)), _) => {
-                let of_lane = self.listeners.iter().filter(|watched| watched.lane == lane);
-                let tokens: Vec<u64> = of_lane.map(|watched| watched.token).collect();
-                tokens.into_iter().try_for_each(|token| self.forget(token))
-            }
-            Received::Message(Command::To(_, Order::Drain(timeout_ms)), _) => {
-                self.drain_until_ms = Some(self.context.now_ms + timeout_ms);
-                self.drain();
+            Received::Message(Command::To(_, order), files) => self.obey(order, files),
+            Received::Message(Command::Drain, _) => {
+                // Who is handed connections is told when those were all.
+                let is_handed = self.accept == Accept::Handoff;
+                self.drain(if is_handed { u64::MAX } else { self.context.now_ms });
                 Ok(())
             }
-            Received::Message(Command::Drain, _) => {
-                self.drain();
+            Received::Message(Command::Seal, _) => {
+                self.sources.drain(self.context.now_ms);
                 Ok(())
             }
             Received::End => {
@@ -349,31 +270,55 @@ impl<'s> EventLoop<'s> {
                 self.driver.forget(self.control.as_fd())?;
                 if !self.context.draining {
                     self.control.report(self.worker, News::Leaving);
-                    self.drain();
+                    // Perhaps nobody will say when the acceptor has handed out what it has.
+                    let is_handed = self.accept == Accept::Handoff;
+                    let grace_ms = if is_handed { DRAIN_GRACE_MS } else { 0 };
+                    self.drain(self.context.now_ms + grace_ms);
                 }
                 Ok(())
             }
         }
     }
 
-    /// Accepts from one more listener.
-    fn watch(&mut self, lane: usize, listener: Listener) -> io::Result<()> {
-        if self.context.draining {
-            return Ok(());
+    fn obey(&mut self, order: Order, files: Vec<OwnedFd>) -> io::Result<()> {
+        match order {
+            Order::Take(lane) => self.take(lane, files),
+            Order::Leave(lane) => {
+                for token in self.sources.tokens(Some(lane)) {
+                    while self.sources.has_begun_batch(token) {
+                        self.accept_from(token)?;
+                    }
+                    self.sources.forget(token, &self.driver)?;
+                }
+                Ok(())
+            }
+            Order::Drain(timeout_ms) => {
+                self.drain_until_ms = Some(self.context.now_ms + timeout_ms);
+                self.drain(self.context.now_ms);
+                Ok(())
+            }
+            Order::Feed { .. } | Order::Spare(_) => Ok(()),
         }
-        let token = TOKEN_LISTENERS + self.next_listener;
-        self.next_listener = (self.next_listener + 1) % (TOKEN_CONTROL - TOKEN_LISTENERS);
-        if self.accepting == Accepting::Yes {
-            self.driver.watch_listener(&listener, token)?;
-        }
-        self.listeners.push(Watched { token, lane, listener });
-        Ok(())
     }
 
-    /// Takes what waits in the accept queues, and then nothing new. Connections with nothing in flight get
+    /// Accepts from what a lane has.
+    fn take(&mut self, lane: usize, files: Vec<OwnedFd>) -> io::Result<()> {
+        let source = |file| match self.accept {
+            Accept::Handoff => Source::Intake(Intake::Process(Packets::from(file))),
+            Accept::Reuseport | Accept::Shared => Source::Listener(Listener::from(file)),
+        };
+        let mut sources: Vec<Source> = files.into_iter().map(source).collect();
+        if let (Accept::Handoff, Some(exchange)) = (self.accept, self.exchange) {
+            sources.push(Source::Intake(exchange.intake(lane)?));
+        }
+        sources.into_iter().try_for_each(|source| self.sources.watch(lane, source, &self.driver))
+    }
+
+    /// Takes what waits in the accept queues, from `lets_go_ms` on nothing new. Connections with nothing in flight get
     /// a short grace, for a request that may be on its way to them.
-    fn drain(&mut self) {
+    fn drain(&mut self, lets_go_ms: u64) {
         self.context.draining = true;
+        self.sources.drain(lets_go_ms);
         let keys: Vec<Key> = self.connections.keys().collect();
         for key in keys {
             if self.connections.find(key).is_some_and(|connection| connection.is_idle()) {
@@ -388,24 +333,6 @@ impl<'s> EventLoop<'s> {
         let keys: Vec<Key> = self.connections.keys().collect();
         keys.into_iter().for_each(|key| self.close(key));
     }
-
-    /// Closes one listener for this worker. Others have copies, so that closing ours is not enough to stop
-    /// watching it.
-    fn forget(&mut self, token: u64) -> io::Result<()> {
-        let Some(at) = self.listeners.iter().position(|watched| watched.token == token) else {
-            return Ok(());
-        };
-        let watched = self.listeners.swap_remove(at);
-        if self.accepting == Accepting::Yes {
-            self.driver.forget(watched.listener.as_fd())?;
-        }
-        Ok(())
-    }
-}
-
-/// Whether nobody waits in the accept queue.
-fn is_empty(listener: &Listener) -> bool {
-    listener.accept_queue().is_ok_and(|queue| queue.waiting == 0)
 }
 
 /// What to report of a panic, unless it was meant to escape.

@@ -2,16 +2,19 @@
 //!
 //! [`process`] hosts the workers of one process, [`run`] is one worker, [`event_loop`] its loop, and
 //! [`connection`] what happens to a connection. A lane shares nothing with another on the request path, and
-//! nothing here locks.
+//! nothing here locks. In accept mode handoff one worker drives no lane: the [`acceptor`].
 
+mod acceptor;
 pub mod connection;
 pub mod context;
 pub mod control;
 pub mod driver;
 pub mod event_loop;
 mod fault;
+pub mod handoff;
 pub mod process;
 pub mod slab;
+mod sources;
 pub mod timers;
 
 use std::panic::{self, AssertUnwindSafe};
@@ -23,9 +26,11 @@ use crate::http::Limits;
 use crate::observe::ledger::Ledger;
 use crate::observe::panics;
 use crate::sys::cpu;
+use acceptor::Acceptor;
 use context::Context;
-use control::{Assignment, Control, News};
+use control::{Assignment, Control, News, Role};
 use event_loop::EventLoop;
+use handoff::Exchange;
 
 /// What all workers of one generation share.
 #[derive(Clone)]
@@ -48,11 +53,17 @@ impl Generation {
     }
 }
 
-/// Drives a lane in this thread until a drain is over. What goes wrong is told to the supervisor; false
-/// says that something did.
-pub fn run(assignment: &Assignment, generation: &Generation, control: &Control) -> bool {
+/// Does what `assignment` says in this thread until a drain is over. What goes wrong is told to the supervisor;
+/// false says that something did. Threads share an `exchange` with the others of their process.
+pub fn run(
+    assignment: &Assignment,
+    generation: &Generation,
+    control: &Control,
+    exchange: Option<&Exchange>,
+) -> bool {
     panics::keep();
-    let attempt = panic::catch_unwind(AssertUnwindSafe(|| drive(assignment, generation, control)));
+    let work = || work(assignment, generation, control, exchange);
+    let attempt = panic::catch_unwind(AssertUnwindSafe(work));
     let news = match attempt {
         Ok(Ok(())) => News::Drained,
         Ok(Err(error)) => News::Failed(error),
@@ -66,19 +77,29 @@ pub fn run(assignment: &Assignment, generation: &Generation, control: &Control) 
     is_good
 }
 
-fn drive(
+fn work(
     assignment: &Assignment,
     generation: &Generation,
     control: &Control,
+    exchange: Option<&Exchange>,
 ) -> Result<(), String> {
     fault::on_start()?;
-    let Assignment { worker, lane, cpu, block } = *assignment;
+    let Assignment { worker, role, cpu, block } = *assignment;
     let config = &generation.config;
     if let Some(cpu) = cpu
         && !cpu::pin(cpu)
     {
         // The CPU was taken away. A lane that wanders is slower, and serves.
         control.report(worker, News::NotPinned(cpu));
+    }
+    if role == Role::Acceptor {
+        let ledger = &generation.ledger;
+        let mut acceptor = Acceptor::new(worker, block, config, control, ledger, exchange)
+            .map_err(|error| format!("cannot set up the acceptor: {error}"))?;
+        control.report(worker, News::Ready);
+        let result = acceptor.run();
+        control.report(worker, News::Left);
+        return result.map_err(|error| format!("the acceptor failed: {error}"));
     }
     let limits = Limits {
         request_line: config.limits.request_line,
@@ -87,8 +108,8 @@ fn drive(
         body: config.limits.body,
     };
     let context = Context::new(&generation.site, &limits, config, &generation.ledger, block);
-    let mut event_loop = EventLoop::new(worker, config, control, context)
-        .map_err(|error| format!("cannot set up the event loop of lane {lane}: {error}"))?;
+    let mut event_loop = EventLoop::new(worker, config, control, context, exchange)
+        .map_err(|error| format!("cannot set up the event loop of {role}: {error}"))?;
     control.report(worker, News::Ready);
-    event_loop.run().map_err(|error| format!("the event loop of lane {lane} failed: {error}"))
+    event_loop.run().map_err(|error| format!("the event loop of {role} failed: {error}"))
 }

@@ -6,9 +6,11 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use super::control::{Assignment, Command, Control, News, Received, Report};
+use super::control::{Assignment, Command, Control, News, Received, Report, Role};
+use super::handoff::Exchange;
 use super::{Generation, run};
 use crate::config::Mode;
 use crate::sys::epoll::{Epoll, Events, Interest};
@@ -45,8 +47,11 @@ impl WorkerProcess {
         }
         match (self.generation.config.workers.mode, &self.workers[..]) {
             (Mode::Processes, [only]) => {
-                process::name(&format!("laneway {}", only.lane));
-                if run(only, &self.generation, &self.control) { 0 } else { FAILED }
+                match only.role {
+                    Role::Lane(lane) => process::name(&format!("laneway {lane}")),
+                    Role::Acceptor => process::name("laneway accept"),
+                }
+                if run(only, &self.generation, &self.control, None) { 0 } else { FAILED }
             }
             _ => {
                 process::name("laneway workers");
@@ -71,11 +76,13 @@ struct Host<'p> {
     epoll: Epoll,
     /// By the worker's number.
     workers: HashMap<u64, Worker>,
+    exchange: Arc<Exchange>,
     draining: bool,
 }
 
 /// A worker thread, with the host's end of its control socket.
 struct Worker {
+    role: Role,
     control: Control,
     thread: JoinHandle<()>,
 }
@@ -84,7 +91,8 @@ impl<'p> Host<'p> {
     fn new(process: &'p WorkerProcess) -> io::Result<Host<'p>> {
         let epoll = Epoll::new()?;
         epoll.add(&process.control, TOKEN_SUPERVISOR, Interest::Readable)?;
-        Ok(Host { process, epoll, workers: HashMap::new(), draining: false })
+        let exchange = Arc::default();
+        Ok(Host { process, epoll, workers: HashMap::new(), exchange, draining: false })
     }
 
     fn run(&mut self) -> io::Result<()> {
@@ -107,7 +115,7 @@ impl<'p> Host<'p> {
     /// Starts a worker, or reports that it can't be: the others go on.
     fn start(&mut self, assignment: Assignment) {
         if let Err(error) = self.try_start(assignment) {
-            let text = format!("cannot start a thread for lane {}: {error}", assignment.lane);
+            let text = format!("cannot start a thread for {}: {error}", assignment.role);
             self.process.control.report(assignment.worker, News::Failed(text));
         }
     }
@@ -120,16 +128,17 @@ impl<'p> Host<'p> {
         let (ours, theirs) = (Control::new(ours), Control::new(theirs));
         self.epoll.add(&ours, assignment.worker, Interest::Readable)?;
         let generation = self.process.generation.clone();
-        let name = format!("lane {}", assignment.lane);
+        let (name, exchange) = (assignment.role.to_string(), Arc::clone(&self.exchange));
         let thread = thread::Builder::new().name(name).spawn(move || {
             match process::leave_signals_to_main_thread() {
                 Ok(()) => {
-                    run(&assignment, &generation, &theirs);
+                    run(&assignment, &generation, &theirs, Some(&exchange));
                 }
                 Err(error) => theirs.report(assignment.worker, News::Failed(error.to_string())),
             }
         })?;
-        self.workers.insert(assignment.worker, Worker { control: ours, thread });
+        let role = assignment.role;
+        self.workers.insert(assignment.worker, Worker { role, control: ours, thread });
         Ok(())
     }
 
@@ -139,6 +148,7 @@ impl<'p> Host<'p> {
             Received::Nothing => {}
             Received::Message(Command::Start(assignment), _) => self.start(assignment),
             Received::Message(Command::Drain, _) => self.drain(),
+            Received::Message(Command::Seal, _) => self.tell_all(&Command::Seal),
             Received::Message(Command::To(worker, order), files) => {
                 if let Some(worker_thread) = self.workers.get(&worker) {
                     let files: Vec<BorrowedFd<'_>> = files.iter().map(AsFd::as_fd).collect();
@@ -160,9 +170,21 @@ impl<'p> Host<'p> {
 
     fn drain(&mut self) {
         self.draining = true;
+        self.tell_all(&Command::Drain);
+        self.seal();
+    }
+
+    /// Tells the lanes of a drain when there is no acceptor any more that could hand them something.
+    fn seal(&self) {
+        if self.draining && !self.workers.values().any(|worker| worker.role == Role::Acceptor) {
+            self.tell_all(&Command::Seal);
+        }
+    }
+
+    fn tell_all(&self, command: &Command) {
         for worker in self.workers.values() {
             // One that is gone already needs no telling.
-            let _ = worker.control.command(&Command::Drain, &[]);
+            let _ = worker.control.command(command, &[]);
         }
     }
 
@@ -180,6 +202,9 @@ impl<'p> Host<'p> {
                 if let Some(worker) = self.workers.remove(&number) {
                     // Its panics were caught and reported.
                     drop(worker.thread.join());
+                    if worker.role == Role::Acceptor {
+                        self.seal();
+                    }
                 }
             }
         }

@@ -75,6 +75,13 @@ impl Client {
         Self::over(socket.into())
     }
 
+    /// Whether the other end still has the connection, as the kernel tells: a server that closed it has not, even
+    /// where the client has yet to read what says so.
+    pub(crate) fn is_held(&self) -> bool {
+        let address = self.stream.local_addr().expect("the client's address");
+        super::has_peer(address)
+    }
+
     #[track_caller]
     fn over(stream: TcpStream) -> Self {
         stream.set_nodelay(true).expect("set TCP_NODELAY");

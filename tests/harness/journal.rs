@@ -12,6 +12,17 @@ use std::time::Instant;
 pub(crate) struct Event(pub(crate) Value);
 
 impl Event {
+    /// An acceptor's events have names of their own here, so that "worker ready" is a lane's in every mode.
+    fn new(mut line: Value) -> Event {
+        let name = line["message"].as_str().and_then(|name| name.strip_prefix("worker"));
+        if line["role"] == "acceptor"
+            && let Some(name) = name.map(|rest| format!("acceptor{rest}"))
+        {
+            line["message"] = name.into();
+        }
+        Event(line)
+    }
+
     pub(crate) fn name(&self) -> &str {
         self.0["message"].as_str().unwrap_or_default()
     }
@@ -65,7 +76,7 @@ impl Journal {
                 let line = String::from_utf8_lossy(&line).into_owned();
                 let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
                 match serde_json::from_str::<Value>(&line) {
-                    Ok(value) if value.is_object() => lines.events.push(Event(value)),
+                    Ok(value) if value.is_object() => lines.events.push(Event::new(value)),
                     _ => lines.strays.push(line),
                 }
                 changed.notify_all();

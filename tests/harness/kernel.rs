@@ -75,6 +75,16 @@ pub(crate) fn open_sockets(pid: i32) -> usize {
     files.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok()).filter(is_socket).count()
 }
 
+/// Whether there is an established IPv4 connection on this machine whose other end is `address`.
+pub(crate) fn has_peer(address: SocketAddr) -> bool {
+    let SocketAddr::V4(address) = address else { panic!("{address} is not IPv4") };
+    let ip = u32::from_le_bytes(address.ip().octets());
+    let wanted = format!("{ip:08X}:{:04X}", address.port());
+    let table = fs::read_to_string("/proc/net/tcp").expect("read /proc/net/tcp");
+    let columns = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    columns.into_iter().any(|columns| columns[2] == wanted && columns[3] == "01")
+}
+
 /// The value of a line of `/proc/PID/status`.
 pub(crate) fn status_field(path: &str, name: &str) -> Option<String> {
     let status = fs::read_to_string(path).ok()?;

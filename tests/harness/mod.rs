@@ -27,7 +27,7 @@ pub(crate) use traffic::{Tally, Traffic};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::fs;
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -43,36 +43,121 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 /// The body of the route that every server of these tests has at `/`, unless it states its own routes.
 pub(crate) const GREETING: &str = "Hello from the tests\n";
 
+/// How a server spreads its work: the two settings that every test of the suite is run for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mode {
+    pub(crate) workers: Workers,
+    pub(crate) accept: Accept,
+}
+
 /// `workers.mode`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mode {
+pub(crate) enum Workers {
     Threads,
     Processes,
 }
 
+/// `workers.accept`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Accept {
+    Reuseport,
+    Shared,
+    Handoff,
+}
+
 impl Mode {
-    fn name(self) -> &'static str {
-        match self {
-            Mode::Threads => "threads",
-            Mode::Processes => "processes",
+    pub(crate) const THREADS: Mode = Mode::new(Workers::Threads, Accept::Reuseport);
+    pub(crate) const PROCESSES: Mode = Mode::new(Workers::Processes, Accept::Reuseport);
+
+    pub(crate) const fn new(workers: Workers, accept: Accept) -> Mode {
+        Mode { workers, accept }
+    }
+
+    pub(crate) fn is_threads(self) -> bool {
+        self.workers == Workers::Threads
+    }
+
+    /// Threads for processes, and the other way round.
+    pub(crate) fn other(self) -> Mode {
+        let workers = if self.is_threads() { Workers::Processes } else { Workers::Threads };
+        Mode { workers, ..self }
+    }
+
+    /// Whether many connections are sure to reach every lane. Where all share a socket, one may be quickest always.
+    pub(crate) fn spreads(self) -> bool {
+        self.accept != Accept::Shared
+    }
+
+    /// How many sockets each address has with so many lanes.
+    pub(crate) fn sockets(self, lanes: usize) -> usize {
+        if self.accept == Accept::Reuseport { lanes } else { 1 }
+    }
+
+    /// The processes of a generation with so many lanes.
+    pub(crate) fn processes(self, lanes: usize) -> usize {
+        match (self.workers, self.accept) {
+            (Workers::Threads, _) => 1,
+            (Workers::Processes, Accept::Handoff) => lanes + 1,
+            (Workers::Processes, _) => lanes,
         }
     }
 }
 
-/// Makes two tests of each named function: one with thread workers, one with forked workers.
+impl Display for Workers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Workers::Threads => "threads",
+            Workers::Processes => "processes",
+        })
+    }
+}
+
+impl Display for Accept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Accept::Reuseport => "reuseport",
+            Accept::Shared => "shared",
+            Accept::Handoff => "handoff",
+        })
+    }
+}
+
+/// Makes a test of each named function for every mode.
 ///
 /// A function that takes a [`Mode`] and is missing here is never used, which the compiler reports.
+macro_rules! in_every_mode {
+    ($($case:ident),+ $(,)?) => {
+        $crate::harness::in_modes!(threads, Threads, Reuseport, [$($case),+]);
+        $crate::harness::in_modes!(processes, Processes, Reuseport, [$($case),+]);
+        $crate::harness::in_modes!(threads_shared, Threads, Shared, [$($case),+]);
+        $crate::harness::in_modes!(processes_shared, Processes, Shared, [$($case),+]);
+        $crate::harness::in_modes!(threads_handoff, Threads, Handoff, [$($case),+]);
+        $crate::harness::in_modes!(processes_handoff, Processes, Handoff, [$($case),+]);
+    };
+}
+pub(crate) use in_every_mode;
+
+/// The same where it matters that each lane has sockets of its own, or where the way of accepting can't matter.
 macro_rules! in_both_modes {
     ($($case:ident),+ $(,)?) => {
-        mod threads {
-            $(#[test] fn $case() { super::$case($crate::harness::Mode::Threads) })+
-        }
-        mod processes {
-            $(#[test] fn $case() { super::$case($crate::harness::Mode::Processes) })+
+        mod reuseport {
+            $crate::harness::in_modes!(threads, Threads, Reuseport, [$($case),+]);
+            $crate::harness::in_modes!(processes, Processes, Reuseport, [$($case),+]);
         }
     };
 }
 pub(crate) use in_both_modes;
+
+macro_rules! in_modes {
+    ($name:ident, $workers:ident, $accept:ident, [$($case:ident),+]) => {
+        mod $name {
+            use $crate::harness::{Accept, Mode, Workers};
+            const MODE: Mode = Mode::new(Workers::$workers, Accept::$accept);
+            $(#[test] fn $case() { crate::$case(MODE) })+
+        }
+    };
+}
+pub(crate) use in_modes;
 
 /// Reports why a test does not run here. Written past libtest's capture, so that it is always seen.
 pub(crate) fn skipped(reason: impl Display) {
@@ -131,7 +216,10 @@ impl Scratch {
 
     pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.0.join(name);
-        fs::write(&path, content).expect("write into the test's folder");
+        // Whole at once: a server may be about to read it.
+        let draft = self.0.join(format!("{name}.draft"));
+        fs::write(&draft, content).expect("write into the test's folder");
+        fs::rename(&draft, &path).expect("put the file in place");
         path
     }
 }
@@ -161,7 +249,8 @@ impl Setup {
     pub(crate) fn new(mode: Mode) -> Self {
         Self::bare()
             .config(format!("[[route]]\npath = \"/\"\ntext = {GREETING:?}\n# more routes follow\n"))
-            .set("workers.mode", mode.name())
+            .set("workers.mode", mode.workers)
+            .set("workers.accept", mode.accept)
             .set("workers.count", 2)
             .set("server.listen", "127.0.0.1:0")
             .set("log.format", "json")

@@ -39,9 +39,9 @@ impl Site {
     pub(crate) fn write(&self) -> &Site {
         let listen: Vec<String> =
             self.listen.iter().map(|address| format!("\"{address}\"")).collect();
-        let mode = if self.mode == Mode::Threads { "threads" } else { "processes" };
+        let Mode { workers, accept } = self.mode;
         let mut toml = format!(
-            "server.listen = [{}]\nworkers.mode = \"{mode}\"\nworkers.count = {}\nlog.format = \"json\"\n\
+            "server.listen = [{}]\nworkers.mode = \"{workers}\"\nworkers.accept = \"{accept}\"\nworkers.count = {}\nlog.format = \"json\"\n\
              supervisor.pid_file = \"server.pid\"\nsupervisor.watchdog = \"400ms\"\n",
             listen.join(", "),
             self.lanes,

@@ -1,8 +1,11 @@
-//! Generations and their lanes: starting, replacing, restarting, giving up.
+//! Generations and their seats, a lane's and the acceptor's: filling, replacing, restarting, giving up.
 
 use std::collections::VecDeque;
 
+use super::sockets::Intakes;
 use super::{Action, CLEAN_EXIT, Fact, Phase, Plan, Policy, Settings, Worker};
+use crate::config::Accept;
+use crate::worker::control::Role;
 
 /// The workers of one configuration.
 #[derive(Clone, Debug)]
@@ -10,7 +13,11 @@ pub(super) struct Generation {
     pub(super) number: u64,
     pub(super) stage: Stage,
     pub(super) settings: Settings,
-    pub(super) lanes: Vec<Lane>,
+    pub(super) lanes: Vec<Seat>,
+    /// In accept mode handoff alone.
+    pub(super) acceptor: Option<Seat>,
+    pub(super) accept: Accept,
+    pub(super) intakes: Intakes,
     /// Those that live.
     pub(super) processes: Vec<Process>,
     pub(super) together: bool,
@@ -28,16 +35,17 @@ pub(super) enum Stage {
     },
 }
 
+/// What one worker at a time sits in: a lane, or the acceptor's place.
 #[derive(Clone, Debug)]
-pub(super) struct Lane {
-    pub(super) state: LaneState,
+pub(super) struct Seat {
+    pub(super) state: SeatState,
     was_ready: bool,
     /// When its workers ended, within the restart window.
     pub(super) ends_ms: VecDeque<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum LaneState {
+pub(super) enum SeatState {
     Starting {
         worker: Worker,
         deadline_ms: u64,
@@ -60,14 +68,14 @@ pub(super) enum LaneState {
 #[derive(Clone, Debug)]
 pub(super) struct Replacing {
     /// Those.
-    accepting: Vec<Worker>,
+    pub(super) accepting: Vec<Worker>,
     /// When it is said that they are replaced all the same.
     pub(super) until_ms: u64,
-    fact: Fact,
+    pub(super) fact: Fact,
 }
 
 /// How long workers may take to let go of their sockets. They take a turn of their loop.
-const LEAVE_MS: u64 = 1_000;
+pub(super) const LEAVE_MS: u64 = 1_000;
 
 /// A living process.
 #[derive(Clone, Debug)]
@@ -75,43 +83,45 @@ pub(super) struct Process {
     pub(super) key: u64,
     pub(super) workers: Vec<Worker>,
     pub(super) drain_deadline_ms: Option<u64>,
+    /// It drains, and is sealed once the acceptor has handed out what it has, at this time at the latest.
+    pub(super) seal_ms: Option<u64>,
     /// Why it was killed from here, which is the cause of its end.
-    killed: Option<String>,
+    pub(super) killed: Option<String>,
 }
 
-impl LaneState {
-    fn worker(&self) -> Option<Worker> {
+impl SeatState {
+    pub(super) fn worker(&self) -> Option<Worker> {
         match *self {
-            LaneState::Starting { worker, .. }
-            | LaneState::Ready { worker, .. }
-            | LaneState::Hung { worker, .. } => Some(worker),
-            LaneState::Waiting { .. } => None,
+            SeatState::Starting { worker, .. }
+            | SeatState::Ready { worker, .. }
+            | SeatState::Hung { worker, .. } => Some(worker),
+            SeatState::Waiting { .. } => None,
         }
     }
 
     pub(super) fn ready(&self) -> Option<Worker> {
         match *self {
-            LaneState::Ready { worker, .. } => Some(worker),
+            SeatState::Ready { worker, .. } => Some(worker),
             _ => None,
         }
     }
 
     pub(super) fn describe(&self) -> (&'static str, Option<Worker>) {
         let word = match self {
-            LaneState::Starting { .. } => "starting",
-            LaneState::Ready { is_full: true, .. } => "full",
-            LaneState::Ready { is_full: false, .. } => "ready",
-            LaneState::Hung { .. } => "hung",
-            LaneState::Waiting { .. } => "waiting",
+            SeatState::Starting { .. } => "starting",
+            SeatState::Ready { is_full: true, .. } => "full",
+            SeatState::Ready { is_full: false, .. } => "ready",
+            SeatState::Hung { .. } => "hung",
+            SeatState::Waiting { .. } => "waiting",
         };
         (word, self.worker())
     }
 }
 
-impl Lane {
-    fn new(now_ms: u64) -> Lane {
-        let state = LaneState::Waiting { until_ms: now_ms };
-        Lane { state, was_ready: false, ends_ms: VecDeque::new() }
+impl Seat {
+    fn new(now_ms: u64) -> Seat {
+        let state = SeatState::Waiting { until_ms: now_ms };
+        Seat { state, was_ready: false, ends_ms: VecDeque::new() }
     }
 
     /// Counts an end of its worker, and says how many there were within the window.
@@ -126,21 +136,51 @@ impl Generation {
     pub(super) fn next_ms(&self) -> Option<u64> {
         let drains = self.processes.iter().filter(|process| process.killed.is_none());
         let drains = drains.filter_map(|process| process.drain_deadline_ms);
-        let lanes = self.lanes.iter().filter_map(|lane| match lane.state {
-            LaneState::Starting { deadline_ms, .. } => Some(deadline_ms),
-            LaneState::Hung { kill_ms, .. } => Some(kill_ms),
-            LaneState::Waiting { until_ms } => Some(until_ms),
-            LaneState::Ready { .. } => None,
+        let seats = self.seats().filter_map(|(_, seat)| match seat.state {
+            SeatState::Starting { deadline_ms, .. } => Some(deadline_ms),
+            SeatState::Hung { kill_ms, .. } => Some(kill_ms),
+            SeatState::Waiting { until_ms } => Some(until_ms),
+            SeatState::Ready { .. } => None,
         });
-        let lanes = lanes.filter(|_| !matches!(self.stage, Stage::Outgoing { .. }));
-        drains.chain(lanes).filter(|due_ms| *due_ms != u64::MAX).min()
+        let seats = seats.filter(|_| !matches!(self.stage, Stage::Outgoing { .. }));
+        let due = drains.chain(seats).chain(self.seal_ms());
+        due.filter(|due_ms| *due_ms != u64::MAX).min()
+    }
+
+    /// When processes that the acceptor might still hand something to are sealed all the same.
+    pub(super) fn seal_ms(&self) -> Option<u64> {
+        self.processes.iter().filter_map(|process| process.seal_ms).min()
+    }
+
+    pub(super) fn seats(&self) -> impl Iterator<Item = (Role, &Seat)> {
+        let lanes = self.lanes.iter().enumerate();
+        let lanes = lanes.map(|(lane, seat)| (Role::Lane(lane), seat));
+        lanes.chain(self.acceptor.iter().map(|seat| (Role::Acceptor, seat)))
+    }
+
+    fn seats_mut(&mut self) -> impl Iterator<Item = &mut Seat> {
+        self.lanes.iter_mut().chain(&mut self.acceptor)
+    }
+
+    pub(super) fn seat(&self, role: Role) -> Option<&Seat> {
+        match role {
+            Role::Lane(lane) => self.lanes.get(lane),
+            Role::Acceptor => self.acceptor.as_ref(),
+        }
+    }
+
+    pub(super) fn seat_mut(&mut self, role: Role) -> Option<&mut Seat> {
+        match role {
+            Role::Lane(lane) => self.lanes.get_mut(lane),
+            Role::Acceptor => self.acceptor.as_mut(),
+        }
     }
 
     pub(super) fn workers(&self) -> impl Iterator<Item = Worker> + '_ {
         self.processes.iter().flat_map(|process| process.workers.iter().copied())
     }
 
-    fn process_mut(&mut self, key: u64) -> Option<&mut Process> {
+    pub(super) fn process_mut(&mut self, key: u64) -> Option<&mut Process> {
         self.processes.iter_mut().find(|process| process.key == key)
     }
 }
@@ -149,18 +189,22 @@ impl Policy {
     /// Starts a generation. Its processes follow from its lanes' being due.
     pub(super) fn replace(&mut self, plan: Plan) {
         if matches!(self.phase, Phase::Starting | Phase::Serving) && self.incoming().is_none() {
+            self.sockets.grow(plan.sockets);
             self.begin_generation(plan, Stage::Incoming { renews: false });
         }
     }
 
     pub(super) fn begin_generation(&mut self, plan: Plan, stage: Stage) {
         self.numbers.generation += 1;
-        let Plan { settings, lanes, together } = plan;
+        let Plan { settings, lanes, together, accept, sockets: _ } = plan;
         self.generations.push(Generation {
             number: self.numbers.generation,
             stage,
             settings,
-            lanes: (0..lanes).map(|_| Lane::new(self.now_ms)).collect(),
+            lanes: (0..lanes).map(|_| Seat::new(self.now_ms)).collect(),
+            acceptor: (accept == Accept::Handoff).then(|| Seat::new(self.now_ms)),
+            accept,
+            intakes: Intakes::default(),
             processes: Vec::new(),
             together,
         });
@@ -173,26 +217,27 @@ impl Policy {
         self.generations.iter().position(hosts)
     }
 
-    /// The state of the lane that this worker drives, unless it drives none any more.
-    pub(super) fn driven(&mut self, worker: Worker) -> Option<&mut Lane> {
+    /// The seat of this worker, unless it has none any more.
+    pub(super) fn driven(&mut self, worker: Worker) -> Option<&mut Seat> {
         let index = self.generation_of(worker.process)?;
-        let lane = self.generations[index].lanes.get_mut(worker.lane)?;
-        (lane.state.worker() == Some(worker)).then_some(lane)
+        let seat = self.generations[index].seat_mut(worker.role)?;
+        (seat.state.worker() == Some(worker)).then_some(seat)
     }
 
     pub(super) fn ready(&mut self, worker: Worker) {
-        let Some(lane) = self.driven(worker) else {
+        let Some(seat) = self.driven(worker) else {
             return;
         };
-        if !matches!(lane.state, LaneState::Starting { .. }) {
+        if !matches!(seat.state, SeatState::Starting { .. }) {
             return;
         }
-        lane.state = LaneState::Ready { worker, is_full: false };
-        lane.was_ready = true;
+        seat.state = SeatState::Ready { worker, is_full: false };
+        seat.was_ready = true;
         self.tell(Fact::WorkerReady { worker });
         if let Some(index) = self.incoming() {
-            let mut lanes = self.generations[index].lanes.iter();
-            if lanes.all(|lane| matches!(lane.state, LaneState::Ready { .. })) {
+            let is_ready = |(_, seat): (Role, &Seat)| matches!(seat.state, SeatState::Ready { .. });
+            let is_complete = self.generations[index].seats().all(is_ready);
+            if is_complete {
                 self.promote(index);
             }
         }
@@ -220,9 +265,8 @@ impl Policy {
         self.own_sockets();
         self.replacing = Some(Replacing {
             accepting: self.generations[before]
-                .lanes
-                .iter()
-                .filter_map(|lane| lane.state.ready())
+                .seats()
+                .filter_map(|(_, seat)| seat.state.ready())
                 .collect(),
             until_ms: self.now_ms + LEAVE_MS,
             fact: Fact::Replaced { generation, lanes, renews },
@@ -230,33 +274,9 @@ impl Policy {
         let number = self.generations[before].number;
         let reason = "replaced by the next generation".to_owned();
         self.tell(Fact::DrainStarted { generation: number, reason });
-        let deadline_ms = self.now_ms + self.generations[before].settings.drain_timeout_ms;
-        for process in &mut self.generations[before].processes {
-            if process.drain_deadline_ms.is_none() {
-                process.drain_deadline_ms = Some(deadline_ms);
-                self.actions.push(Action::Drain(process.key));
-            }
-        }
+        self.drain_generation(before);
         self.kill_stuck(before);
         self.forget_empty();
-    }
-
-    /// A worker accepts no more.
-    pub(super) fn left(&mut self, worker: Worker) {
-        if let Some(replacing) = &mut self.replacing {
-            replacing.accepting.retain(|of| *of != worker);
-        }
-    }
-
-    /// Tells that a generation is replaced once nobody of it accepts any more.
-    pub(super) fn finish_replacing(&mut self) {
-        let now_ms = self.now_ms;
-        let is_over = |replacing: &mut Replacing| {
-            replacing.accepting.is_empty() || replacing.until_ms <= now_ms
-        };
-        if let Some(replacing) = self.replacing.take_if(is_over) {
-            self.tell(replacing.fact);
-        }
     }
 
     /// The incoming generation can't be: it goes, and the current one stays.
@@ -268,8 +288,8 @@ impl Policy {
         let generation = self.generations[index].number;
         self.tell(Fact::Withdrawn { generation, cause: cause.to_owned() });
         let retry_ms = self.now_ms + self.generations[current].settings.ready_timeout_ms;
-        for lane in &mut self.generations[current].lanes {
-            if let LaneState::Hung { kill_ms, .. } = &mut lane.state {
+        for seat in self.generations[current].seats_mut() {
+            if let SeatState::Hung { kill_ms, .. } = &mut seat.state {
                 *kill_ms = retry_ms;
             }
         }
@@ -299,12 +319,16 @@ impl Policy {
         let Some(index) = self.generation_of(key) else {
             return;
         };
-        let processes = &mut self.generations[index].processes;
-        let Some(at) = processes.iter().position(|process| process.key == key) else {
+        let Some(process) = self.generations[index].process_mut(key) else {
             return;
         };
-        let Process { workers, drain_deadline_ms, killed, .. } = processes.remove(at);
+        let workers = std::mem::take(&mut process.workers);
         workers.iter().for_each(|worker| self.left(*worker));
+        let processes = &mut self.generations[index].processes;
+        let ended = processes.extract_if(.., |process| process.key == key).next();
+        let Some(Process { drain_deadline_ms, killed, .. }) = ended else {
+            return;
+        };
         let cause = killed.unwrap_or(cause);
         let drained = drain_deadline_ms.is_some() || matches!(self.phase, Phase::Draining { .. });
         // A drained process is meant to end.
@@ -325,19 +349,6 @@ impl Policy {
         }
         workers.iter().for_each(|worker| self.left(*worker));
         self.lose(index, workers, cause);
-    }
-
-    pub(super) fn drained(&mut self, worker: Worker) {
-        let Some(index) = self.generation_of(worker.process) else {
-            return;
-        };
-        if let Some(process) = self.generations[index].process_mut(worker.process) {
-            process.workers.retain(|of| *of != worker);
-        }
-        self.left(worker);
-        if matches!(self.generations[index].stage, Stage::Outgoing { .. }) {
-            self.kill_stuck(index);
-        }
     }
 
     /// Somebody else told this process to end: its lanes get new workers at once, while it drains.
@@ -366,24 +377,24 @@ impl Policy {
             self.tell(Fact::WorkerExited { worker: *worker, cause: cause.to_owned() });
         }
         let generation = &mut self.generations[index];
-        let drives = |worker: &&Worker| {
-            let lane = generation.lanes.get(worker.lane);
-            lane.is_some_and(|lane| lane.state.worker() == Some(**worker))
+        let is_seated = |worker: &&Worker| {
+            let seat = generation.seat(worker.role);
+            seat.is_some_and(|seat| seat.state.worker() == Some(**worker))
         };
-        let lost: Vec<usize> = workers.iter().filter(drives).map(|worker| worker.lane).collect();
+        let lost: Vec<Role> = workers.iter().filter(is_seated).map(|worker| worker.role).collect();
         let is_outgoing = matches!(generation.stage, Stage::Outgoing { .. });
         if lost.is_empty() || is_outgoing || matches!(self.phase, Phase::Draining { .. }) {
             return;
         }
         let (now_ms, window_ms) = (self.now_ms, generation.settings.restart_window_ms);
-        let never_ready = lost.iter().any(|lane| !generation.lanes[*lane].was_ready);
-        // Lanes that ended together are restarted together, after the longest of their delays.
-        let mut restarts = 0;
-        let mut exhausted = Vec::new();
-        for lane in &lost {
-            let ends = generation.lanes[*lane].count_end(now_ms, window_ms);
+        // Seats that emptied together are filled together, after the longest of their delays.
+        let (mut never_ready, mut restarts, mut exhausted) = (false, 0, Vec::new());
+        for role in &lost {
+            let Some(seat) = generation.seat_mut(*role) else { continue };
+            never_ready |= !seat.was_ready;
+            let ends = seat.count_end(now_ms, window_ms);
             restarts = restarts.max(ends);
-            exhausted.extend((ends > generation.settings.max_restarts).then_some(*lane));
+            exhausted.extend((ends > generation.settings.max_restarts).then_some(*role));
         }
         if matches!(generation.stage, Stage::Incoming { .. })
             && (never_ready || !exhausted.is_empty())
@@ -394,16 +405,17 @@ impl Policy {
             return self.give_up(&exhausted, restarts - 1);
         }
         let delay_ms = self.delay_ms(index, restarts);
-        for lane in lost {
-            let until_ms = now_ms + delay_ms;
-            self.generations[index].lanes[lane].state = LaneState::Waiting { until_ms };
-            self.tell(Fact::WorkerRestarting { lane, delay_ms, restarts });
+        for role in lost {
+            if let Some(seat) = self.generations[index].seat_mut(role) {
+                seat.state = SeatState::Waiting { until_ms: now_ms + delay_ms };
+            }
+            self.tell(Fact::WorkerRestarting { role, delay_ms, restarts });
         }
     }
 
-    pub(super) fn give_up(&mut self, lanes: &[usize], restarts: u32) {
-        for lane in lanes {
-            self.tell(Fact::WorkerGaveUp { lane: *lane, restarts });
+    pub(super) fn give_up(&mut self, roles: &[Role], restarts: u32) {
+        for role in roles {
+            self.tell(Fact::WorkerGaveUp { role: *role, restarts });
         }
         self.drain("a worker could not be kept alive".to_owned(), 1);
     }
@@ -420,108 +432,82 @@ impl Policy {
         self.jitter(whole_ms)
     }
 
-    /// Lets go of generations that have gone.
-    fn forget_empty(&mut self) {
-        let is_gone = |generation: &mut Generation| {
-            generation.processes.is_empty() && matches!(generation.stage, Stage::Outgoing { .. })
-        };
-        for generation in self.generations.extract_if(.., is_gone) {
-            let number = generation.number;
-            let drained = generation.stage == Stage::Outgoing { withdrawn: false };
-            if drained && self.phase == Phase::Serving {
-                self.actions.push(Action::Tell(Fact::DrainDone { generation: number }));
-            }
-            self.actions.push(Action::Forget(number));
-        }
-    }
-
-    /// Kills the processes whose drain has lasted too long.
-    pub(super) fn end_drains(&mut self, index: usize) {
-        let now_ms = self.now_ms;
-        let is_due = |process: &&Process| {
-            process.killed.is_none()
-                && process.drain_deadline_ms.is_some_and(|deadline_ms| deadline_ms <= now_ms)
-        };
-        let due: Vec<Process> =
-            self.generations[index].processes.iter().filter(is_due).cloned().collect();
-        if due.is_empty() {
-            return;
-        }
-        let workers = due.iter().flat_map(|process| process.workers.iter().copied()).collect();
-        self.tell(Fact::DrainDeadline { workers });
-        for process in due {
-            self.kill(process.key, "its drain took too long");
-        }
-    }
-
     /// A worker that isn't ready in time takes its process with it: a thread can't be killed.
     pub(super) fn kill_late(&mut self, index: usize) {
-        for lane in 0..self.generations[index].lanes.len() {
-            let state = &mut self.generations[index].lanes[lane].state;
-            let LaneState::Starting { worker, deadline_ms } = state else {
-                continue;
-            };
-            if *deadline_ms <= self.now_ms {
+        let now_ms = self.now_ms;
+        let mut late = Vec::new();
+        for seat in self.generations[index].seats_mut() {
+            if let SeatState::Starting { worker, deadline_ms } = &mut seat.state
+                && *deadline_ms <= now_ms
+            {
                 // Its end will be reported as any other; this only must not come twice.
                 *deadline_ms = u64::MAX;
-                let worker = *worker;
-                self.tell(Fact::NotReadyInTime { worker });
-                self.kill(worker.process, "not ready within supervisor.ready_timeout");
+                late.push(*worker);
             }
+        }
+        for worker in late {
+            self.tell(Fact::NotReadyInTime { worker });
+            self.kill(worker.process, "not ready within supervisor.ready_timeout");
         }
     }
 
-    /// Starts the lanes whose wait is over: in one process, or each in its own.
+    /// Fills the seats whose wait is over: in one process, or each in its own.
     pub(super) fn restart_due(&mut self, index: usize) {
         let now_ms = self.now_ms;
-        let is_due = |lane: &Lane| matches!(lane.state, LaneState::Waiting { until_ms } if until_ms <= now_ms);
+        let is_due = |seat: &Seat| matches!(seat.state, SeatState::Waiting { until_ms } if until_ms <= now_ms);
         let generation = &self.generations[index];
         if matches!(generation.stage, Stage::Outgoing { .. }) {
             return;
         }
-        let lanes = generation.lanes.iter().enumerate();
-        let due: Vec<usize> =
-            lanes.filter(|(_, lane)| is_due(lane)).map(|(lane, _)| lane).collect();
+        let due = generation.seats().filter(|(_, seat)| is_due(seat));
+        let due: Vec<Role> = due.map(|(role, _)| role).collect();
         if due.is_empty() {
             return;
         }
         if !generation.together {
-            for lane in due {
-                self.start_process(index, &[lane]);
+            for role in due {
+                self.start_process(index, &[role]);
             }
             return;
         }
         let hosts = |process: &&Process| process.drain_deadline_ms.is_none();
         match generation.processes.iter().find(hosts) {
             None => self.start_process(index, &due),
-            // It is about to end; its lanes go on when it has.
+            // It is about to end; its seats are filled when it has.
             Some(Process { killed: Some(_), .. }) => {}
             Some(&Process { key, .. }) => {
-                for lane in due {
-                    let worker = self.start_lane(index, key, lane);
+                for role in due {
+                    let worker = self.seat_worker(index, key, role);
                     self.act(Action::StartWorker(worker));
                 }
             }
         }
     }
 
-    fn start_process(&mut self, index: usize, lanes: &[usize]) {
+    fn start_process(&mut self, index: usize, roles: &[Role]) {
         self.numbers.process += 1;
         let key = self.numbers.process;
-        let process = Process { key, workers: Vec::new(), drain_deadline_ms: None, killed: None };
-        self.generations[index].processes.push(process);
-        let workers = lanes.iter().map(|lane| self.start_lane(index, key, *lane)).collect();
+        self.generations[index].processes.push(Process {
+            key,
+            workers: Vec::new(),
+            drain_deadline_ms: None,
+            seal_ms: None,
+            killed: None,
+        });
+        let workers = roles.iter().map(|role| self.seat_worker(index, key, *role)).collect();
         let generation = self.generations[index].number;
         self.act(Action::StartProcess { generation, workers });
     }
 
-    /// Gives a lane a worker that is on its way.
-    fn start_lane(&mut self, index: usize, process: u64, lane: usize) -> Worker {
+    /// Gives a seat a worker that is on its way.
+    fn seat_worker(&mut self, index: usize, process: u64, role: Role) -> Worker {
         self.numbers.worker += 1;
-        let worker = Worker { id: self.numbers.worker, process, lane };
+        let worker = Worker { id: self.numbers.worker, process, role };
         let generation = &mut self.generations[index];
         let deadline_ms = self.now_ms + generation.settings.ready_timeout_ms;
-        generation.lanes[lane].state = LaneState::Starting { worker, deadline_ms };
+        if let Some(seat) = generation.seat_mut(role) {
+            seat.state = SeatState::Starting { worker, deadline_ms };
+        }
         if let Some(process) = generation.process_mut(process) {
             process.workers.push(worker);
         }
@@ -545,27 +531,12 @@ impl Policy {
             .iter()
             .filter_map(|lane| lane.state.worker())
             .collect();
-        generation.lanes.resize_with(lanes, || Lane::new(now_ms));
+        generation.lanes.resize_with(lanes, || Seat::new(now_ms));
         self.tell(Fact::Resized { lanes });
         // Their sockets find new owners before they let go of them.
         self.own_sockets();
         for worker in leaving {
             self.dismiss(index, worker);
-        }
-    }
-
-    /// Has a worker drain that has no lane any more.
-    fn dismiss(&mut self, index: usize, worker: Worker) {
-        let generation = &mut self.generations[index];
-        let deadline_ms = self.now_ms + generation.settings.drain_timeout_ms;
-        if generation.together {
-            return self.act(Action::DrainWorker(worker));
-        }
-        if let Some(process) = generation.process_mut(worker.process)
-            && process.drain_deadline_ms.is_none()
-        {
-            process.drain_deadline_ms = Some(deadline_ms);
-            self.act(Action::Drain(worker.process));
         }
     }
 }

@@ -1,13 +1,14 @@
 //! The policy as tables: (state, input, time) → actions. The model under random inputs is in `model`.
 
 use super::Action::{
-    CloseLane, CloseListeners, Drain, DrainWorker, Exit, Forget, Kill, Leave, ReadBeats, Renew,
-    Serve, StartProcess, StartWorker, Steer, Take, Tell,
+    CloseLane, CloseListeners, Drain, DrainWorker, Exit, Feed, Forget, Kill, Leave, ReadBeats,
+    Renew, Seal, Serve, Spare, StartProcess, StartWorker, Steer, Take, Tell,
 };
 use super::sockets::HANDSHAKES_MS;
 use super::watchdog::MOMENT_MS;
 use super::*;
 
+mod accept;
 mod model;
 
 const SETTINGS: Settings = Settings {
@@ -24,17 +25,17 @@ const KILLED: &str = "killed by SIGKILL";
 const HUNG: &str = "hung: no turn of its loop within supervisor.watchdog";
 
 fn plan(settings: &Settings, lanes: usize, together: bool) -> Plan {
-    Plan { settings: settings.clone(), lanes, together }
+    Plan { settings: settings.clone(), lanes, together, accept: Accept::Reuseport, sockets: 0 }
 }
 
 /// The `n`th worker that was started, counted from 1: with processes, each has its own.
 fn apart(id: u64, lane: usize) -> Worker {
-    Worker { id, process: id, lane }
+    Worker { id, process: id, role: Role::Lane(lane) }
 }
 
 /// The same, in the `process`th process.
 fn within(process: u64, id: u64, lane: usize) -> Worker {
-    Worker { id, process, lane }
+    Worker { id, process, role: Role::Lane(lane) }
 }
 
 /// Two processes of one lane each, serving at time 0.
@@ -49,7 +50,7 @@ fn threads() -> Policy {
 
 /// Two lanes, serving at time 0, and what their being ready led to.
 fn serving(settings: &Settings, together: bool) -> (Policy, Vec<Action>) {
-    let (mut policy, _) = Policy::begin(plan(settings, 2, together), 0, 1, 0);
+    let (mut policy, _) = Policy::begin(plan(settings, 2, together), 1, 0);
     let worker = |id, lane| if together { within(1, id, lane) } else { apart(id, lane) };
     policy.decide(Input::Ready(worker(1, 0)), 0);
     let actions = policy.decide(Input::Ready(worker(2, 1)), 0);
@@ -69,7 +70,7 @@ fn exited(worker: Worker) -> Action {
 }
 
 fn restarting(lane: usize, delay_ms: u64, restarts: u32) -> Action {
-    Tell(Fact::WorkerRestarting { lane, delay_ms, restarts })
+    Tell(Fact::WorkerRestarting { role: Role::Lane(lane), delay_ms, restarts })
 }
 
 fn adopted(lane: usize, by: Worker) -> [Action; 2] {
@@ -82,11 +83,11 @@ fn drain_started(generation: u64, reason: &str) -> Action {
 
 #[test]
 fn begin_starts_a_process_for_each_lane_or_one_for_all() {
-    let (policy, actions) = Policy::begin(plan(&SETTINGS, 2, false), 0, 1, 5);
+    let (policy, actions) = Policy::begin(plan(&SETTINGS, 2, false), 1, 5);
     let start = |workers: &[Worker]| StartProcess { generation: 1, workers: workers.to_vec() };
     assert_eq!(actions, [start(&[apart(1, 0)]), start(&[apart(2, 1)])]);
     assert_eq!(policy.next_ms(), Some(10_005));
-    let (_, actions) = Policy::begin(plan(&SETTINGS, 2, true), 0, 1, 5);
+    let (_, actions) = Policy::begin(plan(&SETTINGS, 2, true), 1, 5);
     assert_eq!(actions, [start(&[within(1, 1, 0), within(1, 2, 1)])]);
 }
 
@@ -146,7 +147,7 @@ fn a_thread_that_ends_is_started_again_inside_its_process() {
 #[test]
 fn delays_double_with_jitter_up_to_their_maximum() {
     let settings = Settings { max_restarts: 100, restart_delay_max_ms: 1_000, ..SETTINGS };
-    let (mut policy, _) = Policy::begin(plan(&settings, 1, false), 0, 7, 0);
+    let (mut policy, _) = Policy::begin(plan(&settings, 1, false), 7, 0);
     policy.decide(Input::Ready(apart(1, 0)), 0);
     for (number, whole) in (1..).zip([0, 100, 200, 400, 800, 1_000, 1_000]) {
         let actions = policy.decide(ended(number), 10);
@@ -160,7 +161,7 @@ fn delays_double_with_jitter_up_to_their_maximum() {
 
 #[test]
 fn restarts_beyond_the_window_are_forgotten() {
-    let (mut policy, _) = Policy::begin(plan(&SETTINGS, 1, false), 0, 1, 0);
+    let (mut policy, _) = Policy::begin(plan(&SETTINGS, 1, false), 1, 0);
     policy.decide(Input::Ready(apart(1, 0)), 0);
     for (process, now_ms) in (1..).zip([0, 60_000, 120_000, 180_000, 240_000]) {
         let actions = policy.decide(ended(process), now_ms);
@@ -184,7 +185,7 @@ fn the_restart_after_the_last_allowed_one_is_given_up_and_the_rest_drained() {
         policy.decide(Input::Ready(apart(process, 0)), now_ms);
     }
     let actions = policy.decide(ended(process), now_ms);
-    let gave_up = Tell(Fact::WorkerGaveUp { lane: 0, restarts: 3 });
+    let gave_up = Tell(Fact::WorkerGaveUp { role: Role::Lane(0), restarts: 3 });
     let reason = "a worker could not be kept alive";
     let last = exited(apart(process, 0));
     assert_eq!(actions, [last, gave_up, drain_started(1, reason), CloseListeners, Drain(2)]);
@@ -194,7 +195,7 @@ fn the_restart_after_the_last_allowed_one_is_given_up_and_the_rest_drained() {
 
 #[test]
 fn a_worker_that_ends_before_it_was_ready_stops_the_first_start() {
-    let (mut policy, _) = Policy::begin(plan(&SETTINGS, 2, false), 0, 1, 0);
+    let (mut policy, _) = Policy::begin(plan(&SETTINGS, 2, false), 1, 0);
     policy.decide(Input::Ready(apart(1, 0)), 1);
     let actions = policy.decide(ended(2), 2);
     let could_not = Tell(Fact::CouldNotStart { cause: KILLED.into() });
@@ -204,7 +205,7 @@ fn a_worker_that_ends_before_it_was_ready_stops_the_first_start() {
 
 #[test]
 fn a_worker_that_was_ready_is_started_again_even_while_others_have_not_been() {
-    let (mut policy, _) = Policy::begin(plan(&SETTINGS, 2, false), 0, 1, 0);
+    let (mut policy, _) = Policy::begin(plan(&SETTINGS, 2, false), 1, 0);
     policy.decide(Input::Ready(apart(1, 0)), 1);
     let actions = policy.decide(ended(1), 2);
     let start = StartProcess { generation: 1, workers: vec![apart(3, 0)] };
@@ -219,7 +220,7 @@ fn a_worker_that_was_ready_is_started_again_even_while_others_have_not_been() {
 
 #[test]
 fn a_worker_that_is_not_ready_in_time_is_killed_once_and_that_is_the_cause() {
-    let (mut policy, _) = Policy::begin(plan(&SETTINGS, 1, false), 0, 1, 0);
+    let (mut policy, _) = Policy::begin(plan(&SETTINGS, 1, false), 1, 0);
     assert_eq!(policy.decide(Input::Tick, 9_999), []);
     let late = Tell(Fact::NotReadyInTime { worker: apart(1, 0) });
     assert_eq!(policy.decide(Input::Tick, 10_000), [late, Kill(1)]);
@@ -269,7 +270,7 @@ fn a_second_signal_kills_at_once() {
 
 #[test]
 fn a_signal_while_every_process_waits_to_be_started_again_ends_at_once() {
-    let (mut policy, _) = Policy::begin(plan(&SETTINGS, 1, false), 0, 1, 0);
+    let (mut policy, _) = Policy::begin(plan(&SETTINGS, 1, false), 1, 0);
     policy.decide(Input::Ready(apart(1, 0)), 0);
     policy.decide(ended(1), 1);
     policy.decide(ended(2), 2);
@@ -400,7 +401,7 @@ fn a_lane_that_comes_back_before_its_sockets_closed_keeps_them() {
 
 #[test]
 fn sockets_close_from_the_last_lane_down() {
-    let (mut policy, _) = Policy::begin(plan(&SETTINGS, 3, false), 0, 1, 0);
+    let (mut policy, _) = Policy::begin(plan(&SETTINGS, 3, false), 1, 0);
     (0..3).for_each(|lane| drop(policy.decide(Input::Ready(apart(lane as u64 + 1, lane)), 0)));
     policy.decide(Input::Resize(2), 0);
     policy.decide(Input::Resize(1), 1_000);

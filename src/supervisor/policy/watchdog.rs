@@ -1,7 +1,8 @@
 //! Workers whose loop does not turn: noticed, relieved of their sockets, and ended.
 
-use super::generation::{Lane, LaneState, Process, Stage};
+use super::generation::{Process, Seat, SeatState, Stage};
 use super::{Action, Fact, Plan, Policy, Worker};
+use crate::worker::control::Role;
 
 /// How long a hung worker has to turn again before it is killed.
 pub(super) const MOMENT_MS: u64 = 1_000;
@@ -35,17 +36,17 @@ impl Policy {
             return;
         };
         let watchdog_ms = self.generations[index].settings.watchdog_ms;
-        let Some(lane) = self.driven(worker) else {
+        let Some(seat) = self.driven(worker) else {
             return;
         };
         let late = watchdog_ms > 0 && age_ms > watchdog_ms;
-        match lane.state {
-            LaneState::Ready { .. } if late => {
-                lane.state = LaneState::Hung { worker, kill_ms: now_ms + MOMENT_MS };
+        match seat.state {
+            SeatState::Ready { .. } if late => {
+                seat.state = SeatState::Hung { worker, kill_ms: now_ms + MOMENT_MS };
                 self.tell(Fact::WorkerHung { worker, age_ms });
             }
-            LaneState::Hung { .. } if !late => {
-                lane.state = LaneState::Ready { worker, is_full: false };
+            SeatState::Hung { .. } if !late => {
+                seat.state = SeatState::Ready { worker, is_full: false };
                 self.tell(Fact::WorkerRecovered { worker });
             }
             _ => {}
@@ -56,68 +57,71 @@ impl Policy {
     /// healthy ones a new generation is started, to which those can drain over.
     pub(super) fn kill_hung(&mut self, index: usize) {
         let now_ms = self.now_ms;
-        let due = |lane: &Lane| match lane.state {
-            LaneState::Hung { worker, kill_ms } if kill_ms <= now_ms => Some(worker),
+        let due = |seat: &Seat| match seat.state {
+            SeatState::Hung { worker, kill_ms } if kill_ms <= now_ms => Some(worker),
             _ => None,
         };
         if self.generations[index].stage != Stage::Current {
             return;
         }
-        let hung: Vec<Worker> = self.generations[index].lanes.iter().filter_map(due).collect();
+        let seats = self.generations[index].seats();
+        let hung: Vec<Worker> = seats.filter_map(|(_, seat)| due(seat)).collect();
         for worker in hung {
-            let mut lanes = self.generations[index].lanes.iter();
-            let healthy =
-                lanes.any(|lane| lane.state.ready().is_some_and(|of| of.process == worker.process));
-            if !healthy {
-                self.generations[index].lanes[worker.lane].state =
-                    LaneState::Hung { worker, kill_ms: u64::MAX };
+            let ready = self.generations[index].seats().filter_map(|(_, seat)| seat.state.ready());
+            let has_company = ready.map(|of| of.process).any(|process| process == worker.process);
+            let kill_ms = if !has_company {
                 self.kill(worker.process, HUNG);
+                u64::MAX
             } else if self.incoming().is_none() {
-                self.renew(index, worker.lane);
+                self.renew(index, worker.role);
+                u64::MAX
             } else {
-                self.generations[index].lanes[worker.lane].state =
-                    LaneState::Hung { worker, kill_ms: now_ms + MOMENT_MS };
+                now_ms + MOMENT_MS
+            };
+            if let Some(seat) = self.generations[index].seat_mut(worker.role) {
+                seat.state = SeatState::Hung { worker, kill_ms };
             }
         }
     }
 
-    /// Starts the current generation anew beside itself, because the worker of `lane` hangs.
-    fn renew(&mut self, index: usize, lane: usize) {
+    /// Starts the current generation anew beside itself, because the worker of one seat hangs.
+    fn renew(&mut self, index: usize, role: Role) {
         let generation = &mut self.generations[index];
         let window_ms = generation.settings.restart_window_ms;
-        let restarts = generation.lanes[lane].count_end(self.now_ms, window_ms);
+        let seat = generation.seat_mut(role);
+        let restarts = seat.map_or(0, |seat| seat.count_end(self.now_ms, window_ms));
         if restarts > generation.settings.max_restarts {
-            return self.give_up(&[lane], restarts - 1);
-        }
-        if let LaneState::Hung { kill_ms, .. } = &mut generation.lanes[lane].state {
-            *kill_ms = u64::MAX;
+            return self.give_up(&[role], restarts - 1);
         }
         let plan = Plan {
             settings: generation.settings.clone(),
             lanes: generation.lanes.len(),
             together: generation.together,
+            accept: generation.accept,
+            sockets: self.sockets.count(),
         };
-        let ends: Vec<_> = generation.lanes.iter().map(|lane| lane.ends_ms.clone()).collect();
+        let ends: Vec<_> =
+            generation.seats().map(|(role, seat)| (role, seat.ends_ms.clone())).collect();
         let of = generation.number;
         self.begin_generation(plan, Stage::Incoming { renews: true });
         let number = self.numbers.generation;
         self.act(Action::Renew { generation: number, of });
-        if let Some(renewed) = self.generations.last_mut() {
-            for (lane, ends_ms) in renewed.lanes.iter_mut().zip(ends) {
-                lane.ends_ms = ends_ms;
+        let last = self.generations.len() - 1;
+        for (role, ends_ms) in ends {
+            if let Some(seat) = self.generations[last].seat_mut(role) {
+                seat.ends_ms = ends_ms;
             }
         }
-        let last = self.generations.len() - 1;
         self.restart_due(last);
     }
 
     /// Kills each process of an outgoing generation in which nobody but hung workers is left.
     pub(super) fn kill_stuck(&mut self, index: usize) {
-        let lanes = &self.generations[index].lanes;
+        let generation = &self.generations[index];
         let is_hung = |worker: &Worker| {
-            let lane = lanes.get(worker.lane);
-            lane.is_some_and(
-                |lane| matches!(lane.state, LaneState::Hung { worker: of, .. } if of == *worker),
+            let seat = generation.seat(worker.role);
+            seat.is_some_and(
+                |seat| matches!(seat.state, SeatState::Hung { worker: of, .. } if of == *worker),
             )
         };
         let is_stuck =

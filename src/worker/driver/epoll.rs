@@ -35,9 +35,9 @@ impl Driver {
         self.epoll.add(fd, token, Interest::Readable)
     }
 
-    /// Watches a listener while somebody waits in it. Where other loops watch it too, one is told.
-    pub fn watch_listener(&self, listener: &Listener, token: u64) -> io::Result<()> {
-        self.epoll.add(listener, token, Interest::ReadableByOne)
+    /// Watches what connections come from while somebody waits in it. Where other loops watch it too, one is told.
+    pub fn watch_source(&self, source: impl AsFd, token: u64) -> io::Result<()> {
+        self.epoll.add(source, token, Interest::ReadableByOne)
     }
 
     /// Stops watching.

@@ -10,13 +10,18 @@ struct World {
     /// Living processes, with their workers.
     processes: BTreeMap<u64, BTreeSet<Worker>>,
     generation_of: BTreeMap<u64, u64>,
+    accept_of: BTreeMap<u64, Accept>,
     /// Who accepts from which lane's sockets.
     accepting: BTreeSet<(Worker, usize)>,
+    /// Who takes what is handed to which lane.
+    taking: BTreeSet<(Worker, usize)>,
+    /// Which acceptor hands to which lane.
+    feeding: BTreeMap<(Worker, usize), Worker>,
     draining: BTreeSet<u64>,
     killed: BTreeSet<u64>,
     closed: bool,
-    /// Lanes whose workers ended or hung, and when.
-    ends: Vec<(usize, u64)>,
+    /// Whose workers ended or hung, and when.
+    ends: Vec<(Role, u64)>,
     exit: Option<i32>,
     given_up: usize,
 }
@@ -31,6 +36,8 @@ impl World {
                     let key = workers[0].process;
                     assert!(workers.iter().all(|worker| worker.process == key));
                     self.generation_of.insert(key, generation);
+                    let made = policy.generations.iter().find(|of| of.number == generation);
+                    self.accept_of.insert(generation, made.expect("it starts").accept);
                     let before = self.processes.insert(key, workers.iter().copied().collect());
                     assert_eq!(before, None, "a process twice");
                 }
@@ -41,17 +48,26 @@ impl World {
                 Take { worker, lane } => {
                     assert!(self.lives(worker), "{worker:?} is gone");
                     assert!(!self.closed, "sockets are closed");
-                    assert!(self.accepting.insert((worker, lane)), "taken twice");
+                    let is_new = self.has(worker).insert((worker, lane));
+                    assert!(is_new, "taken twice");
                 }
                 Leave { worker, lane } => {
-                    self.accepting.remove(&(worker, lane));
+                    self.has(worker).remove(&(worker, lane));
+                }
+                Feed { acceptor, lane, worker } => {
+                    assert!(self.lives(acceptor) && self.lives(worker));
+                    self.feeding.insert((acceptor, lane), worker);
+                }
+                Spare { acceptor, lane } => {
+                    assert!(self.feeding.remove(&(acceptor, lane)).is_some());
                 }
                 Drain(process) => {
                     assert!(self.processes.contains_key(&process));
-                    self.draining.insert(process);
-                    self.accepting.retain(|(worker, _)| worker.process != process);
+                    assert!(self.draining.insert(process), "told twice");
+                    self.forget(|worker| worker.process == process);
                 }
-                DrainWorker(worker) => self.accepting.retain(|(of, _)| *of != worker),
+                Seal(process) => assert!(self.processes.contains_key(&process)),
+                DrainWorker(worker) => self.forget(|of| of == worker),
                 Kill(process) => {
                     assert!(self.processes.contains_key(&process), "{process} is gone");
                     self.killed.insert(process);
@@ -66,11 +82,11 @@ impl World {
                     self.exit = Some(code);
                 }
                 Tell(Fact::WorkerExited { worker, .. } | Fact::WorkerHung { worker, .. }) => {
-                    self.ends.push((worker.lane, now_ms));
+                    self.ends.push((worker.role, now_ms));
                 }
-                Tell(Fact::WorkerGaveUp { lane, .. }) => {
+                Tell(Fact::WorkerGaveUp { role, .. }) => {
                     let since_ms = now_ms.saturating_sub(WATCHED.restart_window_ms);
-                    let recent = |(of, ms): &&(usize, u64)| *of == lane && *ms >= since_ms;
+                    let recent = |(of, ms): &&(Role, u64)| *of == role && *ms >= since_ms;
                     let ends = self.ends.iter().filter(recent).count();
                     assert!(ends > WATCHED.max_restarts as usize, "given up after {ends} ends");
                     self.given_up += 1;
@@ -78,6 +94,20 @@ impl World {
                 Serve(_) | Steer(_) | ReadBeats | Renew { .. } | Forget(_) | Tell(_) => {}
             }
         }
+    }
+
+    /// What a worker takes connections from.
+    fn has(&mut self, worker: Worker) -> &mut BTreeSet<(Worker, usize)> {
+        let accept = self.accept_of[&self.generation_of[&worker.process]];
+        match (accept, worker.role) {
+            (Accept::Handoff, Role::Lane(_)) => &mut self.taking,
+            _ => &mut self.accepting,
+        }
+    }
+
+    fn forget(&mut self, is_meant: impl Fn(Worker) -> bool) {
+        self.accepting.retain(|(worker, _)| !is_meant(*worker));
+        self.taking.retain(|(worker, _)| !is_meant(*worker));
     }
 
     fn lives(&self, worker: Worker) -> bool {
@@ -90,7 +120,9 @@ impl World {
 
     fn end_process(&mut self, process: u64, input: Input) -> Input {
         self.processes.remove(&process);
-        self.accepting.retain(|(worker, _)| worker.process != process);
+        self.draining.remove(&process);
+        self.forget(|worker| worker.process == process);
+        self.feeding.retain(|(acceptor, _), _| acceptor.process != process);
         input
     }
 
@@ -99,10 +131,61 @@ impl World {
         if policy.phase != Phase::Serving {
             return;
         }
+        let current = &policy.generations[policy.current().expect("it serves")];
+        let states = policy.lane_states();
+        let ready = states.iter().filter(|(state, _)| is_ready(state));
+        let ready: Vec<Worker> = ready.filter_map(|(_, worker)| *worker).collect();
+        match current.accept {
+            Accept::Reuseport => self.check_owners(policy, &self.accepting, |_| true),
+            Accept::Shared => {
+                assert_eq!(self.owners(0), ready.into_iter().collect());
+            }
+            Accept::Handoff => {
+                let acceptor = policy.acceptor_state().expect("it has an acceptor");
+                let is_there = is_ready(acceptor.0) || acceptor.0 == "hung";
+                let owner = acceptor.1.filter(|_| is_ready(acceptor.0));
+                let acceptor = acceptor.1.filter(|_| is_there);
+                assert_eq!(self.owners(0), owner.into_iter().collect());
+                let of_current = |worker: Worker| {
+                    self.generation_of.get(&worker.process) == Some(&current.number)
+                };
+                self.check_owners(policy, &self.taking, of_current);
+                let fed = ready.iter().map(|worker| (worker.lane(), *worker));
+                let fed = fed.filter(|_| acceptor.is_some()).collect();
+                let feeding = self.feeding.iter().filter(|((of, _), _)| Some(*of) == acceptor);
+                let feeding: BTreeMap<_, _> =
+                    feeding.map(|((_, lane), worker)| (*lane, *worker)).collect();
+                assert_eq!(feeding, fed);
+            }
+        }
+        // One driver for a lane in a generation: a second worker is there only to drain or to be killed.
+        let mut drivers = BTreeSet::new();
+        for (_, worker) in states {
+            let Some(worker) = worker else { continue };
+            assert!(self.lives(worker), "{worker:?} drives, and is gone");
+            let generation = self.generation_of[&worker.process];
+            assert!(drivers.insert((generation, worker.lane())));
+        }
+    }
+
+    /// Who accepts from the sockets of a lane.
+    fn owners(&self, lane: usize) -> BTreeSet<Worker> {
+        let of_lane = self.accepting.iter().filter(|(_, of)| *of == lane);
+        of_lane.map(|(worker, _)| *worker).collect()
+    }
+
+    /// Every lane has one owner, if anybody can be one.
+    fn check_owners(
+        &self,
+        policy: &Policy,
+        taken: &BTreeSet<(Worker, usize)>,
+        is_meant: impl Fn(Worker) -> bool,
+    ) {
         let states = policy.lane_states();
         let anybody = states.iter().any(|(state, _)| is_ready(state));
         for lane in 0..policy.lanes() {
-            let owners: Vec<_> = self.accepting.iter().filter(|(_, of)| *of == lane).collect();
+            let owners = taken.iter().filter(|(worker, of)| *of == lane && is_meant(*worker));
+            let owners: Vec<_> = owners.collect();
             assert!(owners.len() <= 1, "lane {lane} has {owners:?}");
             // Beside a sibling that it starts together with, a lane may wait for its own worker.
             let follows = match states[lane] {
@@ -113,14 +196,6 @@ impl World {
             };
             let least = usize::from(anybody && !follows);
             assert!(owners.len() >= least, "lane {lane}: {owners:?} {states:?}");
-        }
-        // One driver for a lane in a generation: a second worker is there only to drain or to be killed.
-        let mut drivers = BTreeSet::new();
-        for (_, worker) in states {
-            let Some(worker) = worker else { continue };
-            assert!(self.lives(worker), "{worker:?} drives, and is gone");
-            let generation = self.generation_of[&worker.process];
-            assert!(drivers.insert((generation, worker.lane)));
         }
     }
 }
@@ -146,7 +221,10 @@ impl Random {
 }
 
 fn random_plan(random: &mut Random) -> Plan {
-    plan(&WATCHED, 1 + random.below(4), random.below(2) == 0)
+    let accept = [Accept::Reuseport, Accept::Shared, Accept::Handoff][random.below(3)];
+    let lanes = 1 + random.below(4);
+    let sockets = accept.sockets(lanes);
+    Plan { accept, sockets, ..plan(&WATCHED, lanes, random.below(2) == 0) }
 }
 
 /// Some event that can happen in this world.
@@ -163,7 +241,8 @@ fn random_input(random: &mut Random, world: &mut World, now_ms: &mut u64) -> Inp
         (2, Some(process), _) if !world.killed.contains(&process) => Input::Leaving(process),
         (3, _, Some(worker)) if world.processes[&worker.process].len() > 1 => {
             world.processes.get_mut(&worker.process).unwrap().remove(&worker);
-            world.accepting.retain(|(of, _)| *of != worker);
+            world.forget(|of| of == worker);
+            world.feeding.retain(|(of, _), _| *of != worker);
             Input::WorkerEnded { worker, cause: KILLED.into() }
         }
         (4..=9, _, Some(worker)) => Input::Ready(worker),
@@ -185,7 +264,7 @@ fn any_sequence_of_events_keeps_one_owner_for_every_socket_and_ends_after_a_sign
     for seed in 1..2_000_u64 {
         let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let mut world = World::default();
-        let (mut policy, actions) = Policy::begin(random_plan(&mut random), 0, seed, 0);
+        let (mut policy, actions) = Policy::begin(random_plan(&mut random), seed, 0);
         let mut now_ms = 0;
         world.carry_out(&mut policy, actions, now_ms);
         let length = 20 + random.below(400);
@@ -197,7 +276,7 @@ fn any_sequence_of_events_keeps_one_owner_for_every_socket_and_ends_after_a_sign
             // A process that tells that it leaves accepts no more.
             if let Input::Leaving(process) = input {
                 world.draining.insert(process);
-                world.accepting.retain(|(worker, _)| worker.process != process);
+                world.forget(|worker| worker.process == process);
             }
             let actions = policy.decide(input, now_ms);
             world.carry_out(&mut policy, actions, now_ms);

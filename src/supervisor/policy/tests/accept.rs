@@ -1,0 +1,177 @@
+//! `workers.accept`: sockets that all share, and an acceptor that hands connections over.
+
+use super::*;
+
+fn with(accept: Accept, lanes: usize, together: bool) -> Plan {
+    let sockets = accept.sockets(lanes);
+    Plan { accept, sockets, ..plan(&SETTINGS, lanes, together) }
+}
+
+fn acceptor(id: u64, process: u64) -> Worker {
+    Worker { id, process, role: Role::Acceptor }
+}
+
+/// Two lanes in processes of their own and the acceptor, serving at time 0, and what the last one's being ready
+/// led to.
+fn handing_over() -> (Policy, Vec<Action>) {
+    let (mut policy, _) = Policy::begin(with(Accept::Handoff, 2, false), 1, 0);
+    policy.decide(Input::Ready(apart(1, 0)), 0);
+    policy.decide(Input::Ready(apart(2, 1)), 0);
+    let actions = policy.decide(Input::Ready(acceptor(3, 3)), 0);
+    (policy, actions)
+}
+
+fn sharing(lanes: usize) -> Policy {
+    let (mut policy, _) = Policy::begin(with(Accept::Shared, lanes, false), 1, 0);
+    for lane in 0..lanes {
+        policy.decide(Input::Ready(apart(lane as u64 + 1, lane)), 0);
+    }
+    policy
+}
+
+#[test]
+fn shared_sockets_belong_to_everybody_who_is_ready() {
+    let (mut policy, _) = Policy::begin(with(Accept::Shared, 2, false), 1, 0);
+    policy.decide(Input::Ready(apart(1, 0)), 0);
+    let actions = policy.decide(Input::Ready(apart(2, 1)), 0);
+    let takes = [Take { worker: apart(1, 0), lane: 0 }, Take { worker: apart(2, 1), lane: 0 }];
+    assert_eq!(actions[2..4], takes);
+    let actions = policy.decide(ended(2), 1_000);
+    let leave = Leave { worker: apart(2, 1), lane: 0 };
+    let start = StartProcess { generation: 1, workers: vec![apart(3, 1)] };
+    assert_eq!(actions, [exited(apart(2, 1)), restarting(1, 0, 1), leave, start]);
+    let actions = policy.decide(Input::Ready(apart(3, 1)), 1_001);
+    assert_eq!(actions[1..], [Take { worker: apart(3, 1), lane: 0 }]);
+}
+
+#[test]
+fn a_reload_from_a_socket_for_each_lane_to_a_shared_one_closes_the_others_when_they_are_empty() {
+    let mut policy = processes();
+    policy.decide(Input::Replace(with(Accept::Shared, 2, false)), 1_000);
+    policy.decide(Input::Ready(apart(3, 0)), 1_001);
+    let actions = policy.decide(Input::Ready(apart(4, 1)), 1_001);
+    let expected = [
+        Serve(2),
+        Steer(Some(1)),
+        Take { worker: apart(3, 0), lane: 0 },
+        Take { worker: apart(4, 1), lane: 0 },
+        Take { worker: apart(4, 1), lane: 1 },
+    ];
+    assert_eq!(actions[1..6], expected);
+    assert_eq!(policy.next_ms(), Some(1_001 + 1_000));
+    let actions = policy.decide(Input::Tick, 1_001 + HANDSHAKES_MS);
+    assert!(actions.contains(&CloseLane(1)), "{actions:?}");
+    let actions = policy.decide(Input::LaneClosed(1), 1_001 + HANDSHAKES_MS);
+    assert_eq!(
+        actions,
+        [Leave { worker: apart(4, 1), lane: 1 }, Tell(Fact::LaneClosed { lane: 1 }), Steer(None)]
+    );
+}
+
+#[test]
+fn sockets_that_a_generation_to_come_needs_are_served_until_it_is_there_and_also_if_it_never_is() {
+    let mut policy = sharing(1);
+    let actions = policy.decide(Input::Replace(with(Accept::Reuseport, 2, false)), 1_000);
+    let take = Take { worker: apart(1, 0), lane: 1 };
+    assert_eq!(actions[..1], [take]);
+    let actions = policy.decide(ended(2), 1_001);
+    assert!(actions.contains(&Steer(Some(1))), "{actions:?}");
+    let actions = policy.decide(Input::Tick, 1_001 + HANDSHAKES_MS);
+    assert_eq!(actions, [CloseLane(1)]);
+}
+
+#[test]
+fn an_acceptor_takes_the_sockets_and_hands_to_every_lane() {
+    let (_, actions) = handing_over();
+    let (first, second, acceptor) = (apart(1, 0), apart(2, 1), acceptor(3, 3));
+    let expected = [
+        Tell(Fact::WorkerReady { worker: acceptor }),
+        Serve(1),
+        Take { worker: acceptor, lane: 0 },
+        Take { worker: first, lane: 0 },
+        Take { worker: second, lane: 1 },
+        Feed { acceptor, lane: 0, worker: first },
+        Feed { acceptor, lane: 1, worker: second },
+        Tell(Fact::AllReady { generation: 1, lanes: 2 }),
+    ];
+    assert_eq!(actions, expected);
+}
+
+#[test]
+fn a_lane_without_a_worker_is_passed_over_and_what_was_handed_to_it_is_a_siblings() {
+    let (mut policy, _) = handing_over();
+    let (first, acceptor) = (apart(1, 0), acceptor(3, 3));
+    let actions = policy.decide(ended(2), 1_000);
+    let [take, told] = adopted(1, first);
+    let next = Worker { id: 4, process: 4, role: Role::Lane(1) };
+    let expected = [
+        exited(apart(2, 1)),
+        restarting(1, 0, 1),
+        take,
+        told,
+        Leave { worker: apart(2, 1), lane: 1 },
+        Spare { acceptor, lane: 1 },
+        StartProcess { generation: 1, workers: vec![next] },
+    ];
+    assert_eq!(actions, expected);
+    let actions = policy.decide(Input::Ready(next), 1_001);
+    let expected = [
+        Take { worker: next, lane: 1 },
+        Leave { worker: first, lane: 1 },
+        Feed { acceptor, lane: 1, worker: next },
+    ];
+    assert_eq!(actions[1..], expected);
+}
+
+#[test]
+fn an_acceptor_that_ends_is_replaced_and_meanwhile_nobody_accepts() {
+    let (mut policy, _) = handing_over();
+    let (before, next) = (acceptor(3, 3), acceptor(4, 4));
+    let actions = policy.decide(ended(3), 1_000);
+    let role = Role::Acceptor;
+    let expected = [
+        exited(before),
+        Tell(Fact::WorkerRestarting { role, delay_ms: 0, restarts: 1 }),
+        Leave { worker: before, lane: 0 },
+        StartProcess { generation: 1, workers: vec![next] },
+    ];
+    assert_eq!(actions, expected);
+    let actions = policy.decide(Input::Ready(next), 1_001);
+    let feed = |lane, worker| Feed { acceptor: next, lane, worker };
+    let expected = [Take { worker: next, lane: 0 }, feed(0, apart(1, 0)), feed(1, apart(2, 1))];
+    assert_eq!(actions[1..], expected);
+}
+
+#[test]
+fn lanes_are_sealed_when_the_acceptor_has_handed_out_what_it_had() {
+    let (mut policy, _) = handing_over();
+    let actions = policy.decide(Input::Stop("SIGTERM"), 1_000);
+    assert_eq!(actions[1..], [CloseListeners, Drain(1), Drain(2), Drain(3)]);
+    let actions = policy.decide(Input::Left(acceptor(3, 3)), 1_001);
+    assert_eq!(actions, [Seal(1), Seal(2)]);
+}
+
+#[test]
+fn lanes_do_not_wait_for_an_acceptor_that_ends_or_hangs_in_a_drain() {
+    let (mut policy, _) = handing_over();
+    policy.decide(Input::Stop("SIGTERM"), 1_000);
+    let mut hanging = policy.clone();
+    assert_eq!(policy.decide(ended(3), 1_001)[1..], [Seal(1), Seal(2)]);
+    assert_eq!(hanging.next_ms(), Some(2_000));
+    assert_eq!(hanging.decide(Input::Tick, 2_000), [Seal(1), Seal(2)]);
+}
+
+#[test]
+fn a_lane_that_is_given_up_leaves_what_was_handed_to_it_to_a_sibling() {
+    let (mut policy, _) = handing_over();
+    let (first, acceptor) = (apart(1, 0), acceptor(3, 3));
+    let actions = policy.decide(Input::Resize(1), 1_000);
+    let expected = [
+        Tell(Fact::Resized { lanes: 1 }),
+        Take { worker: first, lane: 1 },
+        Leave { worker: apart(2, 1), lane: 1 },
+        Spare { acceptor, lane: 1 },
+        Drain(2),
+    ];
+    assert_eq!(actions, expected);
+}

@@ -1,0 +1,175 @@
+//! What the acceptor hands to the lanes, on its way: in at an [`Outlet`], out at an [`Intake`].
+//!
+//! Between threads it goes through a channel, with an eventfd to wake the lane; between processes through a
+//! packet socket, which carries descriptors (unix(7), `SCM_RIGHTS`). Either outlives the workers at its ends, so
+//! that what was handed to a lane whose worker ends is served by the next one, or by a sibling.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, OnceLock};
+
+use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
+
+use super::driver::epoll::Accepted;
+use crate::sys::socket::{out_of_files, receive_packet, send_packet_with_files};
+use crate::sys::wake::Wake;
+
+/// Most connections that wait for one lane between threads. Between processes the kernel's socket buffer has a
+/// similar bound.
+const WAITING_MAX: usize = 1024;
+/// Most connections that are handed over at once.
+pub(super) const BATCH_MAX: usize = 64;
+/// Lanes of one process at most, as `workers.count` allows.
+const LANES_MAX: usize = 1024;
+
+/// Where the acceptor puts connections for one lane.
+pub(super) enum Outlet {
+    /// To another thread.
+    Thread(Sender<OwnedFd>, Arc<Wake>),
+    /// To another process.
+    Process(OwnedFd),
+}
+
+impl Outlet {
+    /// Hands over as many as there is room for, from the front; the others stay.
+    pub(super) fn hand(&self, connections: &mut VecDeque<OwnedFd>) {
+        match self {
+            Outlet::Thread(sender, wake) => {
+                while let Some(connection) = connections.pop_front() {
+                    if let Err(TrySendError::Full(back) | TrySendError::Disconnected(back)) =
+                        sender.try_send(connection)
+                    {
+                        connections.push_front(back);
+                        break;
+                    }
+                }
+                wake.notify();
+            }
+            Outlet::Process(socket) => {
+                while !connections.is_empty() {
+                    let batch = connections.iter().take(BATCH_MAX).map(AsFd::as_fd);
+                    let batch: Vec<BorrowedFd<'_>> = batch.collect();
+                    let sent = batch.len();
+                    // Whatever the failure is, who is left over is handed to somebody else.
+                    if send_packet_with_files(socket.as_fd(), &[sent as u8], &batch).is_err() {
+                        break;
+                    }
+                    connections.drain(..sent);
+                }
+            }
+        }
+    }
+}
+
+/// Where a lane's worker finds what was handed to the lane.
+pub(super) enum Intake {
+    /// From another thread.
+    Thread(Receiver<OwnedFd>, Arc<Wake>),
+    /// From another process.
+    Process(Packets),
+}
+
+/// Packets of connections.
+pub(super) struct Packets {
+    socket: OwnedFd,
+    /// What is left of the last one.
+    batch: Vec<OwnedFd>,
+    /// Some of its connections were lost, because this process may not open as many files (unix(7)).
+    is_cut: bool,
+}
+
+impl Intake {
+    /// The next connection, as accept would tell of it.
+    pub(super) fn next(&mut self) -> Accepted {
+        match self {
+            Intake::Thread(receiver, wake) => {
+                if let Ok(connection) = receiver.try_recv() {
+                    return Accepted::Connection(connection);
+                }
+                // What comes between the look and the reset is found by the second look.
+                match wake.reset() {
+                    Ok(_) => receiver.try_recv().map_or(Accepted::Nobody, Accepted::Connection),
+                    Err(_) => Accepted::Closed,
+                }
+            }
+            Intake::Process(packets) => packets.next(),
+        }
+    }
+
+    /// Whether connections have left the conduit that nobody but this can serve.
+    pub(super) fn has_begun_batch(&self) -> bool {
+        matches!(self, Intake::Process(packets) if !packets.batch.is_empty())
+    }
+}
+
+impl Packets {
+    pub(super) fn from(socket: OwnedFd) -> Packets {
+        Packets { socket, batch: Vec::new(), is_cut: false }
+    }
+
+    fn next(&mut self) -> Accepted {
+        if let Some(connection) = self.batch.pop() {
+            return Accepted::Connection(connection);
+        }
+        if std::mem::take(&mut self.is_cut) {
+            return Accepted::Exhausted(out_of_files());
+        }
+        let mut count = [0];
+        match receive_packet(self.socket.as_fd(), &mut count, &mut self.batch) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Accepted::Nobody,
+            Ok(0) | Err(_) => Accepted::Closed,
+            Ok(_) => {
+                self.is_cut = self.batch.len() < usize::from(count[0]);
+                // There is one, or there would be no packet; unless it was lost, and then that is told next.
+                self.batch.pop().map_or(Accepted::Transient, Accepted::Connection)
+            }
+        }
+    }
+}
+
+impl AsFd for Intake {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Intake::Thread(_, wake) => wake.as_fd(),
+            Intake::Process(packets) => packets.socket.as_fd(),
+        }
+    }
+}
+
+/// The channels between the threads of one process, by lane. Each is made when somebody first asks for it.
+pub struct Exchange(Box<[OnceLock<Channel>]>);
+
+struct Channel {
+    sender: Sender<OwnedFd>,
+    receiver: Receiver<OwnedFd>,
+    wake: Arc<Wake>,
+}
+
+impl Default for Exchange {
+    fn default() -> Exchange {
+        Exchange((0..LANES_MAX).map(|_| OnceLock::new()).collect())
+    }
+}
+
+impl Exchange {
+    fn channel(&self, lane: usize) -> io::Result<&Channel> {
+        let place = self.0.get(lane).ok_or(io::ErrorKind::InvalidInput)?;
+        if let Some(channel) = place.get() {
+            return Ok(channel);
+        }
+        let wake = Arc::new(Wake::new()?);
+        let (sender, receiver) = bounded(WAITING_MAX);
+        Ok(place.get_or_init(|| Channel { sender, receiver, wake }))
+    }
+
+    pub(super) fn outlet(&self, lane: usize) -> io::Result<Outlet> {
+        let channel = self.channel(lane)?;
+        Ok(Outlet::Thread(channel.sender.clone(), Arc::clone(&channel.wake)))
+    }
+
+    pub(super) fn intake(&self, lane: usize) -> io::Result<Intake> {
+        let channel = self.channel(lane)?;
+        Ok(Intake::Thread(channel.receiver.clone(), Arc::clone(&channel.wake)))
+    }
+}

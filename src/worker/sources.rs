@@ -1,0 +1,236 @@
+//! Where a worker's connections come from: listening sockets, or what the acceptor hands to a lane. Watched while
+//! there is room, let go of in a drain when they are empty.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use super::control::{Control, News};
+use super::driver::epoll::{Accepted, Driver, accept};
+use super::handoff::Intake;
+use crate::sys::socket::Listener;
+
+/// Connections taken from one source in one turn, before others have theirs.
+pub(super) const ACCEPTS_PER_TURN: usize = 64;
+/// How long accepting rests when descriptors or memory have run out.
+const ACCEPT_PAUSE_MS: u64 = 100;
+
+/// Tokens of sources are these, up to the last one before the control socket's.
+pub(super) const TOKEN_SOURCES: u64 = u64::MAX - (1 << 20);
+/// The token of the control socket.
+pub(super) const TOKEN_CONTROL: u64 = u64::MAX;
+
+/// All that one worker takes connections from.
+pub(super) struct Sources<'s> {
+    worker: u64,
+    control: &'s Control,
+    watched: Vec<Watched>,
+    next_token: u64,
+    rest: Rest,
+    /// Descriptors or memory ran out, and since then no source was ever empty.
+    exhausted: bool,
+    /// From when on a source is let go of when it is empty: in a drain.
+    lets_go_ms: Option<u64>,
+}
+
+struct Watched {
+    token: u64,
+    /// Whose it is: this worker's own lane's, or another one's.
+    lane: usize,
+    source: Source,
+}
+
+/// One thing to take connections from.
+pub(super) enum Source {
+    /// The kernel's queue.
+    Listener(Listener),
+    /// The acceptor's.
+    Intake(Intake),
+}
+
+/// Whether, and why, nothing is taken for now, and the sources are not watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// It is.
+    No,
+    /// There is no room.
+    Full,
+    /// Descriptors or memory ran out; tried again at this time.
+    Exhausted { until_ms: u64 },
+}
+
+impl<'s> Sources<'s> {
+    pub(super) fn new(worker: u64, control: &'s Control) -> Sources<'s> {
+        Sources {
+            worker,
+            control,
+            watched: Vec::new(),
+            next_token: 0,
+            rest: Rest::No,
+            exhausted: false,
+            lets_go_ms: None,
+        }
+    }
+
+    pub(super) fn worker(&self) -> u64 {
+        self.worker
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.watched.is_empty()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.rest == Rest::Full
+    }
+
+    /// Takes from one more source, unless this drains.
+    pub(super) fn watch(&mut self, lane: usize, source: Source, driver: &Driver) -> io::Result<()> {
+        if self.lets_go_ms.is_some() {
+            return Ok(());
+        }
+        let token = TOKEN_SOURCES + self.next_token;
+        self.next_token = (self.next_token + 1) % (TOKEN_CONTROL - TOKEN_SOURCES);
+        if self.rest == Rest::No {
+            driver.watch_source(&source, token)?;
+        }
+        self.watched.push(Watched { token, lane, source });
+        Ok(())
+    }
+
+    /// The tokens of those of this lane, or of all.
+    pub(super) fn tokens(&self, lane: Option<usize>) -> Vec<u64> {
+        let of_lane = |watched: &&Watched| lane.is_none_or(|lane| watched.lane == lane);
+        self.watched.iter().filter(of_lane).map(|watched| watched.token).collect()
+    }
+
+    /// The next connection from a source; none if nobody waits in it, or nothing can be taken for now.
+    pub(super) fn next(
+        &mut self,
+        token: u64,
+        now_ms: u64,
+        driver: &Driver,
+    ) -> io::Result<Option<OwnedFd>> {
+        let lets_go = self.lets_go_ms.is_some_and(|from_ms| from_ms <= now_ms);
+        for _ in 0..ACCEPTS_PER_TURN {
+            let found = self.watched.iter_mut().find(|watched| watched.token == token);
+            let Some(Watched { source, .. }) = found else {
+                return Ok(None);
+            };
+            match source.accept() {
+                Accepted::Connection(socket) => return Ok(Some(socket)),
+                Accepted::Transient => {}
+                Accepted::Nobody if lets_go => return self.forget(token, driver).map(|()| None),
+                Accepted::Closed => return self.forget(token, driver).map(|()| None),
+                Accepted::Nobody => {
+                    // Everybody who waited was accepted: now it is over.
+                    if std::mem::take(&mut self.exhausted) {
+                        self.control.report(self.worker, News::AcceptResumed);
+                    }
+                    return Ok(None);
+                }
+                // The kernel asks for a descriptor before it looks whether anybody waits.
+                Accepted::Exhausted(_) if lets_go && source.is_empty() => {
+                    return self.forget(token, driver).map(|()| None);
+                }
+                Accepted::Exhausted(error) => {
+                    if !std::mem::replace(&mut self.exhausted, true) {
+                        self.control.report(self.worker, News::AcceptPaused(error.to_string()));
+                    }
+                    let until_ms = now_ms + ACCEPT_PAUSE_MS;
+                    return self.rest(Rest::Exhausted { until_ms }, driver).map(|()| None);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether what is left of this source can be served by nobody else.
+    pub(super) fn has_begun_batch(&self, token: u64) -> bool {
+        let watched = self.watched.iter().find(|watched| watched.token == token);
+        matches!(watched, Some(Watched { source: Source::Intake(intake), .. }) if intake.has_begun_batch())
+    }
+
+    /// Stops watching, until [`Sources::resume`].
+    pub(super) fn rest(&mut self, rest: Rest, driver: &Driver) -> io::Result<()> {
+        if std::mem::replace(&mut self.rest, rest) != Rest::No {
+            return Ok(());
+        }
+        self.watched.iter().try_for_each(|watched| driver.forget(watched.source.as_fd()))
+    }
+
+    /// Watches again when there is room, or when it is time to try.
+    pub(super) fn resume(
+        &mut self,
+        has_room: bool,
+        now_ms: u64,
+        driver: &Driver,
+    ) -> io::Result<()> {
+        self.rest = match self.rest {
+            Rest::Full if has_room => Rest::No,
+            Rest::Exhausted { until_ms } if until_ms <= now_ms => Rest::No,
+            _ => return Ok(()),
+        };
+        let watch = |of: &Watched| driver.watch_source(&of.source, of.token);
+        self.watched.iter().try_for_each(watch)
+    }
+
+    /// Lets go of every source that is empty from this time on, if not earlier.
+    pub(super) fn drain(&mut self, from_ms: u64) {
+        self.lets_go_ms = Some(self.lets_go_ms.unwrap_or(u64::MAX).min(from_ms));
+    }
+
+    /// Whether there are sources to look into because of a drain: no event would tell that one is empty.
+    pub(super) fn has_rest(&self, now_ms: u64) -> bool {
+        let lets_go = self.lets_go_ms.is_some_and(|from_ms| from_ms <= now_ms);
+        lets_go && self.rest == Rest::No && !self.watched.is_empty()
+    }
+
+    /// When to look again, if nothing happens.
+    pub(super) fn due_ms(&self, now_ms: u64) -> Option<u64> {
+        match self.rest {
+            Rest::Exhausted { until_ms } => Some(until_ms),
+            Rest::Full => None,
+            Rest::No => self.lets_go_ms.filter(|from_ms| (now_ms + 1..u64::MAX).contains(from_ms)),
+        }
+    }
+
+    /// Lets go of one source. Others have copies, so that closing ours is not enough to stop watching it.
+    pub(super) fn forget(&mut self, token: u64, driver: &Driver) -> io::Result<()> {
+        let Some(at) = self.watched.iter().position(|watched| watched.token == token) else {
+            return Ok(());
+        };
+        let watched = self.watched.swap_remove(at);
+        if self.rest == Rest::No {
+            driver.forget(watched.source.as_fd())?;
+        }
+        Ok(())
+    }
+}
+
+impl Source {
+    fn accept(&mut self) -> Accepted {
+        match self {
+            Source::Listener(listener) => accept(listener),
+            Source::Intake(intake) => intake.next(),
+        }
+    }
+
+    /// Whether nobody waits in it, as far as can be told without taking him.
+    fn is_empty(&self) -> bool {
+        match self {
+            Source::Listener(listener) => {
+                listener.accept_queue().is_ok_and(|queue| queue.waiting == 0)
+            }
+            Source::Intake(_) => false,
+        }
+    }
+}
+
+impl AsFd for Source {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Source::Listener(listener) => listener.as_fd(),
+            Source::Intake(intake) => intake.as_fd(),
+        }
+    }
+}
