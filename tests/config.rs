@@ -188,7 +188,7 @@ fn errors_of_environment_and_command_line_are_shown_in_their_own_text() {
         1 | workers.pni=true
           | ^^^^^^^^^^^ did you mean `pin`?
           |
-          = help: the keys of `workers` are mode, count, pin, accept, max_connections
+          = help: the keys of `workers` are mode, count, pin, accept, engine, max_connections
 
         error: expected KEY=VALUE, such as workers.count=4
          --> --set:1:1
@@ -279,7 +279,7 @@ fn each_mistake_in_a_route_is_named() {
 
 #[test]
 fn keys_of_features_that_do_not_exist_yet_are_refused() {
-    for key in ["workers.engine=may", "admin.listen=off", "log.access=off"] {
+    for key in ["admin.listen=off", "log.access=off"] {
         assert!(load_toml("", &[key], &[]).unwrap_err().contains("unknown "), "{key}");
     }
 }

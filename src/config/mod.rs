@@ -4,6 +4,7 @@
 //! the file again. Units are in the types: `Duration`, or bytes where the field is a size.
 
 mod diagnostic;
+mod engine;
 mod load;
 mod raw;
 mod resolve;
@@ -80,6 +81,8 @@ pub struct Workers {
     pub pin: bool,
     /// How connections come to the lanes.
     pub accept: Accept,
+    /// What drives a lane.
+    pub engine: Engine,
     /// Open connections per lane at which it stops accepting; at least 1.
     pub max_connections: u32,
 }
@@ -104,6 +107,26 @@ pub enum Accept {
     Shared,
     /// An acceptor takes every connection and hands it to the lane with the fewest.
     Handoff,
+}
+
+/// `workers.engine`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Engine {
+    /// laneway's own event loop.
+    Native,
+    /// may_minihttp, which serves less, and less safely (docs/engines.md).
+    May,
+}
+
+impl Engine {
+    /// Its name in the configuration, if it isn't the usual one.
+    pub fn other(self) -> Option<&'static str> {
+        match self {
+            Engine::Native => None,
+            Engine::May => Some("may"),
+        }
+    }
 }
 
 impl Accept {

@@ -8,7 +8,7 @@ use serde::de::{self, DeserializeOwned, Deserializer, Visitor};
 use serde::{Deserialize, Serialize, forward_to_deserialize_any};
 
 use super::value::{Addresses, Number, Size, Time};
-use super::{Accept, Count, ListenAddress, LogFormat, LogLevel, Mode};
+use super::{Accept, Count, Engine, ListenAddress, LogFormat, LogLevel, Mode};
 
 /// Longest body of a route, in bytes: it is held in memory.
 pub(super) const ROUTE_BODY_BYTES_MAX: u64 = 64 << 20;
@@ -46,6 +46,7 @@ pub(super) struct Workers {
     pub(super) count: Count,
     pub(super) pin: bool,
     pub(super) accept: Accept,
+    pub(super) engine: Engine,
     pub(super) max_connections: Number<1, 1_048_576>,
 }
 
@@ -56,6 +57,7 @@ impl Default for Workers {
             count: Count::Auto,
             pin: true,
             accept: Accept::Reuseport,
+            engine: Engine::Native,
             max_connections: Number(16_384),
         }
     }

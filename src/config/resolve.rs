@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::diagnostic::Diagnostic;
+use super::engine;
 use super::load::Places;
 use super::raw::{self, ROUTE_BODY_BYTES_MAX, Raw};
 use super::{
@@ -36,6 +37,7 @@ pub(super) fn resolve(
         let title = "`supervisor.restart_delay` is longer than `supervisor.restart_delay_max`";
         diagnostics.push(Diagnostic::new(title, place));
     }
+    engine::check(raw, places, diagnostics);
     let folder = file.as_deref().and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
     // What is printed of this loads to the same from any folder.
     for name in raw.route.iter_mut().filter_map(|route| route.body_file.as_mut()) {
@@ -55,6 +57,7 @@ pub(super) fn resolve(
             count: raw.workers.count,
             pin: raw.workers.pin,
             accept: raw.workers.accept,
+            engine: raw.workers.engine,
             max_connections: raw.workers.max_connections.0,
         },
         supervisor: Supervisor {

@@ -6,7 +6,7 @@ use super::policy::Input;
 use super::{
     LANES_MAX, MEASURE_MS, Supervisor, TOKEN_HEIR, manager, pid_file, sizing, startup, status,
 };
-use crate::config;
+use crate::config::{self, Engine};
 use crate::sys::epoll::Interest;
 use crate::sys::process;
 
@@ -55,6 +55,8 @@ impl Supervisor {
         tracing::info!("upgrade started");
         let started = if process::id() == 1 {
             Err("as pid 1 it can't make way for another process; replace the container".into())
+        } else if self.engine() == Some(Engine::May) {
+            Err("the sockets of the engine \"may\" can't be handed over; stop and start".into())
         } else if self.policy.is_changing() {
             Err("another change is under way".to_owned())
         } else {
@@ -138,6 +140,11 @@ impl Supervisor {
         manager::reloading();
         let prepared = config::load(&self.options).map_err(|errors| errors.to_string());
         let prepared = prepared.and_then(|loaded| {
+            if self.engine().is_some_and(|engine| engine != loaded.config.workers.engine) {
+                return Err(
+                    "workers.engine can't change while the server runs; stop and start".into()
+                );
+            }
             let number = self.policy.next_generation();
             startup::prepare(number, loaded.config, &mut self.listeners, self.processes.ledger())
         });
@@ -154,6 +161,10 @@ impl Supervisor {
                 None
             }
         }
+    }
+
+    fn engine(&self) -> Option<Engine> {
+        self.config().map(|config| config.workers.engine)
     }
 
     /// Says so to everybody who waits for it. Whatever came of it, the server serves.

@@ -9,10 +9,11 @@ use std::fmt;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{ListenAddress, Server};
+use crate::config::{Engine, ListenAddress, Server};
 use crate::sys::process;
 use crate::sys::socket::{self, Bound, Listener, Sharing};
 
@@ -22,6 +23,8 @@ pub struct Group {
     pub asked: Asked,
     /// A service manager opened its first socket: it is served whatever the configuration says.
     pub is_activated: bool,
+    /// Its one socket only keeps the port: workers of an engine that opens its own listen there.
+    pub is_held: bool,
     /// The address, with its real port.
     pub address: SocketAddr,
     /// By lane, which is also their order in the kernel's group. An activated socket that can't be joined is
@@ -51,6 +54,9 @@ pub struct Opened {
     /// Addresses of a host name that the machine doesn't have.
     pub left_out: Vec<Error>,
 }
+
+/// The backlog that may gives every socket of its own.
+const MAY_BACKLOG: u32 = 1024;
 
 /// Why an address can't be listened on.
 #[derive(Debug)]
@@ -104,7 +110,7 @@ impl Listeners {
     /// # Errors
     /// If an address can't be had, other than one of several that a host name stands for. What was opened
     /// before stays open until [`Listeners::keep`].
-    pub fn open(&mut self, server: &Server, lanes: usize) -> Result<Opened, Error> {
+    pub fn open(&mut self, server: &Server, lanes: usize, engine: Engine) -> Result<Opened, Error> {
         let mut opened = Opened { asked: Vec::new(), new: Vec::new(), left_out: Vec::new() };
         for listen in &server.listen {
             let (addresses, name) = resolve(listen)?;
@@ -112,7 +118,7 @@ impl Listeners {
             for address in addresses {
                 let before = opened.asked.iter().filter(|asked| asked.0 == address).count();
                 let asked = Asked(address, before);
-                match self.open_address(asked, server.backlog, lanes) {
+                match self.open_address(asked, server.backlog, lanes, engine) {
                     Ok(is_new) => {
                         opened.asked.push(asked);
                         opened.new.extend(is_new.then_some(asked));
@@ -137,13 +143,23 @@ impl Listeners {
     }
 
     /// Opens an address, and says whether it was not open before.
-    fn open_address(&mut self, asked: Asked, backlog: u32, lanes: usize) -> Result<bool, Error> {
+    fn open_address(
+        &mut self,
+        asked: Asked,
+        backlog: u32,
+        lanes: usize,
+        engine: Engine,
+    ) -> Result<bool, Error> {
         let failed = |error| Error::at(asked.0, error);
         if let Some(group) = self.groups.iter_mut().find(|group| group.asked == asked) {
             group.set_backlog(backlog).map_err(failed)?;
             return Ok(false);
         }
-        self.groups.push(Group::open(asked, backlog, lanes).map_err(failed)?);
+        let group = match engine {
+            Engine::Native => Group::open(asked, backlog, lanes),
+            Engine::May => Group::hold(asked),
+        };
+        self.groups.push(group.map_err(failed)?);
         Ok(true)
     }
 
@@ -173,6 +189,12 @@ impl Listeners {
     /// The groups, in the order in which they were opened.
     pub fn groups(&self) -> &[Group] {
         &self.groups
+    }
+
+    /// These addresses, with their real ports.
+    pub fn addresses(&self, asked: &[Asked]) -> Arc<[SocketAddr]> {
+        let groups = self.groups.iter().filter(|group| asked.contains(&group.asked));
+        groups.map(|group| group.address).collect()
     }
 
     /// The sockets of one lane on these addresses.
@@ -213,10 +235,26 @@ impl Group {
         let address = first.local_address()?;
         let backlog_effective = first.accept_queue()?.backlog;
         let listeners = vec![first];
-        let mut group =
-            Group { asked, is_activated: false, address, listeners, backlog: backlog_effective };
+        let mut group = Group {
+            asked,
+            is_activated: false,
+            is_held: false,
+            address,
+            listeners,
+            backlog: backlog_effective,
+        };
         group.grow(lanes, backlog)?;
         Ok(group)
+    }
+
+    /// Keeps a port for workers that listen there themselves. Nobody else may listen there now, or bind it alone
+    /// from here on.
+    fn hold(asked: Asked) -> io::Result<Group> {
+        let first = Bound::bind(asked.0, Sharing::Exclusive)?.listen(MAY_BACKLOG)?;
+        first.open_to_group()?;
+        let (address, backlog) = (first.local_address()?, first.accept_queue()?.backlog);
+        let listeners = vec![Bound::bind(address, Sharing::Held)?.hold()];
+        Ok(Group { asked, is_activated: false, is_held: true, address, listeners, backlog })
     }
 
     /// One that was opened by another process.
@@ -228,7 +266,7 @@ impl Group {
         let listeners: Vec<Listener> = listeners.into_iter().collect();
         let first = listeners.first().ok_or(io::ErrorKind::InvalidData)?;
         let (address, backlog) = (first.local_address()?, first.accept_queue()?.backlog);
-        Ok(Group { asked, is_activated, address, listeners, backlog })
+        Ok(Group { asked, is_activated, is_held: false, address, listeners, backlog })
     }
 
     /// Nobody is to get into a queue between a worker's last look into it and its close: he would be reset. The
@@ -252,7 +290,7 @@ impl Group {
         if self.is_activated && self.listeners.len() == 1 && lanes > 1 {
             return self.join_activated(lanes, backlog);
         }
-        while self.listeners.len() < lanes {
+        while self.listeners.len() < lanes && !self.is_held {
             self.listeners.push(Bound::bind(self.address, Sharing::Group)?.listen(backlog)?);
         }
         Ok(())
@@ -280,6 +318,9 @@ impl Group {
     }
 
     fn set_backlog(&mut self, backlog: u32) -> io::Result<()> {
+        if self.is_held {
+            return Ok(());
+        }
         self.listeners.iter().try_for_each(|listener| listener.set_backlog(backlog))?;
         self.backlog = self
             .listeners

@@ -24,7 +24,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::config::{self, Config, Count};
+use crate::config::{self, Config, Count, Engine};
 use crate::observe::ledger::Ledger;
 use crate::observe::log;
 use crate::sys::epoll::{Epoll, Events, Interest};
@@ -146,6 +146,11 @@ impl Supervisor {
             manager::sockets()
                 .and_then(|sockets| listeners.activate(sockets))
                 .map_err(doing("cannot use the sockets of the service manager"))?;
+        }
+        if config.workers.engine == Engine::May && !listeners.groups().is_empty() {
+            return Err("the engine \"may\" opens its own sockets: it can't use those of a service manager or of \
+                        the supervisor before"
+                .into());
         }
         let ledger = Ledger::new(LEDGER_BLOCKS).map_err(doing("cannot map the ledger"))?;
         let mut processes = Processes::new(Arc::new(ledger));

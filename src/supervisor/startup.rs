@@ -7,7 +7,7 @@ use super::listeners::{Group, Listeners};
 use super::policy::{Plan, Settings};
 use super::processes::Made;
 use super::{doing, sizing};
-use crate::config::{Accept, Config, Mode};
+use crate::config::{Accept, Config, Engine, Mode};
 use crate::observe::ledger::Ledger;
 use crate::sys::process::Identity;
 use crate::sys::{cpu, socket};
@@ -26,8 +26,13 @@ pub(super) fn prepare(
     let identity = Identity::find(supervisor.user.as_deref(), supervisor.group.as_deref())
         .map_err(doing("cannot use supervisor.user and supervisor.group"))?;
     check_file_limit(&config, lanes)?;
+    let engine = config.workers.engine;
+    if engine == Engine::May {
+        warn_of_may();
+    }
     let sockets = config.workers.accept.sockets(lanes);
-    let opened = listeners.open(&config.server, sockets).map_err(|error| error.to_string())?;
+    let opened = listeners.open(&config.server, sockets, engine);
+    let opened = opened.map_err(|error| error.to_string())?;
     for error in &opened.left_out {
         tracing::warn!(reason = %error, "address left out");
     }
@@ -47,7 +52,8 @@ pub(super) fn prepare(
         sockets: listeners.lanes(),
     };
     let cpus = if config.workers.pin { machine.cpus } else { Vec::new() };
-    let generation = Generation::new(number, config, Arc::clone(ledger));
+    let addresses = listeners.addresses(&opened.asked);
+    let generation = Generation::new(number, config, addresses, Arc::clone(ledger));
     Ok((Made { generation, addresses: opened.asked, cpus, identity }, plan))
 }
 
@@ -90,6 +96,13 @@ pub(super) fn size(config: &Config, machine: &sizing::Machine) -> usize {
     size.lanes
 }
 
+fn warn_of_may() {
+    let reason =
+        "it has no timeouts and no limits on heads, and stops by resetting who waits in its queue";
+    let remedy = "docs/engines.md says what else it lacks; workers.engine = \"native\" has it all";
+    tracing::warn!(engine = "may", reason, remedy, "engine for comparison");
+}
+
 fn tell_listening(group: &Group, config: &Config, lanes: usize) {
     let mode = match config.workers.mode {
         Mode::Threads => "threads",
@@ -101,12 +114,13 @@ fn tell_listening(group: &Group, config: &Config, lanes: usize) {
         lanes,
         mode,
         accept = config.workers.accept.name(),
+        engine = config.workers.engine.other(),
         backlog = asked,
         backlog_effective = group.backlog,
         url = url(group.address),
         "listening"
     );
-    if group.backlog < asked {
+    if group.backlog < asked && !group.is_held {
         tracing::warn!(
             address = %group.address,
             backlog = asked,

@@ -9,6 +9,8 @@
 )]
 
 pub mod cgroup;
+#[cfg(feature = "may")]
+pub mod coroutine;
 pub mod cpu;
 pub mod epoll;
 pub mod memory;

@@ -24,6 +24,8 @@ pub enum Sharing {
     Exclusive,
     /// With the sockets of its `SO_REUSEPORT` group.
     Group,
+    /// As `Group`, to keep the port for it without listening: whoever wants it alone fails at bind already.
+    Held,
 }
 
 impl Bound {
@@ -38,11 +40,16 @@ impl Bound {
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
         }
-        socket.set_reuse_address(true)?;
-        socket.set_reuse_port(sharing == Sharing::Group)?;
+        socket.set_reuse_address(sharing != Sharing::Held)?;
+        socket.set_reuse_port(sharing != Sharing::Exclusive)?;
         socket.set_tcp_nodelay(true)?;
         socket.bind(&SockAddr::from(address))?;
         Ok(Bound(socket))
+    }
+
+    /// Keeps the port, and doesn't listen.
+    pub fn hold(self) -> Listener {
+        Listener(self.0.into())
     }
 
     /// listen(2) with an accept queue of `backlog` connections (the kernel may grant fewer).
@@ -52,7 +59,7 @@ impl Bound {
     }
 }
 
-/// A listening socket.
+/// A listening socket, or one that could be.
 #[derive(Debug)]
 pub struct Listener(OwnedFd);
 
@@ -255,6 +262,32 @@ pub fn send_both(socket: BorrowedFd<'_>, first: &[u8], second: &[u8]) -> io::Res
 /// shutdown(2) of the writing side: the peer reads an end of stream, and may still write.
 pub fn shutdown_write(socket: BorrowedFd<'_>) -> io::Result<()> {
     Ok(nix::sys::socket::shutdown(socket.as_raw_fd(), Shutdown::Write)?)
+}
+
+/// shutdown(2) of a connection that another library owns, known by its number: of the reading side, or of both. One
+/// that is gone is no error.
+#[cfg(feature = "may")]
+pub fn shutdown_by_number(number: RawFd, is_whole: bool) {
+    let how = if is_whole { Shutdown::Both } else { Shutdown::Read };
+    // It is gone, then.
+    let _ = nix::sys::socket::shutdown(number, how);
+}
+
+/// Sets `TCP_NODELAY` on a connection that another library owns.
+#[cfg(feature = "may")]
+pub fn set_nodelay_by_number(number: RawFd) -> io::Result<()> {
+    let one: libc::c_int = 1;
+    // SAFETY: the option's value is an int that outlives the call; a number that is no socket is an error.
+    cvt(unsafe {
+        libc::setsockopt(
+            number,
+            libc::IPPROTO_TCP,
+            libc::TCP_NODELAY,
+            (&raw const one).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    })
+    .map(drop)
 }
 
 /// Two connected `SOCK_SEQPACKET` sockets: messages arrive whole, in order, and an end of stream says

@@ -162,6 +162,11 @@ impl Control {
         Control(socket)
     }
 
+    /// Another handle of this end.
+    pub fn try_clone(&self) -> io::Result<Control> {
+        self.0.try_clone().map(Control)
+    }
+
     /// The descriptor, for the one handler that may only use a number.
     pub fn raw(&self) -> RawFd {
         self.0.as_raw_fd()

@@ -12,15 +12,20 @@ pub mod driver;
 pub mod event_loop;
 mod fault;
 pub mod handoff;
+#[cfg(feature = "may")]
+mod may;
 pub mod process;
 pub mod slab;
 mod sources;
 pub mod timers;
 
+use std::net::SocketAddr;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 
 use crate::config::Config;
+#[cfg(feature = "may")]
+use crate::config::Engine;
 use crate::content::Site;
 use crate::http::Limits;
 use crate::observe::ledger::Ledger;
@@ -39,6 +44,8 @@ pub struct Generation {
     pub number: u64,
     /// The configuration.
     pub config: Arc<Config>,
+    /// Where it is served, with real ports.
+    pub addresses: Arc<[SocketAddr]>,
     /// What is served.
     pub site: Arc<Site>,
     /// The ledger.
@@ -47,9 +54,14 @@ pub struct Generation {
 
 impl Generation {
     /// Renders what `config` serves, for all workers at once.
-    pub fn new(number: u64, config: Config, ledger: Arc<Ledger>) -> Generation {
+    pub fn new(
+        number: u64,
+        config: Config,
+        addresses: Arc<[SocketAddr]>,
+        ledger: Arc<Ledger>,
+    ) -> Generation {
         let site = Arc::new(Site::new(&config.routes));
-        Generation { number, site, config: Arc::new(config), ledger }
+        Generation { number, site, config: Arc::new(config), addresses, ledger }
     }
 }
 
@@ -107,6 +119,10 @@ fn work(
         headers: config.limits.headers,
         body: config.limits.body,
     };
+    #[cfg(feature = "may")]
+    if config.workers.engine == Engine::May {
+        return may::run(assignment, generation, limits, control);
+    }
     let context = Context::new(&generation.site, &limits, config, &generation.ledger, block);
     let mut event_loop = EventLoop::new(worker, config, control, context, exchange)
         .map_err(|error| format!("cannot set up the event loop of {role}: {error}"))?;
