@@ -11,14 +11,15 @@ mod load;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::thread::sleep;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use load::client::{self, Load};
-use load::report::{Spread, table, thousands};
+use load::idle::IdleMemory;
+use load::installed::Installed;
+use load::report::{Spread, table, thousands, verdict};
 use load::subject::{self, Kind, Subject};
-use load::{Outcome, Sample, measure, usage};
+use load::{Outcome, Sample, measure, print_caveats, spread, usage};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 const LOADS: [Load; 4] = [
@@ -30,14 +31,8 @@ const LOADS: [Load; 4] = [
 /// A request may cost this many times the floor, where [`has_goal`] says so.
 const RATIO_GOAL: f64 = 1.15;
 const IDLE_CONNECTIONS: usize = 5_000;
-const IDLE_SETTLE: Duration = Duration::from_millis(100);
 /// An idle keep-alive connection may take this much user-space memory.
 const IDLE_BYTES_GOAL: f64 = 300.0;
-/// A server that runs less than this share of the time was not saturated.
-const SATURATED: f64 = 0.97;
-/// A server that waits for its CPU for more than this share of the time had company.
-const DISPLACED: f64 = 0.02;
-
 /// Compares laneway's CPU time for a request with that of a bare epoll loop.
 #[derive(Parser)]
 #[command(name = "floor")]
@@ -116,11 +111,17 @@ fn run(options: &Options) -> Outcome<()> {
     let rows = drive_in_turns(&contenders, &plan)?;
     let memory = contenders[1..]
         .iter()
-        .map(|contender| memory_of_idle(contender, plan.server_cpu))
+        .map(|contender| {
+            let Contender { name, kind, .. } = contender;
+            let memory = IdleMemory::measure(name, kind, plan.server_cpu, IDLE_CONNECTIONS)?;
+            Ok((contender, memory))
+        })
         .collect::<Outcome<Vec<_>>>()?;
     print_costs(&rows);
     print_memory(&memory);
-    print_caveats(&rows);
+    for Row { load, contender, samples } in &rows {
+        print_caveats(&contender.name, load, samples);
+    }
     Ok(())
 }
 
@@ -134,7 +135,7 @@ fn contenders(options: &Options) -> Outcome<Vec<Contender>> {
         kinds.push((name, Kind::Laneway { program: path.clone(), settings: &[] }));
     }
     kinds.extend(options.peer.iter().map(|peer| match peer {
-        Peer::Nginx => ("nginx".into(), Kind::Nginx),
+        Peer::Nginx => ("nginx".into(), Kind::Installed(Installed::Nginx)),
     }));
     let mut contenders = Vec::new();
     for (name, kind) in kinds {
@@ -194,32 +195,8 @@ fn drive_in_turns<'a>(contenders: &'a [Contender], plan: &Plan) -> Outcome<Vec<R
     Ok(rows)
 }
 
-struct IdleMemory<'a> {
-    contender: &'a Contender,
-    before_bytes: u64,
-    after_bytes: u64,
-}
-
-fn memory_of_idle(contender: &Contender, cpu: usize) -> Outcome<IdleMemory<'_>> {
-    let name = &contender.name;
-    eprintln!("memory of {} idle connections: {name}", thousands(IDLE_CONNECTIONS as f64));
-    let subject = Subject::start(&contender.kind, cpu)?;
-    client::fetch(subject.address())?; // what the first request allocates is no connection's
-    let before_bytes = subject.memory_bytes()?;
-    let open =
-        client::idle(subject.address(), IDLE_CONNECTIONS).map_err(|e| format!("{name}: {e}"))?;
-    sleep(IDLE_SETTLE); // for what the server does once it is idle
-    let after_bytes = subject.memory_bytes()?;
-    drop(open);
-    Ok(IdleMemory { contender, before_bytes, after_bytes })
-}
-
 fn has_goal(load: Load) -> bool {
     load.pipeline == 1 && load.connections <= 512
-}
-
-fn verdict(met: bool) -> &'static str {
-    if met { "met" } else { "NOT met" }
 }
 
 fn print_header(options: &Options, plan: &Plan, contenders: &[Contender]) {
@@ -231,7 +208,8 @@ fn print_header(options: &Options, plan: &Plan, contenders: &[Contender]) {
         let what = match kind {
             Kind::Floor(_) => "epoll, edge-triggered, one recv and one send".into(),
             Kind::Laneway { program, .. } => program.display().to_string(),
-            Kind::Nginx => "from the path, `return 200`, reuseport".into(),
+            Kind::Installed(server) => format!("from the path, {}", server.method()),
+            Kind::Rust { name, .. } => (*name).into(),
         };
         println!("  {name}: {what}; response of {response_bytes} bytes");
     }
@@ -259,29 +237,26 @@ fn print_costs(rows: &[Row]) {
         if matches!(contender.kind, Kind::Floor(_)) {
             floor = samples;
         }
-        let server = Spread::of(samples.iter().map(Sample::server_us));
+        let server = spread(samples, Sample::server_us);
         // Each round's pair ran back to back: their ratio is steadier than the ratio of the medians.
         let ratio = Spread::of(
             samples.iter().zip(floor).map(|(it, floor)| it.server_us() / floor.server_us()),
         );
-        let median = |figure: fn(&Sample) -> f64| Spread::of(samples.iter().map(figure)).median;
+        let median = |figure| spread(samples, figure).median;
         cells.push(vec![
             load.to_string(),
             contender.name.clone(),
             thousands(median(Sample::requests_per_second)),
-            format!("{:.2} ({:.2}–{:.2})", server.median, server.min, server.max),
+            format!("{server:.2}"),
             format!("{:.0} %", median(Sample::busy) * 100.0),
             format!("{:.2}", median(Sample::client_us)),
             match &contender.kind {
                 Kind::Floor(_) => String::new(),
                 Kind::Laneway { .. } if has_goal(*load) => {
                     let met = verdict(ratio.median <= RATIO_GOAL);
-                    format!(
-                        "{:.2} ({:.2}–{:.2})  goal ≤ {RATIO_GOAL}: {met}",
-                        ratio.median, ratio.min, ratio.max
-                    )
+                    format!("{ratio:.2}  goal ≤ {RATIO_GOAL}: {met}")
                 }
-                _ => format!("{:.2} ({:.2}–{:.2})", ratio.median, ratio.min, ratio.max),
+                _ => format!("{ratio:.2}"),
             },
         ]);
     }
@@ -291,43 +266,23 @@ fn print_costs(rows: &[Row]) {
     );
 }
 
-fn print_memory(memory: &[IdleMemory]) {
+fn print_memory(memory: &[(&Contender, IdleMemory)]) {
     println!(
         "User-space memory of {} idle keep-alive connections:",
         thousands(IDLE_CONNECTIONS as f64)
     );
-    for IdleMemory { contender, before_bytes, after_bytes } in memory {
-        let each = (*after_bytes as f64 - *before_bytes as f64) / IDLE_CONNECTIONS as f64;
+    for (contender, memory) in memory {
+        let each = memory.each();
         let goal = match contender.kind {
             Kind::Laneway { .. } => {
                 format!("; goal ≤ {IDLE_BYTES_GOAL} B: {}", verdict(each <= IDLE_BYTES_GOAL))
             }
             _ => String::new(),
         };
-        let (before_kib, after_kib) = (before_bytes / 1024, after_bytes / 1024);
+        let (before_kib, after_kib) = (memory.before_bytes / 1024, memory.after_bytes / 1024);
         println!(
             "  {}: {each:.0} B each (worker {before_kib} KiB → {after_kib} KiB){goal}",
             contender.name
         );
-    }
-}
-
-/// Says which figures are worth less than they look.
-fn print_caveats(rows: &[Row]) {
-    for Row { load, contender, samples } in rows {
-        let name = &contender.name;
-        let median = |figure: fn(&Sample) -> f64| Spread::of(samples.iter().map(figure)).median;
-        let displaced = median(Sample::displaced);
-        if displaced > DISPLACED {
-            println!(
-                "note: {name} at {load}: something else took {:.0} % of its CPU",
-                displaced * 100.0
-            );
-        }
-        if median(Sample::busy) + displaced < SATURATED {
-            println!(
-                "note: {name} at {load} was not saturated: the client was too slow, or it had to wait"
-            );
-        }
     }
 }

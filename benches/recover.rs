@@ -17,6 +17,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use load::installed::Installed;
 use load::report::{Spread, table};
 use load::subject::{self, Kind, Subject};
 use load::{Outcome, usage};
@@ -90,7 +91,7 @@ fn run(options: &Options) -> Outcome<()> {
         ("laneway, processes, 2 lanes", laneway(TWO_PROCESSES)),
     ];
     if is_installed("nginx") {
-        kinds.push(("nginx, 1 worker", Kind::Nginx));
+        kinds.push(("nginx, 1 worker", Kind::Installed(Installed::Nginx)));
     }
     let start = |(name, kind): (&'static str, Kind)| -> Outcome<Contender> {
         let subject = Subject::start(&kind, options.server_cpu)?;

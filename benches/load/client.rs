@@ -4,18 +4,23 @@
 //! response must be a `200` of exactly the expected size; anything else ends the measurement with an error.
 
 use std::fmt;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use super::Outcome;
 use super::ring::{Arrival, HEAD_BYTES, Ring};
+use super::{Drive, Outcome};
 
 /// What wrk sends, less the port: a subject's port must not change the size of a request.
 pub(crate) const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
-const STATUS_OK: &[u8; HEAD_BYTES] = b"HTTP/1.1 200";
+/// The same, on a connection that is to end with the response.
+pub(super) const CLOSE_REQUEST: &[u8] =
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+pub(super) const STATUS_OK: &[u8; HEAD_BYTES] = b"HTTP/1.1 200";
 /// No response for this long means that the subject is broken, not slow.
-const SILENCE_MAX: Duration = Duration::from_secs(10);
+pub(super) const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// A server that means to close a connection does it sooner than this.
+const CLOSE_MAX: Duration = Duration::from_millis(200);
 /// The client sleeps until this share of its connections has an answer. One wake-up for each response would
 /// cost both sides more than the response does, and the rest keeps the server busy meanwhile.
 const WAKE_SHARE: usize = 4;
@@ -79,36 +84,6 @@ impl Client {
         Ok(client)
     }
 
-    /// Responses complete so far, counted by the batch.
-    pub(crate) fn responses(&self) -> u64 {
-        self.responses
-    }
-
-    /// Keeps every connection busy for `duration`.
-    pub(crate) fn run_for(&mut self, duration: Duration) -> Outcome<()> {
-        let deadline = Instant::now() + duration;
-        let wake_at = self.load.connections / WAKE_SHARE;
-        while Instant::now() < deadline {
-            for connection in self.collect(wake_at)? {
-                self.awaited_bytes[connection] = self.response_bytes * self.load.pipeline;
-                self.ring.send(connection)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Waits for every outstanding response and closes. The bytes of all connections must add up.
-    pub(crate) fn finish(mut self) -> Outcome<()> {
-        let deadline = Instant::now() + SILENCE_MAX;
-        while self.awaited_bytes.iter().any(|&awaited| awaited > 0) {
-            if Instant::now() > deadline {
-                return Err("outstanding responses did not arrive".into());
-            }
-            self.collect(1)?;
-        }
-        Ok(())
-    }
-
     /// Waits for arrivals; returns the connections whose batch is complete.
     fn collect(&mut self, arrivals: usize) -> Outcome<Vec<usize>> {
         self.ring.wait(arrivals, SILENCE_MAX)?;
@@ -147,11 +122,61 @@ impl Client {
     }
 }
 
+impl Drive for Client {
+    /// Counted by the batch.
+    fn responses(&self) -> u64 {
+        self.responses
+    }
+
+    fn run_for(&mut self, duration: Duration) -> Outcome<()> {
+        let deadline = Instant::now() + duration;
+        let wake_at = self.load.connections / WAKE_SHARE;
+        while Instant::now() < deadline {
+            for connection in self.collect(wake_at)? {
+                self.awaited_bytes[connection] = self.response_bytes * self.load.pipeline;
+                self.ring.send(connection)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The bytes of all connections must add up.
+    fn finish(mut self) -> Outcome<()> {
+        let deadline = Instant::now() + SILENCE_MAX;
+        while self.awaited_bytes.iter().any(|&awaited| awaited > 0) {
+            if Instant::now() > deadline {
+                return Err("outstanding responses did not arrive".into());
+            }
+            self.collect(1)?;
+        }
+        Ok(())
+    }
+}
+
 /// Requests once on a connection of its own and returns the response, byte for byte.
 pub(crate) fn fetch(address: SocketAddr) -> Outcome<Vec<u8>> {
     let mut socket = TcpStream::connect_timeout(&address, SILENCE_MAX)
         .map_err(|e| format!("connecting to {address}: {e}"))?;
-    request_once(&mut socket)
+    request_once(&mut socket, REQUEST)
+}
+
+/// As [`fetch`], with `Connection: close`; also tells whether the server did close.
+pub(crate) fn fetch_and_close(address: SocketAddr) -> Outcome<(Vec<u8>, bool)> {
+    let mut socket = TcpStream::connect_timeout(&address, SILENCE_MAX)
+        .map_err(|e| format!("connecting to {address}: {e}"))?;
+    let response = request_once(&mut socket, CLOSE_REQUEST)?;
+    socket.set_read_timeout(Some(CLOSE_MAX))?;
+    match socket.read(&mut [0]) {
+        Ok(0) => Ok((response, true)),
+        Ok(_) => Err("bytes follow the response".into()),
+        Err(e) if e.kind() == ErrorKind::WouldBlock => Ok((response, false)),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// The body of a whole response.
+pub(crate) fn body(response: &[u8]) -> &[u8] {
+    memchr::memmem::find(response, b"\r\n\r\n").map_or(&[], |end| &response[end + 4..])
 }
 
 /// Opens `count` connections, each idle after one request. They stay open while the result lives.
@@ -160,15 +185,15 @@ pub(crate) fn idle(address: SocketAddr, count: usize) -> Outcome<Vec<TcpStream>>
         .map(|n| {
             let mut socket = TcpStream::connect_timeout(&address, SILENCE_MAX)
                 .map_err(|e| format!("opening idle connection {n}: {e}"))?;
-            request_once(&mut socket)?;
+            request_once(&mut socket, REQUEST)?;
             Ok(socket)
         })
         .collect()
 }
 
-fn request_once(socket: &mut TcpStream) -> Outcome<Vec<u8>> {
+fn request_once(socket: &mut TcpStream, request: &[u8]) -> Outcome<Vec<u8>> {
     socket.set_read_timeout(Some(SILENCE_MAX))?;
-    socket.write_all(REQUEST)?;
+    socket.write_all(request)?;
     let mut response = Vec::new();
     let mut chunk = [0; 4096];
     loop {

@@ -1,6 +1,6 @@
 //! Medians and spreads, and figures as people read them.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
 
 /// The middle of a set of figures, and its extremes.
 #[derive(Clone, Copy)]
@@ -23,6 +23,20 @@ impl Spread {
         };
         Spread { median, min: sorted[0], max: sorted[sorted.len() - 1] }
     }
+}
+
+/// `median (min–max)`, each with the precision asked for.
+impl fmt::Display for Spread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits = f.precision().unwrap_or(2);
+        let Spread { median, min, max } = self;
+        write!(f, "{median:.digits$} ({min:.digits$}–{max:.digits$})")
+    }
+}
+
+/// What is printed behind a goal.
+pub(crate) fn verdict(met: bool) -> &'static str {
+    if met { "met" } else { "NOT met" }
 }
 
 /// `1234567.8` → `1,234,568`.

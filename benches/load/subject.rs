@@ -7,7 +7,7 @@ use std::env;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,8 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, getppid};
 
-use super::client::REQUEST;
+use super::client::{self, REQUEST};
+use super::installed::Installed;
 use super::{Outcome, raw, usage};
 
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -40,14 +41,16 @@ pub(crate) enum Kind {
     Floor(Vec<u8>),
     /// A laneway binary, with one lane and these settings (`KEY=VALUE`).
     Laneway { program: PathBuf, settings: &'static [&'static str] },
-    /// nginx from the path, with one worker and the body that laneway has.
-    Nginx,
+    /// A server from the path, with one worker and the body that laneway has.
+    Installed(Installed),
+    /// One of the servers in `benches/peers`, built as this program.
+    Rust { program: PathBuf, name: &'static str },
 }
 
 /// A running server.
 pub(crate) struct Subject {
     root: Child,
-    /// The processes that serve: the root's children, or the root itself where it has none.
+    /// The processes that serve: the root's children, and the root itself where it has none or serves too.
     workers: Vec<u32>,
     address: SocketAddr,
     directory: PathBuf,
@@ -61,15 +64,18 @@ impl Subject {
         let (arguments, fixed_address) = match kind {
             Kind::Floor(response) => (vec![FLOOR.into(), as_argument(response)], None),
             Kind::Laneway { program, settings } => (laneway_arguments(program, settings)?, None),
-            Kind::Nginx => {
-                // nginx cannot report a port that the kernel chose; this one was free a moment ago.
-                let free = TcpListener::bind(unresolved)?.local_addr()?;
-                (nginx_arguments(&directory, free)?, Some(free))
+            Kind::Installed(server) => {
+                let free = free_address()?;
+                (server.prepare(&directory, free)?, Some(free))
+            }
+            Kind::Rust { program, name } => {
+                let port = free_address()?.port().to_string();
+                (vec![program.into(), name.into(), port.into()], None)
             }
         };
         let root = spawn(&arguments, &directory, cpu)?;
         let mut subject = Subject { root, workers: Vec::new(), address: unresolved, directory };
-        subject.wait_ready(fixed_address).map_err(|e| {
+        subject.wait_ready(kind, fixed_address).map_err(|e| {
             let name = arguments[0].to_string_lossy();
             format!("{name}: {e}\n{}", subject.log().trim_end())
         })?;
@@ -102,14 +108,15 @@ impl Subject {
         fs::read_to_string(self.directory.join(LOG_FILE)).unwrap_or_default()
     }
 
-    fn wait_ready(&mut self, fixed_address: Option<SocketAddr>) -> Outcome<()> {
+    fn wait_ready(&mut self, kind: &Kind, fixed_address: Option<SocketAddr>) -> Outcome<()> {
         let deadline = Instant::now() + READY_TIMEOUT;
         loop {
             if let Some(status) = self.root.try_wait()? {
                 return Err(format!("ended before it was ready: {status}").into());
             }
             let ready = match fixed_address {
-                Some(address) => TcpStream::connect(address).is_ok().then_some(address),
+                // Accepted is not enough: the kernel does that before there is a worker.
+                Some(address) => client::fetch(address).is_ok().then_some(address),
                 None => ready_address(&self.log()),
             };
             if let Some(address) = ready {
@@ -122,7 +129,8 @@ impl Subject {
             sleep(POLL_INTERVAL);
         }
         self.workers = usage::children(self.root.id())?;
-        if self.workers.is_empty() {
+        let root_serves = matches!(kind, Kind::Installed(server) if server.root_serves());
+        if self.workers.is_empty() || root_serves {
             self.workers.push(self.root.id());
         }
         Ok(())
@@ -212,24 +220,9 @@ fn laneway_arguments(program: &Path, settings: &[&str]) -> Outcome<Vec<OsString>
     Ok(arguments)
 }
 
-fn nginx_arguments(directory: &Path, address: SocketAddr) -> io::Result<Vec<OsString>> {
-    let configuration = directory.join("nginx.conf");
-    fs::write(
-        &configuration,
-        format!(
-            r#"daemon off; pid nginx.pid; error_log stderr; worker_processes 1;
-               worker_rlimit_nofile 20000; events {{ worker_connections 16384; }}
-               http {{
-                 access_log off; default_type text/plain;
-                 keepalive_requests 1000000000; keepalive_timeout 600s;
-                 server {{ listen {address} reuseport backlog=4096; return 200 "Hello from laneway\n"; }}
-               }}"#
-        ),
-    )?;
-    let mut arguments: Vec<OsString> = vec!["nginx".into(), "-p".into(), directory.into()];
-    arguments.extend(["-e".into(), "stderr".into()]);
-    arguments.extend(["-c".into(), configuration.into()]);
-    Ok(arguments)
+/// For servers that cannot report a port that the kernel chose. This one was free a moment ago.
+fn free_address() -> io::Result<SocketAddr> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
 }
 
 /// The address of the `listening` event, once the `ready` event is there too.
