@@ -278,6 +278,18 @@ fn each_mistake_in_a_route_is_named() {
 }
 
 #[test]
+fn a_routes_host_is_as_long_as_a_name_in_dns_may_be() {
+    let route = |host: &str| format!("[[route]]\npath = \"/\"\ntext = \"x\"\nhost = \"{host}\"\n");
+    let longest = "a".repeat(253);
+    for host in [longest.clone(), format!("{longest}.")] {
+        assert_eq!(config(&route(&host)).routes[0].host.as_deref(), Some(&*longest));
+    }
+    let errors = errors(&route(&format!("{longest}a")));
+    let first = errors.lines().next().unwrap_or_default();
+    assert_eq!(first, "error: a route's `host` has 254 bytes");
+}
+
+#[test]
 fn keys_of_features_that_do_not_exist_yet_are_refused() {
     for key in ["admin.listen=off", "log.access=off"] {
         assert!(load_toml("", &[key], &[]).unwrap_err().contains("unknown "), "{key}");

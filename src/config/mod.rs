@@ -246,12 +246,15 @@ pub enum LogFormat {
     Json,
 }
 
+/// Longest host of a route, in bytes without a final dot: no name in DNS is longer (RFC 1035 §2.3.4).
+pub const HOST_BYTES_MAX: usize = 253;
+
 /// One `[[route]]`.
 #[derive(Clone, Debug)]
 pub struct Route {
     /// Which request paths it takes.
     pub path: RoutePath,
-    /// Only for requests to this host (lower case, without port); `None` = any.
+    /// Only for requests to this host (lower case, without port, within [`HOST_BYTES_MAX`]); `None` = any.
     pub host: Option<String>,
     /// What it answers.
     pub content: Content,

@@ -9,7 +9,8 @@ use super::engine;
 use super::load::Places;
 use super::raw::{self, ROUTE_BODY_BYTES_MAX, Raw};
 use super::{
-    Config, Content, Limits, Log, Route, RoutePath, Server, Supervisor, Timeouts, Workers,
+    Config, Content, HOST_BYTES_MAX, Limits, Log, Route, RoutePath, Server, Supervisor, Timeouts,
+    Workers,
 };
 
 /// Most routes.
@@ -280,6 +281,10 @@ fn host(host: &str) -> Result<Option<String>, Wrong> {
         return Err(wrong(title, "such as host = \"example.org\""));
     }
     let host = host.strip_suffix('.').unwrap_or(host);
+    if host.len() > HOST_BYTES_MAX {
+        let title = format!("a route's `host` has {} bytes", host.len());
+        return Err(wrong(title, "no name in DNS has more than 253"));
+    }
     Ok(Some(host.to_ascii_lowercase()).filter(|host| !host.is_empty()))
 }
 

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use crate::config::{self, RoutePath};
+use crate::config::{self, HOST_BYTES_MAX, RoutePath};
 
 type Map<V> = HashMap<Box<[u8]>, V, foldhash::fast::RandomState>;
 
@@ -50,11 +50,15 @@ impl<T> Routes<T> {
     fn host(&self, host: &[u8]) -> Option<&Paths> {
         // A fully qualified name may end in a dot.
         let host = host.strip_suffix(b".").unwrap_or(host);
-        if host.iter().any(u8::is_ascii_uppercase) {
-            self.hosts.get(&*host.to_ascii_lowercase())
-        } else {
-            self.hosts.get(host)
+        if !host.iter().any(u8::is_ascii_uppercase) {
+            return self.hosts.get(host);
         }
+        // On the stack: in which case a client writes it must cost no allocation. No route's host is longer.
+        let mut lower = [0; HOST_BYTES_MAX];
+        let lower = lower.get_mut(..host.len())?;
+        lower.copy_from_slice(host);
+        lower.make_ascii_lowercase();
+        self.hosts.get(&*lower)
     }
 }
 
