@@ -1,4 +1,4 @@
-//! What do the steps of a request cost? `cargo bench --bench micro`, about a minute; `-- --quick`, some seconds.
+//! What do the steps of a request cost? `cargo bench --bench micro`, two minutes; `-- --quick`, one.
 //!
 //! Each figure is the time of one operation: one head, one route found, one response, one deadline. They are
 //! lower bounds, because everything is in the cache and every branch was seen before; what a request costs
@@ -22,6 +22,9 @@ use samples::{BROWSER, By, LIMITS, MINIMAL, head, pipelined};
 const DATE: &[u8; DATE_LINE_BYTES] = b"Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
 const CONNECTIONS: u32 = 10_000;
 const KEEP_ALIVE_MS: u64 = 75_000;
+/// For each figure: it is of some nanoseconds, so that a second has millions of them.
+const WARM_UP: Duration = Duration::from_secs(1);
+const MEASURED: Duration = Duration::from_secs(3);
 
 criterion_group!(benches, heads, routes, responses, timers);
 criterion_main!(benches);
@@ -32,7 +35,7 @@ fn group<'c>(
     name: &str,
 ) -> BenchmarkGroup<'c, criterion::measurement::WallTime> {
     let mut group = criterion.benchmark_group(name);
-    group.throughput(Throughput::Elements(1));
+    group.throughput(Throughput::Elements(1)).warm_up_time(WARM_UP).measurement_time(MEASURED);
     group
 }
 
