@@ -249,7 +249,7 @@ fn allocations_of_a_lane(batch: &[u8], depth: usize, batches: usize) -> u64 {
         let lane = scope.spawn(|| {
             let context = Context::new(&site, &LIMITS, &config, &ledger, 0);
             let mut event_loop =
-                EventLoop::new(0, &config, &control, context).expect("an event loop");
+                EventLoop::new(0, &config, &control, context, None).expect("an event loop");
             allocations(|| event_loop.run().expect("a lane that runs"))
         });
         let take = Command::To(0, Order::Take(0));

@@ -1,6 +1,7 @@
 //! The event loop of one lane: events to connections, deadlines, accepting, drain.
 
 use std::any::Any;
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{self, AssertUnwindSafe};
@@ -41,7 +42,7 @@ pub struct EventLoop<'s> {
     connections: Slab<Connection<'s>>,
     timers: Timers,
     /// Connections with more to read than one turn allows.
-    again: Vec<Key>,
+    again: VecDeque<Key>,
     input: Box<[u8]>,
     context: Context<'s>,
     /// Whether the supervisor was told that this worker, which drains, accepts no more.
@@ -75,7 +76,7 @@ impl<'s> EventLoop<'s> {
             connections_max: config.workers.max_connections as usize,
             connections: Slab::default(),
             timers: Timers::default(),
-            again: Vec::new(),
+            again: VecDeque::new(),
             input: vec![0; INPUT_BYTES].into(),
             context,
             has_left: false,
@@ -164,7 +165,7 @@ impl<'s> EventLoop<'s> {
             Next::WaitUntil(deadline_ms) => self.timers.arm(key.index, deadline_ms),
             Next::Again(deadline_ms) => {
                 self.timers.arm(key.index, deadline_ms);
-                self.again.push(key);
+                self.again.push_back(key);
             }
             Next::Close => self.close(key),
         }
@@ -180,7 +181,9 @@ impl<'s> EventLoop<'s> {
 
     /// Gives the connections that had more to read than a turn allows their next turn.
     fn read_again(&mut self) {
-        for key in std::mem::take(&mut self.again) {
+        // Who is put back while the others have their turn is behind them, and waits for the next.
+        for _ in 0..self.again.len() {
+            let Some(key) = self.again.pop_front() else { return };
             let ready = Ready {
                 token: key.to_token(),
                 readable: true,
