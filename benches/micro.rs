@@ -5,6 +5,8 @@
 //! beside its system calls is measured by `--bench floor`. That none of them allocates is held by
 //! `tests/allocation.rs`, on the same requests and sites.
 
+#![allow(missing_docs, reason = "criterion's macro makes a public function")]
+
 #[path = "../tests/samples/mod.rs"]
 mod samples;
 

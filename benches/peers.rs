@@ -14,7 +14,7 @@ mod load;
 use std::env;
 use std::fmt;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use load::idle::IdleMemory;
 use load::installed::Installed;
 use load::report::{Spread, table, thousands, verdict};
 use load::subject::{self, Kind, Subject};
-use load::{Outcome, Sample, measure, measure_churn, print_caveats, spread, usage};
+use load::{Outcome, Sample, measure, measure_churn, print_caveats, record, spread, usage};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
 
@@ -216,8 +216,9 @@ fn run(options: &Options) -> Outcome<()> {
     for Row { work, contender, samples, .. } in &rows {
         print_caveats(&contender.name, work, samples);
     }
-    let file = target_directory().join("bench/peers.json");
-    write_json(&file, &as_json(&plan, &rows, &contenders, &memory))?;
+    let file = record::file("peers.json");
+    let json = as_json(&plan, &rows, &contenders, &memory);
+    record::write(&file, format!("{json:#}\n"))?;
     println!("All figures: {}", file.display());
     Ok(())
 }
@@ -260,7 +261,7 @@ fn kinds(options: &Options) -> Outcome<Vec<Named>> {
 }
 
 fn build_rust_peers() -> Outcome<PathBuf> {
-    let folder = target_directory().join("peers");
+    let folder = record::target_directory().join("peers");
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     eprintln!("building benches/peers");
     let status = Command::new(cargo)
@@ -281,12 +282,6 @@ fn locked_version(name: &str) -> Outcome<String> {
     let rest = lock.split_once(&package).map(|(_, rest)| rest);
     let version = rest.and_then(|rest| rest.split_once('"')).map(|(version, _)| version);
     Ok(format!("{name} {}", version.ok_or_else(|| format!("{RUST_LOCK} has no {name}"))?))
-}
-
-/// The one that Cargo builds into: it holds the folder that Cargo gives to benches.
-fn target_directory() -> &'static Path {
-    let temporary = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    temporary.parent().unwrap_or(temporary)
 }
 
 /// Asks each of them once, both ways. All must have one body.
@@ -481,33 +476,13 @@ fn as_json(plan: &Plan, rows: &[Row], contenders: &[Contender], memory: &[IdleMe
             "memory_bytes": memory.before_bytes,
         })
     });
-    let mut command = "cargo bench --bench peers --".to_owned();
-    for argument in env::args_os().skip(1).filter(|it| it != "--bench") {
-        command = format!("{command} {}", argument.to_string_lossy());
-    }
     json!({
         "machine": usage::machine(),
-        "commit": commit(),
-        "command": command,
+        "commit": record::commit(),
+        "command": record::command("peers"),
         "rounds": plan.rounds,
         "measured_ms": plan.measured.as_millis() as u64,
         "servers": servers.collect::<Vec<_>>(),
         "costs": costs.collect::<Vec<_>>(),
     })
-}
-
-/// The commit that the sources are of, or `null` outside of a repository.
-fn commit() -> Option<String> {
-    let mut git = Command::new("git");
-    git.args(["-C", env!("CARGO_MANIFEST_DIR"), "rev-parse", "HEAD"]);
-    let output = git.output().ok().filter(|output| output.status.success())?;
-    Some(String::from_utf8_lossy(&output.stdout).trim().into())
-}
-
-fn write_json(file: &Path, value: &Value) -> Outcome<()> {
-    if let Some(folder) = file.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    fs::write(file, format!("{value:#}\n")).map_err(|e| format!("{}: {e}", file.display()))?;
-    Ok(())
 }

@@ -5,6 +5,7 @@
 //! - [`client`]: keeps connections busy and checks every response; [`ring`] is its io_uring.
 //! - [`churn`]: opens a connection for each request.
 //! - [`idle`]: what connections cost that do nothing.
+//! - [`open`]: asks at a fixed pace, for latencies; [`record`] is what becomes of the figures.
 //! - [`usage`]: CPU time and memory of processes, as the kernel counts them.
 //! - [`raw`]: the floor that servers are compared with.
 //! - [`report`]: medians, and figures as people read them.
@@ -17,7 +18,9 @@ pub(crate) mod churn;
 pub(crate) mod client;
 pub(crate) mod idle;
 pub(crate) mod installed;
+pub(crate) mod open;
 mod raw;
+pub(crate) mod record;
 pub(crate) mod report;
 mod ring;
 pub(crate) mod subject;

@@ -27,7 +27,7 @@ use super::{Outcome, raw, usage};
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
-/// First argument of the bench binary when it is to become a subject: then CPU, parent, program, arguments.
+/// First argument of the bench binary when it is to become a subject: then CPUs, parent, program, arguments.
 const BECOME_SUBJECT: &str = "--become-subject";
 /// Stands for the program when the subject is the floor; its argument is the response.
 const FLOOR: &str = "floor";
@@ -59,6 +59,11 @@ pub(crate) struct Subject {
 impl Subject {
     /// Starts a server on `cpu` and waits until it is ready.
     pub(crate) fn start(kind: &Kind, cpu: usize) -> Outcome<Self> {
+        Subject::start_on(kind, &[cpu])
+    }
+
+    /// Starts a server on these CPUs and waits until it is ready.
+    pub(crate) fn start_on(kind: &Kind, cpus: &[usize]) -> Outcome<Self> {
         let directory = fresh_directory()?;
         let unresolved = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let (arguments, fixed_address) = match kind {
@@ -73,7 +78,7 @@ impl Subject {
                 (vec![program.into(), name.into(), port.into()], None)
             }
         };
-        let root = spawn(&arguments, &directory, cpu)?;
+        let root = spawn(&arguments, &directory, cpus)?;
         let mut subject = Subject { root, workers: Vec::new(), address: unresolved, directory };
         subject.wait_ready(kind, fixed_address).map_err(|e| {
             let name = arguments[0].to_string_lossy();
@@ -85,6 +90,17 @@ impl Subject {
     /// Where it listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What `server status` tells of a laneway that has `supervisor.pid_file=server.pid`.
+    pub(crate) fn status(&self, program: &Path) -> Outcome<serde_json::Value> {
+        let mut command = Command::new(program.canonicalize()?);
+        command.args(["--set", "supervisor.pid_file=server.pid", "status", "--json"]);
+        let output = command.current_dir(&self.directory).output()?;
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).trim().into());
+        }
+        Ok(serde_json::from_slice(&output.stdout)?)
     }
 
     /// The process that was started.
@@ -163,16 +179,15 @@ pub(crate) fn become_subject_if_asked() -> Outcome<()> {
     if arguments.next().is_none_or(|first| first != BECOME_SUBJECT) {
         return Ok(());
     }
-    let mut number = || -> Outcome<i32> {
-        let text = arguments.next().ok_or("an argument is missing")?;
-        Ok(text.to_string_lossy().parse()?)
-    };
-    let (cpu, parent) = (number()?, number()?);
+    let mut argument = || arguments.next().ok_or("an argument is missing");
+    let cpus = argument()?.to_string_lossy().into_owned();
+    let parent = argument()?.to_string_lossy().parse()?;
     set_pdeathsig(Signal::SIGTERM)?;
     if getppid() != Pid::from_raw(parent) {
         return Err("the bench died before its subject had started".into());
     }
-    pin(cpu as usize)?;
+    let cpus = cpus.split(',').map(str::parse).collect::<Result<Vec<usize>, _>>()?;
+    pin_to(&cpus)?;
     let program = arguments.next().ok_or("no program")?;
     if program == FLOOR {
         let response = arguments.next().ok_or("no response")?;
@@ -184,18 +199,23 @@ pub(crate) fn become_subject_if_asked() -> Outcome<()> {
 
 /// Restricts the calling thread, and what it starts, to one CPU.
 pub(crate) fn pin(cpu: usize) -> Outcome<()> {
+    pin_to(&[cpu])
+}
+
+fn pin_to(cpus: &[usize]) -> Outcome<()> {
     let mut set = CpuSet::new();
-    set.set(cpu)?;
+    cpus.iter().try_for_each(|cpu| set.set(*cpu))?;
     sched_setaffinity(Pid::from_raw(0), &set)
-        .map_err(|e| format!("cannot run on CPU {cpu}: {e}"))?;
+        .map_err(|e| format!("cannot run on CPUs {cpus:?}: {e}"))?;
     Ok(())
 }
 
-fn spawn(arguments: &[OsString], directory: &Path, cpu: usize) -> Outcome<Child> {
+fn spawn(arguments: &[OsString], directory: &Path, cpus: &[usize]) -> Outcome<Child> {
+    let cpus: Vec<String> = cpus.iter().map(ToString::to_string).collect();
     let mut command = Command::new(env::current_exe()?);
     command
         .arg(BECOME_SUBJECT)
-        .args([cpu.to_string(), std::process::id().to_string()])
+        .args([cpus.join(","), std::process::id().to_string()])
         .args(arguments)
         .current_dir(directory)
         .process_group(0)

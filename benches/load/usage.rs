@@ -91,7 +91,9 @@ pub(crate) fn machine() -> String {
     // Not `num_cpus`: the bench has pinned itself to one of them.
     let cpus = cpuinfo.lines().filter(|line| line.starts_with("processor")).count();
     let kernel = read("/proc/sys/kernel/osrelease");
-    format!("{model}, {cpus} CPUs, Linux {}", kernel.trim())
+    // What follows the version names a build of it.
+    let version = kernel.trim().split('-').next().unwrap_or_default();
+    format!("{model}, {cpus} CPUs, Linux {version}")
 }
 
 /// Whether two CPUs are hyper-threads of one core, which makes their figures depend on each other.
