@@ -14,8 +14,7 @@ use std::time::Duration;
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
 fn setup() -> Setup {
-    Setup::new(Mode::PROCESSES)
-        .set("workers.engine", "may")
+    Setup::new(Mode::MAY)
         .route("/echo", "echo = \"body\"")
         .route("/request", "echo = \"request\"")
         .route("/slow", "text = \"slow\"\ndelay = \"700ms\"")

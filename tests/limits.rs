@@ -32,6 +32,14 @@ in_every_mode!(
     the_file_limit_is_raised_to_the_hard_limit,
     a_file_limit_too_small_for_the_connections_is_warned_of,
 );
+harness::in_may!(
+    a_body_may_be_as_long_as_the_limit_and_no_longer,
+    as_many_fields_are_taken_as_the_limit_says_and_no_more,
+    a_body_that_keeps_coming_may_take_longer_than_the_deadline,
+    a_client_that_reads_slowly_may_take_longer_than_the_write_deadline,
+    the_file_limit_is_raised_to_the_hard_limit,
+    a_file_limit_too_small_for_the_connections_is_warned_of,
+);
 
 /// The timeout under test; short, yet longer than a scheduling hiccup of a busy machine.
 const TIMEOUT: Duration = Duration::from_millis(300);

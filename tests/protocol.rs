@@ -21,6 +21,13 @@ in_every_mode!(
     a_body_that_no_route_wants_is_never_taken_for_a_request,
     a_half_closed_connection_is_answered_and_closed,
 );
+harness::in_may!(
+    ten_pipelined_requests_are_answered_in_order,
+    a_delayed_response_keeps_its_place_in_a_pipeline,
+    a_request_split_at_every_position_is_answered,
+    http_1_0_closes_unless_it_asks_to_keep_alive,
+    an_absolute_target_overrides_the_host_field,
+);
 
 const CANARY: &str = "GET /canary HTTP/1.1\r\nHost: a\r\n\r\n";
 const CANARY_BODY: &str = "the canary sings";

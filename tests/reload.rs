@@ -39,6 +39,19 @@ in_every_mode!(
     commands_without_a_server_say_so,
     the_command_socket_bears_with_anybody,
 );
+harness::in_may!(
+    a_reload_that_is_wrong_is_rejected_as_check_would_and_changes_nothing,
+    a_reload_whose_address_is_taken_is_rejected,
+    a_reload_changes_the_log,
+    a_request_in_flight_outlives_a_reload,
+    a_keep_alive_connection_is_told_that_the_next_response_is_the_last,
+    the_last_lane_stays,
+    a_busy_loop_that_turns_is_not_hung,
+    status_shows_lanes_and_history,
+    reload_and_stop_wait_for_their_end,
+    commands_without_a_server_say_so,
+    the_command_socket_bears_with_anybody,
+);
 
 fn assert_no_failure(traffic: Traffic) {
     let tally = traffic.stop();

@@ -26,6 +26,21 @@ in_every_mode!(
     a_delayed_response_holds_up_nobody,
     connections_spread_over_all_lanes,
 );
+harness::in_may!(
+    every_kind_of_content_is_served_byte_for_byte,
+    a_fixed_response_carries_each_required_field_once,
+    a_route_sets_its_own_status_and_fields,
+    a_redirect_names_its_target_and_status,
+    an_echo_route_returns_the_request_body,
+    an_echo_route_returns_the_request_as_json,
+    an_exact_route_goes_before_a_prefix_and_a_longer_prefix_before_a_shorter,
+    a_route_for_a_host_goes_before_one_for_any_host,
+    a_wrong_method_is_answered_405_with_the_allowed_ones,
+    options_names_the_methods_of_the_route,
+    the_date_is_current_also_after_an_idle_spell,
+    a_large_body_reaches_a_slow_reader_whole_and_holds_up_nobody,
+    a_delayed_response_holds_up_nobody,
+);
 
 const BINARY: &[u8] = b"\x00\x01<p>\r\n\r\nHTTP/1.1 500\xff\xfe";
 

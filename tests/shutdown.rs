@@ -31,6 +31,20 @@ in_every_mode!(
     the_port_is_free_for_the_next_instance,
     a_log_that_nobody_reads_holds_up_nothing_and_says_what_it_lost,
 );
+harness::in_may!(
+    a_request_in_flight_is_answered_before_the_server_leaves,
+    term_int_and_quit_drain_alike,
+    a_request_body_on_its_way_is_awaited,
+    a_response_on_its_way_is_sent_whole,
+    an_idle_connection_does_not_hold_up_the_drain,
+    a_request_that_crosses_the_close_of_an_idle_connection_is_not_reset,
+    a_full_lane_does_not_hold_up_the_drain,
+    new_connections_are_refused_as_soon_as_the_queue_is_empty,
+    what_outlasts_the_drain_timeout_is_closed,
+    a_second_signal_ends_the_server_at_once,
+    the_port_is_free_for_the_next_instance,
+    a_log_that_nobody_reads_holds_up_nothing_and_says_what_it_lost,
+);
 
 const GET_SLOW: &str = "GET /slow HTTP/1.1\r\nHost: a\r\n\r\n";
 const GET_STUCK: &str = "GET /stuck HTTP/1.1\r\nHost: a\r\n\r\n";

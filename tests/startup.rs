@@ -37,6 +37,26 @@ in_every_mode!(
     a_clamped_backlog_is_warned_of_with_its_remedy,
     a_worker_that_cannot_start_ends_the_server_with_its_own_error,
 );
+harness::in_may!(
+    every_line_of_the_log_is_an_event_in_json,
+    ready_is_said_once_and_only_after_every_worker_is_ready,
+    a_log_that_goes_to_no_terminal_is_json_by_itself,
+    the_affinity_mask_decides_the_lanes_and_the_pinning,
+    the_cpu_quota_of_a_parent_group_limits_the_lanes,
+    a_configured_count_decides_the_lanes,
+    more_lanes_than_cpus_are_warned_of_and_served,
+    workers_are_pinned_to_one_cpu_each,
+    without_pinning_workers_keep_the_whole_mask,
+    a_second_instance_on_a_taken_port_is_refused,
+    a_port_held_by_another_program_is_refused,
+    of_two_instances_started_together_exactly_one_wins,
+    all_lanes_share_the_one_port_that_zero_stands_for,
+    two_addresses_with_port_zero_get_a_port_each,
+    ipv6_is_served_on_a_port_that_zero_stands_for,
+    both_ip_versions_share_a_port_through_their_wildcards,
+    a_host_name_is_resolved,
+    a_worker_that_cannot_start_ends_the_server_with_its_own_error,
+);
 
 fn every_line_of_the_log_is_an_event_in_json(mode: Mode) {
     let mut server = Setup::new(mode).start();

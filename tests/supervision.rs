@@ -26,6 +26,19 @@ in_every_mode!(
     a_killed_supervisor_takes_its_workers_along_after_their_requests,
     as_pid_1_it_reaps_orphans_and_drains_on_term,
 );
+harness::in_may!(
+    a_killed_worker_is_reported_with_its_cause_and_replaced_at_once,
+    a_killed_worker_loses_its_own_connections_and_no_others,
+    the_connections_lost_with_a_worker_are_counted,
+    restarts_after_the_first_are_delayed,
+    a_lane_that_keeps_dying_makes_the_server_give_up,
+    giving_up_drains_the_other_lanes,
+    a_panic_in_a_request_ends_that_connection_alone,
+    an_abort_ends_the_worker_process_alone,
+    a_worker_told_to_terminate_drains_and_is_replaced,
+    a_killed_supervisor_takes_its_workers_along_after_their_requests,
+    as_pid_1_it_reaps_orphans_and_drains_on_term,
+);
 
 const SLOW: &str = "text = \"slow\"\ndelay = \"500ms\"";
 const GET_SLOW: &str = "GET /slow HTTP/1.1\r\nHost: a\r\n\r\n";

@@ -106,7 +106,7 @@ impl Report<'_> {
         let _ = writeln!(text, "{}.\nCommit {commit}; `{}`.\n", self.heading(), self.command);
         let _ = writeln!(
             text,
-            "Medians (min–max) over rounds of {:?}. Requests/s and CPU: saturated. Latencies: at {} requests a second, \
+            "Medians (min–max) over rounds of {:?}. Requests/s and CPU: saturated. Latencies: at {} requests a second,\n\
              {} where each has its own connection, counted from when a request was due.\n",
             self.measured,
             thousands(self.pace.into()),

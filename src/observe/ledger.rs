@@ -74,9 +74,9 @@ impl Counters<'_> {
         self.0[OPEN].load(Ordering::Relaxed)
     }
 
-    /// Connections accepted.
+    /// Connections accepted. Whoever reads that one was accepted finds it among the open ones afterwards.
     pub fn accepted(self) -> u64 {
-        self.0[ACCEPTED].load(Ordering::Relaxed)
+        self.0[ACCEPTED].load(Ordering::Acquire)
     }
 
     /// Requests begun.
@@ -115,9 +115,10 @@ impl Counters<'_> {
         self.0[OPEN].store(connections as u64, Ordering::Relaxed);
     }
 
-    /// Counts one accepted connection.
+    /// Counts one accepted connection, which has to be stated as open before.
     pub fn count_accepted(self) {
-        self.add(ACCEPTED);
+        let accepted = self.0[ACCEPTED].load(Ordering::Relaxed);
+        self.0[ACCEPTED].store(accepted + 1, Ordering::Release);
     }
 
     /// Counts one request, of the route with this number if it has one.

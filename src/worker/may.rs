@@ -44,7 +44,8 @@ pub(super) fn run(
     limits: Limits,
     control: &Control,
 ) -> Result<(), String> {
-    may::config().set_workers(1).set_stack_size(STACK_WORDS);
+    // Its own pinning would follow the mask, not `workers.pin`.
+    may::config().set_workers(1).set_stack_size(STACK_WORDS).set_worker_pin(false);
     // The process serves one generation for all its life, and coroutines outlive every scope.
     let generation: &'static Generation = Box::leak(Box::new(generation.clone()));
     let control_of_requests = control.try_clone().map_err(|error| error.to_string())?;

@@ -48,6 +48,7 @@ pub(crate) const GREETING: &str = "Hello from the tests\n";
 pub(crate) struct Mode {
     pub(crate) workers: Workers,
     pub(crate) accept: Accept,
+    pub(crate) engine: Engine,
 }
 
 /// `workers.mode`
@@ -65,12 +66,21 @@ pub(crate) enum Accept {
     Handoff,
 }
 
+/// `workers.engine`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Engine {
+    Native,
+    May,
+}
+
 impl Mode {
     pub(crate) const THREADS: Mode = Mode::new(Workers::Threads, Accept::Reuseport);
     pub(crate) const PROCESSES: Mode = Mode::new(Workers::Processes, Accept::Reuseport);
 
+    pub(crate) const MAY: Mode = Mode { engine: Engine::May, ..Mode::PROCESSES };
+
     pub(crate) const fn new(workers: Workers, accept: Accept) -> Mode {
-        Mode { workers, accept }
+        Mode { workers, accept, engine: Engine::Native }
     }
 
     pub(crate) fn is_threads(self) -> bool {
@@ -127,37 +137,36 @@ impl Display for Accept {
 /// A function that takes a [`Mode`] and is missing here is never used, which the compiler reports.
 macro_rules! in_every_mode {
     ($($case:ident),+ $(,)?) => {
-        $crate::harness::in_modes!(threads, Threads, Reuseport, [$($case),+]);
-        $crate::harness::in_modes!(processes, Processes, Reuseport, [$($case),+]);
-        $crate::harness::in_modes!(threads_shared, Threads, Shared, [$($case),+]);
-        $crate::harness::in_modes!(processes_shared, Processes, Shared, [$($case),+]);
-        $crate::harness::in_modes!(threads_handoff, Threads, Handoff, [$($case),+]);
-        $crate::harness::in_modes!(processes_handoff, Processes, Handoff, [$($case),+]);
+        $crate::harness::in_mode!(threads, new(Workers::Threads, Accept::Reuseport), [$($case),+]);
+        $crate::harness::in_mode!(processes, new(Workers::Processes, Accept::Reuseport), [$($case),+]);
+        $crate::harness::in_mode!(threads_shared, new(Workers::Threads, Accept::Shared), [$($case),+]);
+        $crate::harness::in_mode!(processes_shared, new(Workers::Processes, Accept::Shared), [$($case),+]);
+        $crate::harness::in_mode!(threads_handoff, new(Workers::Threads, Accept::Handoff), [$($case),+]);
+        $crate::harness::in_mode!(processes_handoff, new(Workers::Processes, Accept::Handoff), [$($case),+]);
     };
 }
 pub(crate) use in_every_mode;
 
-/// The same where it matters that each lane has sockets of its own, or where the way of accepting can't matter.
-macro_rules! in_both_modes {
+/// The same for the engine `may`, with those of the functions that it can pass.
+macro_rules! in_may {
     ($($case:ident),+ $(,)?) => {
-        mod reuseport {
-            $crate::harness::in_modes!(threads, Threads, Reuseport, [$($case),+]);
-            $crate::harness::in_modes!(processes, Processes, Reuseport, [$($case),+]);
-        }
+        #[cfg(feature = "may")]
+        $crate::harness::in_mode!(may, MAY, [$($case),+]);
     };
 }
-pub(crate) use in_both_modes;
+pub(crate) use in_may;
 
-macro_rules! in_modes {
-    ($name:ident, $workers:ident, $accept:ident, [$($case:ident),+]) => {
+macro_rules! in_mode {
+    ($name:ident, $mode:ident $(($($of:expr),+))?, [$($case:ident),+]) => {
         mod $name {
+            #[allow(unused_imports, reason = "not every mode is made of these")]
             use $crate::harness::{Accept, Mode, Workers};
-            const MODE: Mode = Mode::new(Workers::$workers, Accept::$accept);
+            const MODE: Mode = Mode::$mode $(($($of),+))?;
             $(#[test] fn $case() { crate::$case(MODE) })+
         }
     };
 }
-pub(crate) use in_modes;
+pub(crate) use in_mode;
 
 /// Reports why a test does not run here. Written past libtest's capture, so that it is always seen.
 pub(crate) fn skipped(reason: impl Display) {
@@ -251,9 +260,15 @@ impl Setup {
             .config(format!("[[route]]\npath = \"/\"\ntext = {GREETING:?}\n# more routes follow\n"))
             .set("workers.mode", mode.workers)
             .set("workers.accept", mode.accept)
+            .engine(mode.engine)
             .set("workers.count", 2)
             .set("server.listen", "127.0.0.1:0")
             .set("log.format", "json")
+    }
+
+    fn engine(self, engine: Engine) -> Self {
+        // A binary that was built without the feature knows no other than the native one.
+        if engine == Engine::May { self.set("workers.engine", "may") } else { self }
     }
 
     /// No arguments at all, in an empty folder.

@@ -1,6 +1,8 @@
 //! A server whose configuration is all in one file, which a test writes again while it serves.
 
-use super::{Client, Event, Mode, Scratch, Server, Setup, Traffic, eventually, private_loopback};
+use super::{
+    Client, Engine, Event, Mode, Scratch, Server, Setup, Traffic, eventually, private_loopback,
+};
 use nix::sys::signal::SIGHUP;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -39,9 +41,10 @@ impl Site {
     pub(crate) fn write(&self) -> &Site {
         let listen: Vec<String> =
             self.listen.iter().map(|address| format!("\"{address}\"")).collect();
-        let Mode { workers, accept } = self.mode;
+        let Mode { workers, accept, engine } = self.mode;
+        let engine = if engine == Engine::May { "workers.engine = \"may\"\n" } else { "" };
         let mut toml = format!(
-            "server.listen = [{}]\nworkers.mode = \"{workers}\"\nworkers.accept = \"{accept}\"\nworkers.count = {}\nlog.format = \"json\"\n\
+            "server.listen = [{}]\nworkers.mode = \"{workers}\"\nworkers.accept = \"{accept}\"\n{engine}workers.count = {}\nlog.format = \"json\"\n\
              supervisor.pid_file = \"server.pid\"\nsupervisor.watchdog = \"400ms\"\n",
             listen.join(", "),
             self.lanes,
