@@ -1,4 +1,4 @@
-//! What the acceptor hands to the lanes, on its way: in at an [`Outlet`], out at an [`Intake`].
+//! What the acceptor hands to the lanes, on its way: in at an `Outlet`, out at an `Intake`.
 //!
 //! Between threads it goes through a channel, with an eventfd to wake the lane; between processes through a
 //! packet socket, which carries descriptors (unix(7), `SCM_RIGHTS`). Either outlives the workers at its ends, so

@@ -2,7 +2,7 @@
 //!
 //! [`process`] hosts the workers of one process, [`run`] is one worker, [`event_loop`] its loop, and
 //! [`connection`] what happens to a connection. A lane shares nothing with another on the request path, and
-//! nothing here locks. In accept mode handoff one worker drives no lane: the [`acceptor`].
+//! nothing here locks. In accept mode handoff one worker drives no lane: the `acceptor`.
 
 mod acceptor;
 pub mod connection;
