@@ -185,6 +185,21 @@ fn wait_served(server: &Server) {
 }
 
 #[test]
+fn status_tells_of_the_engine_and_of_no_queue() {
+    let server = setup().set("supervisor.pid_file", "server.pid").start();
+    let _clients = server.served_connections(3);
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_server"));
+    command.args(["--set", "supervisor.pid_file=server.pid", "status", "--json"]);
+    let output = command.current_dir(server.folder()).output().expect("run the server's binary");
+    let status: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(status["engine"], "may");
+    let lanes = status["lanes"].as_array().expect("lanes");
+    assert!(lanes.iter().all(|lane| lane["queue"].is_null()), "{status}");
+    let sum = |field: &str| lanes.iter().filter_map(|lane| lane[field].as_u64()).sum::<u64>();
+    assert_eq!((sum("connections"), sum("accepted"), sum("requests")), (3, 3, 3));
+}
+
+#[test]
 fn a_killed_worker_is_replaced() {
     let server = setup().start();
     let pid = server.worker_pid(1);

@@ -57,8 +57,10 @@ fn table(status: &Status) -> String {
         Mode::Processes => "processes",
     };
     let accept = status.accept.name();
+    let engine = status.engine.other().map(|engine| format!(", engine {engine}"));
+    let engine = engine.unwrap_or_default();
     let mut text = format!(
-        "laneway {}, pid {}, up {}, generation {}, mode {mode}, accept {accept}\nlistening on {}\n\n",
+        "laneway {}, pid {}, up {}, generation {}, mode {mode}, accept {accept}{engine}\nlistening on {}\n\n",
         status.version,
         status.pid,
         time(status.uptime_ms),

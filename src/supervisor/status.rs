@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::listeners::Listeners;
 use super::policy::{Fact, Policy, Worker};
 use super::processes::Processes;
-use crate::config::{Accept, Mode};
+use crate::config::{Accept, Engine, Mode, Workers};
 use crate::sys::process::{self, Ended};
 use crate::worker::control::Role;
 
@@ -29,6 +29,8 @@ pub struct Status {
     pub addresses: Vec<String>,
     /// How connections come to the lanes.
     pub accept: Accept,
+    /// What drives a lane.
+    pub engine: Engine,
     /// By lane.
     pub lanes: Vec<LaneStatus>,
     /// Who hands connections to the lanes, if somebody does.
@@ -210,11 +212,10 @@ pub(super) fn status(
     history: &History,
 ) -> Option<Status> {
     let made = processes.generation(generation)?;
-    let accept = made.generation.config.workers.accept;
-    let queue = |lane| match accept {
-        Accept::Reuseport => Some(queue(lane, listeners)),
-        Accept::Shared | Accept::Handoff => None,
-    };
+    let Workers { accept, engine, .. } = made.generation.config.workers;
+    // An engine that opens its own sockets keeps their queues to itself.
+    let has_own = accept == Accept::Reuseport && engine == Engine::Native;
+    let queue = |lane| has_own.then(|| queue(lane, listeners));
     let lanes = policy.lane_states().into_iter().enumerate();
     let lanes =
         lanes.map(|(lane, (state, worker))| of_lane(lane, state, worker, processes, queue(lane)));
@@ -228,6 +229,7 @@ pub(super) fn status(
         mode: made.generation.config.workers.mode,
         addresses: groups.map(|group| group.address.to_string()).collect(),
         accept,
+        engine,
         lanes: lanes.collect(),
         acceptor: acceptor.map(|(state, worker)| of_acceptor(state, worker, processes)),
         shared_queue: (accept != Accept::Reuseport).then(|| self::queue(0, listeners)),
