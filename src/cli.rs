@@ -7,7 +7,9 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 mod remote;
 
-use crate::config::{self, Content, Count, Loaded, Mode, Options, Route, RoutePath};
+use crate::config::{
+    self, Accept, Content, Count, Driver, Engine, Loaded, Mode, Options, Route, RoutePath,
+};
 use crate::supervisor::commands::Request;
 
 /// A multi-core HTTP server: one lane per CPU core.
@@ -161,17 +163,44 @@ fn summary(loaded: &Loaded) -> String {
         Mode::Threads => "threads (of one worker process)",
         Mode::Processes => "processes (one for each lane)",
     };
-    let mut text = format!(
-        "the configuration is valid: {source}\n  listen  {}\n  lanes   {lanes}\n  mode    {mode}\n  routes  {}\n",
-        listen.join(", "),
-        config.routes.len(),
-    );
+    let accept = match config.workers.accept {
+        Accept::Reuseport => "reuseport (each lane from its own sockets)",
+        Accept::Shared => "shared (every lane from the same sockets)",
+        Accept::Handoff => "handoff (from an acceptor)",
+    };
+    let (engine, driver) = match (config.workers.engine, config.workers.driver) {
+        (Engine::May, _) => ("may (may_minihttp)", "the engine's own"),
+        (Engine::Native, Driver::Auto) => {
+            ("native", "auto (io_uring where the kernel allows it, else epoll)")
+        }
+        (Engine::Native, Driver::Epoll) => ("native", "epoll"),
+        (Engine::Native, Driver::IoUring) => ("native", "io_uring"),
+    };
+    let listen = listen.join(", ");
+    let routes = config.routes.len();
+    let mut text = format!("the configuration is valid: {source}\n");
+    for (name, value) in [
+        ("listen", listen.as_str()),
+        ("lanes", &lanes),
+        ("mode", mode),
+        ("accept", accept),
+        ("engine", engine),
+        ("driver", driver),
+        ("routes", &routes.to_string()),
+    ] {
+        text.push_str(&format!("  {name:<7} {value}\n"));
+    }
     const SHOWN: usize = 100;
     for route in config.routes.iter().take(SHOWN) {
         text.push_str(&line(route));
     }
-    if config.routes.len() > SHOWN {
-        text.push_str(&format!("    and {} more\n", config.routes.len() - SHOWN));
+    if routes > SHOWN {
+        text.push_str(&format!("    and {} more\n", routes - SHOWN));
+    }
+    if let Some((reason, remedy)) = config.workers.engine.warning() {
+        text.push_str(&format!(
+            "warning: this engine is for comparison\n  reason  {reason}\n  remedy  {remedy}\n"
+        ));
     }
     text
 }

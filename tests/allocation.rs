@@ -23,7 +23,9 @@ use laneway::sys::socket::packet_pair;
 use laneway::worker::connection::{Connection, Next};
 use laneway::worker::context::Context;
 use laneway::worker::control::{Command, Control, Order};
+use laneway::worker::driver::{Input, Sent, transmit};
 use laneway::worker::event_loop::EventLoop;
+use laneway::worker::open_driver;
 use laneway::worker::timers::Timers;
 use samples::{BROWSER, By, LIMITS, MINIMAL, head, pipelined};
 
@@ -176,7 +178,11 @@ impl<'s> Pair<'s> {
     fn exchange(&mut self, bytes: &[u8]) -> usize {
         self.client.write_all(bytes).expect("a connection that takes requests");
         self.lane.begin_turn();
-        let next = self.connection.on_ready(READABLE, &mut self.input, &mut self.lane);
+        let mut input = Input::new(None, Some(&mut self.input));
+        let next = self.connection.on_ready(READABLE, &mut input, &mut self.lane);
+        let sent = transmit(self.connection.socket(), &self.lane.output, &[]);
+        assert_eq!(sent, Sent::Bytes(self.lane.output.len()));
+        self.lane.output.clear();
         assert!(matches!(next, Next::WaitUntil(_) | Next::Wait), "{next:?}");
         let mut responses = [0; 16 << 10];
         self.client.set_nonblocking(true).expect("a socket that doesn't block");
@@ -237,7 +243,7 @@ fn an_idle_connection_holds_no_heap_whatever_it_did_before() {
 
 /// How often a lane allocates in its whole life, in which one client sends `batches` batches of requests over
 /// one connection.
-fn allocations_of_a_lane(batch: &[u8], depth: usize, batches: usize) -> u64 {
+fn allocations_of_a_lane(asked: config::Driver, batch: &[u8], depth: usize, batches: usize) -> u64 {
     let (config, ledger) = (configuration(), Ledger::new(1).expect("a ledger"));
     let site = By::Exact.site(ROUTES);
     let (ours, theirs) = packet_pair().expect("a pair of sockets");
@@ -248,11 +254,13 @@ fn allocations_of_a_lane(batch: &[u8], depth: usize, batches: usize) -> u64 {
     thread::scope(|scope| {
         let lane = scope.spawn(|| {
             let context = Context::new(&site, &LIMITS, &config, &ledger, 0);
+            let workers = config::Workers { driver: asked, ..config.workers.clone() };
+            let (driver, _) = open_driver(&workers).expect("a driver");
             let mut event_loop =
-                EventLoop::new(0, &config, &control, context, None).expect("an event loop");
+                EventLoop::new(0, &config, driver, &control, context, None).expect("an event loop");
             allocations(|| event_loop.run().expect("a lane that runs"))
         });
-        let take = Command::To(0, Order::Take(0));
+        let take = Command::To(0, Order::Take { lane: 0, files: 1 });
         supervisor.command(&take, &[listener.as_fd()]).expect("a lane that hears");
         let mut client = TcpStream::connect(address).expect("a lane that accepts");
         client.set_nodelay(true).expect("a socket that sends at once");
@@ -292,7 +300,10 @@ fn the_event_loop_allocates_no_more_for_a_thousand_requests_than_for_one() {
     let request = By::Exact.request(ROUTES - 1);
     for depth in [1, 16] {
         let batch = pipelined(&request, depth);
-        let [few, many] = [1, 1_000].map(|batches| allocations_of_a_lane(&batch, depth, batches));
-        assert_eq!(many, few, "{depth} at once");
+        for driver in [config::Driver::Epoll, config::Driver::Auto] {
+            let [few, many] =
+                [1, 1_000].map(|batches| allocations_of_a_lane(driver, &batch, depth, batches));
+            assert_eq!(many, few, "{depth} at once, {driver:?}");
+        }
     }
 }

@@ -27,10 +27,41 @@ fn check_says_what_would_run() {
                     \x20 listen  127.0.0.1:8080\n\
                     \x20 lanes   3\n\
                     \x20 mode    processes (one for each lane)\n\
+                    \x20 accept  reuseport (each lane from its own sockets)\n\
+                    \x20 engine  native\n\
+                    \x20 driver  auto (io_uring where the kernel allows it, else epoll)\n\
                     \x20 routes  1\n\
                     \x20   /                        200 19 bytes\n";
     assert_eq!(text(&output.stdout), expected);
     assert_eq!(text(&output.stderr), "");
+}
+
+#[test]
+fn check_tells_each_way_to_accept_and_each_driver() {
+    for setting in ["accept=shared", "accept=handoff", "driver=epoll", "driver=io_uring"] {
+        let output = run(&["check", "--set", &format!("workers.{setting}")]);
+        assert_eq!(output.status.code(), Some(0), "{setting}");
+        let (key, value) = setting.split_once('=').unwrap();
+        let line = format!("\n  {key:<7} {value}");
+        assert!(text(&output.stdout).contains(&line), "{}", text(&output.stdout));
+        assert!(!text(&output.stdout).contains("warning"), "{setting}");
+    }
+}
+
+#[cfg(feature = "may")]
+#[test]
+fn check_tells_of_the_engine_and_warns_as_its_start_does() {
+    let may = ["--set", "workers.engine=may", "--set", "workers.mode=processes"];
+    let output = run(&[&["check"], &may[..]].concat());
+    assert_eq!(output.status.code(), Some(0));
+    let told = text(&output.stdout);
+    for words in [
+        "\n  engine  may (may_minihttp)\n  driver  the engine's own\n",
+        "\nwarning: this engine is for comparison\n  reason  it has no timeouts and no limits on heads, ",
+        "; [timeouts], server.backlog and workers.driver have no effect\n  remedy  docs/engines.md ",
+    ] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
 }
 
 #[test]

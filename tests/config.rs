@@ -130,6 +130,26 @@ fn several_errors_are_told_at_once_and_one_hides_no_other() {
 }
 
 #[test]
+fn a_value_of_the_wrong_type_is_told_with_the_words_that_are_allowed() {
+    // (key and value, what the error says)
+    let cases = [
+        ("workers.mode=true", "boolean `true`, expected `threads` or `processes`"),
+        ("workers.accept=3", "integer `3`, expected one of `reuseport`, `shared`, `handoff`"),
+        ("workers.accept=[]", "sequence, expected one of `reuseport`, `shared`, `handoff`"),
+        ("workers.engine={}", "map, expected `native` or `may`"),
+        ("workers.driver=1.5", "floating point `1.5`, expected one of `auto`, `epoll`, `io_uring`"),
+        ("log.level=0", "integer `0`, expected one of `error`, `warn`, `info`, `debug`, `trace`"),
+        ("log.format=0", "integer `0`, expected one of `auto`, `pretty`, `json`"),
+    ];
+    for (set, expected) in cases {
+        let errors = load_toml("", &[set], &[]).unwrap_err();
+        let (key, _) = set.split_once('=').unwrap();
+        let first = errors.lines().next().unwrap_or_default();
+        assert_eq!(first, format!("error: `{key}`: invalid type: {expected}"));
+    }
+}
+
+#[test]
 fn text_that_is_not_toml_is_shown_where_it_goes_wrong() {
     assert_text(
         &errors("[server\nbacklog = = 3\n"),
@@ -188,7 +208,7 @@ fn errors_of_environment_and_command_line_are_shown_in_their_own_text() {
         1 | workers.pni=true
           | ^^^^^^^^^^^ did you mean `pin`?
           |
-          = help: the keys of `workers` are mode, count, pin, accept, engine, max_connections
+          = help: the keys of `workers` are mode, count, pin, accept, engine, driver, max_connections
 
         error: expected KEY=VALUE, such as workers.count=4
          --> --set:1:1
@@ -266,6 +286,10 @@ fn each_mistake_in_a_route_is_named() {
         (
             "path = \"/\"\necho = \"all\"",
             "`route.echo`: unknown variant `all`, expected `body` or `request`",
+        ),
+        (
+            "path = \"/\"\necho = true",
+            "`route.echo`: invalid type: boolean `true`, expected `body` or `request`",
         ),
         ("path = \"/\"\ntext = \"x\"\nfiles = \"public\"", "unknown key `files` in `route`"),
     ];

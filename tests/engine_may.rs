@@ -5,10 +5,10 @@
 mod harness;
 
 use harness::{
-    GREETING, Mode, Server, Setup, eventually, is_refused, private_loopback, send_signal,
-    skip_without_faults,
+    GREETING, Mode, Server, Setup, eventually, is_refused, is_stopped, private_loopback,
+    send_signal, skip_without, skip_without_faults,
 };
-use nix::sys::signal::Signal::{SIGHUP, SIGKILL, SIGTERM, SIGUSR2};
+use nix::sys::signal::Signal::{SIGCONT, SIGHUP, SIGKILL, SIGSTOP, SIGTERM, SIGUSR2};
 use std::time::Duration;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -147,6 +147,74 @@ fn a_connection_beyond_the_limit_is_closed() {
     let _held = server.served_connections(2);
     let mut third = server.connect();
     third.expect_end();
+}
+
+/// The least limit on open files that does for 16 connections on one address.
+const FILES_FOR_16: u64 = 16 + 3 + 32;
+
+/// One lane for 16 connections, with this limit on open files.
+fn with_file_limit(limit: u64) -> Setup {
+    let nofile = format!("--nofile={limit}:{limit}");
+    setup().lanes(1).set("workers.max_connections", 16).under(&["prlimit", &nofile])
+}
+
+#[test]
+fn a_burst_takes_no_more_files_than_the_limit_and_nobody_who_is_served_waits_for_it() {
+    if skip_without("prlimit") {
+        return;
+    }
+    let server = with_file_limit(FILES_FOR_16).set("supervisor.watchdog", "1s").start();
+    let mut served = server.served_connections(10);
+    let pid = server.worker_pid(0);
+    send_signal(pid, SIGSTOP);
+    eventually("it stops", || is_stopped(pid).then_some(()));
+    let mut burst: Vec<_> = (0..300).map(|_| server.connect()).collect();
+    for client in &mut burst {
+        client.send(GET);
+    }
+    send_signal(pid, SIGCONT);
+    let answered = burst.iter_mut().filter_map(|client| client.try_response()).count();
+    assert!(answered >= 6, "{answered} were answered, and there is room for 6");
+    for client in &mut served {
+        assert_eq!(client.get("/").text(), GREETING);
+    }
+    assert!(server.journal.named("worker hung").is_empty(), "{}", server.journal);
+    assert_eq!(server.worker_pid(0), pid);
+}
+
+#[test]
+fn a_file_limit_that_connections_could_reach_is_refused() {
+    if skip_without("prlimit") {
+        return;
+    }
+    let mut refused = with_file_limit(FILES_FOR_16 - 1).spawn();
+    assert_eq!(refused.wait_exit(), 1);
+    let error = refused.journal.wait_for("could not start");
+    for words in ["ulimit -Hn 51 ", "the limit, which is 50;", "workers.max_connections = 15"] {
+        assert!(error.text("reason").contains(words), "{words}: {error:?}");
+    }
+    assert_eq!(with_file_limit(FILES_FOR_16).start().get("/").status, 200);
+}
+
+#[test]
+fn a_reload_to_more_connections_than_the_file_limit_allows_is_rejected() {
+    if skip_without("prlimit") {
+        return;
+    }
+    let toml = |connections: u32| {
+        format!(
+            "[workers]\nengine = \"may\"\nmode = \"processes\"\nmax_connections = {connections}\n"
+        )
+    };
+    let scratch = harness::Scratch::new();
+    let path = scratch.write("limit.toml", toml(16));
+    let server = with_file_limit(FILES_FOR_16).unset("workers.max_connections");
+    let server = server.config_at(path).start();
+    scratch.write("limit.toml", toml(17));
+    server.signal(SIGHUP);
+    let rejected = server.journal.wait_for("reload rejected");
+    assert!(rejected.text("reason").contains("open files"), "{rejected:?}");
+    wait_served(&server);
 }
 
 #[test]

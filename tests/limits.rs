@@ -3,9 +3,10 @@
 mod harness;
 
 use harness::{
-    Accept, Client, Mode, Server, Setup, Workers, cpu_ticks, eventually, in_every_mode,
-    let_time_pass, memory_bytes, open_files_limit, skip_without,
+    Accept, Client, DEADLINE, Mode, Server, Setup, Workers, cpu_ticks, eventually, in_every_mode,
+    is_stopped, let_time_pass, memory_bytes, open_files_limit, send_signal, skip_without,
 };
+use nix::sys::signal::{SIGCONT, SIGKILL, SIGSTOP};
 use std::time::{Duration, Instant};
 
 in_every_mode!(
@@ -28,6 +29,7 @@ in_every_mode!(
     slow_readers_of_a_large_body_cost_no_copy_of_it,
     a_full_lane_stops_accepting_until_there_is_room,
     what_a_full_lane_has_no_room_for_goes_to_the_other_lanes,
+    a_lane_that_filled_and_emptied_unheard_has_room,
     exhausted_files_pause_accepting_without_spinning_and_recover,
     the_file_limit_is_raised_to_the_hard_limit,
     a_file_limit_too_small_for_the_connections_is_warned_of,
@@ -38,7 +40,6 @@ harness::in_may!(
     a_body_that_keeps_coming_may_take_longer_than_the_deadline,
     a_client_that_reads_slowly_may_take_longer_than_the_write_deadline,
     the_file_limit_is_raised_to_the_hard_limit,
-    a_file_limit_too_small_for_the_connections_is_warned_of,
 );
 
 /// The timeout under test; short, yet longer than a scheduling hiccup of a busy machine.
@@ -165,7 +166,7 @@ fn a_dripping_head_does_not_move_its_deadline(mode: Mode) {
     client.send("GET / HTTP/1.1\r\nX: ");
     let mut drops = 0;
     while !client.hears_within(TIMEOUT / 6) {
-        assert!(start.elapsed() < harness::DEADLINE, "each byte moved the deadline");
+        assert!(start.elapsed() < DEADLINE, "each byte moved the deadline");
         drops += 1;
         // The server may close just then; its answer is read below.
         let _ = client.try_send("x");
@@ -376,11 +377,63 @@ fn exhausted_files_pause_accepting_without_spinning_and_recover(mode: Mode) {
     }
 }
 
+/// Its sibling adopts what the dead one had, and has no descriptors for that.
+#[test]
+fn a_worker_without_descriptors_outlives_the_death_of_another() {
+    if skip_without("prlimit") {
+        return;
+    }
+    for mode in [Mode::PROCESSES, Mode::on_epoll(Workers::Processes, Accept::Reuseport)] {
+        let server = setup(mode)
+            .lanes(2)
+            .set("supervisor.restart_delay", "1500ms")
+            .under(&["prlimit", "--nofile=64:64"])
+            .start();
+        let mut clients: Vec<_> = (0..200).map(|_| server.connect()).collect();
+        for client in &mut clients {
+            client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        }
+        let paused = || (server.journal.named("accept paused").len() == 2).then_some(());
+        eventually("both lanes are out of descriptors", paused);
+        // The first restart is immediate, so that only the second leaves a gap.
+        let (victim, sibling) = (server.worker_pid(0), server.worker_pid(1));
+        send_signal(victim, SIGKILL);
+        eventually("it is replaced", || (server.worker_pid(0) != victim).then_some(()));
+        send_signal(server.worker_pid(0), SIGKILL);
+        server.journal.wait_for("worker adopted");
+        drop(clients);
+        // It asks again when there are descriptors, and serves who waits in the queues of both.
+        assert_eq!(server.served_connections(16).len(), 16);
+        assert_eq!(server.worker_pid(1), sibling);
+        let lost = server.journal.named("worker exited");
+        assert!(lost.iter().all(|event| event.number("lane") == 0), "{}", server.journal);
+    }
+}
+
+/// What it could not tell a supervisor that did not listen, it tells later.
+fn a_lane_that_filled_and_emptied_unheard_has_room(mode: Mode) {
+    const ROOM: usize = 2;
+    let server = setup(mode).lanes(2).set("workers.max_connections", ROOM).start();
+    send_signal(server.pid(), SIGSTOP);
+    eventually("the supervisor stops", || is_stopped(server.pid()).then_some(()));
+    for _ in 0..300 {
+        // One lane's share at least is full, and has room again.
+        let mut clients: Vec<_> = (0..ROOM).map(|_| server.connect()).collect();
+        clients.iter_mut().for_each(|client| client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n"));
+        assert!(clients.iter_mut().any(|client| client.hears_within(DEADLINE)));
+    }
+    send_signal(server.pid(), SIGCONT);
+    assert_eq!(server.served_connections(2 * ROOM).len(), 2 * ROOM);
+}
+
 fn the_file_limit_is_raised_to_the_hard_limit(mode: Mode) {
     if skip_without("prlimit") {
         return;
     }
-    let server = setup(mode).under(&["prlimit", "--nofile=256:3000"]).start();
+    let server = setup(mode)
+        .set("workers.max_connections", 16)
+        .under(&["prlimit", "--nofile=256:3000"])
+        .start();
     assert_eq!(open_files_limit(server.pid()), 3000);
     assert_eq!(open_files_limit(server.worker_pid(0)), 3000);
 }

@@ -7,10 +7,11 @@ use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use harness::{
-    Accept, Client, Mode, NEW, OLD, Server, Site, Traffic, Workers, eventually, in_every_mode,
-    is_refused, listeners_at, private_loopback, process_state, reload, send_signal,
+    Accept, Client, Mode, NEW, OLD, Server, Setup, Site, Traffic, Workers, eventually,
+    in_every_mode, is_refused, listeners_at, private_loopback, process_state, reload, send_signal,
     skip_without_faults,
 };
 use nix::sys::signal::{SIGCONT, SIGHUP, SIGKILL, SIGSTOP, SIGTERM, SIGTTIN, SIGTTOU};
@@ -272,6 +273,31 @@ fn ttin_and_ttou_change_the_lanes_without_a_failure(mode: Mode) {
     assert_no_failure(traffic);
 }
 
+#[test]
+fn who_was_told_of_to_a_lane_that_leaves_is_served() {
+    let mode = Mode::new(Workers::Processes, Accept::Shared);
+    let server = Setup::new(mode).lanes(2).set("supervisor.watchdog", "\"60s\"").start();
+    let leaves = server.worker_pid(1);
+    send_signal(leaves, SIGSTOP);
+    server.signal(SIGTTOU);
+    server.journal.wait_for("resized");
+    let is_answered = |client: &mut Client| {
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        client.hears_within(Duration::from_millis(200))
+    };
+    let mut clients = Vec::new();
+    for _ in 0..8 {
+        clients.push(server.connect());
+        if clients.last_mut().is_some_and(|client| !is_answered(client)) {
+            break; // The lane that is stopped was told of this one, and nobody else.
+        }
+    }
+    send_signal(leaves, SIGCONT);
+    for client in &mut clients {
+        assert_eq!(client.response().status, 200);
+    }
+}
+
 fn the_last_lane_stays(mode: Mode) {
     let mut site = Site::new(mode);
     site.lanes = 1;
@@ -369,7 +395,7 @@ fn a_hung_request_costs_its_lane_alone(mode: Mode) {
         let _ = client.try_send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     }
     let kept = victims.iter_mut().filter_map(|client| {
-        client.hears_within(std::time::Duration::from_millis(300)).then(|| client.try_response())?
+        client.hears_within(Duration::from_millis(300)).then(|| client.try_response())?
     });
     let kept = kept.filter(|response| response.status == 200).count();
     assert!(kept > 0 || !mode.spreads(), "no connection of a healthy lane went on");
@@ -386,7 +412,7 @@ fn a_busy_loop_that_turns_is_not_hung(mode: Mode) {
     let server = site.start();
     let traffic = site.traffic();
     let start = std::time::Instant::now();
-    while start.elapsed() < std::time::Duration::from_millis(1_500) {
+    while start.elapsed() < Duration::from_millis(1_500) {
         traffic.wait_answers(20);
     }
     assert_no_failure(traffic);

@@ -23,6 +23,7 @@ in_every_mode!(
     an_idle_connection_does_not_hold_up_the_drain,
     a_request_that_crosses_the_close_of_an_idle_connection_is_not_reset,
     a_full_lane_does_not_hold_up_the_drain,
+    who_waits_while_all_lanes_are_full_is_served_before_the_server_leaves,
     a_stop_under_traffic_refuses_connections_and_resets_none,
     new_connections_are_refused_as_soon_as_the_queue_is_empty,
     requests_read_before_the_drain_are_answered_in_order,
@@ -172,6 +173,30 @@ fn a_full_lane_does_not_hold_up_the_drain(mode: Mode) {
     let start = Instant::now();
     begin_drain(&server, SIGTERM);
     client.expect_end();
+    assert_left(&mut server);
+    assert!(start.elapsed() < PROMPT, "{:?}", start.elapsed());
+}
+
+fn who_waits_while_all_lanes_are_full_is_served_before_the_server_leaves(mode: Mode) {
+    let mut server = setup(mode)
+        // Longer than anybody who might have something to hand over is waited for, unless it is asked.
+        .route("/long", "text = \"long\"\ndelay = \"1500ms\"")
+        .set("workers.max_connections", "2")
+        .start();
+    let mut in_flight = server.served_connections(2);
+    for client in &mut in_flight {
+        client.send("GET /long HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    let waiting = [0; 3].map(|_| {
+        let mut client = server.connect();
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        client
+    });
+    begin_drain(&server, SIGTERM);
+    let start = Instant::now();
+    for mut client in in_flight.into_iter().chain(waiting) {
+        assert_eq!(client.response().status, 200);
+    }
     assert_left(&mut server);
     assert!(start.elapsed() < PROMPT, "{:?}", start.elapsed());
 }

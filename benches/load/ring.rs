@@ -7,23 +7,18 @@
 //! The only `unsafe` of the benches. It knows nothing of HTTP.
 #![allow(unsafe_code, reason = "io_uring takes raw addresses; this file keeps them alive")]
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::collections::VecDeque;
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
-use io_uring::types::{BufRingEntry, CancelBuilder, Fixed, SubmitArgs, Timespec};
+use io_uring::types::{CancelBuilder, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
+use laneway::sys::buffers::Buffers;
 
-/// The kernel requires a buffer ring to start on a page.
-const PAGE_BYTES: usize = 4096;
 const BUFFER_GROUP: u16 = 0;
-/// The kernel's limit for the entries of a buffer ring.
-const BUFFERS_MAX: usize = 1 << 15;
 const SUBMISSIONS: u32 = 4096;
 /// Set in the user data of a send; the rest is the connection's index.
 const SEND: u64 = 1 << 63;
@@ -68,16 +63,8 @@ impl Ring {
         let fds: Vec<_> = sockets.iter().map(AsRawFd::as_raw_fd).collect();
         ring.submitter().register_files(&fds)?;
         let buffers = Buffers::new(arrivals_max, arrival_bytes_max);
-        // SAFETY: the address is page-aligned, holds `count` initialised entries, and is freed by `drop`
-        // below only after the kernel is done with it.
-        unsafe {
-            ring.submitter().register_buf_ring_with_flags(
-                buffers.start.as_ptr() as u64,
-                buffers.count as u16,
-                BUFFER_GROUP,
-                0,
-            )?;
-        }
+        // SAFETY: `drop` cancels every operation before it drops them, or leaks them.
+        unsafe { buffers.register(&ring.submitter(), BUFFER_GROUP) }?;
         let mut ring = Ring {
             ring,
             buffers,
@@ -136,7 +123,7 @@ impl Ring {
                 error if error < 0 => return Err(io::Error::from_raw_os_error(-error)),
                 bytes => {
                     let head = cqueue::buffer_select(entry.flags())
-                        .map(|id| self.buffers.take_head(id, bytes as usize));
+                        .map(|id| self.take_head(id, bytes as usize));
                     return Ok(Some(Arrival {
                         connection,
                         bytes: bytes as usize,
@@ -146,6 +133,17 @@ impl Ring {
             }
         }
         Ok(None)
+    }
+
+    /// Copies the start of what the kernel put into a buffer, and gives the buffer back.
+    fn take_head(&mut self, id: u16, bytes: usize) -> [u8; HEAD_BYTES] {
+        let buffer = self.buffers.take(id, bytes);
+        let mut head = [0; HEAD_BYTES];
+        let arrived = self.buffers.bytes(buffer);
+        let shown = arrived.len().min(HEAD_BYTES);
+        head[..shown].copy_from_slice(&arrived[..shown]);
+        self.buffers.give_back(buffer);
+        head
     }
 
     fn receive(&mut self, connection: usize) -> io::Result<()> {
@@ -176,79 +174,10 @@ impl Drop for Ring {
         let second = Timespec::new().sec(1);
         let cancelled =
             self.ring.submitter().register_sync_cancel(Some(second), CancelBuilder::any());
-        match cancelled {
-            Err(e) if e.raw_os_error() != Some(libc::ENOENT) => return, // rather leak than free what is in use
-            _ => {}
+        if cancelled.is_err_and(|e| e.raw_os_error() != Some(libc::ENOENT)) {
+            return self.buffers.leak(); // rather than free what is in use
         }
         // SAFETY: nothing is in flight any more, and the address came from `Box::leak`.
         drop(unsafe { Box::from_raw(self.message.as_ptr()) });
-        self.buffers.free();
-    }
-}
-
-/// Receive buffers shared with the kernel: `count` ring entries, then `count` buffers of `bytes` each.
-struct Buffers {
-    start: NonNull<u8>,
-    layout: Layout,
-    count: usize,
-    bytes: usize,
-    tail: u16,
-}
-
-impl Buffers {
-    fn new(count: usize, bytes: usize) -> Self {
-        let count = count.next_power_of_two().min(BUFFERS_MAX);
-        let size = count * (size_of::<BufRingEntry>() + bytes);
-        let layout = Layout::from_size_align(size, PAGE_BYTES).expect("a few MiB");
-        // SAFETY: the size is not 0.
-        let start = unsafe { alloc_zeroed(layout) };
-        let start = NonNull::new(start).unwrap_or_else(|| handle_alloc_error(layout));
-        let mut buffers = Buffers { start, layout, count, bytes, tail: 0 };
-        for id in 0..count {
-            buffers.give(id as u16);
-        }
-        buffers
-    }
-
-    fn buffer(&self, id: u16) -> NonNull<u8> {
-        let offset = self.count * size_of::<BufRingEntry>() + usize::from(id) * self.bytes;
-        assert!(offset + self.bytes <= self.layout.size());
-        // SAFETY: in bounds, asserted above.
-        unsafe { self.start.add(offset) }
-    }
-
-    /// Hands a buffer to the kernel.
-    fn give(&mut self, id: u16) {
-        let entries: NonNull<BufRingEntry> = self.start.cast();
-        let address = self.buffer(id).as_ptr() as u64;
-        let index = usize::from(self.tail) & (self.count - 1);
-        // SAFETY: the masked index is below `count`.
-        let mut entry = unsafe { entries.add(index) };
-        // SAFETY: initialised (zeroes), and the kernel reads an entry only once the tail is past it.
-        let entry = unsafe { entry.as_mut() };
-        entry.set_addr(address);
-        entry.set_len(self.bytes as u32);
-        entry.set_bid(id);
-        self.tail = self.tail.wrapping_add(1);
-        // SAFETY: `entries` is the start of the ring, whose first entry is initialised.
-        let tail = unsafe { BufRingEntry::tail(entries.as_ptr()) }.cast_mut();
-        // SAFETY: aligned, valid, and shared with the kernel alone, which reads it atomically.
-        unsafe { AtomicU16::from_ptr(tail) }.store(self.tail, Ordering::Release);
-    }
-
-    /// Copies the start of what the kernel put into a buffer, and gives the buffer back.
-    fn take_head(&mut self, id: u16, bytes: usize) -> [u8; HEAD_BYTES] {
-        let mut head = [0; HEAD_BYTES];
-        let shown = bytes.min(HEAD_BYTES).min(self.bytes);
-        let buffer = self.buffer(id).as_ptr();
-        // SAFETY: `shown` is within both; the kernel does not write to a buffer that it has handed out.
-        unsafe { std::ptr::copy_nonoverlapping(buffer, head.as_mut_ptr(), shown) };
-        self.give(id);
-        head
-    }
-
-    fn free(&mut self) {
-        // SAFETY: allocated with this layout, and called once, by the owner's drop.
-        unsafe { dealloc(self.start.as_ptr(), self.layout) };
     }
 }

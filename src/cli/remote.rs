@@ -67,8 +67,18 @@ fn table(status: &Status) -> String {
         status.generation,
         status.addresses.join(", "),
     );
-    let head =
-        ["lane", "state", "pid", "cpu", "up", "restarts", "connections", "requests", "queue"];
+    let head = [
+        "lane",
+        "state",
+        "pid",
+        "cpu",
+        "driver",
+        "up",
+        "restarts",
+        "connections",
+        "requests",
+        "queue",
+    ];
     let rows: Vec<Vec<String>> = status.lanes.iter().map(row).collect();
     text.push_str(&columns(&head, &rows));
     if let Some(acceptor) = &status.acceptor {
@@ -93,6 +103,7 @@ fn row(lane: &LaneStatus) -> Vec<String> {
         lane.state.clone(),
         or_dash(lane.pid),
         or_dash(lane.cpu),
+        or_dash(lane.driver.as_ref()),
         or_dash(lane.uptime_ms.map(time)),
         lane.restarts.to_string(),
         lane.connections.to_string(),

@@ -83,6 +83,8 @@ pub struct Workers {
     pub accept: Accept,
     /// What drives a lane.
     pub engine: Engine,
+    /// What moves the bytes of the native engine.
+    pub driver: Driver,
     /// Open connections per lane at which it stops accepting; at least 1.
     pub max_connections: u32,
 }
@@ -119,12 +121,36 @@ pub enum Engine {
     May,
 }
 
+/// `workers.driver`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Driver {
+    /// io_uring where the kernel allows it, else epoll.
+    Auto,
+    /// epoll(7).
+    Epoll,
+    /// io_uring(7).
+    IoUring,
+}
+
 impl Engine {
     /// Its name in the configuration, if it isn't the usual one.
     pub fn other(self) -> Option<&'static str> {
         match self {
             Engine::Native => None,
             Engine::May => Some("may"),
+        }
+    }
+
+    /// What whoever chose it should know, and what to do about it.
+    pub fn warning(self) -> Option<(&'static str, &'static str)> {
+        const REASON: &str = "it has no timeouts and no limits on heads, and stops by resetting who waits in its \
+             queue; [timeouts], server.backlog and workers.driver have no effect";
+        const REMEDY: &str =
+            "docs/engines.md says what else it lacks; workers.engine = \"native\" has it all";
+        match self {
+            Engine::Native => None,
+            Engine::May => Some((REASON, REMEDY)),
         }
     }
 }

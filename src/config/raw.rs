@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde::de::{self, DeserializeOwned, Deserializer, Visitor};
 use serde::{Deserialize, Serialize, forward_to_deserialize_any};
 
-use super::value::{Addresses, Number, Size, Time};
-use super::{Accept, Count, Engine, ListenAddress, LogFormat, LogLevel, Mode};
+use super::value::{Addresses, Number, Size, Time, some_word, word};
+use super::{Accept, Count, Driver, Engine, ListenAddress, LogFormat, LogLevel, Mode};
 
 /// Longest body of a route, in bytes: it is held in memory.
 pub(super) const ROUTE_BODY_BYTES_MAX: u64 = 64 << 20;
@@ -42,11 +42,16 @@ impl Default for Server {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Workers {
+    #[serde(deserialize_with = "word")]
     pub(super) mode: Mode,
     pub(super) count: Count,
     pub(super) pin: bool,
+    #[serde(deserialize_with = "word")]
     pub(super) accept: Accept,
+    #[serde(deserialize_with = "word")]
     pub(super) engine: Engine,
+    #[serde(deserialize_with = "word")]
+    pub(super) driver: Driver,
     pub(super) max_connections: Number<1, 1_048_576>,
 }
 
@@ -58,6 +63,7 @@ impl Default for Workers {
             pin: true,
             accept: Accept::Reuseport,
             engine: Engine::Native,
+            driver: Driver::Auto,
             max_connections: Number(16_384),
         }
     }
@@ -140,7 +146,9 @@ impl Default for Timeouts {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Log {
+    #[serde(deserialize_with = "word")]
     pub(super) level: LogLevel,
+    #[serde(deserialize_with = "word")]
     pub(super) format: LogFormat,
 }
 
@@ -164,7 +172,7 @@ pub(super) struct Route {
     pub(super) bytes: Option<Size<0, ROUTE_BODY_BYTES_MAX>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) redirect: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "some_word")]
     pub(super) echo: Option<Echo>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) status: Option<Number<200, 599>>,
@@ -201,7 +209,7 @@ pub(super) enum Echo {
     Request,
 }
 
-/// The keys of a table: the fields of its mirror, as the derived code states them.
+/// The keys of a table, or the words of an enum: the fields or variants of its mirror, as the derived code states them.
 pub(super) fn keys<T: DeserializeOwned>() -> &'static [&'static str] {
     struct Capture<'k>(&'k mut &'static [&'static str]);
     impl<'de> Deserializer<'de> for Capture<'_> {
@@ -217,13 +225,23 @@ pub(super) fn keys<T: DeserializeOwned>() -> &'static [&'static str] {
             Err(de::Error::custom("the fields are all that was wanted"))
         }
 
+        fn deserialize_enum<V: Visitor<'de>>(
+            self,
+            _: &'static str,
+            variants: &'static [&'static str],
+            _: V,
+        ) -> Result<V::Value, Self::Error> {
+            *self.0 = variants;
+            Err(de::Error::custom("the variants are all that was wanted"))
+        }
+
         fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Self::Error> {
-            Err(de::Error::custom("not a table"))
+            Err(de::Error::custom("neither a table nor an enum"))
         }
 
         forward_to_deserialize_any! {
             bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit
-            unit_struct newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+            unit_struct newtype_struct seq tuple tuple_struct map identifier ignored_any
         }
     }
     let mut fields: &'static [&'static str] = &[];

@@ -59,6 +59,7 @@ pub(super) fn resolve(
             pin: raw.workers.pin,
             accept: raw.workers.accept,
             engine: raw.workers.engine,
+            driver: raw.workers.driver,
             max_connections: raw.workers.max_connections.0,
         },
         supervisor: Supervisor {

@@ -4,13 +4,17 @@
 //! it would be read back from.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use serde::de::{Deserializer, Error, SeqAccess, Unexpected, Visitor};
+use serde::de::{
+    DeserializeOwned, Deserializer, Error, IntoDeserializer, SeqAccess, Unexpected, Visitor,
+};
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::raw::keys;
 use super::{Count, ListenAddress};
 
 /// Longest duration that a setting may have.
@@ -165,6 +169,34 @@ impl Serialize for Count {
             Count::Fixed(lanes) => serializer.serialize_u64(*lanes as u64),
         }
     }
+}
+
+/// One of the words of an enum. Its derived code would take a table as well, and say so of a number instead of which
+/// words there are.
+pub(super) fn word<'de, T: DeserializeOwned, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    struct V<T>(PhantomData<T>);
+    impl<T: DeserializeOwned> Visitor<'_> for V<T> {
+        type Value = T;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            match keys::<T>() {
+                [one, other] => write!(f, "`{one}` or `{other}`"),
+                words => write!(f, "one of `{}`", words.join("`, `")),
+            }
+        }
+        fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+            T::deserialize(text.into_deserializer())
+        }
+    }
+    deserializer.deserialize_any(V(PhantomData))
+}
+
+/// The same, where there may be none.
+pub(super) fn some_word<'de, T: DeserializeOwned, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    word(deserializer).map(Some)
 }
 
 /// One address or a list of them.

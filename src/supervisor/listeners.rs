@@ -10,6 +10,8 @@ use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -227,10 +229,27 @@ impl Listeners {
     }
 }
 
+/// The first socket of an address, where nobody else listens. Of two who ask at the same moment the kernel may refuse
+/// both; they try again, each after a time of its own.
+fn listen_alone(address: SocketAddr, backlog: u32) -> io::Result<Listener> {
+    const ATTEMPTS: u32 = 5;
+    let mut attempts = 1;
+    loop {
+        let bound = Bound::bind(address, Sharing::Exclusive)?; // Fails where somebody listens.
+        match bound.listen(backlog) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && attempts < ATTEMPTS => {
+                attempts += 1;
+                thread::sleep(Duration::from_millis(1 + u64::from(std::process::id() % 8)));
+            }
+            listener => return listener,
+        }
+    }
+}
+
 impl Group {
     /// One socket for each lane; a port of 0 is chosen once, so that all lanes share it.
     fn open(asked: Asked, backlog: u32, lanes: usize) -> io::Result<Group> {
-        let first = Bound::bind(asked.0, Sharing::Exclusive)?.listen(backlog)?;
+        let first = listen_alone(asked.0, backlog)?;
         first.open_to_group()?;
         let address = first.local_address()?;
         let backlog_effective = first.accept_queue()?.backlog;
@@ -250,7 +269,7 @@ impl Group {
     /// Keeps a port for workers that listen there themselves. Nobody else may listen there now, or bind it alone
     /// from here on.
     fn hold(asked: Asked) -> io::Result<Group> {
-        let first = Bound::bind(asked.0, Sharing::Exclusive)?.listen(MAY_BACKLOG)?;
+        let first = listen_alone(asked.0, MAY_BACKLOG)?;
         first.open_to_group()?;
         let (address, backlog) = (first.local_address()?, first.accept_queue()?.backlog);
         let listeners = vec![Bound::bind(address, Sharing::Held)?.hold()];

@@ -427,6 +427,9 @@ impl Supervisor {
             Action::Leave { worker, lane } => {
                 self.processes.order(worker, Order::Leave(lane), &[]);
             }
+            Action::Look { worker, lane } => {
+                self.processes.order(worker, Order::Look(lane), &[]);
+            }
             Action::Feed { acceptor, lane, worker } => self.processes.feed(acceptor, lane, worker),
             Action::Spare { acceptor, lane } => {
                 self.processes.order(acceptor, Order::Spare(lane), &[]);

@@ -33,7 +33,7 @@ use generation::{Generation, Replacing, Stage};
 use sockets::Sockets;
 
 use crate::config::Accept;
-use crate::worker::control::Role;
+use crate::worker::control::{Missed, Role};
 
 /// The settings that the policy goes by, times in milliseconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,6 +97,8 @@ pub enum Input {
     Ready(Worker),
     /// Whether this worker has as many connections as it may have.
     Full(Worker, bool),
+    /// This worker had no descriptors for what it was passed of a lane.
+    Missed(Worker, usize, Missed),
     /// This worker, which drains, accepts no more.
     Left(Worker),
     /// This worker ended by a failure, and its process lives.
@@ -162,6 +164,13 @@ pub enum Action {
     },
     /// Have this worker no longer do that.
     Leave {
+        /// Who.
+        worker: Worker,
+        /// Whose sockets.
+        lane: usize,
+    },
+    /// Have this worker look who waits in the sockets of this lane, of whom another one may have been told.
+    Look {
         /// Who.
         worker: Worker,
         /// Whose sockets.
@@ -300,6 +309,7 @@ impl Policy {
         match input {
             Input::Ready(worker) => self.ready(worker),
             Input::Full(worker, is_full) => self.full(worker, is_full),
+            Input::Missed(worker, lane, what) => self.missed(worker, lane, what),
             Input::Left(worker) => self.left(worker),
             Input::WorkerEnded { worker, cause } => self.ended(worker.process, &[worker], &cause),
             Input::WorkerDrained(worker) => self.drained(worker),
@@ -353,10 +363,7 @@ impl Policy {
     pub fn next_ms(&self) -> Option<u64> {
         match self.phase {
             Phase::Over | Phase::Stopping { .. } => None,
-            Phase::Draining { deadline_ms, .. } => {
-                let seals = self.generations.iter().filter_map(Generation::seal_ms);
-                seals.chain([deadline_ms]).min()
-            }
+            Phase::Draining { deadline_ms, .. } => Some(deadline_ms),
             Phase::Starting | Phase::Serving => {
                 let watch = self.watch_interval_ms().map(|_| self.beats_ms);
                 let generations = self.generations.iter().filter_map(Generation::next_ms);
@@ -453,12 +460,9 @@ impl Policy {
                 self.tell(Fact::DrainDeadline { workers });
                 self.kill_all(code);
             }
-            Phase::Draining { .. } => {
-                (0..self.generations.len()).for_each(|index| self.seal_due(index));
-            }
+            Phase::Draining { .. } => {}
             Phase::Starting | Phase::Serving => {
                 for index in 0..self.generations.len() {
-                    self.seal_due(index);
                     self.end_drains(index);
                     self.kill_late(index);
                     self.kill_hung(index);

@@ -2,7 +2,7 @@
 //! told of their end.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::sys::process::{self, Child, Ended, Forked, Identity, ProcessId, Reape
 use crate::sys::signal::Signal;
 use crate::sys::{cgroup, socket};
 use crate::worker::Generation;
-use crate::worker::control::{Assignment, Command, Control, News, Order, Report, Role};
+use crate::worker::control::{Assignment, Command, Control, News, Order, Outbox, Report, Role};
 use crate::worker::process::WorkerProcess;
 
 /// All worker processes, of every generation.
@@ -53,19 +53,10 @@ pub(super) struct Made {
 struct Running {
     child: Child,
     control: Control,
-    /// What there was no room for, in order.
-    outbox: VecDeque<(Command, Vec<OwnedFd>)>,
+    outbox: Outbox,
     mode: Mode,
     /// What its worker said of its own end, in mode `processes`: the process's end follows.
     last_words: Option<String>,
-}
-
-impl Running {
-    /// Whether this is done with. One that is gone can't be told; its end is about to be.
-    fn sent(&self, command: &Command, files: &[BorrowedFd<'_>]) -> bool {
-        let result = self.control.command(command, files);
-        !result.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
-    }
 }
 
 /// What the acceptor hands to a lane goes in at one end and comes out at the other. What is in it outlives both.
@@ -80,9 +71,6 @@ impl Conduit {
     }
 }
 
-/// Most commands that wait for a process to read them.
-const OUTBOX_MAX: usize = 8192;
-
 /// A worker's place in the world.
 pub(super) struct Post {
     pub(super) worker: Worker,
@@ -92,6 +80,9 @@ pub(super) struct Post {
     started_ms: u64,
     block: usize,
     is_over: bool,
+    /// What moves its bytes, and why that isn't what would be better.
+    pub(super) driver: Option<String>,
+    pub(super) driver_reason: Option<String>,
 }
 
 /// What workers have done that are gone.
@@ -226,7 +217,17 @@ impl Processes {
         let block = self.blocks.pop().ok_or_else(|| io::Error::other("the ledger is full"))?;
         let started_ms = self.ledger.now_ms();
         self.ledger.block(block).reset(started_ms);
-        let post = Post { worker, generation, pid: 0, cpu, started_ms, block, is_over: false };
+        let post = Post {
+            worker,
+            generation,
+            pid: 0,
+            cpu,
+            started_ms,
+            block,
+            is_over: false,
+            driver: None,
+            driver_reason: None,
+        };
         self.posts.insert(worker.id, post);
         Ok(Assignment { worker: worker.id, role: worker.role, cpu, block })
     }
@@ -271,7 +272,7 @@ impl Processes {
         }
         let pid = child.id();
         let running =
-            Running { child, control: ours, outbox: VecDeque::new(), mode, last_words: None };
+            Running { child, control: ours, outbox: Outbox::default(), mode, last_words: None };
         self.running.insert(key, running);
         workers.iter().for_each(|worker| self.tell_started(*worker, pid));
         Ok(None)
@@ -307,15 +308,21 @@ impl Processes {
     /// handed to this one.
     pub(super) fn take(&mut self, worker: Worker, lane: usize, sockets: &[BorrowedFd<'_>]) {
         if worker.role == Role::Acceptor || self.accept_of(worker) != Some(Accept::Handoff) {
-            return self.order(worker, Order::Take(lane), sockets);
+            let files = sockets.len();
+            return self.order(worker, Order::Take { lane, files }, sockets);
         }
-        self.order_with(worker, lane, Order::Take(lane), |conduit| &conduit.intake);
+        self.order_with(
+            worker,
+            lane,
+            |files| Order::Take { lane, files },
+            |conduit| &conduit.intake,
+        );
     }
 
     /// Has an acceptor hand connections to a lane, by the count of the worker that drives it.
     pub(super) fn feed(&mut self, acceptor: Worker, lane: usize, worker: Worker) {
         if let Some(block) = self.posts.get(&worker.id).map(|post| post.block) {
-            let order = Order::Feed { lane, block };
+            let order = |_| Order::Feed { lane, block };
             self.order_with(acceptor, lane, order, |conduit| &conduit.outlet);
         }
     }
@@ -325,25 +332,27 @@ impl Processes {
         &mut self,
         worker: Worker,
         lane: usize,
-        order: Order,
+        order: impl FnOnce(usize) -> Order,
         end: impl FnOnce(&Conduit) -> &OwnedFd,
     ) {
         let Some(post) = self.posts.get(&worker.id) else {
             return;
         };
-        let (generation, pid) = (post.generation, post.pid);
+        let generation = post.generation;
         let made = self.generations.get(&generation);
         if made.is_some_and(|made| made.generation.config.workers.mode == Mode::Threads) {
-            return self.order(worker, order, &[]);
+            return self.order(worker, order(0), &[]);
         }
         let conduit = match self.conduits.entry((generation, lane)) {
             Entry::Occupied(entry) => Ok(entry.into_mut()),
             Entry::Vacant(entry) => Conduit::new().map(|conduit| entry.insert(conduit)),
         };
         match conduit.and_then(|conduit| end(conduit).try_clone()) {
-            Ok(file) => self.order(worker, order, &[file.as_fd()]),
+            Ok(file) => self.order(worker, order(1), &[file.as_fd()]),
+            // Without it there would be a lane that nobody comes to.
             Err(error) => {
-                tracing::error!(lane, pid, reason = %error, "cannot connect a lane to the acceptor");
+                let reason = format!("cannot connect lane {lane} to the acceptor: {error}");
+                self.give_up_on(worker.process, reason);
             }
         }
     }
@@ -359,35 +368,33 @@ impl Processes {
         let Some(running) = self.running.get_mut(&key) else {
             return;
         };
-        if running.outbox.is_empty() && running.sent(&command, files) {
+        if running.outbox.is_empty() && running.control.told(&command, files) {
             return;
-        }
-        if running.outbox.len() == OUTBOX_MAX {
-            let pid = running.child.id();
-            tracing::error!(pid, reason = "it does not read its commands", "worker deaf");
-            return running.outbox.clear();
         }
         let copies = files.iter().map(BorrowedFd::try_clone_to_owned);
         match copies.collect::<io::Result<Vec<_>>>() {
-            Ok(files) => running.outbox.push_back((command, files)),
-            Err(error) => {
-                let pid = running.child.id();
-                tracing::error!(pid, reason = %error, "cannot pass sockets");
+            Ok(files) => {
+                if !running.outbox.push(command, files) {
+                    let pid = running.child.id();
+                    tracing::error!(pid, reason = "it does not read its commands", "worker deaf");
+                }
             }
+            Err(error) => self.give_up_on(key, format!("cannot pass sockets: {error}")),
         }
+    }
+
+    /// Kills a process that can't be told what it would have to know. Its end tells the policy, and the reason.
+    fn give_up_on(&mut self, key: u64, reason: String) {
+        if let Some(running) = self.running.get_mut(&key) {
+            running.last_words = Some(reason);
+        }
+        self.kill(key);
     }
 
     /// Sends what there was no room for.
     pub(super) fn flush(&mut self, key: u64) {
-        let Some(running) = self.running.get_mut(&key) else {
-            return;
-        };
-        while let Some((command, files)) = running.outbox.pop_front() {
-            let borrowed: Vec<BorrowedFd<'_>> = files.iter().map(AsFd::as_fd).collect();
-            if !running.sent(&command, &borrowed) {
-                running.outbox.push_front((command, files));
-                return;
-            }
+        if let Some(running) = self.running.get_mut(&key) {
+            running.outbox.flush(&running.control);
         }
     }
 
@@ -441,8 +448,12 @@ impl Processes {
         let post = self.posts.get_mut(&worker).filter(|post| post.worker.process == key)?;
         let worker = post.worker;
         let cause = match news {
-            News::Ready => return Some(Input::Ready(worker)),
+            News::Ready { driver, reason } => {
+                (post.driver, post.driver_reason) = (driver, reason);
+                return Some(Input::Ready(worker));
+            }
             News::Full(is_full) => return Some(Input::Full(worker, is_full)),
+            News::Missed(lane, what) => return Some(Input::Missed(worker, lane, what)),
             News::Left => return Some(Input::Left(worker)),
             News::Leaving => return Some(Input::Leaving(key)),
             News::Drained => {

@@ -27,8 +27,8 @@ pub(super) fn prepare(
         .map_err(doing("cannot use supervisor.user and supervisor.group"))?;
     check_file_limit(&config, lanes)?;
     let engine = config.workers.engine;
-    if engine == Engine::May {
-        warn_of_may();
+    if let Some((reason, remedy)) = engine.warning() {
+        tracing::warn!(engine = engine.other(), reason, remedy, "engine for comparison");
     }
     let sockets = config.workers.accept.sockets(lanes);
     let opened = listeners.open(&config.server, sockets, engine);
@@ -96,13 +96,6 @@ pub(super) fn size(config: &Config, machine: &sizing::Machine) -> usize {
     size.lanes
 }
 
-fn warn_of_may() {
-    let reason =
-        "it has no timeouts and no limits on heads, and stops by resetting who waits in its queue";
-    let remedy = "docs/engines.md says what else it lacks; workers.engine = \"native\" has it all";
-    tracing::warn!(engine = "may", reason, remedy, "engine for comparison");
-}
-
 fn tell_listening(group: &Group, config: &Config, lanes: usize) {
     let mode = match config.workers.mode {
         Mode::Threads => "threads",
@@ -145,10 +138,35 @@ fn url(address: SocketAddr) -> String {
 /// Descriptors that a process needs besides those that are counted below.
 const OTHER_FILES: u64 = 32;
 
+/// Descriptors that the engine "may" needs for an address: the socket, a connection that waits to be looked at, and
+/// one over the limit that is about to be closed.
+const MAY_FILES_OF_ADDRESS: u64 = 3;
+
+/// Refuses a limit that connections could reach: the engine accepts for ever there, and serves nobody.
+fn check_may_file_limit(config: &Config, limit: u64) -> Result<(), String> {
+    let others = MAY_FILES_OF_ADDRESS * config.server.listen.len() as u64 + OTHER_FILES;
+    let needed = u64::from(config.workers.max_connections) + others;
+    if config.workers.engine != Engine::May || needed <= limit {
+        return Ok(());
+    }
+    let or_fewer = match limit.saturating_sub(others) {
+        0 => String::new(),
+        affordable => format!(", or workers.max_connections = {affordable}"),
+    };
+    Err(format!(
+        "a worker of the engine \"may\" could need {needed} open files for workers.max_connections, and would serve \
+         nobody any more at the limit, which is {limit}; ulimit -Hn {needed} (systemd: LimitNOFILE={needed}){or_fewer}"
+    ))
+}
+
 /// Raises the limit on descriptors, and warns if it is less than what could be needed: by a worker process
 /// for the connections that are allowed, by the supervisor for its sockets and workers.
+///
+/// # Errors
+/// If it can't be raised, or the engine can't do with it.
 fn check_file_limit(config: &Config, lanes: usize) -> Result<(), String> {
     let limit = cpu::raise_file_limit().map_err(doing("cannot raise the limit on open files"))?;
+    check_may_file_limit(config, limit)?;
     let lanes = lanes as u64;
     let (lanes_of_process, processes) = match config.workers.mode {
         Mode::Threads => (lanes, 1),

@@ -52,6 +52,8 @@ pub struct LaneStatus {
     pub pid: Option<i32>,
     /// The CPU that its worker is pinned to.
     pub cpu: Option<usize>,
+    /// What moves its bytes: "epoll" or "io_uring".
+    pub driver: Option<String>,
     /// Milliseconds since its worker started.
     pub uptime_ms: Option<u64>,
     /// Restarts since the server started.
@@ -258,6 +260,7 @@ fn of_lane(
         state: state.into(),
         pid: post.map(|post| post.pid),
         cpu: post.and_then(|post| post.cpu),
+        driver: post.and_then(|post| post.driver.clone()),
         uptime_ms: post.map(|post| processes.uptime_ms(post)),
         restarts: totals.restarts,
         connections,

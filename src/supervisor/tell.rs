@@ -41,10 +41,11 @@ pub(super) fn news(role: Role, pid: ProcessId, news: &News) {
             tracing::warn!(lane, pid, cpu, reason, "worker not pinned");
         }
         News::Cut(connections) => tracing::warn!(lane, pid, connections, "drain deadline"),
-        News::Ready
+        News::Ready { .. }
         | News::Failed(_)
         | News::Panicked(_)
         | News::Full(_)
+        | News::Missed(..)
         | News::Left
         | News::Drained
         | News::Leaving => {}
@@ -65,7 +66,10 @@ pub(super) fn fact(fact: &Fact, processes: &Processes) {
         Fact::WorkerReady { worker } => {
             let (pid, generation) = of(worker);
             let (lane, role) = who(worker.role);
-            tracing::info!(lane, role, pid, generation, "worker ready");
+            let post = processes.post(*worker);
+            let driver = post.and_then(|post| post.driver.as_deref());
+            let reason = post.and_then(|post| post.driver_reason.as_deref());
+            tracing::info!(lane, role, pid, generation, driver, reason, "worker ready");
         }
         Fact::AllReady { generation, lanes } => {
             tracing::info!(lanes, pid = process::id(), generation, "ready");

@@ -11,7 +11,7 @@ pub fn spawn(run: impl FnOnce() + Send + 'static) {
 /// Ends a coroutine that waits for I/O, and waits until it has ended: what it owned is dropped.
 pub fn cancel(handle: JoinHandle<()>) {
     // SAFETY: cancelling unwinds the coroutine where it waits. The only ones that are cancelled accept connections:
-    // they own a listener and what makes services, and hold no lock while they wait.
+    // they own a listener, what makes services and at most one connection, and hold no lock while they wait.
     unsafe { handle.coroutine().cancel() };
     // A coroutine that was cancelled ends by a panic, which is what was asked for.
     let _ = handle.join();

@@ -48,6 +48,13 @@ pub struct Ready {
     pub broken: bool,
 }
 
+impl Ready {
+    /// Nothing happened, to begin with.
+    pub const fn quiet(token: u64) -> Ready {
+        Ready { token, readable: false, writable: false, read_closed: false, broken: false }
+    }
+}
+
 /// Room for what one wait can return.
 pub struct Events(Vec<EpollEvent>);
 

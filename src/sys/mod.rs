@@ -8,6 +8,7 @@
     reason = "the one layer that speaks to the kernel; tests/tidy.rs keeps it the only one"
 )]
 
+pub mod buffers;
 pub mod cgroup;
 #[cfg(feature = "may")]
 pub mod coroutine;
@@ -15,6 +16,7 @@ pub mod cpu;
 pub mod epoll;
 pub mod memory;
 pub mod process;
+pub mod ring;
 pub mod signal;
 pub mod socket;
 pub mod wake;

@@ -7,8 +7,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, Shutdown, SockFlag, SockType,
-    recv as nix_recv, recvmsg, send as nix_send, sendmsg, setsockopt, sockopt,
+    AddressFamily, ControlMessage, MsgFlags, Shutdown, SockFlag, SockType, recv as nix_recv,
+    send as nix_send, sendmsg, setsockopt, sockopt,
 };
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
@@ -334,30 +334,60 @@ pub fn send_packet_with_files(
     retry(|| sendmsg::<()>(socket.as_raw_fd(), &packet, rights, flags, None)).map(drop)
 }
 
-/// Receives one packet without waiting, and the descriptors that came with it, close-on-exec; 0 is the end
-/// of the stream.
+/// Whether everything that was sent by this end of a socket pair was received (unix(7)).
+pub fn has_sent_all(socket: BorrowedFd<'_>) -> bool {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: TIOCOUTQ, which SIOCOUTQ is for a socket, writes one int.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    cvt(result).is_ok() && bytes == 0
+}
+
+/// Receives one packet without waiting, and the descriptors that came with it, close-on-exec: fewer than were sent,
+/// if this process may not open as many. 0 is the end of the stream.
 pub fn receive_packet(
     socket: BorrowedFd<'_>,
     buffer: &mut [u8],
     files: &mut Vec<OwnedFd>,
 ) -> io::Result<usize> {
-    let mut space = nix::cmsg_space!([RawFd; PACKET_FILES_MAX]);
-    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
+    // Room for the descriptors, aligned as their header; nix would refuse what is cut short, and leak it.
+    const SPACE_WORDS: usize = (PACKET_FILES_MAX * size_of::<RawFd>()).div_ceil(8) + 4;
+    let mut space = [0_u64; SPACE_WORDS];
     let mut buffers = [io::IoSliceMut::new(buffer)];
-    loop {
-        let message = recvmsg::<()>(socket.as_raw_fd(), &mut buffers, Some(&mut space), flags);
-        let message = match message {
-            Err(Errno::EINTR) => continue,
-            message => message?,
-        };
-        for part in message.cmsgs()? {
-            if let ControlMessageOwned::ScmRights(received) = part {
-                // SAFETY: the kernel just made these descriptors for this process.
-                files.extend(received.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+    // SAFETY: all zeroes are a valid msghdr.
+    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    header.msg_iov = buffers.as_mut_ptr().cast();
+    header.msg_iovlen = 1;
+    header.msg_control = space.as_mut_ptr().cast();
+    header.msg_controllen = size_of_val(&space) as _;
+    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    let length = retry(|| {
+        // SAFETY: the header names memory that outlives the call; an IoSliceMut is an iovec.
+        Errno::result(unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut header, flags) })
+    })?;
+    // SAFETY: recvmsg has filled in the header.
+    let mut part = unsafe { libc::CMSG_FIRSTHDR(&raw const header) };
+    // SAFETY: it is null or points into `space`.
+    while let Some(message) = unsafe { part.as_ref() } {
+        if (message.cmsg_level, message.cmsg_type) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
+            // SAFETY: the macro only computes.
+            let head = unsafe { libc::CMSG_LEN(0) } as usize;
+            // Its type is not everywhere the same.
+            let length: usize = message.cmsg_len as _;
+            let count = (length - head) / size_of::<RawFd>();
+            // SAFETY: within `space`, by the length that the kernel gave.
+            let numbers = unsafe { libc::CMSG_DATA(part) }.cast::<RawFd>();
+            for index in 0..count {
+                let number = numbers.wrapping_add(index);
+                // SAFETY: one of `count` numbers, which need not be aligned.
+                let number = unsafe { number.read_unaligned() };
+                // SAFETY: the kernel just made this descriptor for this process.
+                files.push(unsafe { OwnedFd::from_raw_fd(number) });
             }
         }
-        return Ok(message.bytes);
+        // SAFETY: `part` is a part of this header.
+        part = unsafe { libc::CMSG_NXTHDR(&raw const header, part) };
     }
+    Ok(length as usize)
 }
 
 #[cfg(test)]

@@ -8,8 +8,8 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use super::control::{Command, Control, News, Order, Received};
-use super::driver::epoll::Driver;
+use super::control::{Command, Control, Missed, News, Order, Received};
+use super::driver::{Driver, epoll};
 use super::handoff::{BATCH_MAX, Exchange, Outlet};
 use super::sources::{ACCEPTS_PER_TURN, Rest, Source, Sources, TOKEN_CONTROL};
 use crate::config::Config;
@@ -65,7 +65,7 @@ impl<'s> Acceptor<'s> {
         ledger: &'s Ledger,
         exchange: Option<&'s Exchange>,
     ) -> io::Result<Acceptor<'s>> {
-        let driver = Driver::new()?;
+        let mut driver = Driver::Epoll(epoll::Driver::new()?);
         driver.watch(control, TOKEN_CONTROL)?;
         let watchdog_ms = config.supervisor.watchdog.as_millis() as u64;
         Ok(Acceptor {
@@ -86,13 +86,14 @@ impl<'s> Acceptor<'s> {
 
     /// Turns until a drain is over: nobody waits in the sockets, and everybody was handed over.
     pub(super) fn run(&mut self) -> io::Result<()> {
-        while !(self.draining && self.sources.is_empty() && self.unsent.is_empty()) {
+        while !self.is_over() {
             let count = self.driver.wait(self.patience_ms())?;
             let now_ms = self.ledger.now_ms();
             self.counters.begin_turn(now_ms);
             self.weigh();
-            for index in 0..count {
-                match self.driver.event(index).token {
+            for _ in 0..count {
+                let Some(event) = self.driver.next_event() else { break };
+                match event.ready.token {
                     TOKEN_CONTROL => self.hear()?,
                     token => self.accept_from(token, now_ms)?,
                 }
@@ -103,10 +104,19 @@ impl<'s> Acceptor<'s> {
                 }
             }
             self.hand_over();
+            self.sources.tell_missed(now_ms);
             let has_room = self.unsent.is_empty() && self.emptiest().is_some();
-            self.sources.resume(has_room, now_ms, &self.driver)?;
+            self.sources.resume(has_room, now_ms, &mut self.driver)?;
         }
         Ok(())
+    }
+
+    /// Whether it drains, and everybody was handed over; or nobody ever can be, because it was told to drain before it
+    /// was told of a lane.
+    fn is_over(&self) -> bool {
+        let has_lanes = self.lanes.iter().any(Option::is_some);
+        let is_done = self.sources.is_empty() && self.unsent.is_empty();
+        self.draining && (is_done || !has_lanes)
     }
 
     fn patience_ms(&self) -> Option<u64> {
@@ -123,6 +133,10 @@ impl<'s> Acceptor<'s> {
     fn weigh(&mut self) {
         for fed in self.lanes.iter_mut().flatten() {
             let counters = self.ledger.block(fed.block);
+            if fed.outlet.is_empty() {
+                // None is on its way, whatever became of those that were.
+                (fed.handed, fed.taken_before) = (0, counters.accepted());
+            }
             // In this order: a connection is open before it counts as taken, so that none is missed.
             let taken = counters.accepted().saturating_sub(fed.taken_before);
             fed.load = counters.open() + fed.handed.saturating_sub(taken);
@@ -147,9 +161,9 @@ impl<'s> Acceptor<'s> {
     fn accept_from(&mut self, token: u64, now_ms: u64) -> io::Result<()> {
         for _ in 0..ACCEPTS_PER_TURN {
             let Some(lane) = self.emptiest() else {
-                return self.sources.rest(Rest::Full, &self.driver);
+                return self.sources.rest(Rest::Full, &mut self.driver);
             };
-            let Some(socket) = self.sources.next(token, now_ms, &self.driver)? else {
+            let Some(socket) = self.sources.next(token, now_ms, &mut self.driver)? else {
                 return Ok(());
             };
             self.assign(lane, socket);
@@ -198,7 +212,7 @@ impl<'s> Acceptor<'s> {
             Received::Message(Command::Drain, _) => self.drain(),
             Received::End => {
                 // An end stays readable: it would be told of in every turn.
-                self.driver.forget(self.control.as_fd())?;
+                self.driver.forget(self.control.as_fd(), TOKEN_CONTROL)?;
                 if !self.draining {
                     self.control.report(self.sources.worker(), News::Leaving);
                     self.drain();
@@ -210,26 +224,34 @@ impl<'s> Acceptor<'s> {
 
     fn obey(&mut self, order: Order, files: Vec<OwnedFd>) -> io::Result<()> {
         match order {
-            Order::Take(lane) => {
+            Order::Take { lane, files: count } if files.len() < count => {
+                self.sources.miss(lane, Missed::Sockets, self.ledger.now_ms());
+            }
+            Order::Take { lane, .. } => {
                 let sources = files.into_iter().map(|file| Source::Listener(Listener::from(file)));
                 for source in sources {
-                    self.sources.watch(lane, source, &self.driver)?;
+                    self.sources.watch(lane, source, &mut self.driver)?;
                 }
             }
             Order::Leave(lane) => {
+                self.sources.forget_missed(lane, Missed::Sockets);
                 for token in self.sources.tokens(Some(lane)) {
-                    self.sources.forget(token, &self.driver)?;
+                    self.sources.forget(token, &mut self.driver)?;
                 }
             }
             Order::Feed { lane, block } => {
                 let outlet = match (files.into_iter().next(), self.exchange) {
                     (Some(socket), _) => Outlet::Process(socket),
                     (None, Some(exchange)) => exchange.outlet(lane)?,
-                    (None, None) => return Ok(()),
+                    (None, None) => {
+                        self.sources.miss(lane, Missed::Conduit, self.ledger.now_ms());
+                        return Ok(());
+                    }
                 };
                 self.feed(lane, block, outlet);
             }
             Order::Spare(lane) => {
+                self.sources.forget_missed(lane, Missed::Conduit);
                 if let Some(place) = self.lanes.get_mut(lane)
                     && let Some(fed) = place.take()
                 {
@@ -237,6 +259,7 @@ impl<'s> Acceptor<'s> {
                 }
             }
             Order::Drain(_) => self.drain(),
+            Order::Look(_) => {} // Nobody shares with it.
         }
         Ok(())
     }

@@ -19,8 +19,9 @@ use std::mem;
 use std::os::fd::OwnedFd;
 
 use super::context::Context;
-use super::driver::epoll::{self as driver, Received, Sent};
+use super::driver::{self, Input, Interest, Received, Sent};
 use super::fault;
+use super::kept::{Kept, Tail};
 use crate::content::{Answer, Collected, Echo, Fixed, refusal};
 use crate::http::{self, BodyLength, Head, Method, Persistence, Receiver, Refusal, Step, Version};
 use crate::sys::epoll::Ready;
@@ -31,6 +32,10 @@ const OUTPUT_BYTES_MAX: usize = 64 * 1024;
 const COPIED_BODY_BYTES_MAX: usize = 16 * 1024;
 /// Full reads of one connection in one turn, before others have theirs.
 const READS_PER_TURN: usize = 4;
+/// Once so much came while nothing could be done with it, no more is taken.
+const UNASKED_BYTES_MAX: usize = 16 * 1024;
+/// After so much of a body, more is taken to come.
+const BULK_BYTES: usize = 16 * 1024;
 /// What is read and thrown away after the last response, so that the client can read it: a close with
 /// unread input would reset the connection and the response with it.
 const LINGER_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -67,6 +72,8 @@ enum Phase<'s> {
 struct Exchange<'s> {
     request: Request,
     answer: Receiving<'s>,
+    /// Bytes of the body so far.
+    received: usize,
 }
 
 enum Receiving<'s> {
@@ -94,29 +101,6 @@ struct Request {
     /// The client said that it sends nothing more.
     is_clients_last: bool,
     head_only: bool,
-}
-
-/// Bytes that could not be handled yet.
-#[derive(Default)]
-struct Kept<'s> {
-    /// Read, but not consumed: part of a head, or requests behind a response that isn't sent.
-    input: Vec<u8>,
-    /// Encoded, but not taken by the kernel.
-    output: Vec<u8>,
-    sent: usize,
-    tail: Tail<'s>,
-}
-
-/// A large body that follows the encoded output, with what of it was sent.
-#[derive(Default)]
-pub enum Tail<'s> {
-    /// Nothing follows.
-    #[default]
-    None,
-    /// A body of the site's.
-    Shared(&'s [u8]),
-    /// A body of this response alone, and how much of it was sent.
-    Owned(Vec<u8>, usize),
 }
 
 /// What the loop should do with a connection after it was worked on.
@@ -162,8 +146,8 @@ impl<'s> Connection<'s> {
         matches!(self.phase, Phase::Reading) && self.receiver.is_idle() && self.kept.is_none()
     }
 
-    /// Bytes of request and response bodies held for this connection alone.
-    pub fn body_bytes(&self) -> usize {
+    /// Bytes held for this connection alone: of request and response bodies, and of what came too early.
+    pub fn held_bytes(&self) -> usize {
         let phase = match &self.phase {
             Phase::Receiving(exchange) => match &exchange.answer {
                 Receiving::Echo(_, collected) => collected.held_bytes(),
@@ -175,36 +159,65 @@ impl<'s> Connection<'s> {
             },
             _ => 0,
         };
-        let tail = match self.kept.as_deref() {
-            Some(Kept { tail: Tail::Owned(body, _), .. }) => body.len(),
-            _ => 0,
-        };
-        phase + tail
+        let kept = self.kept.as_ref().map_or(0, |kept| {
+            let tail = if let Tail::Owned(body, _) = &kept.tail { body.len() } else { 0 };
+            kept.input.len() + tail
+        });
+        phase + kept
     }
 
-    /// Works on what an event told of. `input` is the lane's read buffer.
-    pub fn on_ready(&mut self, ready: Ready, input: &mut [u8], lane: &mut Context<'s>) -> Next {
+    /// What to wait for between two steps.
+    pub fn interest(&self) -> Interest {
+        let unasked = self.kept.as_ref().map_or(0, |kept| kept.input.len());
+        match &self.phase {
+            _ if self.is_blocked() && unasked < UNASKED_BYTES_MAX => Interest::RoomOrInput,
+            _ if self.is_blocked() => Interest::Room,
+            Phase::Receiving(exchange) if exchange.received >= BULK_BYTES => Interest::BulkInput,
+            Phase::Lingering { left, .. } if LINGER_BYTES_MAX - left >= BULK_BYTES => {
+                Interest::BulkInput
+            }
+            Phase::Delayed(_) if unasked >= UNASKED_BYTES_MAX => Interest::Nothing,
+            _ => Interest::Input,
+        }
+    }
+
+    /// Works on what an event told of.
+    pub fn on_ready(
+        &mut self,
+        ready: Ready,
+        input: &mut Input<'_>,
+        lane: &mut Context<'s>,
+    ) -> Next {
         if ready.broken {
             return Next::Close;
         }
-        if self.is_blocked() {
-            if !ready.writable {
-                return Next::Wait;
-            }
-            return self.resume(input, lane);
-        }
         match self.phase {
+            _ if self.is_blocked() && ready.writable => self.resume(input, lane),
+            _ if self.is_blocked() => self.put_by(input, lane),
             Phase::Reading | Phase::Receiving(_) if ready.readable || ready.read_closed => {
                 let begun = !self.receiver.is_idle();
                 self.read(input, lane, begun, ready.read_closed)
             }
             Phase::Lingering { .. } if ready.readable || ready.read_closed => self.discard(input),
-            _ => Next::Wait,
+            _ => self.put_by(input, lane),
         }
     }
 
+    /// Keeps what was read before it can be handled.
+    fn put_by(&mut self, input: &mut Input<'_>, lane: &Context<'s>) -> Next {
+        if let Some(bytes) = input.brought()
+            && !matches!(self.phase, Phase::Last { .. })
+        {
+            if !lane.may_hold(bytes.len()) {
+                return Next::Close;
+            }
+            self.kept.get_or_insert_default().input.extend_from_slice(bytes);
+        }
+        Next::Wait
+    }
+
     /// Works on the deadline that has passed.
-    pub fn on_deadline(&mut self, input: &mut [u8], lane: &mut Context<'s>) -> Next {
+    pub fn on_deadline(&mut self, input: &mut Input<'_>, lane: &mut Context<'s>) -> Next {
         if self.is_blocked() {
             return Next::Close;
         }
@@ -227,7 +240,7 @@ impl<'s> Connection<'s> {
     /// Closes a connection that was idle for long enough, unless a request waits in it after all. One that
     /// crosses the close on its way finds the writing side shut, not a reset: its client knows that nothing
     /// of it was answered (RFC 9112 §9.6).
-    fn leave_idle(&mut self, input: &mut [u8], lane: &mut Context<'s>) -> Next {
+    fn leave_idle(&mut self, input: &mut Input<'_>, lane: &mut Context<'s>) -> Next {
         let requests = self.requests;
         let next = self.read(input, lane, false, true);
         if next == Next::Close || !self.is_idle() || requests != self.requests {
@@ -238,7 +251,7 @@ impl<'s> Connection<'s> {
 
     /// After a panic while this connection was worked on: the responses before the one that failed, and a
     /// 500, if nothing was sent of it.
-    pub fn on_panic(&mut self, input: &mut [u8], lane: &mut Context<'s>) -> Next {
+    pub fn on_panic(&mut self, input: &mut Input<'_>, lane: &mut Context<'s>) -> Next {
         let Some(whole) = lane.whole_output.filter(|_| !self.is_blocked()) else {
             return Next::Close;
         };
@@ -255,7 +268,7 @@ impl<'s> Connection<'s> {
     }
 
     /// Goes on where unsent output or a delay had stopped the work: sends, parses what was kept, reads.
-    fn resume(&mut self, input: &mut [u8], lane: &mut Context<'s>) -> Next {
+    fn resume(&mut self, input: &mut Input<'_>, lane: &mut Context<'s>) -> Next {
         match self.settle(Stop::Occupied, lane) {
             Some(next) => next,
             // Events that came meanwhile were ignored, an end of stream too: only a read can tell.
@@ -267,25 +280,25 @@ impl<'s> Connection<'s> {
     /// deadline stands. `to_the_end`: a short read is not enough to know that the socket is empty.
     fn read(
         &mut self,
-        input: &mut [u8],
+        input: &mut Input<'_>,
         lane: &mut Context<'s>,
         begun: bool,
         to_the_end: bool,
     ) -> Next {
         let requests = self.requests;
         for _ in 0..READS_PER_TURN {
-            let count = match driver::receive(&self.socket, input) {
-                Received::Bytes(count) => count,
+            let (bytes, is_all) = match input.receive(&self.socket) {
+                Received::Bytes { bytes, is_all } => (bytes, is_all),
                 Received::Nothing => return self.wait(begun && requests == self.requests, lane),
                 // What was only half sent gets no answer; what was whole has had it.
                 Received::End => return Next::Close,
             };
-            let stop = self.absorb(&input[..count], lane);
+            let stop = self.absorb(bytes, lane);
             if let Some(next) = self.settle(stop, lane) {
                 return next;
             }
-            // A short read has emptied the socket: asking again would only cost a call.
-            if count < input.len() && !to_the_end {
+            // Asking again would only cost a call.
+            if is_all && !to_the_end {
                 return self.wait(begun && requests == self.requests, lane);
             }
         }
@@ -375,7 +388,7 @@ impl<'s> Connection<'s> {
         if head.expects_continue && head.body != BodyLength::None {
             lane.output.extend_from_slice(http::CONTINUE);
         }
-        self.phase = Phase::Receiving(Box::new(Exchange { request, answer }));
+        self.phase = Phase::Receiving(Box::new(Exchange { request, answer, received: 0 }));
         if head.body == BodyLength::None {
             self.end(lane);
         }
@@ -383,9 +396,11 @@ impl<'s> Connection<'s> {
 
     /// A piece of the body.
     fn collect(&mut self, piece: &[u8], lane: &mut Context<'s>) {
-        if let Phase::Receiving(exchange) = &mut self.phase
-            && let Receiving::Echo(_, collected) = &mut exchange.answer
-        {
+        let Phase::Receiving(exchange) = &mut self.phase else {
+            return;
+        };
+        exchange.received = exchange.received.saturating_add(piece.len());
+        if let Receiving::Echo(_, collected) = &mut exchange.answer {
             if !lane.may_hold(collected.held_bytes() + piece.len()) {
                 return self.refuse(Refusal::OVERLOADED, lane);
             }
@@ -396,7 +411,7 @@ impl<'s> Connection<'s> {
     /// The request is whole.
     fn end(&mut self, lane: &mut Context<'s>) {
         if let Phase::Receiving(exchange) = mem::replace(&mut self.phase, Phase::Reading) {
-            let Exchange { request, answer } = *exchange;
+            let Exchange { request, answer, .. } = *exchange;
             let reply = match answer {
                 Receiving::Fixed(fixed) => Reply::Fixed(fixed),
                 Receiving::Echo(echo, collected) => Reply::Echo(echo, echo.finish(collected)),
@@ -449,9 +464,14 @@ impl<'s> Connection<'s> {
     }
 
     /// Sends what was encoded and goes on with what was kept, until something has to be waited for.
-    /// `None`: more input is needed.
+    /// `None`: more input is needed. Then what was encoded last is left to whoever lent the output.
     fn settle(&mut self, mut stop: Stop, lane: &mut Context<'s>) -> Option<Next> {
         loop {
+            let takes_more = matches!(self.phase, Phase::Reading | Phase::Receiving(_));
+            let is_large = lane.output.len() >= OUTPUT_BYTES_MAX || !lane.tail.is_empty();
+            if matches!(stop, Stop::Starved) && takes_more && !is_large && !self.is_blocked() {
+                return None;
+            }
             match self.flush(lane) {
                 None => return Some(Next::Close),
                 Some(false) => return Some(Next::WaitUntil(lane.now_ms + lane.timeouts.write_ms)),
@@ -518,6 +538,13 @@ impl<'s> Connection<'s> {
         done
     }
 
+    /// Keeps what was left to be sent, and was not.
+    pub fn keep_unsent(&mut self, rest: &[u8], lane: &Context<'s>) -> Next {
+        debug_assert!(!self.is_blocked(), "nothing is sent while output waits");
+        self.kept.get_or_insert_default().output.extend_from_slice(rest);
+        Next::WaitUntil(lane.now_ms + lane.timeouts.write_ms)
+    }
+
     /// The last response has left.
     fn finish(&mut self, linger: bool, lane: &Context<'s>) -> Next {
         if !linger && self.kept.is_none() {
@@ -539,14 +566,14 @@ impl<'s> Connection<'s> {
     }
 
     /// Reads and forgets, so that the client can read its last response in peace.
-    fn discard(&mut self, input: &mut [u8]) -> Next {
+    fn discard(&mut self, input: &mut Input<'_>) -> Next {
         let Phase::Lingering { left, until_ms } = &mut self.phase else {
             return Next::Wait;
         };
         for _ in 0..READS_PER_TURN {
-            match driver::receive(&self.socket, input) {
-                Received::Bytes(count) if count < *left => *left -= count,
-                Received::Bytes(_) | Received::End => return Next::Close,
+            match input.receive(&self.socket) {
+                Received::Bytes { bytes, .. } if bytes.len() < *left => *left -= bytes.len(),
+                Received::Bytes { .. } | Received::End => return Next::Close,
                 Received::Nothing => return Next::Wait,
             }
         }
@@ -584,34 +611,5 @@ impl Reply<'_> {
             Reply::Echo(echo, _) => echo.delay,
         };
         delay.as_millis() as u64
-    }
-}
-
-impl Kept<'_> {
-    fn has_output(&self) -> bool {
-        !self.output.is_empty() || !self.tail.is_empty()
-    }
-}
-
-impl Tail<'_> {
-    /// Whether nothing follows.
-    pub fn is_empty(&self) -> bool {
-        self.rest().is_empty()
-    }
-
-    fn rest(&self) -> &[u8] {
-        match self {
-            Tail::None => &[],
-            Tail::Shared(bytes) => bytes,
-            Tail::Owned(bytes, sent) => &bytes[*sent..],
-        }
-    }
-
-    fn advance(&mut self, count: usize) {
-        match self {
-            Tail::None => {}
-            Tail::Shared(bytes) => *bytes = &bytes[count..],
-            Tail::Owned(_, sent) => *sent += count,
-        }
     }
 }

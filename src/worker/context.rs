@@ -5,15 +5,15 @@ use std::time::{Instant, SystemTime};
 
 use httpdate::HttpDate;
 
-use super::connection::Tail;
+use super::kept::Tail;
 use crate::config::{Config, Timeouts};
 use crate::content::Site;
 use crate::http::{DATE_LINE_BYTES, Limits};
 use crate::observe::ledger::{Counters, Ledger};
 
-/// Most bytes of request and response bodies that a lane holds for its connections: each is within
-/// `limits.body`, and this bounds their sum. Bodies of the site's own are not counted.
-const BODY_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Most bytes that a lane holds for its connections, of request and response bodies and of what came too early: each
+/// is within its limit, and this bounds their sum. Bodies of the site's own are not counted.
+const HELD_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 /// Shared by all connections of one lane, one after the other.
 pub struct Context<'s> {
@@ -39,8 +39,8 @@ pub struct Context<'s> {
     pub whole_output: Option<usize>,
     /// Finishing what is in flight, taking nothing new.
     pub draining: bool,
-    /// Bytes of bodies held for connections.
-    pub body_bytes: usize,
+    /// Bytes held for connections.
+    pub held_bytes: usize,
     clock: Clock,
 }
 
@@ -86,7 +86,7 @@ impl<'s> Context<'s> {
             tail: Tail::None,
             whole_output: None,
             draining: false,
-            body_bytes: 0,
+            held_bytes: 0,
             clock: Clock { start: Instant::now(), before_ms: ledger.now_ms(), date_until_ms: 0 },
         };
         context.begin_turn();
@@ -108,9 +108,9 @@ impl<'s> Context<'s> {
         }
     }
 
-    /// Whether a connection may hold `bytes` of a body.
+    /// Whether a connection may hold `bytes` more.
     pub fn may_hold(&self, bytes: usize) -> bool {
-        self.body_bytes + bytes <= BODY_BYTES_MAX
+        self.held_bytes + bytes <= HELD_BYTES_MAX
     }
 }
 

@@ -4,6 +4,7 @@
 //! death can't be confused. A worker never waits to tell news; it waits only for room to tell of its own
 //! beginning and end.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -33,9 +34,16 @@ pub enum Command {
 pub enum Order {
     /// Accept from the listeners of this lane, which come with the packet. In accept mode handoff, to a lane's
     /// worker: take what is handed to this lane; between threads, nothing comes with the packet.
-    Take(usize),
+    Take {
+        /// The lane.
+        lane: usize,
+        /// How many come with the packet; fewer arrive where the process may not open as many (unix(7)).
+        files: usize,
+    },
     /// Do that no more.
     Leave(usize),
+    /// Look who waits in the listeners of this lane: somebody else may have been told of him, and be gone.
+    Look(usize),
     /// To an acceptor: hand connections to this lane. The way there comes with the packet, but between threads.
     Feed {
         /// The lane.
@@ -103,7 +111,12 @@ pub struct Report {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum News {
     /// It waits for listeners.
-    Ready,
+    Ready {
+        /// What moves its bytes, if it drives a lane with a loop of ours.
+        driver: Option<String>,
+        /// Why that isn't what would be better.
+        reason: Option<String>,
+    },
     /// It ended because something it can't do without failed.
     Failed(String),
     /// It ended by a panic.
@@ -124,15 +137,26 @@ pub enum News {
     AcceptPaused(String),
     /// It accepts again.
     AcceptResumed,
+    /// It had no descriptors for what it was passed of this lane.
+    Missed(usize, Missed),
     /// Whether it has as many connections as it may have; others may take what comes.
     Full(bool),
+}
+
+/// What a worker could not be passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Missed {
+    /// What it is to take connections from.
+    Sockets,
+    /// The way to a lane.
+    Conduit,
 }
 
 impl News {
     /// Whether the supervisor must not miss it.
     fn is_vital(&self) -> bool {
         use News::{Drained, Failed, Leaving, Left, Panicked, Ready};
-        matches!(self, Ready | Failed(_) | Panicked(_) | Left | Drained | Leaving)
+        matches!(self, Ready { .. } | Failed(_) | Panicked(_) | Left | Drained | Leaving)
     }
 }
 
@@ -140,6 +164,42 @@ impl News {
 const TEXT_BYTES_MAX: usize = 4096;
 /// Longest packet: such a text with every byte escaped, and the frame.
 const PACKET_BYTES_MAX: usize = 8 * TEXT_BYTES_MAX;
+
+/// Most commands that wait for somebody to read them.
+const OUTBOX_MAX: usize = 8192;
+
+/// Commands that there was no room for, in order.
+#[derive(Default)]
+pub struct Outbox(VecDeque<(Command, Vec<OwnedFd>)>);
+
+impl Outbox {
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Puts a command behind the others. If there are too many, nobody reads them: then it drops them all, and says
+    /// false.
+    pub fn push(&mut self, command: Command, files: Vec<OwnedFd>) -> bool {
+        if self.0.len() == OUTBOX_MAX {
+            self.0.clear();
+            return false;
+        }
+        self.0.push_back((command, files));
+        true
+    }
+
+    /// Sends what there is room for.
+    pub fn flush(&mut self, control: &Control) {
+        while let Some((command, files)) = self.0.front() {
+            let files: Vec<BorrowedFd<'_>> = files.iter().map(AsFd::as_fd).collect();
+            if !control.told(command, &files) {
+                return;
+            }
+            self.0.pop_front();
+        }
+    }
+}
 
 /// One end of the conversation.
 #[derive(Debug)]
@@ -184,9 +244,21 @@ impl Control {
         let _ = self.send(&Report { worker, news }, patience);
     }
 
+    /// Tells the supervisor for a worker, waiting for room: the worker takes this for delivered.
+    pub fn pass_on(&self, worker: u64, news: News) {
+        let _ = self.send(&Report { worker, news }, Patience::Wait);
+    }
+
     /// Tells the supervisor without waiting, and says whether there was room to.
     pub fn try_report(&self, worker: u64, news: News) -> bool {
         self.send(&Report { worker, news }, Patience::DontWait).is_ok()
+    }
+
+    /// Tells the other end, and says whether that is done with: where it is gone, nobody can be told. Otherwise there
+    /// was no room.
+    pub fn told(&self, command: &Command, files: &[BorrowedFd<'_>]) -> bool {
+        let result = self.command(command, files);
+        !result.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// Tells the other end, and passes copies of `files` along.

@@ -8,8 +8,8 @@ use std::panic::{self, AssertUnwindSafe};
 
 use super::connection::{Connection, DRAIN_GRACE_MS, Next};
 use super::context::Context;
-use super::control::{Command, Control, News, Order, Received};
-use super::driver::epoll::Driver;
+use super::control::{Command, Control, Missed, News, Order, Received};
+use super::driver::{Driver, Event, Input, Sent, transmit};
 use super::fault::EscapingPanic;
 use super::handoff::{Exchange, Intake, Packets};
 use super::slab::{Key, Slab};
@@ -17,13 +17,15 @@ use super::sources::{ACCEPTS_PER_TURN, Rest, Source, Sources, TOKEN_CONTROL, TOK
 use super::timers::Timers;
 use crate::config::{Accept, Config};
 use crate::observe::panics;
+use crate::sys::buffers::Buffer;
 use crate::sys::epoll::Ready;
+use crate::sys::ring::Unsent;
 use crate::sys::socket::Listener;
 
-/// The read buffer of a lane, in bytes.
-const INPUT_BYTES: usize = 64 * 1024;
 /// How many turns the loop makes, at least, in the time after which the supervisor takes it for hung.
 const TURNS_PER_WATCHDOG: u64 = 4;
+/// After so long a little room is worth telling, too.
+const ROOM_MS: u64 = 20;
 /// An output buffer that grew beyond this is given back after the turn.
 const OUTPUT_BYTES_KEPT: usize = 256 * 1024;
 
@@ -36,14 +38,14 @@ pub struct EventLoop<'s> {
     accept: Accept,
     /// The way from the acceptor, if it is a thread of this process.
     exchange: Option<&'s Exchange>,
-    /// Whether the supervisor was told that the lane is full.
+    /// Whether the supervisor was told that the lane is full, and since when that is not so any more.
     told_full: bool,
+    room_since_ms: Option<u64>,
     connections_max: usize,
     connections: Slab<Connection<'s>>,
     timers: Timers,
     /// Connections with more to read than one turn allows.
     again: VecDeque<Key>,
-    input: Box<[u8]>,
     context: Context<'s>,
     /// Whether the supervisor was told that this worker, which drains, accepts no more.
     has_left: bool,
@@ -58,11 +60,11 @@ impl<'s> EventLoop<'s> {
     pub fn new(
         worker: u64,
         config: &Config,
+        mut driver: Driver,
         control: &'s Control,
         context: Context<'s>,
         exchange: Option<&'s Exchange>,
     ) -> io::Result<EventLoop<'s>> {
-        let driver = Driver::new()?;
         driver.watch(control, TOKEN_CONTROL)?;
         let watchdog_ms = config.supervisor.watchdog.as_millis() as u64;
         Ok(EventLoop {
@@ -73,11 +75,11 @@ impl<'s> EventLoop<'s> {
             accept: config.workers.accept,
             exchange,
             told_full: false,
+            room_since_ms: None,
             connections_max: config.workers.max_connections as usize,
             connections: Slab::default(),
             timers: Timers::default(),
             again: VecDeque::new(),
-            input: vec![0; INPUT_BYTES].into(),
             context,
             has_left: false,
             drain_until_ms: None,
@@ -90,19 +92,21 @@ impl<'s> EventLoop<'s> {
         while !(self.context.draining && self.sources.is_empty() && self.connections.is_empty()) {
             let count = self.driver.wait(self.patience_ms())?;
             self.context.begin_turn();
-            for index in 0..count {
-                let ready = self.driver.event(index);
-                self.dispatch(ready)?;
+            self.keep_unsent();
+            for _ in 0..count {
+                let Some(event) = self.driver.next_event() else { break };
+                self.dispatch(event)?;
             }
             self.read_again();
             while let Some(index) = self.timers.expire(self.context.now_ms) {
                 if let Some(key) = self.connections.key_at(index) {
-                    self.work(key, |connection, input, lane| connection.on_deadline(input, lane));
+                    self.work(key, None, Connection::on_deadline);
                 }
             }
             self.tell_room();
+            self.sources.tell_missed(self.context.now_ms);
             let has_room = self.connections.len() < self.connections_max;
-            self.sources.resume(has_room, self.context.now_ms, &self.driver)?;
+            self.sources.resume(has_room, self.context.now_ms, &mut self.driver)?;
             if self.sources.has_rest(self.context.now_ms) {
                 self.accept_the_rest()?;
             }
@@ -125,41 +129,90 @@ impl<'s> EventLoop<'s> {
             return Some(0);
         }
         let sources = self.sources.due_ms(self.context.now_ms);
-        let due = self.timers.next_ms().into_iter().chain(sources).chain(self.drain_until_ms);
+        let room = self.room_since_ms.map(|since_ms| since_ms + ROOM_MS);
+        let due = self.timers.next_ms().into_iter().chain(sources).chain(room);
+        let due = due.chain(self.drain_until_ms);
         let due = due.map(|due_ms| due_ms.saturating_sub(self.context.now_ms));
         due.chain(self.patience_max_ms).min()
     }
 
-    fn dispatch(&mut self, ready: Ready) -> io::Result<()> {
+    fn dispatch(&mut self, event: Event) -> io::Result<()> {
+        let Event { ready, buffer } = event;
         match ready.token {
             TOKEN_CONTROL => self.hear(),
             TOKEN_SOURCES.. => self.accept_from(ready.token),
             token => {
-                let key = Key::from_token(token);
-                self.work(key, |connection, input, lane| connection.on_ready(ready, input, lane));
+                self.work(Key::from_token(token), buffer, |connection, input, lane| {
+                    connection.on_ready(ready, input, lane)
+                });
+                self.driver.give_back(buffer);
                 Ok(())
             }
         }
     }
 
-    /// Lets `step` work on a connection and does what comes of it. A panic costs that connection alone.
+    /// Lets `step` work on a connection, which may find its bytes in `buffer`, and does what comes of it. A panic
+    /// costs that connection alone.
     fn work(
         &mut self,
         key: Key,
-        step: impl FnOnce(&mut Connection<'s>, &mut [u8], &mut Context<'s>) -> Next,
+        buffer: Option<Buffer>,
+        step: impl FnOnce(&mut Connection<'s>, &mut Input<'_>, &mut Context<'s>) -> Next,
     ) {
+        let token = key.to_token();
+        self.driver.settle(token);
+        self.keep_unsent();
         let Some(connection) = self.connections.find(key) else {
             return; // It was closed earlier in this turn.
         };
-        let (input, context) = (&mut *self.input, &mut self.context);
-        let held = connection.body_bytes();
-        let attempt = panic::catch_unwind(AssertUnwindSafe(|| step(connection, input, context)));
-        let next = attempt.unwrap_or_else(|payload| {
+        let (mut input, context) = (self.driver.input(token, buffer), &mut self.context);
+        let held = connection.held_bytes();
+        let attempt =
+            panic::catch_unwind(AssertUnwindSafe(|| step(connection, &mut input, context)));
+        let mut next = attempt.unwrap_or_else(|payload| {
             self.control.report(self.worker, panicked(payload));
-            let again = || connection.on_panic(input, context);
+            let again = || connection.on_panic(&mut input, context);
             panic::catch_unwind(AssertUnwindSafe(again)).unwrap_or(Next::Close)
         });
-        context.body_bytes = context.body_bytes + connection.body_bytes() - held;
+        context.held_bytes = context.held_bytes + connection.held_bytes() - held;
+        if !context.output.is_empty() {
+            let (socket, output) = (connection.socket(), &context.output);
+            // There is no later for what a connection says last.
+            let is_last = next == Next::Close;
+            let sent = if is_last {
+                transmit(socket, output, &[])
+            } else {
+                self.driver.send(socket, token, output)
+            };
+            next = match sent {
+                Sent::Bytes(sent) if sent == context.output.len() => next,
+                Sent::Bytes(sent) => connection.keep_unsent(&context.output[sent..], context),
+                Sent::Broken => Next::Close,
+            };
+            context.output.clear();
+        }
+        self.driver.adjust(connection.socket(), token, connection.interest());
+        self.follow(key, next);
+    }
+
+    /// Gives back to connections what they had sent and the socket had no room for.
+    fn keep_unsent(&mut self) {
+        while let Some(Unsent { token, rest }) = self.driver.next_unsent() {
+            let key = Key::from_token(token);
+            match (self.connections.find(key), rest) {
+                (Some(connection), Some(rest)) => {
+                    let next = connection.keep_unsent(&rest, &self.context);
+                    self.driver.adjust(connection.socket(), token, connection.interest());
+                    self.follow(key, next);
+                }
+                (Some(_), None) => self.close(key),
+                (None, _) => {}
+            }
+        }
+    }
+
+    /// Does what a step on a connection came to.
+    fn follow(&mut self, key: Key, next: Next) {
         match next {
             Next::Wait => {}
             Next::WaitUntil(deadline_ms) => self.timers.arm(key.index, deadline_ms),
@@ -173,7 +226,8 @@ impl<'s> EventLoop<'s> {
 
     fn close(&mut self, key: Key) {
         if let Some(connection) = self.connections.remove(key) {
-            self.context.body_bytes -= connection.body_bytes();
+            self.driver.release(key.to_token());
+            self.context.held_bytes -= connection.held_bytes();
             self.timers.disarm(key.index);
             self.context.counters.set_open(self.connections.len());
         }
@@ -184,14 +238,8 @@ impl<'s> EventLoop<'s> {
         // Who is put back while the others have their turn is behind them, and waits for the next.
         for _ in 0..self.again.len() {
             let Some(key) = self.again.pop_front() else { return };
-            let ready = Ready {
-                token: key.to_token(),
-                readable: true,
-                writable: false,
-                read_closed: false,
-                broken: false,
-            };
-            self.work(key, |connection, input, lane| connection.on_ready(ready, input, lane));
+            let ready = Ready { readable: true, ..Ready::quiet(key.to_token()) };
+            self.work(key, None, |connection, input, lane| connection.on_ready(ready, input, lane));
         }
     }
 
@@ -201,13 +249,13 @@ impl<'s> EventLoop<'s> {
             // Whoever came in one packet with others is served with them, for nobody else can.
             if !self.sources.has_begun_batch(token) {
                 if self.connections.len() >= self.connections_max {
-                    return self.sources.rest(Rest::Full, &self.driver);
+                    return self.sources.rest(Rest::Full, &mut self.driver);
                 }
                 if count >= ACCEPTS_PER_TURN {
                     break;
                 }
             }
-            match self.sources.next(token, self.context.now_ms, &self.driver)? {
+            match self.sources.next(token, self.context.now_ms, &mut self.driver)? {
                 Some(socket) => self.adopt(socket),
                 None => return Ok(()),
             }
@@ -235,16 +283,21 @@ impl<'s> EventLoop<'s> {
     }
 
     /// Tells the supervisor when the lane has become full, so that others take what comes, and when it has room
-    /// again: some room, not a single place, which would be told of with every connection.
+    /// again: much, or for a while. A single place would be told of with every connection.
     fn tell_room(&mut self) {
-        let is_full = match self.told_full {
-            false => self.sources.is_full(),
-            true => {
-                self.connections.len() > self.connections_max - self.connections_max.div_ceil(8)
-            }
+        let (now_ms, open, max) =
+            (self.context.now_ms, self.connections.len(), self.connections_max);
+        self.room_since_ms =
+            (self.told_full && open < max).then(|| self.room_since_ms.unwrap_or(now_ms));
+        let is_full = match self.room_since_ms {
+            None => self.told_full || self.sources.is_full(),
+            Some(since_ms) => open > max - max.div_ceil(8) && now_ms < since_ms + ROOM_MS,
         };
-        if is_full != self.told_full && self.control.try_report(self.worker, News::Full(is_full)) {
-            self.told_full = is_full;
+        if is_full != self.told_full {
+            match self.control.try_report(self.worker, News::Full(is_full)) {
+                true => self.told_full = is_full,
+                false => self.room_since_ms = self.room_since_ms.map(|_| now_ms),
+            }
         }
     }
 
@@ -270,13 +323,12 @@ impl<'s> EventLoop<'s> {
             }
             Received::End => {
                 // An end stays readable: it would be told of in every turn.
-                self.driver.forget(self.control.as_fd())?;
+                self.driver.forget(self.control.as_fd(), TOKEN_CONTROL)?;
                 if !self.context.draining {
                     self.control.report(self.worker, News::Leaving);
-                    // Perhaps nobody will say when the acceptor has handed out what it has.
+                    // The acceptor hands out what it has; then the way from it ends.
                     let is_handed = self.accept == Accept::Handoff;
-                    let grace_ms = if is_handed { DRAIN_GRACE_MS } else { 0 };
-                    self.drain(self.context.now_ms + grace_ms);
+                    self.drain(if is_handed { u64::MAX } else { self.context.now_ms });
                 }
                 Ok(())
             }
@@ -285,15 +337,28 @@ impl<'s> EventLoop<'s> {
 
     fn obey(&mut self, order: Order, files: Vec<OwnedFd>) -> io::Result<()> {
         match order {
-            Order::Take(lane) => self.take(lane, files),
+            Order::Take { lane, files: count } if files.len() < count => {
+                self.sources.miss(lane, Missed::Sockets, self.context.now_ms);
+                Ok(())
+            }
+            Order::Take { lane, .. } => self.take(lane, files),
             Order::Leave(lane) => {
+                self.sources.forget_missed(lane, Missed::Sockets);
                 for token in self.sources.tokens(Some(lane)) {
                     while self.sources.has_begun_batch(token) {
                         self.accept_from(token)?;
                     }
-                    self.sources.forget(token, &self.driver)?;
+                    if self.accept == Accept::Shared {
+                        self.sources.unwatch(token, &mut self.driver)?;
+                        self.accept_from(token)?; // Nobody else was told of who came just before.
+                    }
+                    self.sources.forget(token, &mut self.driver)?;
                 }
                 Ok(())
+            }
+            Order::Look(lane) => {
+                let tokens = self.sources.tokens(Some(lane));
+                tokens.into_iter().try_for_each(|token| self.accept_from(token))
             }
             Order::Drain(timeout_ms) => {
                 self.drain_until_ms = Some(self.context.now_ms + timeout_ms);
@@ -314,7 +379,9 @@ impl<'s> EventLoop<'s> {
         if let (Accept::Handoff, Some(exchange)) = (self.accept, self.exchange) {
             sources.push(Source::Intake(exchange.intake(lane)?));
         }
-        sources.into_iter().try_for_each(|source| self.sources.watch(lane, source, &self.driver))
+        sources
+            .into_iter()
+            .try_for_each(|source| self.sources.watch(lane, source, &mut self.driver))
     }
 
     /// Takes what waits in the accept queues, from `lets_go_ms` on nothing new. Connections with nothing in flight get

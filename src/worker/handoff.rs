@@ -11,8 +11,8 @@ use std::sync::{Arc, OnceLock};
 
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 
-use super::driver::epoll::Accepted;
-use crate::sys::socket::{out_of_files, receive_packet, send_packet_with_files};
+use super::driver::Accepted;
+use crate::sys::socket::{has_sent_all, out_of_files, receive_packet, send_packet_with_files};
 use crate::sys::wake::Wake;
 
 /// Most connections that wait for one lane between threads. Between processes the kernel's socket buffer has a
@@ -58,6 +58,14 @@ impl Outlet {
                     connections.drain(..sent);
                 }
             }
+        }
+    }
+
+    /// Whether the other end has taken all that was handed over.
+    pub(super) fn is_empty(&self) -> bool {
+        match self {
+            Outlet::Thread(sender, _) => sender.is_empty(),
+            Outlet::Process(socket) => has_sent_all(socket.as_fd()),
         }
     }
 }

@@ -8,6 +8,7 @@
 //! - A body that nobody reads would be taken for the next request: it is always read, up to the limit.
 //! - `Transfer-Encoding` is unknown to it: such a request is refused, and nothing behind it is ever routed.
 //! - It can't close a connection: the reading side is shut, which ends it when the response is on its way.
+//! - It accepts without end while connections come: over the limit, it has to wait until those before are closed.
 
 use std::collections::BTreeSet;
 use std::io::{self, Read};
@@ -65,7 +66,7 @@ pub(super) fn run(
     });
     let accepting = accepting.collect::<Result<Vec<_>, _>>()?;
     // Its sockets are its own: once it has them it serves, whether the others of its generation are ready or not.
-    control.report(lane.worker, News::Ready);
+    control.report(lane.worker, News::Ready { driver: None, reason: None });
     Main { lane, control, accepting, drain: None, is_deaf: false }.run();
     Ok(())
 }
@@ -193,14 +194,21 @@ impl HttpServiceFactory for Factory {
         let connection = id as RawFd;
         // Without it, pipelined responses may wait for an acknowledgement.
         let _ = set_nodelay_by_number(connection);
+        let connections_max = lane.generation.config.workers.max_connections as usize;
+        if lane.connections().len() >= connections_max {
+            // The library accepts for as long as somebody comes, and runs nobody else: until those that were shut
+            // before this one are closed, it has to wait, or they would take every descriptor.
+            rest(Duration::ZERO);
+        }
         let mut open = lane.connections();
-        if open.len() >= lane.generation.config.workers.max_connections as usize {
+        let is_too_many = open.len() >= connections_max;
+        if is_too_many {
             shutdown_by_number(connection, true);
         }
         open.insert(connection);
         lane.counters.set_open(open.len());
         lane.counters.count_accepted();
-        Service { lane, connection, requests: 0, is_closing: false, head: Vec::new() }
+        Service { lane, connection, requests: 0, is_closing: is_too_many, head: Vec::new() }
     }
 }
 
@@ -209,7 +217,7 @@ struct Service {
     lane: &'static Lane,
     connection: RawFd,
     requests: u32,
-    /// The last response was its last: whatever is still parsed is no request.
+    /// There is no next response: whatever is still parsed is no request.
     is_closing: bool,
     head: Vec<u8>,
 }
@@ -336,7 +344,8 @@ fn rest(time: Duration) {
 /// The client went before its body had come.
 const CUT: Refusal = Refusal::bad_request("the body is not whole");
 
-/// Puts a head together again that the library has taken apart.
+/// Puts a head together again that the library has taken apart. How its lines ended is lost: a bare LF comes out as
+/// CRLF, and empty lines before it are gone.
 fn put_head(bytes: &mut Vec<u8>, request: &Request) {
     for part in [request.method(), " ", request.path()] {
         bytes.extend_from_slice(part.as_bytes());

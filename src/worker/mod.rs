@@ -12,6 +12,7 @@ pub mod driver;
 pub mod event_loop;
 mod fault;
 pub mod handoff;
+mod kept;
 #[cfg(feature = "may")]
 mod may;
 pub mod process;
@@ -19,13 +20,14 @@ pub mod slab;
 mod sources;
 pub mod timers;
 
+use std::io;
 use std::net::SocketAddr;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 
-use crate::config::Config;
 #[cfg(feature = "may")]
 use crate::config::Engine;
+use crate::config::{self, Accept, Config};
 use crate::content::Site;
 use crate::http::Limits;
 use crate::observe::ledger::Ledger;
@@ -34,6 +36,7 @@ use crate::sys::cpu;
 use acceptor::Acceptor;
 use context::Context;
 use control::{Assignment, Control, News, Role};
+use driver::{Driver, epoll, io_uring};
 use event_loop::EventLoop;
 use handoff::Exchange;
 
@@ -108,7 +111,7 @@ fn work(
         let ledger = &generation.ledger;
         let mut acceptor = Acceptor::new(worker, block, config, control, ledger, exchange)
             .map_err(|error| format!("cannot set up the acceptor: {error}"))?;
-        control.report(worker, News::Ready);
+        control.report(worker, News::Ready { driver: None, reason: None });
         let result = acceptor.run();
         control.report(worker, News::Left);
         return result.map_err(|error| format!("the acceptor failed: {error}"));
@@ -124,8 +127,32 @@ fn work(
         return may::run(assignment, generation, limits, control);
     }
     let context = Context::new(&generation.site, &limits, config, &generation.ledger, block);
-    let mut event_loop = EventLoop::new(worker, config, control, context, exchange)
+    let (driver, reason) = open_driver(&config.workers)
+        .map_err(|error| format!("cannot set up the driver of {role}: {error}"))?;
+    let name = Some(driver.name().to_owned());
+    let mut event_loop = EventLoop::new(worker, config, driver, control, context, exchange)
         .map_err(|error| format!("cannot set up the event loop of {role}: {error}"))?;
-    control.report(worker, News::Ready);
+    control.report(worker, News::Ready { driver: name, reason });
     event_loop.run().map_err(|error| format!("the event loop of {role} failed: {error}"))
+}
+
+/// The driver that is asked for, or the one that there is; then with the reason.
+///
+/// # Errors
+/// If the kernel has no memory or descriptor for it, or, of io_uring asked for by name, forbids it.
+pub fn open_driver(workers: &config::Workers) -> io::Result<(Driver, Option<String>)> {
+    let epoll = || epoll::Driver::new().map(Driver::Epoll);
+    if workers.driver == config::Driver::Epoll {
+        return Ok((epoll()?, None));
+    }
+    match io_uring::Driver::new(workers.accept == Accept::Shared) {
+        Ok(driver) => Ok((Driver::IoUring(Box::new(driver)), None)),
+        Err(error) if workers.driver == config::Driver::Auto => {
+            Ok((epoll()?, Some(format!("no io_uring: {error}"))))
+        }
+        Err(error) => {
+            let remedy = "workers.driver = \"auto\" goes on without it";
+            Err(io::Error::new(error.kind(), format!("no io_uring: {error}; {remedy}")))
+        }
+    }
 }

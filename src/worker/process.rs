@@ -5,11 +5,11 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use super::control::{Assignment, Command, Control, News, Received, Report, Role};
+use super::control::{Assignment, Command, Control, News, Outbox, Received, Report, Role};
 use super::handoff::Exchange;
 use super::{Generation, run};
 use crate::config::Mode;
@@ -69,6 +69,8 @@ impl WorkerProcess {
 }
 
 const TOKEN_SUPERVISOR: u64 = u64::MAX;
+/// How soon a worker that had no room for a command is told again.
+const AGAIN_MS: u64 = 10;
 
 /// The main thread of a process with worker threads.
 struct Host<'p> {
@@ -84,7 +86,21 @@ struct Host<'p> {
 struct Worker {
     role: Role,
     control: Control,
+    outbox: Outbox,
     thread: JoinHandle<()>,
+}
+
+impl Worker {
+    /// Tells it, at once or when there is room.
+    fn tell(&mut self, command: Command, files: Vec<OwnedFd>) {
+        // One that reads nothing hangs: the watchdog sees to it.
+        self.outbox.push(command, files);
+        self.flush();
+    }
+
+    fn flush(&mut self) {
+        self.outbox.flush(&self.control);
+    }
 }
 
 impl<'p> Host<'p> {
@@ -101,7 +117,9 @@ impl<'p> Host<'p> {
         }
         let mut events = Events::with_capacity(64);
         while !self.draining || !self.workers.is_empty() {
-            let count = self.epoll.wait(&mut events, None)?;
+            let waits = self.workers.values().any(|worker| !worker.outbox.is_empty());
+            let count = self.epoll.wait(&mut events, waits.then_some(AGAIN_MS))?;
+            self.workers.values_mut().for_each(Worker::flush);
             for index in 0..count {
                 match events.at(index).token {
                     TOKEN_SUPERVISOR => self.hear()?,
@@ -138,7 +156,10 @@ impl<'p> Host<'p> {
             }
         })?;
         let role = assignment.role;
-        self.workers.insert(assignment.worker, Worker { role, control: ours, thread });
+        self.workers.insert(
+            assignment.worker,
+            Worker { role, control: ours, outbox: Outbox::default(), thread },
+        );
         Ok(())
     }
 
@@ -150,10 +171,8 @@ impl<'p> Host<'p> {
             Received::Message(Command::Drain, _) => self.drain(),
             Received::Message(Command::Seal, _) => self.tell_all(&Command::Seal),
             Received::Message(Command::To(worker, order), files) => {
-                if let Some(worker_thread) = self.workers.get(&worker) {
-                    let files: Vec<BorrowedFd<'_>> = files.iter().map(AsFd::as_fd).collect();
-                    // One that is gone already needs no telling.
-                    let _ = worker_thread.control.command(&Command::To(worker, order), &files);
+                if let Some(worker_thread) = self.workers.get_mut(&worker) {
+                    worker_thread.tell(Command::To(worker, order), files);
                 }
             }
             Received::End => {
@@ -175,17 +194,14 @@ impl<'p> Host<'p> {
     }
 
     /// Tells the lanes of a drain when there is no acceptor any more that could hand them something.
-    fn seal(&self) {
+    fn seal(&mut self) {
         if self.draining && !self.workers.values().any(|worker| worker.role == Role::Acceptor) {
             self.tell_all(&Command::Seal);
         }
     }
 
-    fn tell_all(&self, command: &Command) {
-        for worker in self.workers.values() {
-            // One that is gone already needs no telling.
-            let _ = worker.control.command(command, &[]);
-        }
+    fn tell_all(&mut self, command: &Command) {
+        self.workers.values_mut().for_each(|worker| worker.tell(command.clone(), Vec::new()));
     }
 
     /// Passes a worker's report on to the supervisor, or takes note of its end.
@@ -196,7 +212,7 @@ impl<'p> Host<'p> {
         match worker.control.receive::<Report>() {
             Received::Nothing => {}
             Received::Message(Report { worker, news }, _) => {
-                self.process.control.report(worker, news);
+                self.process.control.pass_on(worker, news);
             }
             Received::End => {
                 if let Some(worker) = self.workers.remove(&number) {

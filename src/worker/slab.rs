@@ -11,6 +11,9 @@ struct Place<T> {
     value: Option<T>,
 }
 
+/// Keys that one place has had are told apart by so many bits; then they come again.
+const GENERATION_BITS: u32 = 28;
+
 /// Where a value is, and which of the values that were ever there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key {
@@ -20,7 +23,7 @@ pub struct Key {
 }
 
 impl Key {
-    /// As the token of an event.
+    /// As the token of an event: 60 bits.
     pub fn to_token(self) -> u64 {
         u64::from(self.generation) << 32 | u64::from(self.index)
     }
@@ -73,7 +76,7 @@ impl<T> Slab<T> {
             return None;
         }
         let value = place.value.take()?;
-        place.generation = place.generation.wrapping_add(1);
+        place.generation = (place.generation + 1) % (1 << GENERATION_BITS);
         self.free.push(key.index);
         Some(value)
     }

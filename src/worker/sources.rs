@@ -4,20 +4,22 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use super::control::{Control, News};
-use super::driver::epoll::{Accepted, Driver, accept};
+use super::control::{Control, Missed, News};
+use super::driver::{Accepted, Driver, TOKEN_MAX, accept};
 use super::handoff::Intake;
-use crate::sys::socket::Listener;
+use crate::sys::socket::{Listener, out_of_files};
 
 /// Connections taken from one source in one turn, before others have theirs.
 pub(super) const ACCEPTS_PER_TURN: usize = 64;
+/// How soon it is asked again for what there were no descriptors for.
+const MISSED_PAUSE_MS: u64 = 1_000;
 /// How long accepting rests when descriptors or memory have run out.
 const ACCEPT_PAUSE_MS: u64 = 100;
 
 /// Tokens of sources are these, up to the last one before the control socket's.
-pub(super) const TOKEN_SOURCES: u64 = u64::MAX - (1 << 20);
+pub(super) const TOKEN_SOURCES: u64 = TOKEN_MAX - (1 << 20);
 /// The token of the control socket.
-pub(super) const TOKEN_CONTROL: u64 = u64::MAX;
+pub(super) const TOKEN_CONTROL: u64 = TOKEN_MAX;
 
 /// All that one worker takes connections from.
 pub(super) struct Sources<'s> {
@@ -30,6 +32,8 @@ pub(super) struct Sources<'s> {
     exhausted: bool,
     /// From when on a source is let go of when it is empty: in a drain.
     lets_go_ms: Option<u64>,
+    /// What there were no descriptors for, and when that is told, so that it comes again.
+    missed: Vec<(usize, Missed, u64)>,
 }
 
 struct Watched {
@@ -37,6 +41,8 @@ struct Watched {
     /// Whose it is: this worker's own lane's, or another one's.
     lane: usize,
     source: Source,
+    /// Whether the driver tells of it.
+    is_told: bool,
 }
 
 /// One thing to take connections from.
@@ -68,6 +74,7 @@ impl<'s> Sources<'s> {
             rest: Rest::No,
             exhausted: false,
             lets_go_ms: None,
+            missed: Vec::new(),
         }
     }
 
@@ -84,16 +91,22 @@ impl<'s> Sources<'s> {
     }
 
     /// Takes from one more source, unless this drains.
-    pub(super) fn watch(&mut self, lane: usize, source: Source, driver: &Driver) -> io::Result<()> {
+    pub(super) fn watch(
+        &mut self,
+        lane: usize,
+        source: Source,
+        driver: &mut Driver,
+    ) -> io::Result<()> {
         if self.lets_go_ms.is_some() {
             return Ok(());
         }
         let token = TOKEN_SOURCES + self.next_token;
         self.next_token = (self.next_token + 1) % (TOKEN_CONTROL - TOKEN_SOURCES);
-        if self.rest == Rest::No {
+        let is_told = self.rest == Rest::No;
+        if is_told {
             driver.watch_source(&source, token)?;
         }
-        self.watched.push(Watched { token, lane, source });
+        self.watched.push(Watched { token, lane, source, is_told });
         Ok(())
     }
 
@@ -108,17 +121,19 @@ impl<'s> Sources<'s> {
         &mut self,
         token: u64,
         now_ms: u64,
-        driver: &Driver,
+        driver: &mut Driver,
     ) -> io::Result<Option<OwnedFd>> {
         let lets_go = self.lets_go_ms.is_some_and(|from_ms| from_ms <= now_ms);
         for _ in 0..ACCEPTS_PER_TURN {
             let found = self.watched.iter_mut().find(|watched| watched.token == token);
-            let Some(Watched { source, .. }) = found else {
+            let Some(Watched { source, is_told, .. }) = found else {
                 return Ok(None);
             };
             match source.accept() {
                 Accepted::Connection(socket) => return Ok(Some(socket)),
                 Accepted::Transient => {}
+                // Who came just now may be told to nobody else: one more look, untold.
+                Accepted::Nobody if lets_go && *is_told => self.unwatch(token, driver)?,
                 Accepted::Nobody if lets_go => return self.forget(token, driver).map(|()| None),
                 Accepted::Closed => return self.forget(token, driver).map(|()| None),
                 Accepted::Nobody => {
@@ -133,9 +148,7 @@ impl<'s> Sources<'s> {
                     return self.forget(token, driver).map(|()| None);
                 }
                 Accepted::Exhausted(error) => {
-                    if !std::mem::replace(&mut self.exhausted, true) {
-                        self.control.report(self.worker, News::AcceptPaused(error.to_string()));
-                    }
+                    self.tell_exhausted(&error);
                     let until_ms = now_ms + ACCEPT_PAUSE_MS;
                     return self.rest(Rest::Exhausted { until_ms }, driver).map(|()| None);
                 }
@@ -151,11 +164,11 @@ impl<'s> Sources<'s> {
     }
 
     /// Stops watching, until [`Sources::resume`].
-    pub(super) fn rest(&mut self, rest: Rest, driver: &Driver) -> io::Result<()> {
+    pub(super) fn rest(&mut self, rest: Rest, driver: &mut Driver) -> io::Result<()> {
         if std::mem::replace(&mut self.rest, rest) != Rest::No {
             return Ok(());
         }
-        self.watched.iter().try_for_each(|watched| driver.forget(watched.source.as_fd()))
+        self.watched.iter_mut().try_for_each(|watched| watched.unwatch(driver))
     }
 
     /// Watches again when there is room, or when it is time to try.
@@ -163,15 +176,17 @@ impl<'s> Sources<'s> {
         &mut self,
         has_room: bool,
         now_ms: u64,
-        driver: &Driver,
+        driver: &mut Driver,
     ) -> io::Result<()> {
         self.rest = match self.rest {
             Rest::Full if has_room => Rest::No,
             Rest::Exhausted { until_ms } if until_ms <= now_ms => Rest::No,
             _ => return Ok(()),
         };
-        let watch = |of: &Watched| driver.watch_source(&of.source, of.token);
-        self.watched.iter().try_for_each(watch)
+        self.watched.iter_mut().try_for_each(|watched| {
+            watched.is_told = true;
+            driver.watch_source(&watched.source, watched.token)
+        })
     }
 
     /// Lets go of every source that is empty from this time on, if not earlier.
@@ -185,8 +200,43 @@ impl<'s> Sources<'s> {
         lets_go && self.rest == Rest::No && !self.watched.is_empty()
     }
 
+    fn tell_exhausted(&mut self, error: &io::Error) {
+        if !std::mem::replace(&mut self.exhausted, true) {
+            self.control.report(self.worker, News::AcceptPaused(error.to_string()));
+        }
+    }
+
+    /// There were no descriptors for something that was passed: soon it is asked for again.
+    pub(super) fn miss(&mut self, lane: usize, what: Missed, now_ms: u64) {
+        self.tell_exhausted(&out_of_files());
+        self.forget_missed(lane, what);
+        self.missed.push((lane, what, now_ms + MISSED_PAUSE_MS));
+    }
+
+    /// It is not needed any more.
+    pub(super) fn forget_missed(&mut self, lane: usize, what: Missed) {
+        self.missed.retain(|(of, missed, _)| (*of, *missed) != (lane, what));
+    }
+
+    /// Asks again for what was missed.
+    pub(super) fn tell_missed(&mut self, now_ms: u64) {
+        let (worker, control) = (self.worker, self.control);
+        self.missed.retain_mut(|(lane, what, at_ms)| {
+            let is_due = *at_ms <= now_ms;
+            if is_due {
+                *at_ms = now_ms + MISSED_PAUSE_MS;
+            }
+            !is_due || !control.try_report(worker, News::Missed(*lane, *what))
+        });
+    }
+
     /// When to look again, if nothing happens.
     pub(super) fn due_ms(&self, now_ms: u64) -> Option<u64> {
+        let missed = self.missed.iter().map(|(_, _, at_ms)| *at_ms);
+        missed.chain(self.rest_due_ms(now_ms)).min()
+    }
+
+    fn rest_due_ms(&self, now_ms: u64) -> Option<u64> {
         match self.rest {
             Rest::Exhausted { until_ms } => Some(until_ms),
             Rest::Full => None,
@@ -195,15 +245,26 @@ impl<'s> Sources<'s> {
     }
 
     /// Lets go of one source. Others have copies, so that closing ours is not enough to stop watching it.
-    pub(super) fn forget(&mut self, token: u64, driver: &Driver) -> io::Result<()> {
+    pub(super) fn forget(&mut self, token: u64, driver: &mut Driver) -> io::Result<()> {
         let Some(at) = self.watched.iter().position(|watched| watched.token == token) else {
             return Ok(());
         };
-        let watched = self.watched.swap_remove(at);
-        if self.rest == Rest::No {
-            driver.forget(watched.source.as_fd())?;
+        self.watched.swap_remove(at).unwatch(driver)
+    }
+
+    /// Is told of one source no more; what is in it can still be taken.
+    pub(super) fn unwatch(&mut self, token: u64, driver: &mut Driver) -> io::Result<()> {
+        let watched = self.watched.iter_mut().find(|watched| watched.token == token);
+        watched.map_or(Ok(()), |watched| watched.unwatch(driver))
+    }
+}
+
+impl Watched {
+    fn unwatch(&mut self, driver: &mut Driver) -> io::Result<()> {
+        match std::mem::take(&mut self.is_told) {
+            true => driver.forget(self.source.as_fd(), self.token),
+            false => Ok(()),
         }
-        Ok(())
     }
 }
 

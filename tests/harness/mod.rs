@@ -43,12 +43,13 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 /// The body of the route that every server of these tests has at `/`, unless it states its own routes.
 pub(crate) const GREETING: &str = "Hello from the tests\n";
 
-/// How a server spreads its work: the two settings that every test of the suite is run for.
+/// How a server spreads its work and moves its bytes: the settings that every test of the suite is run for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mode {
     pub(crate) workers: Workers,
     pub(crate) accept: Accept,
     pub(crate) engine: Engine,
+    pub(crate) driver: Driver,
 }
 
 /// `workers.mode`
@@ -66,6 +67,13 @@ pub(crate) enum Accept {
     Handoff,
 }
 
+/// `workers.driver`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Driver {
+    Auto,
+    Epoll,
+}
+
 /// `workers.engine`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Engine {
@@ -80,7 +88,11 @@ impl Mode {
     pub(crate) const MAY: Mode = Mode { engine: Engine::May, ..Mode::PROCESSES };
 
     pub(crate) const fn new(workers: Workers, accept: Accept) -> Mode {
-        Mode { workers, accept, engine: Engine::Native }
+        Mode { workers, accept, engine: Engine::Native, driver: Driver::Auto }
+    }
+
+    pub(crate) const fn on_epoll(workers: Workers, accept: Accept) -> Mode {
+        Mode { driver: Driver::Epoll, ..Mode::new(workers, accept) }
     }
 
     pub(crate) fn is_threads(self) -> bool {
@@ -122,6 +134,15 @@ impl Display for Workers {
     }
 }
 
+impl Display for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Driver::Auto => "auto",
+            Driver::Epoll => "epoll",
+        })
+    }
+}
+
 impl Display for Accept {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -132,16 +153,17 @@ impl Display for Accept {
     }
 }
 
-/// Makes a test of each named function for every mode.
+/// Makes a test of each named function for every mode, and for either driver with each way to accept.
 ///
 /// A function that takes a [`Mode`] and is missing here is never used, which the compiler reports.
 macro_rules! in_every_mode {
     ($($case:ident),+ $(,)?) => {
         $crate::harness::in_mode!(threads, new(Workers::Threads, Accept::Reuseport), [$($case),+]);
+        $crate::harness::in_mode!(threads_epoll, on_epoll(Workers::Threads, Accept::Reuseport), [$($case),+]);
         $crate::harness::in_mode!(processes, new(Workers::Processes, Accept::Reuseport), [$($case),+]);
         $crate::harness::in_mode!(threads_shared, new(Workers::Threads, Accept::Shared), [$($case),+]);
-        $crate::harness::in_mode!(processes_shared, new(Workers::Processes, Accept::Shared), [$($case),+]);
-        $crate::harness::in_mode!(threads_handoff, new(Workers::Threads, Accept::Handoff), [$($case),+]);
+        $crate::harness::in_mode!(processes_shared, on_epoll(Workers::Processes, Accept::Shared), [$($case),+]);
+        $crate::harness::in_mode!(threads_handoff, on_epoll(Workers::Threads, Accept::Handoff), [$($case),+]);
         $crate::harness::in_mode!(processes_handoff, new(Workers::Processes, Accept::Handoff), [$($case),+]);
     };
 }
@@ -203,9 +225,11 @@ fn unique_name() -> String {
 
 /// A loopback address that no other test uses, so that a test may choose its ports freely.
 pub(crate) fn private_loopback(port: u16) -> SocketAddr {
-    let pid = std::process::id();
-    let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-    let ip = Ipv4Addr::new(127, 1 + ((pid >> 8) % 250) as u8, pid as u8, 1 + (number % 250) as u8);
+    static ADDRESSES: AtomicU32 = AtomicU32::new(0);
+    let number = ADDRESSES.fetch_add(1, Ordering::Relaxed);
+    let [of_process, high, low] =
+        [std::process::id(), number / 250, number].map(|part| 1 + (part % 250) as u8);
+    let ip = Ipv4Addr::new(127, of_process, high, low);
     SocketAddrV4::new(ip, port).into()
 }
 
@@ -261,6 +285,7 @@ impl Setup {
             .set("workers.mode", mode.workers)
             .set("workers.accept", mode.accept)
             .engine(mode.engine)
+            .set("workers.driver", mode.driver)
             .set("workers.count", 2)
             .set("server.listen", "127.0.0.1:0")
             .set("log.format", "json")

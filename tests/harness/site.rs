@@ -41,10 +41,10 @@ impl Site {
     pub(crate) fn write(&self) -> &Site {
         let listen: Vec<String> =
             self.listen.iter().map(|address| format!("\"{address}\"")).collect();
-        let Mode { workers, accept, engine } = self.mode;
+        let Mode { workers, accept, engine, driver } = self.mode;
         let engine = if engine == Engine::May { "workers.engine = \"may\"\n" } else { "" };
         let mut toml = format!(
-            "server.listen = [{}]\nworkers.mode = \"{workers}\"\nworkers.accept = \"{accept}\"\n{engine}workers.count = {}\nlog.format = \"json\"\n\
+            "server.listen = [{}]\nworkers.mode = \"{workers}\"\nworkers.accept = \"{accept}\"\nworkers.driver = \"{driver}\"\n{engine}workers.count = {}\nlog.format = \"json\"\n\
              supervisor.pid_file = \"server.pid\"\nsupervisor.watchdog = \"400ms\"\n",
             listen.join(", "),
             self.lanes,

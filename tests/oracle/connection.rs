@@ -13,6 +13,7 @@ use laneway::observe::ledger::Ledger;
 use laneway::sys::epoll::Ready;
 use laneway::worker::connection::{Connection, Next};
 use laneway::worker::context::Context;
+use laneway::worker::driver::{Input, Sent, transmit};
 
 /// A delay that is no timeout, so that waiting for it can be told from waiting for a client.
 const DELAY_MS: u64 = 77_777;
@@ -97,11 +98,15 @@ impl Talk<'_> {
         let room = Ready { readable: false, writable: true, ..arrived };
         let mut ready = arrived;
         for _ in 0..1_000 {
-            let mut next = self.connection.on_ready(ready, &mut self.input, &mut self.context);
+            let mut input = Input::new(None, Some(&mut self.input));
+            let mut next = self.connection.on_ready(ready, &mut input, &mut self.context);
             while next == Next::WaitUntil(self.context.now_ms + DELAY_MS) {
+                self.send();
                 self.context.now_ms += DELAY_MS;
-                next = self.connection.on_deadline(&mut self.input, &mut self.context);
+                let mut input = Input::new(None, Some(&mut self.input));
+                next = self.connection.on_deadline(&mut input, &mut self.context);
             }
+            self.send();
             let drained = self.drain();
             ready = match next {
                 Next::Close => return false,
@@ -112,6 +117,14 @@ impl Talk<'_> {
             };
         }
         panic!("the connection spins");
+    }
+
+    /// Sends what a step has left to be sent.
+    fn send(&mut self) {
+        let Context { output, .. } = &mut self.context;
+        let sent = transmit(self.connection.socket(), output, &[]);
+        assert!(sent == Sent::Broken || sent == Sent::Bytes(output.len()), "{sent:?}");
+        output.clear();
     }
 
     /// Reads what the connection has sent. Whether there was any.

@@ -1,6 +1,6 @@
 //! Generations, processes and workers that leave: told to drain, waited for, killed if they take too long.
 
-use super::generation::{Generation, LEAVE_MS, Process, Replacing, Stage};
+use super::generation::{Generation, Process, Replacing, Stage};
 use super::{Action, Fact, Phase, Policy, Worker};
 use crate::config::Accept;
 use crate::worker::control::Role;
@@ -9,9 +9,8 @@ impl Policy {
     /// Has a generation drain. Lanes that are handed connections are sealed when the acceptor has handed out what
     /// it has; between threads, their process sees to that.
     pub(super) fn drain_generation(&mut self, index: usize) {
-        let now_ms = self.now_ms;
         let generation = &mut self.generations[index];
-        let deadline_ms = now_ms + generation.settings.drain_timeout_ms;
+        let deadline_ms = self.now_ms + generation.settings.drain_timeout_ms;
         let is_apart = generation.accept == Accept::Handoff && !generation.together;
         let acceptor = generation.acceptor.as_ref().and_then(|seat| seat.state.worker());
         let acceptor = acceptor.map(|acceptor| acceptor.process);
@@ -22,18 +21,10 @@ impl Policy {
             process.drain_deadline_ms = Some(deadline_ms);
             self.actions.push(Action::Drain(process.key));
             if is_apart && acceptor != Some(process.key) {
-                let patience_ms = if acceptor.is_some() { LEAVE_MS } else { 0 };
-                process.seal_ms = Some(now_ms + patience_ms);
-            }
-        }
-    }
-
-    /// Seals those that have waited for the acceptor for long enough.
-    pub(super) fn seal_due(&mut self, index: usize) {
-        let now_ms = self.now_ms;
-        for process in &mut self.generations[index].processes {
-            if process.seal_ms.take_if(|seal_ms| *seal_ms <= now_ms).is_some() {
-                self.actions.push(Action::Seal(process.key));
+                process.awaits_acceptor = acceptor.is_some();
+                if acceptor.is_none() {
+                    self.actions.push(Action::Seal(process.key));
+                }
             }
         }
     }
@@ -43,8 +34,11 @@ impl Policy {
         let generation =
             self.generation_of(worker.process).filter(|_| worker.role == Role::Acceptor);
         if let Some(index) = generation {
-            let processes = self.generations[index].processes.iter_mut();
-            processes.filter_map(|process| process.seal_ms.as_mut()).for_each(|at_ms| *at_ms = 0);
+            for process in &mut self.generations[index].processes {
+                if std::mem::take(&mut process.awaits_acceptor) {
+                    self.actions.push(Action::Seal(process.key));
+                }
+            }
         }
         if let Some(replacing) = &mut self.replacing {
             replacing.accepting.retain(|of| *of != worker);

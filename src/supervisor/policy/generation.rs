@@ -57,6 +57,7 @@ pub(super) enum SeatState {
     },
     Hung {
         worker: Worker,
+        is_full: bool,
         kill_ms: u64,
     },
     Waiting {
@@ -83,8 +84,8 @@ pub(super) struct Process {
     pub(super) key: u64,
     pub(super) workers: Vec<Worker>,
     pub(super) drain_deadline_ms: Option<u64>,
-    /// It drains, and is sealed once the acceptor has handed out what it has, at this time at the latest.
-    pub(super) seal_ms: Option<u64>,
+    /// It drains, and is sealed once the acceptor has handed out what it has.
+    pub(super) awaits_acceptor: bool,
     /// Why it was killed from here, which is the cause of its end.
     pub(super) killed: Option<String>,
 }
@@ -143,13 +144,7 @@ impl Generation {
             SeatState::Ready { .. } => None,
         });
         let seats = seats.filter(|_| !matches!(self.stage, Stage::Outgoing { .. }));
-        let due = drains.chain(seats).chain(self.seal_ms());
-        due.filter(|due_ms| *due_ms != u64::MAX).min()
-    }
-
-    /// When processes that the acceptor might still hand something to are sealed all the same.
-    pub(super) fn seal_ms(&self) -> Option<u64> {
-        self.processes.iter().filter_map(|process| process.seal_ms).min()
+        drains.chain(seats).filter(|due_ms| *due_ms != u64::MAX).min()
     }
 
     pub(super) fn seats(&self) -> impl Iterator<Item = (Role, &Seat)> {
@@ -491,7 +486,7 @@ impl Policy {
             key,
             workers: Vec::new(),
             drain_deadline_ms: None,
-            seal_ms: None,
+            awaits_acceptor: false,
             killed: None,
         });
         let workers = roles.iter().map(|role| self.seat_worker(index, key, *role)).collect();

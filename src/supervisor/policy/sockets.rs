@@ -3,10 +3,10 @@
 //! The sockets of a lane stand at the lane's own number in the kernel's group, for as long as lanes come
 //! and go at the end alone: the kernel fills the gap that a closed socket leaves with the last one.
 
-use super::generation::{Generation, Seat, SeatState};
+use super::generation::{Generation, SeatState};
 use super::{Action, Fact, Phase, Policy, Worker};
 use crate::config::Accept;
-use crate::worker::control::Role;
+use crate::worker::control::{Missed, Role};
 
 /// The sockets of every lane, as far as the policy has to know them.
 #[derive(Clone, Debug, Default)]
@@ -20,8 +20,12 @@ pub(super) struct Sockets {
 struct Socket {
     /// Who accepts from it: one worker, but for accept mode shared.
     owners: Vec<Worker>,
+    /// In accept mode shared, those of them with room.
+    open: Vec<Worker>,
     /// Of a lane that is given up: when it may close, if its queue is empty by then.
     closes_ms: Option<u64>,
+    /// And whether it was told that a sibling serves it.
+    is_adopted: bool,
 }
 
 /// What is handed to the lanes of a generation in accept mode handoff, by lane.
@@ -78,16 +82,20 @@ impl Policy {
                 let acceptor = acceptor.as_ref().and_then(|acceptor| acceptor.state.ready());
                 vec![Vec::from_iter(acceptor); before.len()]
             }
-            _ => generation.owners(&before).into_iter().map(Vec::from_iter).collect(),
+            _ => generation.owners(&before, has_room).into_iter().map(Vec::from_iter).collect(),
         };
         if generation.accept == Accept::Shared
             && let Some(shared) = after.first_mut()
         {
             *shared = generation.lanes.iter().filter_map(|lane| lane.state.ready()).collect();
         }
+        let is_shared = generation.accept == Accept::Shared;
+        let open = generation.lanes.iter().filter_map(|lane| has_room(&lane.state));
+        let open = if is_shared { open.collect() } else { Vec::new() };
         for (lane, after) in after.into_iter().enumerate() {
             self.pass_on(current, lane, after);
         }
+        self.look_again(open);
         self.hand_out(current);
     }
 
@@ -113,30 +121,65 @@ impl Policy {
     /// A worker has no room for more connections, or has room again.
     pub(super) fn full(&mut self, worker: Worker, now: bool) {
         if let Some(seat) = self.driven(worker)
-            && let SeatState::Ready { is_full, .. } = &mut seat.state
+            && let SeatState::Ready { is_full, .. } | SeatState::Hung { is_full, .. } =
+                &mut seat.state
         {
             *is_full = now;
         }
     }
 
+    /// A worker had no descriptors for a lane's sockets, or the way to it, and asks for them again.
+    pub(super) fn missed(&mut self, worker: Worker, lane: usize, what: Missed) {
+        let socket = self.sockets.lanes.get(lane);
+        let is_owner = socket.is_some_and(|socket| socket.owners.contains(&worker));
+        let generation = self.generation_of(worker.process).map(|index| &self.generations[index]);
+        let intake = generation.and_then(|generation| generation.intakes.0.get(lane));
+        let is_taker = intake.is_some_and(|intake| intake.owner == Some(worker));
+        let fed = intake.and_then(|intake| intake.fed).filter(|(acceptor, _)| *acceptor == worker);
+        match (what, fed) {
+            (Missed::Sockets, _) if is_owner || is_taker => self.act(Action::Take { worker, lane }),
+            (Missed::Conduit, Some((acceptor, worker))) => {
+                self.act(Action::Feed { acceptor, lane, worker });
+            }
+            // Meanwhile somebody else has it.
+            _ => {}
+        }
+    }
+
     /// Takes their sockets from everybody: who has them drains, and lets go of them by himself.
     pub(super) fn disown_sockets(&mut self) {
-        self.sockets.lanes.iter_mut().for_each(|socket| socket.owners.clear());
+        for socket in &mut self.sockets.lanes {
+            (socket.owners, socket.open) = (Vec::new(), Vec::new());
+        }
     }
 
     /// Gives the sockets of a lane other owners.
     fn pass_on(&mut self, current: usize, lane: usize, after: Vec<Worker>) {
-        let is_closing = self.sockets.lanes[lane].closes_ms.is_some();
+        let socket = &self.sockets.lanes[lane];
+        let is_closing = socket.closes_ms.is_some() && !socket.is_adopted;
         let before = std::mem::replace(&mut self.sockets.lanes[lane].owners, after.clone());
         for worker in after.iter().filter(|worker| !before.contains(worker)) {
             self.act(Action::Take { worker: *worker, lane });
         }
         let adopter = after.first().filter(|worker| before.first() != Some(*worker));
         if let Some(adopter) = adopter.filter(|_| after.len() == 1) {
+            self.sockets.lanes[lane].is_adopted |= is_closing;
             self.tell_adopted(current, lane, *adopter, is_closing);
         }
         for worker in before.iter().filter(|worker| !after.contains(worker)) {
             self.act(Action::Leave { worker: *worker, lane });
+        }
+    }
+
+    /// Of who comes to the shared socket one worker is told. If one is full now, hangs or is gone, which may have been
+    /// that one, another looks.
+    fn look_again(&mut self, open: Vec<Worker>) {
+        let Some(socket) = self.sockets.lanes.first_mut() else { return };
+        let before = std::mem::replace(&mut socket.open, open);
+        let first = socket.open.first().copied();
+        let is_less = before.iter().any(|worker| !socket.open.contains(worker));
+        if let Some(worker) = first.filter(|_| is_less) {
+            self.act(Action::Look { worker, lane: 0 });
         }
     }
 
@@ -163,7 +206,8 @@ impl Policy {
         let intakes = &mut generation.intakes.0;
         intakes.resize_with(intakes.len().max(lanes), Intake::default);
         let before: Vec<Option<Worker>> = intakes.iter().map(|intake| intake.owner).collect();
-        let after = generation.owners(&before);
+        // The acceptor itself passes over who is full; what it has handed over counts as his.
+        let after = generation.owners(&before, SeatState::ready);
         for (lane, (before, after)) in before.into_iter().zip(after).enumerate() {
             if before == after {
                 continue;
@@ -227,14 +271,15 @@ impl Policy {
 }
 
 impl Generation {
-    /// Who is to own what each lane has, now that these do: the lane's worker if it is ready and has room, else a
-    /// sibling. `before` may have more lanes than there are.
-    fn owners(&self, before: &[Option<Worker>]) -> Vec<Option<Worker>> {
-        let with_room = |seat: &Seat| match seat.state {
-            SeatState::Ready { worker, is_full: false } => Some(worker),
-            _ => None,
-        };
-        let mut ready: Vec<Option<Worker>> = self.lanes.iter().map(with_room).collect();
+    /// Who is to own what each lane has, now that these do: the lane's worker if it `may`, else a sibling. `before`
+    /// may have more lanes than there are.
+    fn owners(
+        &self,
+        before: &[Option<Worker>],
+        may: impl Fn(&SeatState) -> Option<Worker>,
+    ) -> Vec<Option<Worker>> {
+        let mut ready: Vec<Option<Worker>> =
+            self.lanes.iter().map(|seat| may(&seat.state)).collect();
         if ready.iter().all(Option::is_none) {
             // Nobody has room: everybody has what is his.
             ready = self.lanes.iter().map(|seat| seat.state.ready()).collect();
@@ -266,6 +311,14 @@ impl Generation {
             SeatState::Starting { worker, .. } => Some(worker),
             _ => None,
         }
+    }
+}
+
+/// The worker of a seat, if it is ready and has room.
+fn has_room(state: &SeatState) -> Option<Worker> {
+    match *state {
+        SeatState::Ready { worker, is_full: false } => Some(worker),
+        _ => None,
     }
 }
 

@@ -1,8 +1,8 @@
 //! The policy as tables: (state, input, time) → actions. The model under random inputs is in `model`.
 
 use super::Action::{
-    CloseLane, CloseListeners, Drain, DrainWorker, Exit, Feed, Forget, Kill, Leave, ReadBeats,
-    Renew, Seal, Serve, Spare, StartProcess, StartWorker, Steer, Take, Tell,
+    CloseLane, CloseListeners, Drain, DrainWorker, Exit, Feed, Forget, Kill, Leave, Look,
+    ReadBeats, Renew, Seal, Serve, Spare, StartProcess, StartWorker, Steer, Take, Tell,
 };
 use super::sockets::HANDSHAKES_MS;
 use super::watchdog::MOMENT_MS;
@@ -457,6 +457,30 @@ fn a_worker_that_turns_again_within_its_moment_gets_its_sockets_back() {
     assert_eq!(actions, [&[Tell(Fact::WorkerRecovered { worker: hung })][..], &back].concat());
     let actions = policy.decide(Input::Tick, 500 + MOMENT_MS);
     assert!(!actions.iter().any(|action| matches!(action, Kill(_))), "{actions:?}");
+}
+
+#[test]
+fn a_worker_that_hung_while_it_was_full_is_full_when_it_turns_again() {
+    let (mut policy, _) = serving(&WATCHED, false);
+    let (sibling, hung) = (apart(1, 0), apart(2, 1));
+    let adopted = [Take { worker: sibling, lane: 1 }, Leave { worker: hung, lane: 1 }];
+    assert_eq!(policy.decide(Input::Full(hung, true), 100), adopted);
+    policy.decide(beat(hung, 5_000), 500);
+    let recovered = Tell(Fact::WorkerRecovered { worker: hung });
+    assert_eq!(policy.decide(beat(hung, 3), 600), [recovered], "its sockets stay with its sibling");
+    let back = [Take { worker: hung, lane: 1 }, Leave { worker: sibling, lane: 1 }];
+    assert_eq!(policy.decide(Input::Full(hung, false), 700), back);
+}
+
+#[test]
+fn sockets_that_a_worker_missed_come_again_unless_they_are_anothers_by_then() {
+    let mut policy = processes();
+    let (worker, sibling) = (apart(2, 1), apart(1, 0));
+    let missed = Input::Missed(worker, 1, Missed::Sockets);
+    assert_eq!(policy.decide(missed.clone(), 1_000), [Take { worker, lane: 1 }]);
+    policy.decide(Input::Full(worker, true), 1_100);
+    assert_eq!(policy.decide(missed, 2_000), []);
+    assert_eq!(policy.decide(Input::Missed(sibling, 9, Missed::Sockets), 2_000), []);
 }
 
 #[test]

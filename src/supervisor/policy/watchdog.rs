@@ -41,12 +41,12 @@ impl Policy {
         };
         let late = watchdog_ms > 0 && age_ms > watchdog_ms;
         match seat.state {
-            SeatState::Ready { .. } if late => {
-                seat.state = SeatState::Hung { worker, kill_ms: now_ms + MOMENT_MS };
+            SeatState::Ready { is_full, .. } if late => {
+                seat.state = SeatState::Hung { worker, is_full, kill_ms: now_ms + MOMENT_MS };
                 self.tell(Fact::WorkerHung { worker, age_ms });
             }
-            SeatState::Hung { .. } if !late => {
-                seat.state = SeatState::Ready { worker, is_full: false };
+            SeatState::Hung { is_full, .. } if !late => {
+                seat.state = SeatState::Ready { worker, is_full };
                 self.tell(Fact::WorkerRecovered { worker });
             }
             _ => {}
@@ -58,7 +58,7 @@ impl Policy {
     pub(super) fn kill_hung(&mut self, index: usize) {
         let now_ms = self.now_ms;
         let due = |seat: &Seat| match seat.state {
-            SeatState::Hung { worker, kill_ms } if kill_ms <= now_ms => Some(worker),
+            SeatState::Hung { worker, kill_ms, .. } if kill_ms <= now_ms => Some(worker),
             _ => None,
         };
         if self.generations[index].stage != Stage::Current {
@@ -78,8 +78,11 @@ impl Policy {
             } else {
                 now_ms + MOMENT_MS
             };
-            if let Some(seat) = self.generations[index].seat_mut(worker.role) {
-                seat.state = SeatState::Hung { worker, kill_ms };
+            let seat = self.generations[index].seat_mut(worker.role);
+            if let Some(SeatState::Hung { kill_ms: until_ms, .. }) =
+                seat.map(|seat| &mut seat.state)
+            {
+                *until_ms = kill_ms;
             }
         }
     }

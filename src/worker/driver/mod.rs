@@ -1,3 +1,284 @@
 //! Drivers: what moves bytes for a loop. They know sockets and tokens, and nothing of HTTP.
+//!
+//! A loop waits, takes the events one after the other, and for each lets a connection work on its [`Input`]; what
+//! that left to send it gives to [`Driver::send`]. With [`epoll`] an event says that a socket can be read, and each
+//! receive and each send is a system call. With [`io_uring`] an event brings the bytes, and what many connections
+//! send leaves with the next wait, in one call; a send that the socket had no room for is told of afterwards.
 
 pub mod epoll;
+pub mod io_uring;
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use crate::sys::buffers::Buffer;
+use crate::sys::epoll::Ready;
+use crate::sys::ring::{self, Unsent};
+use crate::sys::socket::{self, Listener};
+
+/// The buffer of a lane that sockets are read into.
+const INPUT_BYTES: usize = 64 * 1024;
+
+/// The largest token.
+pub const TOKEN_MAX: u64 = ring::TOKEN_MAX;
+
+/// One event loop's way to the kernel.
+pub enum Driver {
+    /// Readiness: epoll(7).
+    Epoll(epoll::Driver),
+    /// Completion: io_uring(7).
+    IoUring(Box<io_uring::Driver>),
+}
+
+/// What happened to something that is watched.
+#[derive(Clone, Copy, Debug)]
+pub struct Event {
+    /// What became of it, and its token.
+    pub ready: Ready,
+    /// The bytes that came with it, until [`Driver::give_back`].
+    pub buffer: Option<Buffer>,
+}
+
+/// What a connection waits for between two events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interest {
+    /// Something to read.
+    Input,
+    /// Something to read, and much of it.
+    BulkInput,
+    /// Room to send; what comes meanwhile may come.
+    RoomOrInput,
+    /// Room to send, and nothing else.
+    Room,
+    /// Nothing but its deadline.
+    Nothing,
+}
+
+impl Driver {
+    /// As in the configuration.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Driver::Epoll(_) => "epoll",
+            Driver::IoUring(_) => "io_uring",
+        }
+    }
+
+    /// Watches a connection for the whole of its life.
+    pub fn register(&mut self, socket: &OwnedFd, token: u64) -> io::Result<()> {
+        match self {
+            Driver::Epoll(driver) => driver.register(socket, token),
+            Driver::IoUring(driver) => {
+                driver.register(socket, token);
+                Ok(())
+            }
+        }
+    }
+
+    /// Says what a connection waits for, after every step of it.
+    pub fn adjust(&mut self, socket: &OwnedFd, token: u64, interest: Interest) {
+        if let Driver::IoUring(driver) = self {
+            driver.adjust(socket, token, interest);
+        }
+    }
+
+    /// Ends what goes on with a connection, before its socket is closed.
+    pub fn release(&mut self, token: u64) {
+        if let Driver::IoUring(driver) = self {
+            driver.release(token);
+        }
+    }
+
+    /// Watches a control socket while it is readable. It stays open until [`Driver::forget`].
+    pub fn watch(&mut self, fd: impl AsFd, token: u64) -> io::Result<()> {
+        match self {
+            Driver::Epoll(driver) => driver.watch(fd, token),
+            Driver::IoUring(driver) => {
+                driver.watch(fd, token, ring::Wanted::Readable);
+                Ok(())
+            }
+        }
+    }
+
+    /// Watches what connections come from while somebody waits in it. Where other loops watch it too, one is told. It
+    /// stays open until [`Driver::forget`].
+    pub fn watch_source(&mut self, source: impl AsFd, token: u64) -> io::Result<()> {
+        match self {
+            Driver::Epoll(driver) => driver.watch_source(source, token),
+            Driver::IoUring(driver) => {
+                driver.watch_source(source, token);
+                Ok(())
+            }
+        }
+    }
+
+    /// Stops watching.
+    pub fn forget(&mut self, fd: BorrowedFd<'_>, token: u64) -> io::Result<()> {
+        match self {
+            Driver::Epoll(driver) => driver.forget(fd),
+            Driver::IoUring(driver) => {
+                driver.forget(token);
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits up to `timeout_ms` (`None`: for ever) and says how many events there may be.
+    pub fn wait(&mut self, timeout_ms: Option<u64>) -> io::Result<usize> {
+        match self {
+            Driver::Epoll(driver) => driver.wait(timeout_ms),
+            Driver::IoUring(driver) => driver.wait(timeout_ms),
+        }
+    }
+
+    /// The next event of those.
+    pub fn next_event(&mut self) -> Option<Event> {
+        match self {
+            Driver::Epoll(driver) => driver.next_event(),
+            Driver::IoUring(driver) => driver.next_event(),
+        }
+    }
+
+    /// What a connection reads in one step: what its event brought, if it did.
+    pub fn input(&mut self, token: u64, buffer: Option<Buffer>) -> Input<'_> {
+        match self {
+            Driver::Epoll(driver) => Input::new(None, Some(driver.buffer())),
+            Driver::IoUring(driver) => driver.input(token, buffer),
+        }
+    }
+
+    /// Takes back what an event brought.
+    pub fn give_back(&mut self, buffer: Option<Buffer>) {
+        if let (Driver::IoUring(driver), Some(buffer)) = (self, buffer) {
+            driver.give_back(buffer);
+        }
+    }
+
+    /// Sends `bytes`, at once or with the next wait; then what is left comes from [`Driver::next_unsent`]. Before
+    /// anything else happens to the connection, [`Driver::settle`].
+    pub fn send(&mut self, socket: &OwnedFd, token: u64, bytes: &[u8]) -> Sent {
+        match self {
+            Driver::Epoll(_) => transmit(socket, bytes, &[]),
+            Driver::IoUring(driver) => driver.send(socket, token, bytes),
+        }
+    }
+
+    /// Hands over what is queued of this connection, so that it is known what there was no room for.
+    pub fn settle(&mut self, token: u64) {
+        if let Driver::IoUring(driver) = self {
+            driver.settle(token);
+        }
+    }
+
+    /// What is left of a send that had been taken for whole. To be asked for after each wait, and after settling.
+    pub fn next_unsent(&mut self) -> Option<Unsent> {
+        match self {
+            Driver::Epoll(_) => None,
+            Driver::IoUring(driver) => driver.next_unsent(),
+        }
+    }
+}
+
+/// Where a connection finds its bytes, in one step: first what its event brought, then what its socket has.
+pub struct Input<'b> {
+    brought: Option<&'b [u8]>,
+    /// To read the socket into; none while the kernel reads it.
+    buffer: Option<&'b mut [u8]>,
+}
+
+/// What a read came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Received<'b> {
+    /// Bytes, at least one.
+    Bytes {
+        /// These.
+        bytes: &'b [u8],
+        /// Nothing more is there now. An end of stream may be all the same.
+        is_all: bool,
+    },
+    /// Nothing is there yet.
+    Nothing,
+    /// The peer will send no more, or the connection is broken.
+    End,
+}
+
+impl<'b> Input<'b> {
+    /// Of these bytes, and those that come from the socket by way of `buffer`.
+    pub fn new(brought: Option<&'b [u8]>, buffer: Option<&'b mut [u8]>) -> Input<'b> {
+        Input { brought, buffer }
+    }
+
+    /// Reads once.
+    pub fn receive(&mut self, socket: &OwnedFd) -> Received<'_> {
+        if let Some(bytes) = self.brought.take() {
+            return Received::Bytes { bytes, is_all: true };
+        }
+        let Some(buffer) = &mut self.buffer else {
+            return Received::Nothing;
+        };
+        match socket::recv(socket.as_fd(), buffer) {
+            Ok(0) => Received::End,
+            // A short read has emptied the socket.
+            Ok(count) => Received::Bytes { bytes: &buffer[..count], is_all: count < buffer.len() },
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Received::Nothing,
+            Err(_) => Received::End,
+        }
+    }
+
+    /// What was read without being asked for.
+    pub fn brought(&mut self) -> Option<&[u8]> {
+        self.brought.take()
+    }
+}
+
+/// What a write came to: how many bytes the kernel took, of all that were offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// This many; fewer than offered means that an event will tell of room.
+    Bytes(usize),
+    /// The connection is broken.
+    Broken,
+}
+
+/// Writes `first`, then `second`, once, now.
+pub fn transmit(socket: &OwnedFd, first: &[u8], second: &[u8]) -> Sent {
+    let result = if second.is_empty() {
+        socket::send(socket.as_fd(), first)
+    } else {
+        socket::send_both(socket.as_fd(), first, second)
+    };
+    match result {
+        Ok(count) => Sent::Bytes(count),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Sent::Bytes(0),
+        Err(_) => Sent::Broken,
+    }
+}
+
+/// Says to the peer that no more will be sent.
+pub fn finish_sending(socket: &OwnedFd) -> io::Result<()> {
+    socket::shutdown_write(socket.as_fd())
+}
+
+/// What an accept came to.
+pub enum Accepted {
+    /// A connection.
+    Connection(OwnedFd),
+    /// Nobody waits.
+    Nobody,
+    /// A failure of that one connection: the next may be fine.
+    Transient,
+    /// The listener was closed.
+    Closed,
+    /// Descriptors or memory have run out: trying again at once would spin.
+    Exhausted(io::Error),
+}
+
+/// Accepts once, with its failures sorted by what to do about them (accept(2), "Error handling").
+pub fn accept(listener: &Listener) -> Accepted {
+    match listener.accept() {
+        Ok(socket) => Accepted::Connection(socket),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Accepted::Nobody,
+        Err(error) if socket::is_exhaustion(&error) => Accepted::Exhausted(error),
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Accepted::Closed,
+        Err(_) => Accepted::Transient,
+    }
+}

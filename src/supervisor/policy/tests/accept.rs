@@ -39,9 +39,20 @@ fn shared_sockets_belong_to_everybody_who_is_ready() {
     let actions = policy.decide(ended(2), 1_000);
     let leave = Leave { worker: apart(2, 1), lane: 0 };
     let start = StartProcess { generation: 1, workers: vec![apart(3, 1)] };
-    assert_eq!(actions, [exited(apart(2, 1)), restarting(1, 0, 1), leave, start]);
+    let look = Look { worker: apart(1, 0), lane: 0 };
+    assert_eq!(actions, [exited(apart(2, 1)), restarting(1, 0, 1), leave, look, start]);
     let actions = policy.decide(Input::Ready(apart(3, 1)), 1_001);
     assert_eq!(actions[1..], [Take { worker: apart(3, 1), lane: 0 }]);
+}
+
+#[test]
+fn whom_a_full_lane_was_told_of_a_sibling_looks_for() {
+    let mut policy = sharing(2);
+    let (first, second) = (apart(1, 0), apart(2, 1));
+    let actions = policy.decide(Input::Full(first, true), 1_000);
+    assert_eq!(actions, [Look { worker: second, lane: 0 }]);
+    assert_eq!(policy.decide(Input::Full(second, true), 1_001), [], "nobody has room");
+    assert_eq!(policy.decide(Input::Full(first, false), 1_002), []);
 }
 
 #[test]
@@ -152,13 +163,29 @@ fn lanes_are_sealed_when_the_acceptor_has_handed_out_what_it_had() {
 }
 
 #[test]
-fn lanes_do_not_wait_for_an_acceptor_that_ends_or_hangs_in_a_drain() {
+fn lanes_wait_for_an_acceptor_that_waits_for_them_but_not_for_one_that_ends() {
     let (mut policy, _) = handing_over();
     policy.decide(Input::Stop("SIGTERM"), 1_000);
-    let mut hanging = policy.clone();
-    assert_eq!(policy.decide(ended(3), 1_001)[1..], [Seal(1), Seal(2)]);
-    assert_eq!(hanging.next_ms(), Some(2_000));
-    assert_eq!(hanging.decide(Input::Tick, 2_000), [Seal(1), Seal(2)]);
+    let deadline_ms = policy.next_ms().expect("the end of the drain");
+    assert_eq!(policy.decide(Input::Tick, deadline_ms - 1), []);
+    assert_eq!(policy.decide(ended(3), deadline_ms - 1)[..2], [Seal(1), Seal(2)]);
+}
+
+#[test]
+fn a_full_lane_keeps_what_was_handed_to_it() {
+    let (mut policy, _) = handing_over();
+    assert_eq!(policy.decide(Input::Full(apart(1, 0), true), 1_000), []);
+}
+
+#[test]
+fn a_conduit_that_the_acceptor_missed_comes_again() {
+    let (mut policy, _) = handing_over();
+    let acceptor = acceptor(3, 3);
+    let missed = Input::Missed(acceptor, 1, Missed::Conduit);
+    let feed = Feed { acceptor, lane: 1, worker: apart(2, 1) };
+    assert_eq!(policy.decide(missed, 1_000), [feed]);
+    let missed = Input::Missed(apart(2, 1), 1, Missed::Sockets);
+    assert_eq!(policy.decide(missed, 1_000), [Take { worker: apart(2, 1), lane: 1 }]);
 }
 
 #[test]

@@ -54,6 +54,12 @@ impl World {
                 Leave { worker, lane } => {
                     self.has(worker).remove(&(worker, lane));
                 }
+                Look { worker, lane } => {
+                    assert!(
+                        self.has(worker).contains(&(worker, lane)),
+                        "{worker:?} has no such sockets"
+                    );
+                }
                 Feed { acceptor, lane, worker } => {
                     assert!(self.lives(acceptor) && self.lives(worker));
                     self.feeding.insert((acceptor, lane), worker);

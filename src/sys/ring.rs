@@ -1,0 +1,501 @@
+//! io_uring(7): a queue of operations that one system call hands to the kernel, and of what came of them.
+//!
+//! All addresses that the kernel is given are kept in here: of the [`Buffers`] that it receives into, and
+//! of the copies it sends from. A send never waits, so its copy is free again when the call returns.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
+use io_uring::{IoUring, cqueue, opcode, squeue};
+
+use super::buffers::{Buffer, Buffers};
+
+/// Operations that are queued between two calls; when there are more, a call is made in between.
+const SUBMISSIONS: u32 = 256;
+/// Room for what came of them. The kernel keeps what doesn't fit, and ends the receives it was of.
+const COMPLETIONS: u32 = 4096;
+/// Buffers to receive into: a power of two. All of them may come to be one socket's, within one call; where many have
+/// something to read, a call completes about twenty receives since Linux 6.13.
+const BUFFERS: usize = 64;
+/// The size of each: most requests fit.
+const BUFFER_BYTES: usize = 4096;
+/// Room for copies of what is sent in one call.
+const OUTPUT_BYTES: usize = 64 * 1024;
+/// The most that is sent at once.
+const SEND_BYTES_MAX: usize = OUTPUT_BYTES / 4;
+const BUFFER_GROUP: u16 = 0;
+
+/// What an operation is stands in the upper bits of its user data, a token or a number in the lower ones.
+const TOKEN_BITS: u32 = 60;
+/// The largest token of an operation.
+pub const TOKEN_MAX: u64 = (1 << TOKEN_BITS) - 1;
+const SEND: u64 = 1;
+const CANCEL: u64 = 2;
+
+/// io_uring_enter(2): run what completions wait for.
+const ENTER_GETEVENTS: u32 = 1;
+/// An argument with a timeout comes along.
+const ENTER_EXT_ARG: u32 = 1 << 3;
+/// Waiting for clients is no wait for a disk, as which it would be shown. Since Linux 6.15.
+const ENTER_NO_IOWAIT: u32 = 1 << 7;
+
+/// A ring, for the thread that made it.
+pub struct Ring {
+    ring: IoUring,
+    enter_flags: u32,
+    buffers: Buffers,
+    /// Copies of what the queued sends send.
+    output: Box<[u8]>,
+    output_bytes: usize,
+    sends: Vec<Send>,
+    completed: VecDeque<Completion>,
+    unsent: VecDeque<Unsent>,
+    calls: u64,
+    /// Why the last call made in between failed.
+    failure: Option<io::Error>,
+}
+
+/// A queued send, of these bytes of `output`.
+struct Send {
+    token: u64,
+    start: usize,
+    end: usize,
+}
+
+/// What can go on until it completes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum Operation {
+    /// [`Ring::receive`]
+    Receive = 3,
+    /// [`Ring::poll`]
+    Poll = 4,
+}
+
+/// What came of an operation.
+#[derive(Clone, Copy, Debug)]
+pub struct Completion {
+    /// Of which.
+    pub operation: Operation,
+    /// As given to it.
+    pub token: u64,
+    /// How many bytes were received, or what a poll found (poll(2)); below 0, an errno.
+    pub result: i32,
+    /// Whether more will come of it.
+    pub more: bool,
+    /// Where the bytes are.
+    pub buffer: Option<Buffer>,
+}
+
+/// A send that did not go whole.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Unsent {
+    /// As given to it.
+    pub token: u64,
+    /// What there was no room for; none if the connection is broken.
+    pub rest: Option<Vec<u8>>,
+}
+
+/// What to poll for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// Something to read, or the peer's end.
+    Readable,
+    /// The same, where other loops poll for it too: one of them is told, not all.
+    ReadableByOne,
+    /// Room to write.
+    Writable,
+}
+
+impl Ring {
+    /// io_uring_setup(2), with all that this file uses.
+    ///
+    /// # Errors
+    /// The kernel is older than 6.1, or io_uring is forbidden (`kernel.io_uring_disabled`, a seccomp filter).
+    pub fn new() -> io::Result<Ring> {
+        let ring = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_submit_all()
+            .setup_cqsize(COMPLETIONS)
+            .build(SUBMISSIONS)?;
+        let buffers = Buffers::new(BUFFERS, BUFFER_BYTES);
+        // SAFETY: the drop of this ring ends what is in flight before it drops them, or leaks them.
+        unsafe { buffers.register(&ring.submitter(), BUFFER_GROUP) }?;
+        let no_iowait = ring.params().is_feature_no_iowait();
+        let mut ring = Ring {
+            ring,
+            enter_flags: ENTER_GETEVENTS
+                | ENTER_EXT_ARG
+                | if no_iowait { ENTER_NO_IOWAIT } else { 0 },
+            buffers,
+            output: vec![0; OUTPUT_BYTES].into(),
+            output_bytes: 0,
+            sends: Vec::with_capacity(SUBMISSIONS as usize),
+            completed: VecDeque::with_capacity(SUBMISSIONS as usize),
+            unsent: VecDeque::new(),
+            calls: 0,
+            failure: None,
+        };
+        ring.try_out()?;
+        Ok(ring)
+    }
+
+    /// Receives a byte, because a kernel that lacks that kind of receive doesn't say so earlier.
+    fn try_out(&mut self) -> io::Result<()> {
+        let (ours, mut theirs) = UnixStream::pair()?;
+        theirs.write_all(b"?")?;
+        drop(theirs);
+        self.receive(ours.as_fd(), 0);
+        let mut received = 0;
+        loop {
+            self.wait(Some(1000))?;
+            let completion = self.next_completion().ok_or(io::ErrorKind::Unsupported)?;
+            if completion.result < 0 {
+                return Err(io::Error::from_raw_os_error(-completion.result));
+            }
+            received += completion.result;
+            completion.buffer.into_iter().for_each(|buffer| self.give_back(buffer));
+            match completion.more {
+                true => {}
+                false if received == 1 => return Ok(()),
+                false => return Err(io::ErrorKind::Unsupported.into()),
+            }
+        }
+    }
+
+    /// Queues: receive from `fd` whenever something comes, until the end of the stream, a failure, or there is no
+    /// buffer left. `fd` has to stay open until the next call.
+    pub fn receive(&mut self, fd: BorrowedFd<'_>, token: u64) {
+        let entry = opcode::RecvMulti::new(Fd(fd.as_raw_fd()), BUFFER_GROUP).build();
+        self.push(entry.user_data(user_data(Operation::Receive as u64, token)));
+    }
+
+    /// Queues: tell once when `fd` is ready. It has to stay open until the next call.
+    pub fn poll(&mut self, fd: RawFd, wanted: Wanted, token: u64) {
+        let events = match wanted {
+            Wanted::Readable => libc::EPOLLIN | libc::EPOLLRDHUP,
+            Wanted::ReadableByOne => libc::EPOLLIN | libc::EPOLLEXCLUSIVE,
+            Wanted::Writable => libc::EPOLLOUT,
+        };
+        let entry = opcode::PollAdd::new(Fd(fd), events as u32).build();
+        self.push(entry.user_data(user_data(Operation::Poll as u64, token)));
+    }
+
+    /// Queues: end an operation. What has come of it by then is told all the same, and that it ended.
+    pub fn cancel(&mut self, operation: Operation, token: u64) {
+        let entry = opcode::AsyncCancel::new(user_data(operation as u64, token)).build();
+        let entry = entry.flags(squeue::Flags::SKIP_SUCCESS);
+        self.push(entry.user_data(user_data(CANCEL, 0)));
+    }
+
+    /// Queues: send a copy of `bytes`, as far as there is room; what there is none for, [`Ring::next_unsent`] tells.
+    /// `fd` has to stay open, and nothing else may be sent to it, until the next call. Too many bytes are refused.
+    pub fn send(&mut self, fd: BorrowedFd<'_>, token: u64, bytes: &[u8]) -> bool {
+        if bytes.len() > SEND_BYTES_MAX {
+            return false;
+        }
+        if self.output_bytes + bytes.len() > OUTPUT_BYTES || self.ring.submission().is_full() {
+            self.submit();
+        }
+        let (start, end) = (self.output_bytes, self.output_bytes + bytes.len());
+        let copy = &mut self.output[start..end];
+        copy.copy_from_slice(bytes);
+        // For WAITALL the kernel goes on after a short send, and calls it a failure if it can't, as it may not wait
+        // for DONTWAIT: a success, of which nothing need be told, is whole.
+        let entry = opcode::Send::new(Fd(fd.as_raw_fd()), copy.as_ptr(), copy.len() as u32)
+            .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL | libc::MSG_DONTWAIT)
+            .build()
+            .flags(squeue::Flags::SKIP_SUCCESS)
+            .user_data(user_data(SEND, self.sends.len() as u64));
+        self.push(entry);
+        self.sends.push(Send { token, start, end });
+        self.output_bytes = end;
+        true
+    }
+
+    fn push(&mut self, entry: squeue::Entry) {
+        if self.ring.submission().is_full() {
+            self.submit();
+        }
+        // SAFETY: an entry names no memory but the buffer group and, if it is a send, a part of `output`. The kernel
+        // is done with that when the call that hands it over returns, and `call` keeps it unchanged until then.
+        let pushed = unsafe { self.ring.submission().push(&entry) };
+        if pushed.is_err() {
+            self.failure.get_or_insert_with(|| io::ErrorKind::StorageFull.into());
+        }
+    }
+
+    /// Which call to the kernel comes next: what was queued since the last one is not handed over yet.
+    pub fn next_call(&self) -> u64 {
+        self.calls
+    }
+
+    /// Hands over what is queued.
+    pub fn submit(&mut self) {
+        if let Err(error) = self.call(0, &Timespec::new()) {
+            self.failure = Some(error);
+        }
+    }
+
+    /// Hands over what is queued, and waits up to `timeout_ms` (`None`: for ever) until something is completed.
+    pub fn wait(&mut self, timeout_ms: Option<u64>) -> io::Result<()> {
+        if let Some(error) = self.failure.take() {
+            return Err(error);
+        }
+        let has_news = !self.completed.is_empty() || !self.unsent.is_empty();
+        let completions = if has_news || timeout_ms == Some(0) { 0 } else { 1 };
+        let forever = Duration::from_secs(u64::from(u32::MAX));
+        let timeout = timeout_ms.map_or(forever, Duration::from_millis);
+        self.call(completions, &Timespec::from(timeout.min(forever)))
+    }
+
+    /// io_uring_enter(2), until all that is queued is handed over.
+    fn call(&mut self, mut completions: u32, timeout: &Timespec) -> io::Result<()> {
+        self.calls += 1;
+        let limits = SubmitArgs::new().timespec(timeout);
+        loop {
+            let queued = self.ring.submission().len() as u32;
+            let submitter = self.ring.submitter();
+            // SAFETY: the argument is what ENTER_EXT_ARG says it is, and lives until the call returns.
+            let result =
+                unsafe { submitter.enter(queued, completions, self.enter_flags, Some(&limits)) };
+            self.collect();
+            let is_done = self.ring.submission().is_empty();
+            match result.map_err(|error| (error.raw_os_error(), error)) {
+                Ok(_) | Err((Some(libc::ETIME | libc::EINTR), _)) if is_done => break,
+                Ok(1..) | Err((Some(libc::EINTR | libc::EBUSY), _)) => completions = 0,
+                Ok(_) => return Err(io::ErrorKind::OutOfMemory.into()),
+                Err((_, error)) => return Err(error),
+            }
+        }
+        self.sends.clear();
+        self.output_bytes = 0;
+        Ok(())
+    }
+
+    /// Takes in what was completed, and what is left of sends while their copies are there.
+    fn collect(&mut self) {
+        for entry in self.ring.completion() {
+            let (what, token) = (entry.user_data() >> TOKEN_BITS, entry.user_data() & TOKEN_MAX);
+            let operation = match what {
+                SEND => {
+                    let Some(Send { token, start, end }) = self.sends.get(token as usize) else {
+                        continue;
+                    };
+                    let sent = match entry.result() {
+                        sent if sent >= 0 => Some(sent as usize),
+                        error if error == -libc::EAGAIN => Some(0),
+                        _ => None,
+                    };
+                    let rest = sent.map(|sent| self.output[start + sent..*end].to_vec());
+                    if rest.as_ref().is_none_or(|rest| !rest.is_empty()) {
+                        self.unsent.push_back(Unsent { token: *token, rest });
+                    }
+                    continue;
+                }
+                what if what == Operation::Receive as u64 => Operation::Receive,
+                what if what == Operation::Poll as u64 => Operation::Poll,
+                _ => continue, // There was nothing left to cancel.
+            };
+            let bytes = entry.result().max(0) as usize;
+            let id = cqueue::buffer_select(entry.flags());
+            let buffer = id.map(|id| self.buffers.take(id, bytes));
+            let more = cqueue::more(entry.flags());
+            let result = entry.result();
+            self.completed.push_back(Completion { operation, token, result, more, buffer });
+        }
+    }
+
+    /// How many completions have come and were not told of.
+    pub fn completions(&self) -> usize {
+        self.completed.len()
+    }
+
+    /// The oldest completion that was not told of.
+    pub fn next_completion(&mut self) -> Option<Completion> {
+        self.completed.pop_front()
+    }
+
+    /// The oldest failure of a send that was not told of.
+    pub fn next_unsent(&mut self) -> Option<Unsent> {
+        self.unsent.pop_front()
+    }
+
+    /// What is in a buffer.
+    ///
+    /// # Panics
+    /// If it was given back.
+    pub fn bytes(&self, buffer: Buffer) -> &[u8] {
+        self.buffers.bytes(buffer)
+    }
+
+    /// Lets the kernel receive into a buffer again.
+    ///
+    /// # Panics
+    /// If it was given back before.
+    pub fn give_back(&mut self, buffer: Buffer) {
+        self.buffers.give_back(buffer);
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        // Closing a ring ends what is in flight only later, and would keep sockets open until then.
+        let second = Timespec::from(Duration::from_secs(1));
+        let submitter = self.ring.submitter();
+        let cancelled = submitter.register_sync_cancel(Some(second), CancelBuilder::any());
+        if cancelled.is_err_and(|error| error.raw_os_error() != Some(libc::ENOENT)) {
+            self.buffers.leak(); // Rather than free what is in use.
+        }
+    }
+}
+
+fn user_data(what: u64, token: u64) -> u64 {
+    debug_assert!(token <= TOKEN_MAX);
+    what << TOKEN_BITS | token
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    /// No more than what a kernel without io_uring prints.
+    fn ring() -> Option<Ring> {
+        Ring::new().map_err(|error| eprintln!("skipped, no io_uring here: {error}")).ok()
+    }
+
+    fn wait_for(ring: &mut Ring) -> Completion {
+        loop {
+            if let Some(completion) = ring.next_completion() {
+                return completion;
+            }
+            ring.wait(Some(20_000)).expect("a wait");
+        }
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_is_told_to_the_byte() {
+        let Some(mut ring) = ring() else { return };
+        let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+        ours.set_nonblocking(true).expect("nonblocking");
+        let mut offered = Vec::new();
+        let rest = loop {
+            let piece: Vec<u8> = (0..10_007).map(|n| (offered.len() + n) as u8 ^ 0x5a).collect();
+            offered.extend_from_slice(&piece);
+            assert!(ring.send(ours.as_fd(), 7, &piece));
+            ring.submit();
+            if let Some(unsent) = ring.next_unsent() {
+                assert_eq!(unsent.token, 7);
+                break unsent.rest.expect("not broken");
+            }
+        };
+        drop(ours);
+        let mut received = Vec::new();
+        theirs.read_to_end(&mut received).expect("all of it");
+        assert!(!rest.is_empty());
+        received.extend_from_slice(&rest);
+        assert!(received == offered, "{} of {} bytes", received.len(), offered.len());
+    }
+
+    #[test]
+    fn a_send_to_a_peer_that_is_gone_is_told_as_broken() {
+        let Some(mut ring) = ring() else { return };
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        drop(theirs);
+        assert!(ring.send(ours.as_fd(), 7, b"hello"));
+        ring.submit();
+        assert_eq!(ring.next_unsent(), Some(Unsent { token: 7, rest: None }));
+    }
+
+    #[test]
+    fn more_sends_than_fit_a_call_all_arrive() {
+        let Some(mut ring) = ring() else { return };
+        let count = SUBMISSIONS as usize + 1;
+        let pairs: Vec<_> = (0..count).map(|_| UnixStream::pair().expect("a pair")).collect();
+        // Together more than there is room for copies of, too.
+        let pieces: Vec<Vec<u8>> = (0..count).map(|n| vec![n as u8; 500 + n]).collect();
+        for (n, ((ours, _), piece)) in pairs.iter().zip(&pieces).enumerate() {
+            assert!(ring.send(ours.as_fd(), n as u64, piece));
+            assert!(ring.output_bytes <= OUTPUT_BYTES);
+        }
+        ring.submit();
+        assert_eq!(ring.next_unsent(), None);
+        for ((ours, mut theirs), piece) in pairs.into_iter().zip(pieces) {
+            drop(ours);
+            let mut received = Vec::new();
+            theirs.read_to_end(&mut received).expect("all of it");
+            assert!(received == piece);
+        }
+    }
+
+    #[test]
+    fn a_flood_that_takes_all_buffers_ends_the_receive_and_loses_nothing() {
+        let Some(mut ring) = ring() else { return };
+        let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+        let sent: Vec<u8> = (0..3 * BUFFERS * BUFFER_BYTES).map(|n| (n / 7) as u8).collect();
+        let (mut received, mut kept) = (Vec::new(), Vec::new());
+        let sender = std::thread::spawn({
+            let sent = sent.clone();
+            move || theirs.write_all(&sent).expect("everything is read")
+        });
+        ring.receive(ours.as_fd(), 7);
+        let mut starved = 0;
+        loop {
+            let completion = wait_for(&mut ring);
+            if let Some(buffer) = completion.buffer {
+                received.extend_from_slice(ring.bytes(buffer));
+                kept.push(buffer);
+            }
+            match completion.result {
+                0 => break,
+                error if error < 0 => {
+                    assert_eq!(error, -libc::ENOBUFS);
+                    starved += 1;
+                    kept.drain(..).for_each(|buffer| ring.give_back(buffer));
+                    ring.receive(ours.as_fd(), 7);
+                }
+                _ if !completion.more => ring.receive(ours.as_fd(), 7),
+                _ => {}
+            }
+        }
+        sender.join().expect("sent");
+        assert!(starved >= 2, "starved {starved} times");
+        assert!(received == sent);
+    }
+
+    #[test]
+    fn a_receive_that_was_cancelled_says_that_it_ended_and_takes_nothing_more() {
+        let Some(mut ring) = ring() else { return };
+        let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+        ring.receive(ours.as_fd(), 7);
+        ring.submit();
+        ring.cancel(Operation::Receive, 7);
+        let completion = wait_for(&mut ring);
+        assert_eq!((completion.result, completion.more), (-libc::ECANCELED, false));
+        theirs.write_all(b"later").expect("room");
+        ring.wait(Some(0)).expect("a call");
+        assert!(ring.next_completion().is_none());
+        let mut later = [0; 5];
+        (&ours).read_exact(&mut later).expect("it is still there");
+        assert_eq!(&later, b"later");
+    }
+
+    #[test]
+    #[should_panic(expected = "a buffer that the kernel has")]
+    fn a_buffer_that_was_given_back_cannot_be_read() {
+        let Some(mut ring) = ring() else { panic!("a buffer that the kernel has: skipped") };
+        let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+        theirs.write_all(b"?").expect("room");
+        ring.receive(ours.as_fd(), 7);
+        let buffer = wait_for(&mut ring).buffer.expect("a byte");
+        ring.give_back(buffer);
+        ring.bytes(buffer);
+    }
+}

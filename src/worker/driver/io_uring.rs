@@ -1,0 +1,262 @@
+//! The io_uring driver: one system call hands over what a turn sends and waits for what the next one reads.
+//!
+//! A connection has one receive, which goes on until the stream ends; the kernel puts what comes into the ring's
+//! buffers. While one can't take more, or takes much, its receive is cancelled; then it is polled, and read as with
+//! epoll. Small responses wait for the end of the turn, all others are sent at once. Listeners and control sockets are
+//! polled, once at a time.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+
+use super::{Event, INPUT_BYTES, Input, Interest, Sent, TOKEN_MAX, transmit};
+use crate::sys::buffers::Buffer;
+use crate::sys::epoll::Ready;
+use crate::sys::ring::{Completion, Operation, Ring, Unsent, Wanted};
+
+/// One event loop's ring.
+pub struct Driver {
+    ring: Ring,
+    /// Other loops watch the same sources.
+    shares: bool,
+    /// By the lower half of their tokens.
+    links: Vec<Link>,
+    watched: Vec<Watched>,
+    /// How many polls of those there have been.
+    polls: u64,
+    input: Box<[u8]>,
+}
+
+/// What goes on with a connection.
+struct Link {
+    token: u64,
+    /// The call to the kernel with which something leaves that names its socket.
+    call: u64,
+    /// Whether a receive goes on. Until its end was told nobody else may read the socket.
+    receive: Progress,
+    poll: Progress,
+    polled_for: Wanted,
+    /// Nothing will come any more.
+    ended: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    Idle,
+    Going,
+    /// Cancelled; the end of it will be told.
+    Ending,
+}
+
+/// A descriptor that is told of for as long as it is readable.
+struct Watched {
+    token: u64,
+    fd: RawFd,
+    wanted: Wanted,
+    /// The number of the poll that goes on. What comes of one that was cancelled is not taken for the next one's.
+    poll: Option<u64>,
+}
+
+impl Driver {
+    /// A driver that watches nothing yet. `shares`: other loops watch the same sources at the same time.
+    ///
+    /// # Errors
+    /// As [`Ring::new`].
+    pub fn new(shares: bool) -> io::Result<Driver> {
+        Ok(Driver {
+            shares,
+            ring: Ring::new()?,
+            links: Vec::new(),
+            watched: Vec::new(),
+            polls: 0,
+            input: vec![0; INPUT_BYTES].into(),
+        })
+    }
+
+    pub(super) fn register(&mut self, socket: &OwnedFd, token: u64) {
+        let index = index_of(token);
+        if index >= self.links.len() {
+            self.links.resize_with(index + 1, Link::unused);
+        }
+        self.links[index] = Link { token, ..Link::unused() };
+        self.adjust(socket, token, Interest::Input);
+    }
+
+    pub(super) fn adjust(&mut self, socket: &OwnedFd, token: u64, interest: Interest) {
+        let link = &mut self.links[index_of(token)];
+        let receives = matches!(interest, Interest::Input | Interest::RoomOrInput) && !link.ended;
+        match link.receive {
+            Progress::Idle if receives => {
+                link.receive = Progress::Going;
+                self.ring.receive(socket.as_fd(), token);
+                link.call = self.ring.next_call();
+            }
+            Progress::Going if !receives => {
+                link.receive = Progress::Ending;
+                self.ring.cancel(Operation::Receive, token);
+            }
+            _ => {}
+        }
+        let polls = match interest {
+            Interest::Room | Interest::RoomOrInput => Some(Wanted::Writable),
+            Interest::BulkInput if link.receive == Progress::Idle => Some(Wanted::Readable),
+            _ => None,
+        };
+        match (link.poll, polls) {
+            (Progress::Idle, Some(wanted)) => {
+                (link.poll, link.polled_for) = (Progress::Going, wanted);
+                self.ring.poll(socket.as_raw_fd(), wanted, token);
+                link.call = self.ring.next_call();
+            }
+            (Progress::Going, wanted) if wanted != Some(link.polled_for) => {
+                link.poll = Progress::Ending;
+                self.ring.cancel(Operation::Poll, token);
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn release(&mut self, token: u64) {
+        let link = std::mem::replace(&mut self.links[index_of(token)], Link::unused());
+        // What goes on keeps the socket open.
+        if link.receive == Progress::Going {
+            self.ring.cancel(Operation::Receive, token);
+        }
+        if link.poll == Progress::Going {
+            self.ring.cancel(Operation::Poll, token);
+        }
+        if link.call == self.ring.next_call() {
+            self.ring.submit(); // Later its number may be another socket's.
+        }
+    }
+
+    pub(super) fn watch(&mut self, fd: impl AsFd, token: u64, wanted: Wanted) {
+        let fd = fd.as_fd().as_raw_fd();
+        self.watched.push(Watched { token, fd, wanted, poll: None });
+    }
+
+    pub(super) fn watch_source(&mut self, source: impl AsFd, token: u64) {
+        // A poll by one takes a wake-up for itself even while its loop hangs, so that a sibling, who adopts what it has,
+        // would not be told. Only where all watch the same, all the time, is it worth that.
+        let wanted = if self.shares { Wanted::ReadableByOne } else { Wanted::Readable };
+        self.watch(source, token, wanted);
+    }
+
+    pub(super) fn forget(&mut self, token: u64) {
+        let Some(at) = self.watched.iter().position(|watched| watched.token == token) else {
+            return;
+        };
+        if let Some(poll) = self.watched.swap_remove(at).poll {
+            // At once: until then it keeps a socket open of which others may believe that we have let go.
+            self.ring.cancel(Operation::Poll, poll);
+            self.ring.submit();
+        }
+    }
+
+    pub(super) fn wait(&mut self, timeout_ms: Option<u64>) -> io::Result<usize> {
+        for watched in self.watched.iter_mut().filter(|watched| watched.poll.is_none()) {
+            self.polls = (self.polls + 1) % (TOKEN_MAX >> 32);
+            // The lower half is no connection's index.
+            let poll = self.polls << 32 | u64::from(u32::MAX);
+            watched.poll = Some(poll);
+            self.ring.poll(watched.fd, watched.wanted, poll);
+        }
+        self.ring.wait(timeout_ms)?;
+        Ok(self.ring.completions())
+    }
+
+    pub(super) fn next_event(&mut self) -> Option<Event> {
+        while let Some(completion) = self.ring.next_completion() {
+            if let Some(ready) = self.note(&completion) {
+                return Some(Event { ready, buffer: completion.buffer });
+            }
+            // It is of something that is gone.
+            completion.buffer.into_iter().for_each(|buffer| self.ring.give_back(buffer));
+        }
+        None
+    }
+
+    /// What a completion means to whom it is of, if he is still there.
+    fn note(&mut self, completion: &Completion) -> Option<Ready> {
+        let Completion { operation, token, result, more, .. } = *completion;
+        let quiet = Ready::quiet(token);
+        let link = self.links.get_mut(index_of(token)).filter(|link| link.token == token);
+        match (operation, link) {
+            (Operation::Receive, Some(link)) => {
+                if !more {
+                    link.receive = Progress::Idle;
+                }
+                // Without a buffer for it, what came is in the socket.
+                let is_unread = result == -libc::ENOBUFS;
+                link.ended = !(result > 0 || is_unread || result == -libc::ECANCELED);
+                let readable = result > 0 || is_unread;
+                let broken = link.ended && result < 0;
+                Some(Ready { readable, read_closed: link.ended, broken, ..quiet })
+            }
+            (Operation::Poll, Some(link)) => {
+                link.poll = Progress::Idle;
+                let has = |events: i16| result > 0 && result & i32::from(events) != 0;
+                Some(Ready {
+                    readable: has(libc::POLLIN),
+                    writable: has(libc::POLLOUT),
+                    read_closed: has(libc::POLLRDHUP),
+                    broken: has(libc::POLLERR | libc::POLLHUP),
+                    ..quiet
+                })
+            }
+            (Operation::Poll, None) => {
+                let mut watched = self.watched.iter_mut();
+                let watched = watched.find(|watched| watched.poll == Some(token))?;
+                watched.poll = None;
+                Some(Ready { token: watched.token, readable: true, ..quiet })
+            }
+            (Operation::Receive, None) => None,
+        }
+    }
+
+    pub(super) fn input(&mut self, token: u64, buffer: Option<Buffer>) -> Input<'_> {
+        let link = self.links.get(index_of(token)).filter(|link| link.token == token);
+        let is_ours = link.is_some_and(|link| link.receive == Progress::Idle);
+        let brought = buffer.map(|buffer| self.ring.bytes(buffer));
+        Input::new(brought, is_ours.then_some(&mut *self.input))
+    }
+
+    pub(super) fn give_back(&mut self, buffer: Buffer) {
+        self.ring.give_back(buffer);
+    }
+
+    pub(super) fn send(&mut self, socket: &OwnedFd, token: u64, bytes: &[u8]) -> Sent {
+        if !self.ring.send(socket.as_fd(), token, bytes) {
+            return transmit(socket, bytes, &[]);
+        }
+        self.links[index_of(token)].call = self.ring.next_call();
+        Sent::Bytes(bytes.len())
+    }
+
+    pub(super) fn settle(&mut self, token: u64) {
+        let link = self.links.get(index_of(token)).filter(|link| link.token == token);
+        if link.is_some_and(|link| link.call == self.ring.next_call()) {
+            self.ring.submit();
+        }
+    }
+
+    pub(super) fn next_unsent(&mut self) -> Option<Unsent> {
+        self.ring.next_unsent()
+    }
+}
+
+impl Link {
+    fn unused() -> Link {
+        Link {
+            token: u64::MAX,
+            call: u64::MAX,
+            receive: Progress::Idle,
+            poll: Progress::Idle,
+            polled_for: Wanted::Readable,
+            ended: false,
+        }
+    }
+}
+
+fn index_of(token: u64) -> usize {
+    token as u32 as usize
+}
