@@ -316,6 +316,12 @@ impl Ring {
         self.completed.len()
     }
 
+    /// Whether such a completion has come and was not told of.
+    pub fn has_completed(&self, operation: Operation, token: u64) -> bool {
+        let is_it = |of: &Completion| (of.operation, of.token) == (operation, token);
+        self.completed.iter().any(is_it)
+    }
+
     /// The oldest completion that was not told of.
     pub fn next_completion(&mut self) -> Option<Completion> {
         self.completed.pop_front()
@@ -346,9 +352,14 @@ impl Ring {
 impl Drop for Ring {
     fn drop(&mut self) {
         // Closing a ring ends what is in flight only later, and would keep sockets open until then.
+        self.submit();
         let second = Timespec::from(Duration::from_secs(1));
         let submitter = self.ring.submitter();
         let cancelled = submitter.register_sync_cancel(Some(second), CancelBuilder::any());
+        // What is cancelled still takes wake-ups for itself, until a call has told of its end.
+        while self.call(0, &Timespec::new()).is_ok() && !self.completed.is_empty() {
+            self.completed.clear();
+        }
         if cancelled.is_err_and(|error| error.raw_os_error() != Some(libc::ENOENT)) {
             self.buffers.leak(); // Rather than free what is in use.
         }
@@ -363,6 +374,7 @@ fn user_data(what: u64, token: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use std::io::Read;
+    use std::net::{TcpListener, TcpStream};
 
     use super::*;
 
@@ -377,6 +389,24 @@ mod tests {
                 return completion;
             }
             ring.wait(Some(20_000)).expect("a wait");
+        }
+    }
+
+    #[test]
+    fn a_ring_that_is_gone_takes_no_wake_up_from_another() {
+        for _ in 0..200 {
+            let Some(mut gone) = ring() else { return };
+            let mut other = Ring::new().expect("a second ring");
+            let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+            for ring in [&mut gone, &mut other] {
+                ring.poll(listener.as_raw_fd(), Wanted::ReadableByOne, 7);
+                ring.submit();
+            }
+            let address = listener.local_addr().expect("an address");
+            drop(gone);
+            let _client = TcpStream::connect(address).expect("connect");
+            other.wait(Some(5_000)).expect("a wait");
+            assert_eq!(other.next_completion().map(|completion| completion.token), Some(7));
         }
     }
 

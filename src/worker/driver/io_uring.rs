@@ -13,6 +13,9 @@ use crate::sys::buffers::Buffer;
 use crate::sys::epoll::Ready;
 use crate::sys::ring::{Completion, Operation, Ring, Unsent, Wanted};
 
+/// As many calls at most until a poll is over.
+const FORGET_CALLS_MAX: usize = 1_000;
+
 /// One event loop's ring.
 pub struct Driver {
     ring: Ring,
@@ -146,9 +149,15 @@ impl Driver {
             return;
         };
         if let Some(poll) = self.watched.swap_remove(at).poll {
-            // At once: until then it keeps a socket open of which others may believe that we have let go.
+            // At once: until then it keeps a socket open of which others may believe that we have let go, and takes
+            // wake-ups. A call ends no more than some twenty operations.
             self.ring.cancel(Operation::Poll, poll);
-            self.ring.submit();
+            for _ in 0..FORGET_CALLS_MAX {
+                self.ring.submit();
+                if self.ring.has_completed(Operation::Poll, poll) {
+                    break;
+                }
+            }
         }
     }
 
