@@ -108,7 +108,7 @@ impl<'s> EventLoop<'s> {
             let has_room = self.connections.len() < self.connections_max;
             self.sources.resume(has_room, self.context.now_ms, &mut self.driver)?;
             if self.sources.has_rest(self.context.now_ms) {
-                self.accept_the_rest()?;
+                self.accept_waiting(None)?;
             }
             if self.context.draining && self.sources.is_empty() && !self.has_left {
                 self.has_left = true;
@@ -301,9 +301,10 @@ impl<'s> EventLoop<'s> {
         }
     }
 
-    /// Takes what waits in the accept queues, a batch from each, and lets go of those that are empty.
-    fn accept_the_rest(&mut self) -> io::Result<()> {
-        self.sources.tokens(None).into_iter().try_for_each(|token| self.accept_from(token))
+    /// Takes what waits in the accept queues of a lane, or of all: a batch from each. In a drain it lets go of those
+    /// that are empty.
+    fn accept_waiting(&mut self, lane: Option<usize>) -> io::Result<()> {
+        self.sources.tokens(lane).into_iter().try_for_each(|token| self.accept_from(token))
     }
 
     /// Hears what the supervisor says. When it is gone, or the process was told to end, that is a drain.
@@ -312,9 +313,7 @@ impl<'s> EventLoop<'s> {
             Received::Nothing | Received::Message(Command::Start(_), _) => Ok(()),
             Received::Message(Command::To(_, order), files) => self.obey(order, files),
             Received::Message(Command::Drain, _) => {
-                // Who is handed connections is told when those were all.
-                let is_handed = self.accept == Accept::Handoff;
-                self.drain(if is_handed { u64::MAX } else { self.context.now_ms });
+                self.drain_with_process();
                 Ok(())
             }
             Received::Message(Command::Seal, _) => {
@@ -326,9 +325,7 @@ impl<'s> EventLoop<'s> {
                 self.driver.forget(self.control.as_fd(), TOKEN_CONTROL)?;
                 if !self.context.draining {
                     self.control.report(self.worker, News::Leaving);
-                    // The acceptor hands out what it has; then the way from it ends.
-                    let is_handed = self.accept == Accept::Handoff;
-                    self.drain(if is_handed { u64::MAX } else { self.context.now_ms });
+                    self.drain_with_process();
                 }
                 Ok(())
             }
@@ -356,10 +353,7 @@ impl<'s> EventLoop<'s> {
                 }
                 Ok(())
             }
-            Order::Look(lane) => {
-                let tokens = self.sources.tokens(Some(lane));
-                tokens.into_iter().try_for_each(|token| self.accept_from(token))
-            }
+            Order::Look(lane) => self.accept_waiting(Some(lane)),
             Order::Drain(timeout_ms) => {
                 self.drain_until_ms = Some(self.context.now_ms + timeout_ms);
                 self.drain(self.context.now_ms);
@@ -382,6 +376,13 @@ impl<'s> EventLoop<'s> {
         sources
             .into_iter()
             .try_for_each(|source| self.sources.watch(lane, source, &mut self.driver))
+    }
+
+    /// Drains because the whole process does. Who is handed connections goes on taking them until he is told that those
+    /// were all, or until the way from the acceptor, who hands out what it has, ends.
+    fn drain_with_process(&mut self) {
+        let is_handed = self.accept == Accept::Handoff;
+        self.drain(if is_handed { u64::MAX } else { self.context.now_ms });
     }
 
     /// Takes what waits in the accept queues, from `lets_go_ms` on nothing new. Connections with nothing in flight get

@@ -84,14 +84,14 @@ impl Policy {
             }
             _ => generation.owners(&before, has_room).into_iter().map(Vec::from_iter).collect(),
         };
+        let mut open = Vec::new();
         if generation.accept == Accept::Shared
             && let Some(shared) = after.first_mut()
         {
-            *shared = generation.lanes.iter().filter_map(|lane| lane.state.ready()).collect();
+            let states = || generation.lanes.iter().map(|lane| &lane.state);
+            *shared = states().filter_map(SeatState::ready).collect();
+            open = states().filter_map(has_room).collect();
         }
-        let is_shared = generation.accept == Accept::Shared;
-        let open = generation.lanes.iter().filter_map(|lane| has_room(&lane.state));
-        let open = if is_shared { open.collect() } else { Vec::new() };
         for (lane, after) in after.into_iter().enumerate() {
             self.pass_on(current, lane, after);
         }
