@@ -1,0 +1,165 @@
+//! From a request to its response: what answers it, its body as it comes, and the response, encoded. Sends nothing.
+
+use std::mem;
+
+use super::{Connection, Phase};
+use crate::content::{Answer, Collected, Echo, Fixed, refusal};
+use crate::http::{self, BodyLength, Head, Method, Persistence, Refusal, Version};
+use crate::worker::context::Context;
+use crate::worker::fault;
+use crate::worker::kept::Tail;
+
+/// Bodies up to this size are copied behind their head; larger ones are sent from where they are.
+const COPIED_BODY_BYTES_MAX: usize = 16 * 1024;
+
+/// A request whose body is still coming.
+pub(super) struct Exchange<'s> {
+    request: Request,
+    pub(super) answer: Receiving<'s>,
+    /// Bytes of the body so far.
+    pub(super) received: usize,
+}
+
+pub(super) enum Receiving<'s> {
+    /// A response that doesn't depend on the body, which is read and dropped.
+    Fixed(&'s Fixed),
+    Echo(&'s Echo, Collected),
+}
+
+pub(super) struct Delayed<'s> {
+    pub(super) request: Request,
+    pub(super) reply: Reply<'s>,
+}
+
+/// A response, ready to be encoded.
+pub(super) enum Reply<'s> {
+    Fixed(&'s Fixed),
+    Echo(&'s Echo, Vec<u8>),
+}
+
+/// What has to be remembered of a request to answer it.
+#[derive(Clone, Copy)]
+pub(super) struct Request {
+    http10: bool,
+    keep_alive: bool,
+    /// The client said that it sends nothing more.
+    is_clients_last: bool,
+    head_only: bool,
+}
+
+impl<'s> Connection<'s> {
+    /// A head is whole: finds what answers it, and answers if no body follows.
+    pub(super) fn begin(&mut self, head: &Head<'_>, lane: &mut Context<'s>) {
+        self.requests = self.requests.saturating_add(1);
+        let (route, answer) = lane.site.answer(head);
+        lane.counters.begin_request(route);
+        fault::on_request(&head.target.path);
+        let limit = lane.requests_per_connection;
+        let mut request = Request {
+            http10: head.version == Version::Http10,
+            keep_alive: head.keep_alive && (limit == 0 || self.requests < limit),
+            is_clients_last: !head.keep_alive,
+            head_only: head.method == Method::Head,
+        };
+        let answer = match answer {
+            Answer::Fixed(fixed) if head.body == BodyLength::None => {
+                return self.respond(request, Reply::Fixed(fixed), lane);
+            }
+            Answer::Fixed(fixed) if head.expects_continue => {
+                // The client waits for leave to send what nobody wants: it gets its answer instead, and
+                // because it may send the body all the same, the connection ends with it.
+                request.keep_alive = false;
+                request.is_clients_last = false;
+                return self.respond(request, Reply::Fixed(fixed), lane);
+            }
+            Answer::Fixed(fixed) => Receiving::Fixed(fixed),
+            Answer::Echo(echo) => Receiving::Echo(echo, echo.begin(head)),
+        };
+        if head.expects_continue && head.body != BodyLength::None {
+            lane.output.extend_from_slice(http::CONTINUE);
+        }
+        self.phase = Phase::Receiving(Box::new(Exchange { request, answer, received: 0 }));
+        if head.body == BodyLength::None {
+            self.end(lane);
+        }
+    }
+
+    /// A piece of the body.
+    pub(super) fn collect(&mut self, piece: &[u8], lane: &mut Context<'s>) {
+        let Phase::Receiving(exchange) = &mut self.phase else {
+            return;
+        };
+        exchange.received = exchange.received.saturating_add(piece.len());
+        if let Receiving::Echo(_, collected) = &mut exchange.answer {
+            if !lane.may_hold(collected.held_bytes() + piece.len()) {
+                return self.refuse(Refusal::OVERLOADED, lane);
+            }
+            collected.push(piece);
+        }
+    }
+
+    /// The request is whole.
+    pub(super) fn end(&mut self, lane: &mut Context<'s>) {
+        if let Phase::Receiving(exchange) = mem::replace(&mut self.phase, Phase::Reading) {
+            let Exchange { request, answer, .. } = *exchange;
+            let reply = match answer {
+                Receiving::Fixed(fixed) => Reply::Fixed(fixed),
+                Receiving::Echo(echo, collected) => Reply::Echo(echo, echo.finish(collected)),
+            };
+            self.respond(request, reply, lane);
+        }
+    }
+
+    /// Answers now, or when the route's delay has passed.
+    fn respond(&mut self, request: Request, reply: Reply<'s>, lane: &mut Context<'s>) {
+        if reply.delay_ms() > 0 {
+            self.phase = Phase::Delayed(Box::new(Delayed { request, reply }));
+        } else {
+            self.encode(request, reply, lane);
+        }
+    }
+
+    /// Encodes a response into the lane's output.
+    pub(super) fn encode(&mut self, request: Request, reply: Reply<'s>, lane: &mut Context<'s>) {
+        let keep = request.keep_alive && !lane.draining;
+        let persistence = match (keep, request.http10) {
+            (false, _) => Persistence::Close,
+            (true, true) => Persistence::KeepHttp10,
+            (true, false) => Persistence::Keep,
+        };
+        if !keep {
+            self.phase = Phase::Last { linger: !request.is_clients_last };
+        }
+        let (response, length, body) = match reply {
+            Reply::Fixed(fixed) => (&fixed.response, None, Tail::Shared(&fixed.body)),
+            Reply::Echo(echo, body) => (&echo.response, Some(body.len()), Tail::Owned(body, 0)),
+        };
+        http::encode(&mut lane.output, response, length, &lane.date, persistence);
+        if request.head_only || response.is_bodiless() {
+            return;
+        }
+        if body.rest().len() <= COPIED_BODY_BYTES_MAX {
+            lane.output.extend_from_slice(body.rest());
+        } else {
+            lane.tail = body;
+        }
+    }
+
+    /// Answers with an error, after which the connection closes.
+    pub(super) fn refuse(&mut self, cause: Refusal, lane: &mut Context<'s>) {
+        let fixed = refusal(cause);
+        http::encode(&mut lane.output, &fixed.response, None, &lane.date, Persistence::Close);
+        lane.output.extend_from_slice(&fixed.body);
+        self.phase = Phase::Last { linger: true };
+    }
+}
+
+impl Reply<'_> {
+    pub(super) fn delay_ms(&self) -> u64 {
+        let delay = match self {
+            Reply::Fixed(fixed) => fixed.delay,
+            Reply::Echo(echo, _) => echo.delay,
+        };
+        delay.as_millis() as u64
+    }
+}

@@ -1,0 +1,97 @@
+//! Responses on their way to the client: what is encoded leaves, and what the socket has no room for is kept.
+
+use std::mem;
+
+use super::{Connection, Next, OUTPUT_BYTES_MAX, Phase, Stop};
+use crate::worker::context::Context;
+use crate::worker::driver::{self, Sent};
+use crate::worker::kept::Tail;
+
+impl<'s> Connection<'s> {
+    /// Whether output waits for the client.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.kept.as_ref().is_some_and(|kept| kept.has_output())
+    }
+
+    /// Sends what was encoded and goes on with what was kept, until something has to be waited for.
+    /// `None`: more input is needed. Then what was encoded last is left to whoever lent the output.
+    pub(super) fn settle(&mut self, mut stop: Stop, lane: &mut Context<'s>) -> Option<Next> {
+        loop {
+            let takes_more = matches!(self.phase, Phase::Reading | Phase::Receiving(_));
+            let is_large = lane.output.len() >= OUTPUT_BYTES_MAX || !lane.tail.is_empty();
+            if matches!(stop, Stop::Starved) && takes_more && !is_large && !self.is_blocked() {
+                return None;
+            }
+            match self.flush(lane) {
+                None => return Some(Next::Close),
+                Some(false) => return Some(Next::WaitUntil(lane.now_ms + lane.timeouts.write_ms)),
+                Some(true) => {}
+            }
+            match &self.phase {
+                Phase::Reading | Phase::Receiving(_) => match stop {
+                    Stop::Starved => return None,
+                    Stop::Occupied => stop = self.absorb_kept(lane),
+                },
+                Phase::Delayed(delayed) => {
+                    return Some(Next::WaitUntil(lane.now_ms + delayed.reply.delay_ms()));
+                }
+                Phase::Last { linger } => return Some(self.finish(*linger, lane)),
+                Phase::Lingering { .. } => return Some(Next::Wait),
+            }
+        }
+    }
+
+    /// Sends the lane's output, or what this connection kept of it. `Some(false)` if the kernel took only
+    /// part, which is kept; `None` if the connection is broken.
+    pub(super) fn flush(&mut self, lane: &mut Context<'s>) -> Option<bool> {
+        lane.whole_output = None;
+        if let Some(kept) = self.kept.as_mut().filter(|kept| kept.has_output()) {
+            debug_assert!(lane.output.is_empty(), "nothing is encoded while output waits");
+            let rest = &kept.output[kept.sent..];
+            let offered = rest.len() + kept.tail.rest().len();
+            let Sent::Bytes(sent) = driver::transmit(&self.socket, rest, kept.tail.rest()) else {
+                return None;
+            };
+            if sent < offered {
+                let of_output = sent.min(rest.len());
+                kept.sent += of_output;
+                kept.tail.advance(sent - of_output);
+                return Some(false);
+            }
+            kept.output = Vec::new();
+            kept.sent = 0;
+            kept.tail = Tail::None;
+            if kept.input.is_empty() {
+                self.kept = None;
+            }
+            return Some(true);
+        }
+        if lane.output.is_empty() {
+            return Some(true);
+        }
+        let offered = lane.output.len() + lane.tail.rest().len();
+        let result = driver::transmit(&self.socket, &lane.output, lane.tail.rest());
+        let mut tail = mem::take(&mut lane.tail);
+        let done = match result {
+            Sent::Broken => None,
+            Sent::Bytes(sent) if sent == offered => Some(true),
+            Sent::Bytes(sent) => {
+                let of_output = sent.min(lane.output.len());
+                tail.advance(sent - of_output);
+                let kept = self.kept.get_or_insert_default();
+                kept.output = lane.output[of_output..].to_vec();
+                kept.tail = tail;
+                Some(false)
+            }
+        };
+        lane.output.clear();
+        done
+    }
+
+    /// Keeps what was left to be sent, and was not.
+    pub fn keep_unsent(&mut self, rest: &[u8], lane: &Context<'s>) -> Next {
+        debug_assert!(!self.is_blocked(), "nothing is sent while output waits");
+        self.kept.get_or_insert_default().output.extend_from_slice(rest);
+        Next::WaitUntil(lane.now_ms + lane.timeouts.write_ms)
+    }
+}
