@@ -11,7 +11,7 @@
 //! | [`http`] | HTTP/1.1 without I/O |
 //! | [`content`] | from a request to its response |
 //! | [`observe`] | log lines and the ledger |
-//! | [`sys`] | the kernel, and the only `unsafe` |
+//! | `sys` | the kernel, and the only `unsafe`; private to this crate |
 //!
 //! They depend on each other in one direction alone, which `tests/tidy.rs` enforces.
 
@@ -21,5 +21,14 @@ pub mod content;
 pub mod http;
 pub mod observe;
 pub mod supervisor;
-pub mod sys;
+pub(crate) mod sys;
 pub mod worker;
+
+/// What this repository's tests, benches and fuzz targets need of `sys`: no part of what the crate offers.
+#[cfg(feature = "_internals")]
+#[doc(hidden)]
+pub mod internals {
+    pub use crate::sys::buffers::Buffers;
+    pub use crate::sys::epoll::Ready;
+    pub use crate::sys::socket::packet_pair;
+}

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use io_uring::types::{CancelBuilder, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
-use laneway::sys::buffers::Buffers;
+use laneway::internals::Buffers;
 
 const BUFFER_GROUP: u16 = 0;
 const SUBMISSIONS: u32 = 4096;

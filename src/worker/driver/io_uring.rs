@@ -63,7 +63,7 @@ impl Driver {
     /// A driver that watches nothing yet. `shares`: other loops watch the same sources at the same time.
     ///
     /// # Errors
-    /// As [`Ring::new`].
+    /// The kernel is older than 6.1, or io_uring is forbidden (`kernel.io_uring_disabled`, a seccomp filter).
     pub fn new(shares: bool) -> io::Result<Driver> {
         Ok(Driver {
             shares,
