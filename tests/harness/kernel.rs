@@ -75,12 +75,12 @@ pub(crate) fn open_sockets(pid: i32) -> usize {
     files.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok()).filter(is_socket).count()
 }
 
-/// Whether there is an established IPv4 connection on this machine whose other end is `address`.
+/// Whether there is an established IPv4 connection in this thread's network whose other end is `address`.
 pub(crate) fn has_peer(address: SocketAddr) -> bool {
     let SocketAddr::V4(address) = address else { panic!("{address} is not IPv4") };
     let ip = u32::from_le_bytes(address.ip().octets());
     let wanted = format!("{ip:08X}:{:04X}", address.port());
-    let table = fs::read_to_string("/proc/net/tcp").expect("read /proc/net/tcp");
+    let table = fs::read_to_string("/proc/thread-self/net/tcp").expect("read /proc/net/tcp");
     let columns = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     columns.into_iter().any(|columns| columns[2] == wanted && columns[3] == "01")
 }
@@ -124,11 +124,12 @@ pub(crate) fn open_files_limit(pid: i32) -> u64 {
     soft.expect("a limit on open files").parse().expect("a number")
 }
 
-/// How many listening sockets of this host (either IP version) have this port.
+/// How many listening sockets of this thread's network (either IP version) have this port.
 pub(crate) fn listeners_on(port: u16) -> usize {
     const LISTEN: &str = "0A";
     let wanted = format!(":{port:04X}");
-    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| fs::read_to_string(path).ok());
+    let tables = ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"]
+        .map(|path| fs::read_to_string(path).ok());
     let lines = tables.iter().flatten().flat_map(|table| table.lines());
     let listens = |line: &&str| {
         let mut columns = line.split_whitespace().skip(1);
@@ -138,13 +139,13 @@ pub(crate) fn listeners_on(port: u16) -> usize {
     lines.filter(listens).count()
 }
 
-/// How many sockets listen at this IPv4 address and port.
+/// How many sockets listen at this IPv4 address and port, in this thread's network.
 pub(crate) fn listeners_at(address: SocketAddr) -> usize {
     let SocketAddr::V4(address) = address else { panic!("{address} is no IPv4 address") };
     let ip = u32::from_ne_bytes(address.ip().octets());
     let wanted = format!(" {ip:08X}:{:04X} 00000000:0000 0A ", address.port());
     // Listeners come first: behind them may be a hundred thousand connections of other tests.
-    let table = fs::File::open("/proc/net/tcp").expect("the kernel's table of sockets");
+    let table = fs::File::open("/proc/thread-self/net/tcp").expect("the kernel's table of sockets");
     let lines = BufReader::new(table).lines().skip(1).map_while(Result::ok);
     let listeners = lines.take_while(|line| line.contains(" 0A "));
     listeners.filter(|line| line.contains(&wanted)).count()

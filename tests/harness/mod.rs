@@ -15,12 +15,14 @@
 mod client;
 mod journal;
 mod kernel;
+mod link;
 mod site;
 mod traffic;
 
 pub(crate) use client::{Client, Response, is_refused};
 pub(crate) use journal::{Event, Journal};
 pub(crate) use kernel::*;
+pub(crate) use link::{Link, ONE_WAY, ROUND_TRIP};
 pub(crate) use site::{NEW, OLD, Site, reload};
 pub(crate) use traffic::{Tally, Traffic};
 
