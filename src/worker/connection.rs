@@ -7,6 +7,10 @@
 //!  │ └────── head without one ──────────────────────▲  │
 //!  │                                                │  └─ a delay ─▶ Delayed ─ elapsed ─▶ respond
 //!  └──────── refused: an error response ────────────┘
+//!
+//! Reading, idle for too long ── nothing has come ─▶ Lingering
+//!  ▲  └─ while the kernel still receives ─▶ Leaving ─ it ended, nothing has come ─▶ Lingering
+//!  └──────────── a request has come ────────┘
 //! ```
 //!
 //! In any state output may be waiting for the client; while it does, nothing more is read, so that a client
@@ -60,6 +64,8 @@ enum Phase<'s> {
     Delayed(Box<Delayed<'s>>),
     /// The last response is on its way.
     Last { linger: bool },
+    /// Idle for too long: closed as soon as the receive that goes on has ended, if it brings nothing.
+    Leaving,
     /// The writing side is shut; what still comes is thrown away, up to so many bytes and to this time.
     Lingering { left: usize, until_ms: u64 },
 }
@@ -138,6 +144,7 @@ impl<'s> Connection<'s> {
                 Interest::BulkInput
             }
             Phase::Delayed(_) if unasked >= UNASKED_BYTES_MAX => Interest::Nothing,
+            Phase::Leaving => Interest::Nothing,
             _ => Interest::Input,
         }
     }
@@ -160,6 +167,11 @@ impl<'s> Connection<'s> {
                 self.read(input, lane, begun, ready.read_closed)
             }
             Phase::Lingering { .. } if ready.readable || ready.read_closed => self.discard(input),
+            Phase::Leaving if input.is_empty() => Next::Wait,
+            Phase::Leaving => {
+                self.phase = Phase::Reading;
+                self.leave_idle(input, lane)
+            }
             _ => self.put_by(input, lane),
         }
     }
@@ -194,7 +206,7 @@ impl<'s> Connection<'s> {
                 self.refuse(Refusal::TIMEOUT, lane);
                 self.resume(input, lane)
             }
-            Phase::Last { .. } | Phase::Lingering { .. } => Next::Close,
+            Phase::Last { .. } | Phase::Leaving | Phase::Lingering { .. } => Next::Close,
         }
     }
 

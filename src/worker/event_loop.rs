@@ -12,6 +12,7 @@ use super::control::{Command, Control, Missed, News, Order, Received};
 use super::driver::{Driver, Event, Input, Sent, transmit};
 use super::fault::EscapingPanic;
 use super::handoff::{Exchange, Intake, Packets};
+use super::idle_queue::{IdleQueue, Pace};
 use super::slab::{Key, Slab};
 use super::sources::{ACCEPTS_PER_TURN, Rest, Source, Sources, TOKEN_CONTROL, TOKEN_SOURCES};
 use super::timers::Timers;
@@ -44,6 +45,8 @@ pub struct EventLoop<'s> {
     connections_max: usize,
     connections: Slab<Connection<'s>>,
     timers: Timers,
+    /// Idle connections whose deadline has passed.
+    idle: IdleQueue,
     /// Connections with more to read than one turn allows.
     again: VecDeque<Key>,
     context: Context<'s>,
@@ -79,6 +82,7 @@ impl<'s> EventLoop<'s> {
             connections_max: config.workers.max_connections as usize,
             connections: Slab::default(),
             timers: Timers::default(),
+            idle: IdleQueue::default(),
             again: VecDeque::new(),
             context,
             has_left: false,
@@ -98,11 +102,7 @@ impl<'s> EventLoop<'s> {
                 self.dispatch(event)?;
             }
             self.read_again();
-            while let Some(index) = self.timers.expire(self.context.now_ms) {
-                if let Some(key) = self.connections.key_at(index) {
-                    self.work(key, None, Connection::on_deadline);
-                }
-            }
+            self.expire();
             self.tell_room();
             self.sources.tell_missed(self.context.now_ms);
             let has_room = self.connections.len() < self.connections_max;
@@ -131,7 +131,7 @@ impl<'s> EventLoop<'s> {
         let sources = self.sources.due_ms(self.context.now_ms);
         let room = self.room_since_ms.map(|since_ms| since_ms + ROOM_MS);
         let due = self.timers.next_ms().into_iter().chain(sources).chain(room);
-        let due = due.chain(self.drain_until_ms);
+        let due = due.chain(self.drain_until_ms).chain(self.idle.due_ms());
         let due = due.map(|due_ms| due_ms.saturating_sub(self.context.now_ms));
         due.chain(self.patience_max_ms).min()
     }
@@ -240,6 +240,26 @@ impl<'s> EventLoop<'s> {
             let Some(key) = self.again.pop_front() else { return };
             let ready = Ready { readable: true, ..Ready::quiet(key.to_token()) };
             self.work(key, None, |connection, input, lane| connection.on_ready(ready, input, lane));
+        }
+    }
+
+    /// Works on the deadlines that have passed. Idle connections leave a few at a time.
+    fn expire(&mut self) {
+        let now_ms = self.context.now_ms;
+        while let Some(index) = self.timers.expire(now_ms) {
+            let Some(key) = self.connections.key_at(index) else { continue };
+            match self.connections.find(key).is_some_and(|connection| connection.is_idle()) {
+                true => self.idle.push(key),
+                false => self.work(key, None, Connection::on_deadline),
+            }
+        }
+        let pace = if self.context.draining { Pace::BRISK } else { Pace::CALM };
+        loop {
+            // One that was used meanwhile has another deadline.
+            let (connections, timers) = (&mut self.connections, &self.timers);
+            let is_idle = |key: Key| connections.find(key).is_some() && !timers.is_armed(key.index);
+            let Some(key) = self.idle.next(now_ms, pace, is_idle) else { break };
+            self.work(key, None, Connection::on_deadline);
         }
     }
 

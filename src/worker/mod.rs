@@ -12,6 +12,7 @@ pub mod driver;
 pub mod event_loop;
 mod fault;
 pub mod handoff;
+mod idle_queue;
 mod kept;
 #[cfg(feature = "may")]
 mod may;

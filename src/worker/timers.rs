@@ -65,6 +65,11 @@ impl Timers {
         }
     }
 
+    /// Whether `index` has a deadline.
+    pub fn is_armed(&self, index: u32) -> bool {
+        self.entries.get(index as usize).is_some_and(|entry| entry.list != UNLINKED)
+    }
+
     /// When to look again, at the latest: the first deadline, or an earlier moment at which an entry
     /// has to be moved.
     pub fn next_ms(&self) -> Option<u64> {

@@ -10,17 +10,27 @@ pub(super) const LINGER_BYTES_MAX: usize = 4 * 1024 * 1024;
 const LINGER_MS: u64 = 2_000;
 /// The same after an idle spell: a request that crossed the close arrives within a round trip.
 const IDLE_LINGER_MS: u64 = 500;
+/// How long the end of a receive may take to be told after it was cancelled: a turn of the loop, as a rule.
+const LEAVING_MS: u64 = 1_000;
 
 impl<'s> Connection<'s> {
     /// Closes a connection that was idle for long enough, unless a request waits in it after all. One that
     /// crosses the close on its way finds the writing side shut, not a reset: its client knows that nothing
     /// of it was answered (RFC 9112 §9.6).
+    ///
+    /// While the kernel receives on its own, what has come may be on its way here, and can't be read from the socket.
+    /// Then that receive is ended first, and what it brings is answered.
     pub(super) fn leave_idle(&mut self, input: &mut Input<'_>, lane: &mut Context<'s>) -> Next {
         let requests = self.requests;
         let next = self.read(input, lane, false, true);
         if next == Next::Close || !self.is_idle() || requests != self.requests {
             return next;
         }
+        if !input.reaches_socket() {
+            self.phase = Phase::Leaving;
+            return Next::WaitUntil(lane.now_ms + LEAVING_MS);
+        }
+        // The socket was empty a moment ago, and what comes after the shutdown can't be answered any more.
         self.linger(IDLE_LINGER_MS, lane)
     }
 

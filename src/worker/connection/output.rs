@@ -36,7 +36,7 @@ impl<'s> Connection<'s> {
                     return Some(Next::WaitUntil(lane.now_ms + delayed.reply.delay_ms()));
                 }
                 Phase::Last { linger } => return Some(self.finish(*linger, lane)),
-                Phase::Lingering { .. } => return Some(Next::Wait),
+                Phase::Leaving | Phase::Lingering { .. } => return Some(Next::Wait),
             }
         }
     }

@@ -195,7 +195,7 @@ pub enum Received<'b> {
         /// Nothing more is there now. An end of stream may be all the same.
         is_all: bool,
     },
-    /// Nothing is there yet.
+    /// Nothing is there yet, or what is there will come with an event ([`Input::reaches_socket`]).
     Nothing,
     /// The peer will send no more, or the connection is broken.
     End,
@@ -205,6 +205,17 @@ impl<'b> Input<'b> {
     /// Of these bytes, and those that come from the socket by way of `buffer`.
     pub fn new(brought: Option<&'b [u8]>, buffer: Option<&'b mut [u8]>) -> Input<'b> {
         Input { brought, buffer }
+    }
+
+    /// Whether [`Input::receive`] reads the socket, once it has given out what the event brought. Not while the kernel
+    /// receives on its own: then that nothing was received doesn't mean that nothing has come.
+    pub fn reaches_socket(&self) -> bool {
+        self.buffer.is_some()
+    }
+
+    /// Whether there is nothing to receive from: no bytes that an event brought, and no socket.
+    pub fn is_empty(&self) -> bool {
+        self.brought.is_none() && self.buffer.is_none()
     }
 
     /// Reads once.
