@@ -10,11 +10,11 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use harness::{
-    Accept, Client, Mode, NEW, OLD, Server, Setup, Site, Traffic, Workers, eventually,
+    Accept, Client, DEADLINE, Mode, NEW, OLD, Server, Setup, Site, Traffic, Workers, eventually,
     in_every_mode, is_refused, listeners_at, private_loopback, process_state, reload, send_signal,
     skip_without_faults,
 };
-use nix::sys::signal::{SIGCONT, SIGHUP, SIGKILL, SIGSTOP, SIGTERM, SIGTTIN, SIGTTOU};
+use nix::sys::signal::{SIGCONT, SIGHUP, SIGKILL, SIGSTOP, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR2};
 
 in_every_mode!(
     a_reload_serves_the_new_configuration_without_a_failure,
@@ -37,6 +37,9 @@ in_every_mode!(
     a_worker_that_turns_again_in_time_stays,
     status_shows_lanes_and_history,
     reload_and_stop_wait_for_their_end,
+    a_reload_is_answered_by_the_outcome_of_the_one_that_read_the_file_after_the_question,
+    changes_during_a_reload_wait_for_their_turn,
+    a_stop_answers_every_change_that_waits,
     commands_without_a_server_say_so,
     the_command_socket_bears_with_anybody,
 );
@@ -303,6 +306,8 @@ fn the_last_lane_stays(mode: Mode) {
     site.lanes = 1;
     let server = site.start();
     server.signal(SIGTTOU);
+    let rejected = server.journal.wait_for("resize rejected");
+    assert_eq!((rejected.number("lanes"), rejected.text("reason")), (1, "one lane has to stay"));
     server.signal(SIGTTIN);
     let resized = server.journal.wait_for("resized");
     assert_eq!(resized.number("lanes"), 2);
@@ -488,6 +493,115 @@ fn reload_and_stop_wait_for_their_end(mode: Mode) {
     assert!(output.status.success(), "{output:?}");
     assert_eq!(server.wait_exit(), 0);
     assert!(!pid_file.exists() && !pid_file.with_extension("sock").exists());
+}
+
+/// Asks on the command socket, and returns once the server has heard it: `heard` sees to that.
+fn ask(server: &Server, request: &str) -> UnixStream {
+    let path = server.folder().join("server.sock");
+    let mut stream = UnixStream::connect(path).expect("connect to the command socket");
+    stream.set_read_timeout(Some(DEADLINE)).expect("set a timeout");
+    writeln!(stream, "{request}").expect("ask");
+    stream
+}
+
+fn answer(mut stream: UnixStream) -> String {
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("an answer");
+    text
+}
+
+/// Has a reload begin that goes on until [`let_go`].
+fn hold_reload(server: &Server) {
+    std::fs::write(server.folder().join("hold-start"), "").expect("write");
+    let before = server.journal.named("reload started").len();
+    server.signal(SIGHUP);
+    server.journal.wait_nth("reload started", before + 1);
+}
+
+fn let_go(server: &Server) {
+    std::fs::remove_file(server.folder().join("hold-start")).expect("remove");
+}
+
+fn a_reload_is_answered_by_the_outcome_of_the_one_that_read_the_file_after_the_question(
+    mode: Mode,
+) {
+    if skip_without_faults() {
+        return;
+    }
+    let mut site = Site::new(mode);
+    let server = site.start();
+    site.text = NEW;
+    site.write();
+    hold_reload(&server);
+    // The reload under way has read a good file. What is asked for now is another one.
+    let first = ask(&server, "reload");
+    server.journal.wait_nth("change waits", 1);
+    site.scratch.write("site.toml", "[server]\nbacklogg = 5\n");
+    let_go(&server);
+    let first = answer(first);
+    assert!(first.starts_with("{\"Failed\":") && first.contains("backlogg"), "{first}");
+    assert_eq!(site.get(), NEW);
+    // The other way round: what is under way fails, and what is asked for now does not.
+    site.text = OLD;
+    site.write();
+    hold_reload(&server);
+    let second = ask(&server, "reload");
+    server.journal.wait_nth("change waits", 2);
+    let started = server.journal.named("worker started");
+    send_signal(started.last().expect("a worker on its way").pid(), SIGKILL);
+    server.journal.wait_nth("reload rejected", 2);
+    let_go(&server);
+    let second = answer(second);
+    assert!(second.starts_with("{\"Done\":"), "{second}");
+    assert_eq!(site.get(), OLD);
+}
+
+fn changes_during_a_reload_wait_for_their_turn(mode: Mode) {
+    if skip_without_faults() {
+        return;
+    }
+    let site = Site::new(mode);
+    let mut server = site.start();
+    let traffic = site.traffic();
+    hold_reload(&server);
+    server.signal(SIGTTIN);
+    server.journal.wait_where("change waits", |event| event.text("change") == "resize");
+    server.signal(SIGUSR2);
+    server.journal.wait_where("change waits", |event| event.text("change") == "upgrade");
+    let_go(&server);
+    let resized = server.journal.wait_for("resized");
+    assert_eq!(resized.number("lanes"), 3);
+    let heir = server.journal.wait_for("upgrade done").pid();
+    assert_eq!(server.journal.named("reload done").len(), 1);
+    assert!(server.journal.named("resize rejected").is_empty(), "{}", server.journal);
+    assert_eq!(server.wait_exit(), 0);
+    traffic.wait_answers(50);
+    assert_no_failure(traffic);
+    send_signal(heir, SIGTERM);
+    server.wait_gone();
+}
+
+fn a_stop_answers_every_change_that_waits(mode: Mode) {
+    if skip_without_faults() {
+        return;
+    }
+    let site = Site::new(mode);
+    let mut server = site.start();
+    hold_reload(&server);
+    let reload = ask(&server, "reload");
+    let upgrade = ask(&server, "upgrade");
+    server.journal.wait_nth("change waits", 2);
+    server.signal(SIGTTIN);
+    server.journal.wait_nth("change waits", 3);
+    server.signal(SIGTERM);
+    for text in [answer(reload), answer(upgrade)] {
+        assert_eq!(text.trim(), r#"{"Failed":"this server was told to stop"}"#);
+    }
+    assert_eq!(server.wait_exit(), 0);
+    // The reload under way, and the one that waited.
+    assert_eq!(server.journal.named("reload rejected").len(), 2);
+    server.journal.wait_for("upgrade failed");
+    server.journal.wait_for("resize rejected");
 }
 
 fn commands_without_a_server_say_so(mode: Mode) {

@@ -13,7 +13,7 @@ use harness::{
     Accept, DEADLINE, Mode, NEW, OLD, Server, Setup, Site, Traffic, eventually, in_every_mode,
     process_state, reload, send_signal, skip_without, status_field,
 };
-use nix::sys::signal::{SIGHUP, SIGKILL, SIGTERM, SIGUSR2};
+use nix::sys::signal::{SIGHUP, SIGKILL, SIGTERM, SIGTTIN, SIGUSR2};
 use nix::unistd::Uid;
 
 in_every_mode!(
@@ -22,6 +22,8 @@ in_every_mode!(
     a_binary_that_fails_changes_nothing,
     a_binary_that_says_nothing_is_given_up,
     a_stop_during_an_upgrade_stops_both,
+    changes_during_an_upgrade_are_made_by_the_heir,
+    changes_during_an_upgrade_that_fails_are_made_after_it,
     a_killed_supervisor_leaves_its_heir_alone,
     a_service_manager_is_told_of_every_change,
     a_service_manager_hears_that_the_loop_turns,
@@ -161,6 +163,69 @@ fn a_stop_during_an_upgrade_stops_both(mode: Mode) {
     of.server.signal(SIGTERM);
     assert_eq!(of.server.wait_exit(), 0);
     of.server.wait_gone();
+}
+
+/// Replaces the binary by a script that waits for a file `go`, and then becomes the server, or fails.
+fn delay_heir(of: &Replaceable, then: &str) {
+    of.replace_by(&format!("#!/bin/sh\nwhile [ ! -e go ]; do sleep 0.02; done\n{then}\n"));
+}
+
+fn become_the_server() -> String {
+    format!("exec '{}' \"$@\"", env!("CARGO_BIN_EXE_server"))
+}
+
+fn go(of: &Replaceable) {
+    fs::write(of.server.folder().join("go"), "").expect("write into the server's folder");
+}
+
+/// Asks for every change during an upgrade: signals wait, commands are refused.
+fn ask_during_an_upgrade(of: &Replaceable) {
+    of.server.signal(SIGUSR2);
+    of.server.journal.wait_for("upgrade started");
+    for (signal, change) in [(SIGTTIN, "resize"), (SIGHUP, "reload")] {
+        of.server.signal(signal);
+        of.server.journal.wait_where("change waits", |event| event.text("change") == change);
+    }
+    for command in ["reload", "upgrade"] {
+        let output = of.site.command(&of.server, &[command]);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(text.contains("an upgrade, to pid"), "{text}");
+    }
+}
+
+fn changes_during_an_upgrade_are_made_by_the_heir(mode: Mode) {
+    let mut of = Replaceable::start(mode);
+    let traffic = of.site.traffic();
+    delay_heir(&of, &become_the_server());
+    ask_during_an_upgrade(&of);
+    go(&of);
+    let heir = of.server.journal.wait_for("upgrade done").pid();
+    let resized = of.server.journal.wait_for("resized");
+    assert_eq!(resized.number("lanes"), 3);
+    of.server.journal.wait_where("reload done", |event| event.number("generation") == 2);
+    assert_eq!(of.server.wait_exit(), 0);
+    traffic.wait_answers(50);
+    assert_no_failure(traffic);
+    send_signal(heir, SIGTERM);
+    of.server.wait_gone();
+}
+
+fn changes_during_an_upgrade_that_fails_are_made_after_it(mode: Mode) {
+    let mut of = Replaceable::start(mode);
+    let traffic = of.site.traffic();
+    delay_heir(&of, "exit 7");
+    ask_during_an_upgrade(&of);
+    of.site.text = NEW;
+    of.site.write();
+    go(&of);
+    of.server.journal.wait_for("upgrade failed");
+    let resized = of.server.journal.wait_for("resized");
+    assert_eq!(resized.number("lanes"), 3);
+    of.server.journal.wait_for("reload done");
+    assert_eq!(of.site.get(), NEW);
+    traffic.wait_answers(50);
+    assert_no_failure(traffic);
 }
 
 fn a_killed_supervisor_leaves_its_heir_alone(mode: Mode) {

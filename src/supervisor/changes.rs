@@ -1,14 +1,26 @@
-//! What the supervisor is asked for while it serves: another configuration, number of lanes or binary, its
-//! status, its end. Each is prepared here, refused if it can't be, and then the policy's to decide about.
+//! What the supervisor is asked for while it serves: another configuration or number of lanes, its status.
+//! Each is prepared here, refused if it can't be, and then the policy's to decide about.
+//!
+//! One change goes on at a time. What is asked for meanwhile waits for its turn, passes to the supervisor that
+//! follows, or is refused in so many words. Each has a number, by which its outcome finds those that asked for it.
 
 use super::commands::{Answer, Commands, Request};
 use super::policy::Input;
-use super::{
-    LANES_MAX, MEASURE_MS, Supervisor, TOKEN_HEIR, manager, pid_file, sizing, startup, status,
-};
+use super::upgrade::Heir;
+use super::waiting::Change;
+use super::{LANES_MAX, MEASURE_MS, Supervisor, manager, pid_file, sizing, startup, status};
 use crate::config::{self, Engine};
-use crate::sys::epoll::Interest;
-use crate::sys::process;
+
+/// Why nothing can change any more.
+pub(super) const ENDING: &str = "this server is about to end";
+
+/// A reload that is under way.
+pub(super) struct Reloading {
+    /// The number of the change.
+    pub(super) number: u64,
+    /// The generation that it makes.
+    pub(super) generation: u64,
+}
 
 impl Supervisor {
     /// What a client of the command socket asks for.
@@ -25,76 +37,115 @@ impl Supervisor {
                 self.commands.answer(token, &answer);
                 None
             }
-            Request::Reload => self.reload(),
+            Request::Reload | Request::Upgrade => {
+                let change = match request {
+                    Request::Reload => Change::Reload,
+                    _ => Change::Upgrade,
+                };
+                match self.refusal() {
+                    Some(reason) => self.commands.answer(token, &Answer::Failed(reason)),
+                    None => self.want(change),
+                }
+                None
+            }
             Request::Stop => {
                 self.commands.answer(token, &Answer::Done("draining".into()));
                 self.stop("server stop")
             }
-            Request::Upgrade => {
-                self.upgrade();
+        }
+    }
+
+    /// Why a command that changes something is refused now.
+    fn refusal(&self) -> Option<String> {
+        match &self.heir {
+            Some(heir) if heir.serves() => {
+                Some(format!("another supervisor, pid {}, has taken over; ask that one", heir.pid))
+            }
+            Some(heir) => Some(format!(
+                "an upgrade, to pid {}, is under way; ask again when it has ended",
+                heir.pid
+            )),
+            None if self.policy.is_ending() => Some(ENDING.into()),
+            None => None,
+        }
+    }
+
+    /// Somebody wants a change: it begins as soon as no other is under way.
+    pub(super) fn want(&mut self, change: Change) {
+        if self.heir.as_ref().is_some_and(Heir::serves) {
+            return self.pass_on(&[change]);
+        }
+        if self.policy.is_ending() {
+            return self.refuse(change, ENDING);
+        }
+        if let Some(reason) = self.under_way() {
+            tracing::info!(change = change.word(), reason, "change waits");
+        }
+        self.waiting.add(change);
+    }
+
+    /// What keeps a change from beginning now.
+    pub(super) fn under_way(&self) -> Option<&'static str> {
+        if self.heir.is_some() {
+            Some("an upgrade is under way")
+        } else if self.reloading.is_some() {
+            Some("a reload is under way")
+        } else {
+            self.policy.is_changing().then_some("workers are about to be replaced")
+        }
+    }
+
+    /// The change that can begin now.
+    pub(super) fn next_change(&mut self) -> Option<Change> {
+        if self.under_way().is_some() { None } else { self.waiting.next() }
+    }
+
+    /// Begins a change that has waited for its turn.
+    pub(super) fn begin(&mut self, change: Change) -> Option<Input> {
+        self.changes += 1;
+        match change {
+            Change::Reload => self.reload(self.changes),
+            Change::Upgrade => {
+                self.upgrade(self.changes);
                 None
             }
+            Change::Resize(by) => self.resize_by(by),
         }
     }
 
+    /// Says that a change will not be, to the log and to whoever waits for it.
+    pub(super) fn refuse(&mut self, change: Change, reason: &str) {
+        let answer = Answer::Failed(reason.to_owned());
+        match change {
+            Change::Reload => {
+                tracing::error!(reason, "reload rejected");
+                self.commands.refuse(Request::Reload, &answer);
+            }
+            Change::Upgrade => {
+                tracing::error!(reason, "upgrade failed");
+                self.commands.refuse(Request::Upgrade, &answer);
+            }
+            Change::Resize(by) => tracing::warn!(by, reason, "resize rejected"),
+        }
+    }
+
+    /// This server is about to end: what waits, and what is under way, will not be.
+    pub(super) fn refuse_all(&mut self, reason: &str) {
+        for change in self.waiting.take_all() {
+            self.refuse(change, reason);
+        }
+        if let Some(reloading) = self.reloading.take() {
+            tracing::error!(reason, "reload rejected");
+            let answer = Answer::Failed(reason.to_owned());
+            self.commands.answer_of(reloading.number, &answer);
+        }
+    }
+
+    /// Begins the end of this server, or forces it.
     pub(super) fn stop(&mut self, reason: &'static str) -> Option<Input> {
-        self.disinherit("this server was told to stop");
+        self.give_up_changes("this server was told to stop");
         manager::stopping();
         Some(Input::Stop(reason))
-    }
-
-    /// Starts the binary anew and hands it the sockets. Until it serves, nothing else changes.
-    pub(super) fn upgrade(&mut self) {
-        let until_ms = self.config().map(|config| config.supervisor.ready_timeout);
-        let until_ms = self.now_ms() + 2 * until_ms.unwrap_or_default().as_millis() as u64;
-        if self.heir.is_some() {
-            // Whoever asks meanwhile hears of that one's end.
-            tracing::warn!(reason = "one is under way", "upgrade ignored");
-            return;
-        }
-        tracing::info!("upgrade started");
-        let started = if process::id() == 1 {
-            Err("as pid 1 it can't make way for another process; replace the container".into())
-        } else if self.engine() == Some(Engine::May) {
-            Err("the sockets of the engine \"may\" can't be handed over; stop and start".into())
-        } else if self.policy.is_changing() {
-            Err("another change is under way".to_owned())
-        } else {
-            let heir = self.origin.start_heir(&self.listeners, &self.history, until_ms);
-            let heir = heir.and_then(|heir| {
-                self.epoll.add(&heir.control, TOKEN_HEIR, Interest::Readable)?;
-                Ok(heir)
-            });
-            heir.map_err(|error| format!("cannot start the binary: {error}"))
-        };
-        match started {
-            Ok(heir) => self.heir = Some(heir),
-            Err(reason) => self.upgrade_failed(&reason),
-        }
-    }
-
-    /// The new supervisor can't be: it goes, and this one stays.
-    pub(super) fn disinherit(&mut self, reason: &str) {
-        if let Some(heir) = self.heir.take() {
-            process::kill(heir.pid);
-            self.upgrade_failed(reason);
-        }
-    }
-
-    pub(super) fn upgrade_failed(&mut self, reason: &str) {
-        tracing::error!(reason, "upgrade failed");
-        self.commands.answer_all(Request::Upgrade, &Answer::Failed(reason.to_owned()));
-    }
-
-    /// The new supervisor serves: this one drains.
-    pub(super) fn hand_over(&mut self) -> Option<Input> {
-        let heir = self.heir.take()?;
-        self.listeners.leave_to_heir();
-        manager::main_process(heir.pid);
-        tracing::info!(pid = heir.pid, "upgrade done");
-        let text = format!("pid {} serves", heir.pid);
-        self.commands.answer_all(Request::Upgrade, &Answer::Done(text));
-        Some(Input::HandedOver)
     }
 
     /// Opens the command socket and writes the pid file. Without them the server serves all the same.
@@ -131,45 +182,57 @@ impl Supervisor {
     }
 
     /// Reads the configuration again, and prepares a generation of it. If it is bad, nothing has changed.
-    pub(super) fn reload(&mut self) -> Option<Input> {
-        if self.policy.is_changing() {
-            self.reload_again = true;
-            return None;
-        }
+    fn reload(&mut self, number: u64) -> Option<Input> {
+        self.commands.begin(Request::Reload, number);
         tracing::info!(generation = self.policy.next_generation(), "reload started");
         manager::reloading();
-        let prepared = config::load(&self.options).map_err(|errors| errors.to_string());
-        let prepared = prepared.and_then(|loaded| {
+        let loaded = config::load(&self.options).map_err(|errors| errors.to_string());
+        let prepared = loaded.and_then(|loaded| {
             if self.engine().is_some_and(|engine| engine != loaded.config.workers.engine) {
                 return Err(
                     "workers.engine can't change while the server runs; stop and start".into()
                 );
             }
-            let number = self.policy.next_generation();
-            startup::prepare(number, loaded.config, &mut self.listeners, self.processes.ledger())
+            let generation = self.policy.next_generation();
+            startup::prepare(
+                generation,
+                loaded.config,
+                &mut self.listeners,
+                self.processes.ledger(),
+            )
         });
         match prepared {
             Ok((made, plan)) => {
                 self.measured = plan.lanes;
+                self.reloading = Some(Reloading { number, generation: made.generation.number });
                 self.processes.add(made);
                 Some(Input::Replace(plan))
             }
             Err(reason) => {
                 tracing::error!(reason, "reload rejected");
-                self.reload_ended(&Answer::Failed(reason));
+                self.reload_ended(number, &Answer::Failed(reason));
                 self.keep_current_listeners();
                 None
             }
         }
     }
 
-    fn engine(&self) -> Option<Engine> {
+    pub(super) fn engine(&self) -> Option<Engine> {
         self.config().map(|config| config.workers.engine)
     }
 
-    /// Says so to everybody who waits for it. Whatever came of it, the server serves.
-    pub(super) fn reload_ended(&mut self, answer: &Answer) {
-        self.commands.answer_all(Request::Reload, answer);
+    /// A generation serves, or can't be: the reload is over, if that was its generation.
+    pub(super) fn generation_settled(&mut self, generation: u64, answer: &Answer) {
+        let of = self.reloading.take_if(|reloading| reloading.generation == generation);
+        match of {
+            Some(reloading) => self.reload_ended(reloading.number, answer),
+            None => manager::ready(self.policy.lanes(), self.current),
+        }
+    }
+
+    /// Says so to every client that waits for it. Whatever came of it, the server serves.
+    fn reload_ended(&mut self, number: u64, answer: &Answer) {
+        self.commands.answer_of(number, answer);
         manager::ready(self.policy.lanes(), self.current);
     }
 
@@ -180,12 +243,29 @@ impl Supervisor {
         }
     }
 
-    /// Sees to it that there are sockets for so many lanes.
-    pub(super) fn resize(&mut self, lanes: usize) -> Option<Input> {
-        if self.policy.is_changing() {
-            tracing::warn!(lanes, reason = "another change is under way", "resize rejected");
+    /// So many lanes more, or fewer, within what there can be.
+    fn resize_by(&mut self, by: isize) -> Option<Input> {
+        let lanes = self.policy.lanes();
+        let wanted = lanes.saturating_add_signed(by).clamp(1, LANES_MAX);
+        if wanted.abs_diff(lanes) < by.unsigned_abs() {
+            let reason = if by < 0 {
+                "one lane has to stay"
+            } else {
+                "there can't be more lanes than workers.count allows"
+            };
+            tracing::warn!(lanes, by, reason, "resize rejected");
+        }
+        if wanted == lanes {
+            if by == 0 {
+                tracing::info!(lanes, reason = "lanes more and lanes fewer make none", "resized");
+            }
             return None;
         }
+        self.resize(wanted)
+    }
+
+    /// Sees to it that there are sockets for so many lanes.
+    fn resize(&mut self, lanes: usize) -> Option<Input> {
         let config = self.config()?;
         let (sockets, backlog) = (config.workers.accept.sockets(lanes), config.server.backlog);
         match self.listeners.grow(sockets, backlog) {

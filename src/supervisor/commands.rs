@@ -92,8 +92,10 @@ struct Client {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ClientState {
     Asking,
-    /// Its answer comes when this is over.
-    Awaits(Request),
+    /// What it asks for has not begun yet.
+    Wants(Request),
+    /// Its answer comes when the change with this number is over, which began after the question.
+    Awaits(u64),
     /// Its answer has been given, and the connection ends when the supervisor does.
     AwaitsEnd,
     Answered,
@@ -180,7 +182,7 @@ impl Commands {
             Some(request) => {
                 client.state = match request {
                     Request::Status => ClientState::Answered,
-                    Request::Reload | Request::Upgrade => ClientState::Awaits(request),
+                    Request::Reload | Request::Upgrade => ClientState::Wants(request),
                     Request::Stop => ClientState::AwaitsEnd,
                 };
                 Some((token, request))
@@ -216,7 +218,7 @@ impl Commands {
     /// Answers a client.
     pub(super) fn answer(&mut self, token: u64, answer: &Answer) {
         if let Some(client) = self.clients.get_mut(&token) {
-            if matches!(client.state, ClientState::Awaits(_)) {
+            if matches!(client.state, ClientState::Wants(_) | ClientState::Awaits(_)) {
                 client.state = ClientState::Answered;
             }
             // An answer holds nothing that JSON can't say.
@@ -227,12 +229,28 @@ impl Commands {
         }
     }
 
-    /// Answers everybody who waits for the end of this.
-    pub(super) fn answer_all(&mut self, request: Request, answer: &Answer) {
-        let waits = |(token, client): (&u64, &Client)| {
-            (client.state == ClientState::Awaits(request)).then_some(*token)
-        };
-        let tokens: Vec<u64> = self.clients.iter().filter_map(waits).collect();
+    /// What these clients ask for begins now, as the change with this number: its outcome is their answer. Who asks
+    /// from here on gets the next one's.
+    pub(super) fn begin(&mut self, request: Request, number: u64) {
+        let clients = self.clients.values_mut();
+        for client in clients.filter(|client| client.state == ClientState::Wants(request)) {
+            client.state = ClientState::Awaits(number);
+        }
+    }
+
+    /// Answers every client that waits for the end of the change with this number.
+    pub(super) fn answer_of(&mut self, number: u64, answer: &Answer) {
+        self.answer_where(|state| state == ClientState::Awaits(number), answer);
+    }
+
+    /// Answers every client whose request has not begun, and will not.
+    pub(super) fn refuse(&mut self, request: Request, answer: &Answer) {
+        self.answer_where(|state| state == ClientState::Wants(request), answer);
+    }
+
+    fn answer_where(&mut self, is_meant: impl Fn(ClientState) -> bool, answer: &Answer) {
+        let clients = self.clients.iter().filter(|(_, client)| is_meant(client.state));
+        let tokens: Vec<u64> = clients.map(|(token, _)| *token).collect();
         tokens.into_iter().for_each(|token| self.answer(token, answer));
     }
 

@@ -1,27 +1,29 @@
 //! Everything the supervisor reacts to.
 
 use super::commands::Request;
+use super::upgrade::Parcel;
+use super::waiting::Change;
 use crate::sys::process::Reaped;
 use crate::sys::signal::Signal;
 use crate::worker::control::Report;
 
 /// One thing that happened.
 #[derive(Debug)]
-pub enum Event {
+pub(super) enum Event {
     /// A signal that stops the server.
     Stop(Signal),
-    /// A request for a new generation from the configuration as it is now.
-    Reload,
-    /// A request for this many lanes more, or fewer if negative.
-    Resize(isize),
+    /// A request for a change, which may have to wait for another one to end.
+    Wanted(Change),
+    /// The turn of a change that was wanted.
+    Turn(Change),
     /// The machine may allow another number of lanes now.
     Remeasure,
     /// A client of the command socket, known by its token, asks.
     Asked(u64, Request),
-    /// A request to hand over to a new binary.
-    Upgrade,
     /// The new supervisor says that it serves.
     HeirReady,
+    /// The supervisor before this one said something.
+    Told(Parcel),
     /// A signal that means nothing here.
     Unused(Signal),
     /// A child ended, and was reaped: a worker process or, for pid 1, an orphan.

@@ -5,7 +5,7 @@
 
 mod changes;
 pub mod commands;
-pub mod event;
+mod event;
 pub mod listeners;
 mod manager;
 mod pid_file;
@@ -14,8 +14,10 @@ mod processes;
 pub mod sizing;
 mod startup;
 pub mod status;
+mod succession;
 mod tell;
 mod upgrade;
+mod waiting;
 
 use std::collections::VecDeque;
 use std::io;
@@ -32,13 +34,15 @@ use crate::sys::process;
 use crate::sys::signal::{Signal, Signals};
 use crate::worker::control::{Control, Order, Received};
 use crate::worker::process::WorkerProcess;
+use changes::{ENDING, Reloading};
 use commands::{Answer, Commands};
 use event::Event;
 use listeners::Listeners;
 use policy::{Action, Fact, Input, Policy};
 use processes::{Processes, Source};
 use status::History;
-use upgrade::{Heir, Inheritance, Origin, Reply};
+use upgrade::{Heir, Inheritance, Origin};
+use waiting::{Change, Waiting};
 
 /// How a call of [`run`] ends: twice, if it forked.
 pub enum Outcome {
@@ -61,6 +65,7 @@ pub fn run(config: Config, options: config::Options) -> Outcome {
 
 const TOKEN_SIGNALS: u64 = u64::MAX;
 const TOKEN_HEIR: u64 = u64::MAX - 1;
+const TOKEN_PREDECESSOR: u64 = u64::MAX - 2;
 const STOPPING: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT];
 const OTHERS: [Signal; 6] = [
     Signal::SIGCHLD,
@@ -89,19 +94,22 @@ struct Supervisor {
     /// The pid file that was written.
     pid_file: Option<PathBuf>,
     origin: Origin,
-    /// The conversation with the supervisor that started this one, until this one serves.
+    /// The conversation with the supervisor that started this one, until that one ends.
     predecessor: Option<Control>,
     /// Whether there was one.
     is_heir: bool,
-    /// The supervisor that is about to follow this one.
+    /// The supervisor that is about to follow this one, or does.
     heir: Option<Heir>,
     /// How often the service manager wants to hear, and when next.
     alive_every_ms: Option<u64>,
     alive_ms: u64,
     /// The generation that serves.
     current: u64,
-    /// A reload was asked for while something else was changing.
-    reload_again: bool,
+    /// Changes that were asked for while another one was under way.
+    waiting: Waiting,
+    /// The number of the change that began last.
+    changes: u64,
+    reloading: Option<Reloading>,
     /// How many lanes the machine was last measured to be good for, and when it is measured next.
     measured: usize,
     measure_ms: u64,
@@ -176,7 +184,9 @@ impl Supervisor {
             alive_every_ms: manager::watchdog_ms(),
             alive_ms: 0,
             current: 1,
-            reload_again: false,
+            waiting: Waiting::default(),
+            changes: 0,
+            reloading: None,
             measured,
             measure_ms: MEASURE_MS,
             started: Instant::now(),
@@ -210,9 +220,8 @@ impl Supervisor {
                 if let Carried::Out(outcome) = supervisor.react(event) {
                     return Ok(outcome);
                 }
-                if supervisor.reload_again && !supervisor.policy.is_changing() {
-                    supervisor.reload_again = false;
-                    happened.push_back(Event::Reload);
+                if let Some(change) = supervisor.next_change() {
+                    happened.push_front(Event::Turn(change));
                 }
             }
         }
@@ -225,7 +234,7 @@ impl Supervisor {
     /// When something is due that the policy doesn't know of.
     fn own_due_ms(&self) -> impl Iterator<Item = u64> {
         let alive_ms = self.alive_every_ms.map(|_| self.alive_ms);
-        let heir_ms = self.heir.as_ref().map(|heir| heir.until_ms);
+        let heir_ms = self.heir.as_ref().and_then(Heir::until_ms);
         alive_ms.into_iter().chain(heir_ms).chain(self.measures_ms())
     }
 
@@ -241,7 +250,7 @@ impl Supervisor {
     /// When the machine is to be measured, if that could change anything.
     fn measures_ms(&self) -> Option<u64> {
         let config = self.config()?;
-        (config.workers.count == Count::Auto && !self.policy.is_changing())
+        (config.workers.count == Count::Auto && self.under_way().is_none())
             .then_some(self.measure_ms)
     }
 
@@ -255,6 +264,7 @@ impl Supervisor {
         match token {
             TOKEN_SIGNALS => {}
             TOKEN_HEIR => return self.collect_from_heir(happened),
+            TOKEN_PREDECESSOR => return self.collect_from_predecessor(happened),
             commands::TOKENS.. => {
                 let request = self.commands.on_ready(token, &self.epoll);
                 happened.extend(request.map(|(token, request)| Event::Asked(token, request)));
@@ -265,25 +275,14 @@ impl Supervisor {
         while let Ok(Some(signal)) = self.signals.next() {
             match signal {
                 Signal::SIGCHLD => self.collect_ended(happened),
-                Signal::SIGHUP => happened.push_back(Event::Reload),
-                Signal::SIGUSR2 => happened.push_back(Event::Upgrade),
-                Signal::SIGTTIN => happened.push_back(Event::Resize(1)),
-                Signal::SIGTTOU => happened.push_back(Event::Resize(-1)),
+                Signal::SIGHUP => happened.push_back(Event::Wanted(Change::Reload)),
+                Signal::SIGUSR2 => happened.push_back(Event::Wanted(Change::Upgrade)),
+                Signal::SIGTTIN => happened.push_back(Event::Wanted(Change::Resize(1))),
+                Signal::SIGTTOU => happened.push_back(Event::Wanted(Change::Resize(-1))),
                 signal if STOPPING.contains(&signal) => happened.push_back(Event::Stop(signal)),
                 signal => happened.push_back(Event::Unused(signal)),
             }
         }
-    }
-
-    /// The new supervisor said something, or hung up; then its end follows.
-    fn collect_from_heir(&mut self, happened: &mut VecDeque<Event>) {
-        let Some(heir) = &self.heir else {
-            return;
-        };
-        if heir.is_ready() {
-            happened.push_back(Event::HeirReady);
-        }
-        let _ = self.epoll.remove(heir.control.as_fd());
     }
 
     /// A control socket or a pidfd. What a worker said comes before its end.
@@ -337,23 +336,24 @@ impl Supervisor {
         match event {
             Event::Tick => {
                 let now_ms = self.now_ms();
-                if self.heir.as_ref().is_some_and(|heir| heir.until_ms <= now_ms) {
+                let until_ms = self.heir.as_ref().and_then(Heir::until_ms);
+                if until_ms.is_some_and(|until_ms| until_ms <= now_ms) {
                     self.disinherit("it was not ready in time");
                 }
                 Some(Input::Tick)
             }
             Event::Stop(signal) => self.stop(signal.as_str()),
-            Event::Upgrade => {
-                self.upgrade();
+            Event::Wanted(change) => {
+                self.want(change);
                 None
             }
+            Event::Turn(change) => self.begin(change),
             Event::HeirReady => self.hand_over(),
-            Event::Asked(token, request) => self.asked(token, request),
-            Event::Reload => self.reload(),
-            Event::Resize(by) => {
-                let lanes = self.policy.lanes().saturating_add_signed(by).clamp(1, LANES_MAX);
-                self.resize(lanes)
+            Event::Told(parcel) => {
+                self.told(parcel);
+                None
             }
+            Event::Asked(token, request) => self.asked(token, request),
             Event::Remeasure => self.measure(),
             Event::Unused(signal) => {
                 tracing::warn!(signal = signal.as_str(), "signal ignored");
@@ -361,8 +361,7 @@ impl Supervisor {
             }
             Event::Report(key, report) => self.processes.take_report(key, report),
             Event::Ended(reaped) => {
-                if self.heir.take_if(|heir| heir.pid == reaped.pid).is_some() {
-                    self.upgrade_failed(&processes::cause(reaped.ended, false));
+                if self.heir_ended(&reaped) {
                     return None;
                 }
                 let input = self.processes.take_end(reaped);
@@ -446,7 +445,11 @@ impl Supervisor {
                 Ok(false) => {}
                 Err(error) => tracing::warn!(lane, reason = %error, "cannot close a lane"),
             },
-            Action::CloseListeners => self.listeners.close(),
+            Action::CloseListeners => {
+                // Whatever it is that ends this server.
+                self.give_up_changes(ENDING);
+                self.listeners.close();
+            }
             Action::Drain(process) => self.processes.drain(process),
             Action::Seal(process) => self.processes.seal(process),
             Action::DrainWorker(worker) => {
@@ -495,15 +498,14 @@ impl Supervisor {
         match fact {
             Fact::AllReady { generation, lanes } => {
                 manager::ready(*lanes, *generation);
-                if let Some(predecessor) = self.predecessor.take() {
-                    // If it is gone, there is nobody to wait for this.
-                    let _ = predecessor.command(&Reply::Ready, &[]);
-                }
+                self.succeed();
             }
-            Fact::Withdrawn { cause, .. } => self.reload_ended(&Answer::Failed(cause.clone())),
+            Fact::Withdrawn { generation, cause } => {
+                self.generation_settled(*generation, &Answer::Failed(cause.clone()));
+            }
             Fact::Replaced { generation, .. } => {
                 let text = format!("generation {generation} serves");
-                self.reload_ended(&Answer::Done(text));
+                self.generation_settled(*generation, &Answer::Done(text));
             }
             Fact::WorkerRestarting { role, .. } => self.processes.count_restart(*role),
             _ => {}

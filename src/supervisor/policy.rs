@@ -337,6 +337,11 @@ impl Policy {
         self.phase != Phase::Serving || self.incoming().is_some() || self.replacing.is_some()
     }
 
+    /// Whether it drains, or has ended.
+    pub fn is_ending(&self) -> bool {
+        !matches!(self.phase, Phase::Starting | Phase::Serving)
+    }
+
     /// The number that the next generation gets.
     pub fn next_generation(&self) -> u64 {
         self.numbers.generation + 1

@@ -4,22 +4,27 @@
 //! ```text
 //! old: starts the binary with a socket of this conversation ── sends what it has ──▶
 //! new: starts its workers with those sockets; when they are ready ──── Ready ──────▶
-//! old: drains, and exits with code 0
+//! old: drains; sends the changes that waited ── HandedOver ────────────────────────▶
+//! new: from here on what the kernel keeps for the sockets is its own to change
+//! old: passes on what it is still asked for ── Changes ────────────────────────────▶
+//! old: exits with code 0, which is the end of the conversation
 //! ```
 //!
 //! Until `Ready` the old one serves as if nothing were; if the new one ends before, or takes too long, that is
-//! all that has happened.
+//! all that has happened. What is said is here, what is done about it in `succession`.
 
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::listeners::{Asked, Group, Listeners};
 use super::status::{Happening, History};
+use super::waiting::Change;
 use crate::sys::process::{self, Inheritable, ProcessId};
 use crate::sys::socket::{self, Listener, PACKET_FILES_MAX};
 use crate::worker::control::{Control, Received};
@@ -37,19 +42,39 @@ pub(super) struct Origin {
 pub(super) struct Heir {
     pub(super) control: Control,
     pub(super) pid: ProcessId,
-    /// When it has taken too long.
-    pub(super) until_ms: u64,
+    /// The number of the change that it is.
+    pub(super) number: u64,
+    pub(super) state: HeirState,
+}
+
+/// ```text
+/// Starting ── ready ─▶ Serves
+///     └ is late, or this server stops ─▶ Ending ─▶ gone
+/// ```
+/// One that ends by itself while it is starting is gone at once.
+#[derive(Debug)]
+pub(super) enum HeirState {
+    /// It has until then to say that it serves.
+    Starting { until_ms: u64 },
+    /// It was killed, for this reason. Until it has ended it may still change what the kernel keeps.
+    Ending { reason: String },
+    /// It serves, and this supervisor drains.
+    Serves,
 }
 
 /// What one packet from the old one to the new one holds.
-#[derive(Serialize, Deserialize)]
-enum Parcel {
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Parcel {
     /// Sockets of a group, which come with the packet, in order.
     Group { asked: Asked, is_activated: bool },
     /// Something that happened.
     Happening(Box<Happening>),
-    /// That was all.
+    /// That is all that the new one needs to start.
     End,
+    /// Changes that the old one was asked for, and that are the new one's to make.
+    Changes(Vec<Change>),
+    /// The old one drains.
+    HandedOver,
 }
 
 /// What the new one says.
@@ -78,6 +103,7 @@ impl Origin {
         &self,
         listeners: &Listeners,
         history: &History,
+        number: u64,
         until_ms: u64,
     ) -> io::Result<Heir> {
         let (ours, theirs) = socket::packet_pair()?;
@@ -89,7 +115,8 @@ impl Origin {
             .env_remove("WATCHDOG_PID")
             .spawn()?;
         let pid = child.id() as ProcessId;
-        let heir = Heir { control: Control::new(ours), pid, until_ms };
+        let state = HeirState::Starting { until_ms };
+        let heir = Heir { control: Control::new(ours), pid, number, state };
         if let Err(error) = heir.send(listeners, history) {
             process::kill(pid);
             return Err(error);
@@ -116,6 +143,19 @@ impl Heir {
     /// Whether it has said that it serves.
     pub(super) fn is_ready(&self) -> bool {
         matches!(self.control.receive(), Received::Message(Reply::Ready, _))
+    }
+
+    /// When it has taken too long.
+    pub(super) fn until_ms(&self) -> Option<u64> {
+        match self.state {
+            HeirState::Starting { until_ms } => Some(until_ms),
+            HeirState::Ending { .. } | HeirState::Serves => None,
+        }
+    }
+
+    /// Whether it serves in the place of this one.
+    pub(super) fn serves(&self) -> bool {
+        matches!(self.state, HeirState::Serves)
     }
 }
 
@@ -145,6 +185,9 @@ impl Inheritance {
                     history.0.push_back(*happening);
                 }
                 Received::Message(Parcel::End, _) => break,
+                Received::Message(Parcel::Changes(_) | Parcel::HandedOver, _) => {
+                    return Err(bad("the old supervisor hands over before this one is ready"));
+                }
                 Received::Nothing => return Err(bad("the old supervisor is silent")),
                 Received::End => return Err(bad("the old supervisor hung up")),
             }
@@ -154,4 +197,23 @@ impl Inheritance {
 }
 
 /// How long the next parcel may take.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the old one may take to answer that it hands over: a turn of its loop.
+const HAND_OVER: Duration = Duration::from_secs(1);
+
+/// Says to the old supervisor that this one serves, and hears what it says to that, up to and with
+/// [`Parcel::HandedOver`]. If it is gone, or stopped, there is nothing more to hear.
+pub(super) fn tell_ready(predecessor: &Control) -> Vec<Parcel> {
+    let mut parcels = Vec::new();
+    if predecessor.command(&Reply::Ready, &[]).is_err() {
+        return parcels;
+    }
+    while let Received::Message(parcel, _) = predecessor.receive_within(HAND_OVER) {
+        let is_last = matches!(parcel, Parcel::HandedOver);
+        parcels.push(parcel);
+        if is_last {
+            break;
+        }
+    }
+    parcels
+}

@@ -2,13 +2,17 @@
 //! functions are empty.
 //!
 //! `LANEWAY_FAULTS=requests` gives meaning to the paths below `/.fault/`; `LANEWAY_FAULTS=start` makes every
-//! worker fail before it is ready, and so does a file `fail-start` once the server runs.
+//! worker fail before it is ready. Once the server runs with the former, a file `fail-start` does the same, and
+//! a file `hold-start` keeps workers from getting ready for as long as it is there.
 
 use std::path::Path;
 use std::time::Duration;
 
 /// Fails if faults at the start were asked for.
 pub(super) fn on_start() -> Result<(), String> {
+    while wanted("requests") && Path::new("hold-start").exists() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
     let fails = wanted("start") || wanted("requests") && Path::new("fail-start").exists();
     if fails { Err("fault injected at start".into()) } else { Ok(()) }
 }

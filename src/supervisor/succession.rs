@@ -1,0 +1,172 @@
+//! One supervisor follows another: the heir is started, given up or handed over to, and told what the old one is
+//! still asked for. What passes between the two is in `upgrade`.
+
+use std::collections::VecDeque;
+use std::os::fd::AsFd;
+
+use super::changes::ENDING;
+use super::commands::{Answer, Request};
+use super::event::Event;
+use super::policy::Input;
+use super::upgrade::{self, HeirState, Parcel};
+use super::waiting::Change;
+use super::{Supervisor, TOKEN_HEIR, TOKEN_PREDECESSOR, manager, processes};
+use crate::config::Engine;
+use crate::sys::epoll::Interest;
+use crate::sys::process::{self, Reaped};
+use crate::worker::control::Received;
+impl Supervisor {
+    /// Starts the binary anew and hands it the sockets. Until it serves, nothing else changes.
+    pub(super) fn upgrade(&mut self, number: u64) {
+        self.commands.begin(Request::Upgrade, number);
+        let patience = self.config().map(|config| 2 * config.supervisor.ready_timeout);
+        let until_ms = self.now_ms() + patience.unwrap_or_default().as_millis() as u64;
+        tracing::info!("upgrade started");
+        let started = if process::id() == 1 {
+            Err("as pid 1 it can't make way for another process; replace the container".into())
+        } else if self.engine() == Some(Engine::May) {
+            Err("the sockets of the engine \"may\" can't be handed over; stop and start".into())
+        } else {
+            let heir = self.origin.start_heir(&self.listeners, &self.history, number, until_ms);
+            let heir = heir.and_then(|heir| {
+                self.epoll.add(&heir.control, TOKEN_HEIR, Interest::Readable)?;
+                Ok(heir)
+            });
+            heir.map_err(|error| format!("cannot start the binary: {error}"))
+        };
+        match started {
+            Ok(heir) => self.heir = Some(heir),
+            Err(reason) => self.upgrade_failed(number, &reason),
+        }
+    }
+
+    /// The new supervisor said something, or hung up; then its end follows.
+    pub(super) fn collect_from_heir(&mut self, happened: &mut VecDeque<Event>) {
+        let Some(heir) = &self.heir else {
+            return;
+        };
+        if heir.is_ready() {
+            happened.push_back(Event::HeirReady);
+        }
+        let _ = self.epoll.remove(heir.control.as_fd());
+    }
+
+    /// The new supervisor can't be: it is killed, and when it has ended this one goes on as if it had not been.
+    pub(super) fn disinherit(&mut self, reason: &str) {
+        if let Some(heir) = self.heir.as_mut().filter(|heir| heir.until_ms().is_some()) {
+            process::kill(heir.pid);
+            heir.state = HeirState::Ending { reason: reason.to_owned() };
+        }
+    }
+
+    /// Ends what could only be the case while this supervisor serves: it is about to end itself.
+    pub(super) fn give_up_changes(&mut self, reason: &str) {
+        if let Some(heir) = self.heir.take_if(|heir| !heir.serves()) {
+            process::kill(heir.pid);
+            self.upgrade_failed(heir.number, reason);
+        }
+        self.refuse_all(reason);
+    }
+
+    /// The new supervisor has ended before it served: if that is who ended, this says so.
+    pub(super) fn heir_ended(&mut self, reaped: &Reaped) -> bool {
+        let is_it = |heir: &mut upgrade::Heir| heir.pid == reaped.pid && !heir.serves();
+        let Some(heir) = self.heir.take_if(is_it) else {
+            return false;
+        };
+        let reason = match heir.state {
+            HeirState::Ending { reason } => reason,
+            _ => processes::cause(reaped.ended, false),
+        };
+        self.upgrade_failed(heir.number, &reason);
+        true
+    }
+
+    fn upgrade_failed(&mut self, number: u64, reason: &str) {
+        tracing::error!(reason, "upgrade failed");
+        self.commands.answer_of(number, &Answer::Failed(reason.to_owned()));
+    }
+
+    /// The new supervisor serves: it gets what has waited, and this one drains.
+    pub(super) fn hand_over(&mut self) -> Option<Input> {
+        let heir = self.heir.as_mut().filter(|heir| heir.until_ms().is_some())?;
+        heir.state = HeirState::Serves;
+        let (pid, number) = (heir.pid, heir.number);
+        let changes = self.waiting.take_all();
+        self.pass_on(&changes);
+        self.tell_heir(&Parcel::HandedOver);
+        self.listeners.leave_to_heir();
+        manager::main_process(pid);
+        tracing::info!(pid, "upgrade done");
+        self.commands.answer_of(number, &Answer::Done(format!("pid {pid} serves")));
+        Some(Input::HandedOver)
+    }
+
+    /// Has the supervisor that follows make changes that this one was asked for.
+    pub(super) fn pass_on(&mut self, changes: &[Change]) {
+        let Some(pid) = self.heir.as_ref().map(|heir| heir.pid).filter(|_| !changes.is_empty())
+        else {
+            return;
+        };
+        let is_told = self.tell_heir(&Parcel::Changes(changes.to_vec()));
+        for change in changes {
+            if !is_told {
+                self.refuse(*change, ENDING);
+                continue;
+            }
+            tracing::info!(change = change.word(), pid, "change passed on");
+            let reason =
+                format!("pid {pid} has taken over before this began, and was passed it on");
+            let answer = Answer::Failed(reason);
+            match change {
+                Change::Reload => self.commands.refuse(Request::Reload, &answer),
+                Change::Upgrade => self.commands.refuse(Request::Upgrade, &answer),
+                Change::Resize(_) => {}
+            }
+        }
+    }
+
+    /// Whether the supervisor that follows takes what it is told.
+    fn tell_heir(&self, parcel: &Parcel) -> bool {
+        self.heir.as_ref().is_some_and(|heir| heir.control.command(parcel, &[]).is_ok())
+    }
+
+    /// Every worker of this supervisor is ready: the one before it, if there was one, hands over.
+    pub(super) fn succeed(&mut self) {
+        let Some(predecessor) = self.predecessor.take() else {
+            return;
+        };
+        for parcel in upgrade::tell_ready(&predecessor) {
+            self.told(parcel);
+        }
+        // It may have more to say until it ends. If it can't be heard, that is lost with it.
+        if self.epoll.add(&predecessor, TOKEN_PREDECESSOR, Interest::Readable).is_ok() {
+            self.predecessor = Some(predecessor);
+        }
+    }
+
+    /// What the supervisor before this one says while it drains, or its end.
+    pub(super) fn collect_from_predecessor(&mut self, happened: &mut VecDeque<Event>) {
+        let Some(predecessor) = &self.predecessor else {
+            return;
+        };
+        loop {
+            match predecessor.receive() {
+                Received::Message(parcel, _) => happened.push_back(Event::Told(parcel)),
+                Received::Nothing => return,
+                Received::End => break,
+            }
+        }
+        let _ = self.epoll.remove(predecessor.as_fd());
+        self.predecessor = None;
+    }
+
+    /// Takes note of what the supervisor before this one says.
+    pub(super) fn told(&mut self, parcel: Parcel) {
+        match parcel {
+            Parcel::Changes(changes) => changes.into_iter().for_each(|change| self.want(change)),
+            // What comes before this one is ready is part of its start.
+            Parcel::HandedOver | Parcel::Group { .. } | Parcel::Happening(_) | Parcel::End => {}
+        }
+    }
+}
