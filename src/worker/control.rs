@@ -282,7 +282,14 @@ impl Control {
     pub fn receive<M: DeserializeOwned>(&self) -> Received<M> {
         let mut buffer = [0; PACKET_BYTES_MAX];
         let mut files = Vec::new();
-        match receive_packet(self.0.as_fd(), &mut buffer, &mut files) {
+        let mut receive = || receive_packet(self.0.as_fd(), &mut buffer, &mut files);
+        let received = match receive() {
+            // Said once, and before the packets that wait: the other end has closed with something unread. What it said
+            // before that (it has left, it has drained) is still to be heard.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => receive(),
+            received => received,
+        };
+        match received {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Received::Nothing,
             Ok(0) | Err(_) => Received::End,
             Ok(length) => serde_json::from_slice(&buffer[..length])
@@ -294,5 +301,28 @@ impl Control {
 impl AsFd for Control {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::socket::packet_pair;
+
+    #[test]
+    fn what_was_said_before_an_end_is_heard_although_the_other_side_has_left_something_unread() {
+        let (ours, theirs) = packet_pair().expect("a pair");
+        let (ours, theirs) = (Control::new(ours), Control::new(theirs));
+        ours.command(&Command::Seal, &[]).expect("room for a command");
+        theirs.report(7, News::Left);
+        theirs.report(7, News::Drained);
+        drop(theirs);
+        for expected in [News::Left, News::Drained] {
+            match ours.receive::<Report>() {
+                Received::Message(Report { worker: 7, news }, _) => assert_eq!(news, expected),
+                other => panic!("{other:?} instead of {expected:?}"),
+            }
+        }
+        assert!(matches!(ours.receive::<Report>(), Received::End));
     }
 }
