@@ -103,8 +103,13 @@ pub fn parse() -> Task {
             Ok((loaded, options)) => Task::Serve(Box::new(loaded.config), options),
             Err(task) => task,
         },
-        Command::Check(more) => load(given, more)
-            .map_or_else(|task| task, |(loaded, _)| print(summary(&loaded).as_bytes())),
+        Command::Check(more) => load(given, more).map_or_else(
+            |task| task,
+            |(loaded, _)| {
+                warn(&loaded);
+                print(summary(&loaded).as_bytes())
+            },
+        ),
         Command::Status { given: more, json } => {
             remote::run(load(given, more), Request::Status, json)
         }
@@ -127,7 +132,7 @@ fn load(before: Given, behind: Given) -> Result<(Loaded, Options), Task> {
     let environment = std::env::vars_os().filter_map(text).collect();
     let options = Options { file, set, environment };
     let loaded = config::load(&options).map_err(|errors| {
-        let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let colour = config::takes_colour(&options.environment) && io::stderr().is_terminal();
         let text = if colour { errors.coloured() } else { errors.to_string() };
         let count = match errors.count() {
             1 => "1 error".to_owned(),
@@ -138,6 +143,17 @@ fn load(before: Given, behind: Given) -> Result<(Loaded, Options), Task> {
         Task::Done(USAGE)
     })?;
     Ok((loaded, options))
+}
+
+/// Tells what is valid and probably not meant, on standard error.
+fn warn(loaded: &Loaded) {
+    let warnings = &loaded.warnings;
+    if !warnings.is_empty() {
+        let colour = loaded.config.log.colour && io::stderr().is_terminal();
+        let text = if colour { warnings.coloured() } else { warnings.to_string() };
+        // Standard error is all there is to tell it on.
+        let _ = writeln!(io::stderr(), "{text}\n");
+    }
 }
 
 /// Prints to standard output. A reader that has gone away (`| head`) is no failure.

@@ -72,7 +72,7 @@ fn a_wrong_configuration_is_told_on_standard_error_with_code_2_by_every_command(
         assert_eq!(text(&output.stdout), "", "{command}");
         let errors = text(&output.stderr);
         assert!(errors.starts_with("error: `workers.count`: invalid value"), "{errors}");
-        assert!(errors.contains("error: `log.level`: unknown variant `loud`"), "{errors}");
+        assert!(errors.contains("error: `log.level`: unknown word `loud`"), "{errors}");
         assert!(errors.ends_with("the configuration is not valid: 2 errors\n"), "{errors}");
         assert!(!errors.contains('\x1b'), "no colour where there is no terminal");
     }

@@ -15,20 +15,55 @@ pub(super) struct Place {
     pub(super) span: Range<usize>,
 }
 
-/// One thing that is wrong.
+/// One thing that is wrong, or that may be.
 #[derive(Clone, Debug)]
 pub(super) struct Diagnostic {
     title: String,
     place: Option<Place>,
     label: String,
+    /// Another place that has to do with it, in the same source, and what it is.
+    other: Option<(Range<usize>, String)>,
     help: Vec<String>,
+}
+
+/// Something that is allowed, and is probably not what was meant: as a log event tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// Source, line and column, such as `config.toml:3:1`.
+    pub place: String,
+    /// What, and why.
+    pub reason: String,
+    /// What to do about it.
+    pub remedy: String,
 }
 
 impl Diagnostic {
     /// `title` says what is wrong, in one line.
     pub(super) fn new(title: impl Into<String>, place: Option<Place>) -> Diagnostic {
         let title = title.into().replace('\n', ": ");
-        Diagnostic { title, place, label: String::new(), help: Vec::new() }
+        Diagnostic { title, place, label: String::new(), other: None, help: Vec::new() }
+    }
+
+    /// The same, of a text whose second line, if it has one, is the help: what a value's own check says. A word that
+    /// was probably meant stands at the caret.
+    pub(super) fn of_text(text: &str, place: Place) -> Diagnostic {
+        let (title, help) = text.split_once('\n').unwrap_or((text, ""));
+        let diagnostic = Diagnostic::new(title, Some(place));
+        match help {
+            "" => diagnostic,
+            meant if meant.starts_with("did you mean") => diagnostic.label(meant),
+            help => diagnostic.help(help),
+        }
+    }
+
+    /// Points at `place`, too, if it is in the same source.
+    pub(super) fn other(mut self, place: Option<Place>, label: impl Into<String>) -> Diagnostic {
+        if let Some(place) = place
+            && self.place.as_ref().is_some_and(|own| own.source == place.source)
+        {
+            self.other = Some((place.span, label.into()));
+        }
+        self
     }
 
     /// Words at the caret.
@@ -43,8 +78,30 @@ impl Diagnostic {
         self
     }
 
-    fn render(&self, sources: &[Source], renderer: &Renderer) -> String {
-        let mut group = Group::with_title(Level::ERROR.primary_title(&self.title));
+    /// Where it belongs among others: in the order of the sources, and without a place at the end.
+    pub(super) fn order(&self) -> (usize, usize) {
+        let place = self.place.as_ref().map(|place| (place.source, place.span.start));
+        place.unwrap_or((usize::MAX, 0))
+    }
+
+    /// As a log event tells it.
+    pub(super) fn as_warning(&self, sources: &[Source]) -> Warning {
+        let source = |place: &Place| Some((sources.get(place.source)?, place.span.start));
+        let place =
+            self.place.as_ref().and_then(source).map_or_else(String::new, |(source, at)| {
+                let before = source.text.get(..at).unwrap_or_default();
+                let line = before.matches('\n').count() + 1;
+                let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+                format!("{}:{line}:{column}", source.name)
+            });
+        let label = Some(&self.label).filter(|label| !label.is_empty());
+        let remedy: Vec<_> = label.into_iter().chain(&self.help).map(String::as_str).collect();
+        let remedy = remedy.join("; ").replace("?;", "?");
+        Warning { place, reason: self.title.clone(), remedy }
+    }
+
+    fn render(&self, sources: &[Source], renderer: &Renderer, level: Level<'_>) -> String {
+        let mut group = Group::with_title(level.primary_title(&self.title));
         if let Some(Place { source, span }) = &self.place
             && let Some(source) = sources.get(*source)
         {
@@ -55,14 +112,29 @@ impl Diagnostic {
             if !self.label.is_empty() {
                 caret = caret.label(&self.label);
             }
-            group =
-                group.element(Snippet::source(&source.text).path(&source.name).annotation(caret));
+            let mut snippet = Snippet::source(&source.text).path(&source.name).annotation(caret);
+            if let Some((span, label)) = &self.other {
+                snippet =
+                    snippet.annotation(AnnotationKind::Context.span(span.clone()).label(label));
+            }
+            group = group.element(snippet);
         }
         for help in &self.help {
             group = group.element(Level::HELP.message(help));
         }
         renderer.render(&[group])
     }
+}
+
+/// All of them, below each other.
+fn render_all(
+    diagnostics: &[Diagnostic],
+    sources: &[Source],
+    renderer: &Renderer,
+    level: &Level<'_>,
+) -> String {
+    let rendered = diagnostics.iter().map(|one| one.render(sources, renderer, level.clone()));
+    rendered.collect::<Vec<_>>().join("\n\n")
 }
 
 /// Everything that is wrong with a configuration.
@@ -80,18 +152,41 @@ impl Errors {
 
     /// All of them, for a terminal.
     pub fn coloured(&self) -> String {
-        self.render(&Renderer::styled())
-    }
-
-    fn render(&self, renderer: &Renderer) -> String {
-        let rendered = self.diagnostics.iter().map(|one| one.render(&self.sources, renderer));
-        rendered.collect::<Vec<_>>().join("\n\n")
+        render_all(&self.diagnostics, &self.sources, &Renderer::styled(), &Level::ERROR)
     }
 }
 
 /// All of them, without colour.
 impl fmt::Display for Errors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.render(&Renderer::plain()))
+        let renderer = Renderer::plain();
+        f.write_str(&render_all(&self.diagnostics, &self.sources, &renderer, &Level::ERROR))
+    }
+}
+
+/// What of a valid configuration is probably not what was meant.
+#[derive(Clone, Debug, Default)]
+pub struct Warnings {
+    pub(super) sources: Vec<Source>,
+    pub(super) diagnostics: Vec<Diagnostic>,
+}
+
+impl Warnings {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.diagnostics.is_empty()
+    }
+
+    /// All of them, for a terminal.
+    pub fn coloured(&self) -> String {
+        render_all(&self.diagnostics, &self.sources, &Renderer::styled(), &Level::WARNING)
+    }
+}
+
+/// All of them, without colour.
+impl fmt::Display for Warnings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let renderer = Renderer::plain();
+        f.write_str(&render_all(&self.diagnostics, &self.sources, &renderer, &Level::WARNING))
     }
 }

@@ -1,7 +1,7 @@
 //! What `workers.engine = "may"` can't serve: each combination is an error that says why.
 
 use super::diagnostic::Diagnostic;
-use super::load::Places;
+use super::merge::Places;
 use super::raw::{Echo, Raw};
 use super::{Accept, Engine, Mode};
 

@@ -6,13 +6,17 @@
 mod diagnostic;
 mod engine;
 mod load;
+mod merge;
 mod raw;
 mod resolve;
 mod source;
+mod syntax;
 mod value;
+mod variables;
 
-pub use diagnostic::Errors;
+pub use diagnostic::{Errors, Warning, Warnings};
 pub use load::{Loaded, Options, load};
+pub use variables::takes_colour;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -40,6 +44,8 @@ pub struct Config {
     pub log: Log,
     /// `[[route]]`, in file order; no two have the same host and path.
     pub routes: Vec<Route>,
+    /// What of it is probably not what was meant.
+    pub warnings: Vec<Warning>,
 }
 
 /// `[server]`: where to listen.
@@ -246,6 +252,8 @@ pub struct Log {
     pub level: LogLevel,
     /// How lines look.
     pub format: LogFormat,
+    /// Whether a terminal's lines may have colours, by the environment.
+    pub colour: bool,
 }
 
 /// `log.level`
@@ -318,4 +326,12 @@ pub enum Content {
     EchoBody,
     /// `echo = "request"`: the request comes back as JSON.
     EchoRequest,
+}
+
+/// The candidate that `name` was probably meant to be.
+fn nearest<'c>(name: &str, candidates: &[&'c str]) -> Option<&'c str> {
+    let distance = |candidate: &&str| strsim::damerau_levenshtein(name, candidate);
+    let nearest = candidates.iter().copied().min_by_key(distance)?;
+    // A third of the letters may be wrong; more is another word.
+    (distance(&nearest) <= (name.len() / 3).max(1)).then_some(nearest)
 }

@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize, forward_to_deserialize_any};
 use super::value::{Addresses, Number, Size, Time, some_word, word};
 use super::{Accept, Count, Driver, Engine, ListenAddress, LogFormat, LogLevel, Mode};
 
+/// Shortest `supervisor.watchdog`, in milliseconds. A loop that is busy may well take a tenth of that for one turn on a
+/// machine with other work; a shorter one would find hung workers where there are none.
+const WATCHDOG_MIN_MS: u64 = 100;
 /// Longest body of a route, in bytes: it is held in memory.
 pub(super) const ROUTE_BODY_BYTES_MAX: u64 = 64 << 20;
 
@@ -78,7 +81,7 @@ pub(super) struct Supervisor {
     pub(super) restart_delay_max: Time<0>,
     pub(super) max_restarts: Number<0, 1_000_000>,
     pub(super) restart_window: Time<1>,
-    pub(super) watchdog: Time<0>,
+    pub(super) watchdog: Time<WATCHDOG_MIN_MS, true>,
     pub(super) pid_file: PathBuf,
     pub(super) user: String,
     pub(super) group: String,

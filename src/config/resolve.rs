@@ -1,12 +1,12 @@
 //! From the mirror to the resolved [`Config`]: what one key can't know of another, and the routes' bodies.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::diagnostic::Diagnostic;
 use super::engine;
-use super::load::Places;
+use super::merge::Places;
 use super::raw::{self, ROUTE_BODY_BYTES_MAX, Raw};
 use super::{
     Config, Content, HOST_BYTES_MAX, Limits, Log, Route, RoutePath, Server, Supervisor, Timeouts,
@@ -18,14 +18,20 @@ const ROUTES_MAX: usize = 100_000;
 /// What the server answers when no route is configured.
 const GREETING: &str = "Hello from laneway\n";
 
-/// Resolves `raw`, adding the greeting to it if it has no route. What is wrong goes to `diagnostics`; the result
-/// is only of use if nothing is.
+/// Where to tell of what is wrong, and of what is probably not meant.
+pub(super) struct Told<'t> {
+    pub(super) errors: &'t mut Vec<Diagnostic>,
+    pub(super) warnings: &'t mut Vec<Diagnostic>,
+}
+
+/// Resolves `raw`, adding the greeting to it if it has no route. The result is only of use if no error is told.
 pub(super) fn resolve(
     raw: &mut Raw,
     file: Option<PathBuf>,
     places: &Places,
-    diagnostics: &mut Vec<Diagnostic>,
+    told: Told<'_>,
 ) -> Config {
+    let diagnostics = told.errors;
     if raw.route.is_empty() {
         let text = Some(GREETING.to_owned());
         raw.route.push(raw::Route { path: "/".into(), text, ..raw::Route::default() });
@@ -48,7 +54,8 @@ pub(super) fn resolve(
             *name = path.to_owned();
         }
     }
-    let mut routes = Routes { folder, places, diagnostics, seen: HashMap::new() };
+    let mut routes =
+        Routes { folder, places, diagnostics, warnings: told.warnings, seen: HashMap::new() };
     let routes = routes.resolve(&raw.route);
     Config {
         file,
@@ -89,8 +96,10 @@ pub(super) fn resolve(
             keep_alive: raw.timeouts.keep_alive.0,
             write: raw.timeouts.write.0,
         },
-        log: Log { level: raw.log.level, format: raw.log.format },
+        // What the environment says of colours follows.
+        log: Log { level: raw.log.level, format: raw.log.format, colour: false },
         routes,
+        warnings: Vec::new(),
     }
 }
 
@@ -109,6 +118,7 @@ struct Routes<'r> {
     folder: PathBuf,
     places: &'r Places,
     diagnostics: &'r mut Vec<Diagnostic>,
+    warnings: &'r mut Vec<Diagnostic>,
     /// Which route has a host and path already.
     seen: HashMap<(Option<String>, RoutePath), usize>,
 }
@@ -128,8 +138,8 @@ impl Routes<'_> {
             raw.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
         let path = self.keep(index, "path", path(&raw.path));
         let host = self.keep(index, "host", host(&raw.host));
-        let valid_headers =
-            self.keep(index, "headers", check_headers(&headers, raw.redirect.is_some()));
+        let valid_headers = self.check_headers(index, &headers, raw.redirect.is_some());
+        self.warn_of_pattern(index, &raw.path);
         let content = self.content(index, raw);
         let status = content.as_ref().and_then(|(kind, content)| {
             let status = raw.status.map_or(default_status(content), |status| status.0 as u16);
@@ -140,12 +150,60 @@ impl Routes<'_> {
         if let Some(first) = self.seen.insert((host.clone(), path.clone()), index) {
             let title =
                 format!("route {} has the same path and host as route {}", index + 1, first + 1);
-            self.diagnose(index, "path", wrong(title, "only one of them could ever answer"));
+            let here = self.place(index, "path").cloned();
+            let there = self.place(first, "path").cloned();
+            let diagnostic = Diagnostic::new(title, here).other(there, "here first");
+            self.diagnostics.push(diagnostic.help("only one of them could ever answer"));
             return None;
         }
         valid_headers?;
         let (_, content) = content?;
         Some(Route { path, host, content, status: status?, headers, delay: raw.delay.0 })
+    }
+
+    /// Tells of every field that a response can't have.
+    fn check_headers(
+        &mut self,
+        index: usize,
+        headers: &[(String, String)],
+        redirects: bool,
+    ) -> Option<()> {
+        let mut seen: HashMap<String, &str> = HashMap::new();
+        let mut valid = Some(());
+        for (name, value) in headers {
+            let key = format!("headers.{name}");
+            if let Some(first) = seen.insert(name.to_ascii_lowercase(), name) {
+                let here = self.place(index, &key).cloned();
+                let there = self.place(index, &format!("headers.{first}")).cloned();
+                let diagnostic = Diagnostic::new(format!("`{name}` stands twice"), here)
+                    .other(there, "the other")
+                    .help("upper and lower case are the same in a field's name");
+                self.diagnostics.push(diagnostic);
+                valid = None;
+            } else if let Err(wrong) = check_field(name, value, redirects) {
+                self.diagnose(index, &key, wrong);
+                valid = None;
+            }
+        }
+        valid
+    }
+
+    /// Other servers have parameters in paths. Here they are text like any other.
+    fn warn_of_pattern(&mut self, index: usize, path: &str) {
+        let is_pattern = |segment: &str| {
+            segment.len() > 1 && segment.starts_with(':')
+                || segment.starts_with('{') && segment.ends_with('}')
+                || segment.starts_with('<') && segment.ends_with('>')
+        };
+        let Some(segment) = path.split('/').find(|segment| is_pattern(segment)) else {
+            return;
+        };
+        let front = path.split(segment).next().unwrap_or("/");
+        let title =
+            format!("`{segment}` in a route's path is no parameter: it matches itself alone");
+        let place = self.place(index, "path").cloned();
+        let help = format!("path = \"{front}*\" takes everything below {front}");
+        self.warnings.push(Diagnostic::new(title, place).help(help));
     }
 
     /// The kind of a route, and what it answers.
@@ -302,37 +360,25 @@ const OWN_FIELDS: [&str; 9] = [
     "proxy-connection",
 ];
 
-fn check_headers(headers: &[(String, String)], redirects: bool) -> Result<(), Wrong> {
-    let mut seen = HashSet::new();
-    for (name, value) in headers {
-        if !seen.insert(name.to_ascii_lowercase()) {
-            let title = format!("`{name}` stands twice");
-            return Err(wrong(title, "the case of a field's name means nothing"));
-        }
-        if redirects && name.eq_ignore_ascii_case("location") {
-            return Err(wrong(
-                format!("`{name}` is what `redirect` says"),
-                "leave one of them out",
-            ));
-        }
-        let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-        if name.is_empty() || !name.bytes().all(token) {
-            return Err(wrong(
-                format!("`{name}` is not a field name"),
-                "RFC 9110 §5.1 has the characters",
-            ));
-        }
-        if OWN_FIELDS.iter().any(|own| name.eq_ignore_ascii_case(own)) {
-            let title = format!("`{name}` is set by the server");
-            return Err(wrong(title, "it frames the message or governs the connection"));
-        }
-        if !is_field_value(value) {
-            let title = format!("the value of `{name}` is not a field value");
-            return Err(wrong(
-                title,
-                "it has no control characters, and no white space at its ends",
-            ));
-        }
+/// Whether a response may have this field of a route's.
+fn check_field(name: &str, value: &str, redirects: bool) -> Result<(), Wrong> {
+    if redirects && name.eq_ignore_ascii_case("location") {
+        return Err(wrong(format!("`{name}` is what `redirect` says"), "leave one of them out"));
+    }
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if name.is_empty() || !name.bytes().all(token) {
+        return Err(wrong(
+            format!("`{name}` is not a field name"),
+            "it has letters, digits and !#$%&'*+-.^_`|~ (RFC 9110 §5.1)",
+        ));
+    }
+    if OWN_FIELDS.iter().any(|own| name.eq_ignore_ascii_case(own)) {
+        let title = format!("`{name}` is set by the server");
+        return Err(wrong(title, "leave it out: it frames the message or governs the connection"));
+    }
+    if !is_field_value(value) {
+        let title = format!("the value of `{name}` is not a field value");
+        return Err(wrong(title, "it has no control characters, and no white space at its ends"));
     }
     Ok(())
 }

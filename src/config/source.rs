@@ -8,6 +8,7 @@ use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 use super::diagnostic::{Diagnostic, Place};
+use super::syntax;
 
 /// A text that settings were read from.
 #[derive(Clone, Debug)]
@@ -40,14 +41,11 @@ impl Setting<'_> {
 /// The settings of a file. `source` is the number of its text.
 ///
 /// # Errors
-/// What of it isn't TOML. What the rest would mean is then anybody's guess, and not made.
+/// What of it isn't TOML. What the valid lines would mean is then not asked.
 pub(super) fn from_file(source: usize, text: &str) -> Result<Vec<Setting<'_>>, Vec<Diagnostic>> {
     let (tree, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
-        let diagnostic = |error: toml::de::Error| {
-            Diagnostic::new(error.message(), error.span().map(|span| Place { source, span }))
-        };
-        return Err(errors.into_iter().map(diagnostic).collect());
+        return Err(syntax::diagnose(source, text, tree.get_ref(), &errors));
     }
     let mut settings = Vec::new();
     let mut put = |path: Vec<String>, key: &Spanned<DeString<'_>>, value| {
@@ -75,23 +73,14 @@ pub(super) fn from_file(source: usize, text: &str) -> Result<Vec<Setting<'_>>, V
 }
 
 /// The setting of one `KEY=VALUE`, whose key is `table.key`.
-pub(super) fn from_argument(source: usize, text: &str) -> Result<Setting<'_>, Diagnostic> {
+pub(super) fn from_argument(source: usize, text: &str) -> Result<Setting<'_>, Box<Diagnostic>> {
     let Some((key, value)) = text.split_once('=') else {
         let place = Place { source, span: 0..text.len() };
-        return Err(Diagnostic::new("expected KEY=VALUE, such as workers.count=4", Some(place)));
+        let title = "expected KEY=VALUE, such as workers.count=4";
+        return Err(Diagnostic::new(title, Some(place)).into());
     };
     let path = key.trim().split('.').map(|part| part.trim().to_owned()).collect();
     Ok(assigned(source, path, key.len(), value))
-}
-
-/// What the name of a variable begins with.
-const PREFIX: &str = "LANEWAY_";
-
-/// The table and key that the environment variable `LANEWAY_TABLE__KEY` sets. `None` for any other: a name
-/// without `__` is not meant for this (Kubernetes makes `LANEWAY_PORT` of a service that is called so).
-pub(super) fn variable_path(name: &str) -> Option<Vec<String>> {
-    let (table, key) = name.strip_prefix(PREFIX)?.split_once("__")?;
-    Some(vec![table.to_lowercase(), key.to_lowercase()])
 }
 
 /// The setting of one `NAME=VALUE` of the environment, where `NAME` sets `path`.
@@ -102,10 +91,13 @@ pub(super) fn from_variable(source: usize, path: Vec<String>, text: &str) -> Set
 
 /// `key_bytes` of key, an equals sign, and a value: TOML, or, where it isn't, a plain string.
 fn assigned(source: usize, path: Vec<String>, key_bytes: usize, value: &str) -> Setting<'_> {
+    // `a = b` with spaces is one setting to people; who wants them in a value writes quotes.
+    let spaces = value.len() - value.trim_start().len();
+    let value = value.trim();
     let parsed = match DeValue::parse_recoverable(value) {
         (parsed, errors) if errors.is_empty() => parsed,
         _ => Spanned::new(0..value.len(), DeValue::String(Cow::Borrowed(value))),
     };
     let key = Place { source, span: 0..key_bytes };
-    Setting { path, key, value: parsed, offset: key_bytes + 1 }
+    Setting { path, key, value: parsed, offset: key_bytes + 1 + spaces }
 }

@@ -10,41 +10,52 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use serde::de::{
-    DeserializeOwned, Deserializer, Error, IntoDeserializer, SeqAccess, Unexpected, Visitor,
+    self, DeserializeOwned, Deserializer, Error, IntoDeserializer, SeqAccess, Unexpected, Visitor,
 };
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::raw::keys;
-use super::{Count, ListenAddress};
+use super::{Count, ListenAddress, nearest};
 
 /// Longest duration that a setting may have.
 const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// Most lanes.
 pub(super) const LANES_MAX: u64 = 1024;
 
-/// `"250ms"`, `"30s"`, `"1h 30m"`: whole milliseconds, from `MIN_MS`.
+/// `"250ms"`, `"30s"`, `"1h 30m"`: whole milliseconds, from `MIN_MS`; with `OFF`, zero as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Time<const MIN_MS: u64>(pub(super) Duration);
+pub(super) struct Time<const MIN_MS: u64, const OFF: bool = false>(pub(super) Duration);
 
-impl<'de, const MIN_MS: u64> Deserialize<'de> for Time<MIN_MS> {
+impl<'de, const MIN_MS: u64, const OFF: bool> Deserialize<'de> for Time<MIN_MS, OFF> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct V<const MIN_MS: u64>;
-        impl<const MIN_MS: u64> Visitor<'_> for V<MIN_MS> {
-            type Value = Time<MIN_MS>;
+        struct V<const MIN_MS: u64, const OFF: bool>;
+        impl<const MIN_MS: u64, const OFF: bool> Visitor<'_> for V<MIN_MS, OFF> {
+            type Value = Time<MIN_MS, OFF>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                match MIN_MS {
-                    0 => f.write_str("a duration such as \"250ms\" or \"30s\""),
-                    _ => {
-                        write!(f, "a duration of at least {MIN_MS}ms, such as \"250ms\" or \"30s\"")
-                    }
+                f.write_str("a duration")?;
+                if MIN_MS > 0 {
+                    write!(f, " of at least {MIN_MS}ms,")?;
                 }
+                f.write_str(" such as \"250ms\" or \"30s\"")?;
+                if OFF { f.write_str(", or \"0s\" for never") } else { Ok(()) }
+            }
+            fn visit_i64<E: Error>(self, number: i64) -> Result<Self::Value, E> {
+                Err(without_unit(&number.to_string()))
+            }
+            fn visit_f64<E: Error>(self, number: f64) -> Result<Self::Value, E> {
+                Err(without_unit(&number.to_string()))
             }
             fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
                 let bad = || E::invalid_value(Unexpected::Str(text), &self);
+                // humantime takes "0" alone without a unit.
+                if text.parse::<f64>().is_ok() {
+                    return Err(without_unit(text));
+                }
                 let duration = humantime::parse_duration(text).map_err(|_| bad())?;
                 let whole = duration.subsec_nanos() % 1_000_000 == 0;
-                let minimum = Duration::from_millis(MIN_MS);
-                if whole && duration >= minimum && duration <= DURATION_MAX {
+                let is_long_enough = duration >= Duration::from_millis(MIN_MS);
+                let is_valid = is_long_enough || OFF && duration.is_zero();
+                if whole && is_valid && duration <= DURATION_MAX {
                     Ok(Time(duration))
                 } else {
                     Err(bad())
@@ -55,7 +66,15 @@ impl<'de, const MIN_MS: u64> Deserialize<'de> for Time<MIN_MS> {
     }
 }
 
-impl<const MIN_MS: u64> Serialize for Time<MIN_MS> {
+/// What is wrong with a duration that is a bare number. As in every error here, a second line says what to do.
+fn without_unit<E: Error>(number: &str) -> E {
+    E::custom(format_args!(
+        "a duration has a unit, and {number} has none\nwrite \"{number}s\" for seconds or \
+         \"{number}ms\" for milliseconds"
+    ))
+}
+
+impl<const MIN_MS: u64, const OFF: bool> Serialize for Time<MIN_MS, OFF> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let ms = self.0.as_millis();
         if ms.is_multiple_of(1000) {
@@ -171,6 +190,15 @@ impl Serialize for Count {
     }
 }
 
+/// What a visitor expects, in a sentence.
+struct Expected<'v, V>(&'v V);
+
+impl<'de, V: Visitor<'de>> fmt::Display for Expected<'_, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.expecting(f)
+    }
+}
+
 /// One of the words of an enum. Its derived code would take a table as well, and say so of a number instead of which
 /// words there are.
 pub(super) fn word<'de, T: DeserializeOwned, D: Deserializer<'de>>(
@@ -186,7 +214,16 @@ pub(super) fn word<'de, T: DeserializeOwned, D: Deserializer<'de>>(
             }
         }
         fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
-            T::deserialize(text.into_deserializer())
+            let found: Result<T, de::value::Error> = T::deserialize(text.into_deserializer());
+            found.map_err(|_| {
+                let near = nearest(&text.to_lowercase(), keys::<T>());
+                let meant =
+                    near.map_or_else(String::new, |near| format!("\ndid you mean `{near}`?"));
+                E::custom(format_args!(
+                    "unknown word `{text}`, expected {}{meant}",
+                    Expected(&self)
+                ))
+            })
         }
     }
     deserializer.deserialize_any(V(PhantomData))
@@ -213,6 +250,9 @@ impl<'de> Deserialize<'de> for Addresses {
             }
             fn visit_str<E: Error>(self, text: &str) -> Result<Addresses, E> {
                 address(text).map(|address| Addresses(vec![address]))
+            }
+            fn visit_i64<E: Error>(self, number: i64) -> Result<Addresses, E> {
+                Err(wrong_address(&number.to_string()))
             }
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Addresses, A::Error> {
                 let mut addresses = Vec::new();
@@ -254,6 +294,9 @@ impl<'de> Deserialize<'de> for Address {
             fn visit_str<E: Error>(self, text: &str) -> Result<Address, E> {
                 address(text).map(Address)
             }
+            fn visit_i64<E: Error>(self, number: i64) -> Result<Address, E> {
+                Err(wrong_address(&number.to_string()))
+            }
         }
         deserializer.deserialize_any(V)
     }
@@ -261,32 +304,77 @@ impl<'de> Deserialize<'de> for Address {
 
 /// `IP:port`, `[IPv6]:port` or `name:port`.
 fn address<E: Error>(text: &str) -> Result<ListenAddress, E> {
-    let bad = |why: &str| {
-        E::custom(format_args!(
-            "{why}: \"{text}\"; expected an address such as \"127.0.0.1:8080\", \"[::1]:8080\" or \"localhost:8080\""
-        ))
-    };
     if let Ok(address) = text.parse::<SocketAddr>() {
         return Ok(ListenAddress::Socket(address));
     }
-    if text.parse::<Ipv6Addr>().is_ok() {
-        return Err(bad("an IPv6 address needs brackets, and a port behind them"));
-    }
-    let Some((name, port)) = text.rsplit_once(':') else {
-        return Err(bad("the port is missing"));
-    };
-    let port = port.parse::<u16>().map_err(|_| bad("the port is not a number from 0 to 65535"))?;
+    let name = text.rsplit_once(':').and_then(|(name, port)| {
+        let port = port.parse::<u16>().ok()?;
+        (is_name(name)).then(|| ListenAddress::Name(name.to_owned(), port))
+    });
+    name.ok_or_else(|| wrong_address(text))
+}
+
+/// Whether this may be a host's name. All digits and dots is an IPv4 address gone wrong, which a resolver might read
+/// in its own way.
+fn is_name(name: &str) -> bool {
     let label = |label: &str| {
         !label.is_empty()
             && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
     };
-    // All digits and dots is an IPv4 address gone wrong, which a resolver might read in its own way.
     let numeric = name.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    let name_valid = !numeric && name.trim_end_matches('.').split('.').all(label);
-    if name.parse::<IpAddr>().is_ok() || !name_valid {
-        return Err(bad("the host is malformed"));
+    !numeric && name.trim_end_matches('.').split('.').all(label)
+}
+
+/// What is wrong with an address, and how it should be written.
+fn wrong_address<E: Error>(text: &str) -> E {
+    const FORMS: &str = "such as \"127.0.0.1:8080\", \"[::1]:8080\" or \"localhost:8080\"";
+    let custom = |what: &str, help: String| {
+        E::custom(format_args!("\"{text}\" is no address: {what}\n{help}"))
+    };
+    if text.starts_with("unix:") || text.starts_with('/') {
+        let help = format!("laneway listens on TCP alone, {FORMS}");
+        return custom("it names a socket in the file system", help);
     }
-    Ok(ListenAddress::Name(name.to_owned(), port))
+    if let Some((_, rest)) = text.split_once("://") {
+        let host = rest.split('/').next().unwrap_or_default();
+        let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        let port = if has_port { "" } else { ":80" };
+        return custom(
+            "it is a URL",
+            format!("write the host and the port alone: \"{host}{port}\""),
+        );
+    }
+    let everywhere = |port: &str| {
+        format!(
+            "for every interface [\"0.0.0.0:{port}\", \"[::]:{port}\"], for this machine alone \
+             \"127.0.0.1:{port}\""
+        )
+    };
+    if let Some(port) = text.strip_prefix(':').or_else(|| text.strip_prefix("*:"))
+        && port.parse::<u16>().is_ok()
+    {
+        let what = if text.starts_with('*') { "`*` is no host" } else { "the host is missing" };
+        return custom(what, everywhere(port));
+    }
+    if text.parse::<u16>().is_ok() {
+        return custom("the host is missing", everywhere(text));
+    }
+    if text.parse::<Ipv6Addr>().is_ok() {
+        let help = format!("write \"[{text}]:8080\"");
+        return custom("an IPv6 address needs brackets, and a port behind them", help);
+    }
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    if bare.parse::<IpAddr>().is_ok() || is_name(text) {
+        return custom("the port is missing", format!("write \"{text}:8080\""));
+    }
+    match text.rsplit_once(':') {
+        Some((host, port)) if port.parse::<u16>().is_err() => {
+            let help = format!("write \"{host}:8080\", say");
+            custom("the port is not a number from 0 to 65535", help)
+        }
+        Some(_) => custom("the host is malformed", FORMS.to_owned()),
+        None => custom("the port is missing", FORMS.to_owned()),
+    }
 }
 
 impl fmt::Display for ListenAddress {

@@ -58,7 +58,7 @@ fn sink(log: Log) -> Sink {
     };
     let lines = tracing_subscriber::fmt::layer().log_internal_errors(false).with_writer(|| Stderr);
     if pretty {
-        let colour = terminal && std::env::var_os("NO_COLOR").is_none();
+        let colour = terminal && log.colour;
         level.and_then(lines.event_format(Pretty { colour })).boxed()
     } else {
         level.and_then(lines.json().flatten_event(true).with_target(false)).boxed()

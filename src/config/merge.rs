@@ -1,0 +1,335 @@
+//! Every key is checked alone, so that one bad value hides no other; then the settings of all sources are merged,
+//! later ones winning, and resolved.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue, Deserializer, ValueDeserializer};
+
+use super::diagnostic::{Diagnostic, Errors, Place, Warnings};
+use super::load::Loaded;
+use super::raw::{self, Raw};
+use super::source::{Setting, Source};
+use super::{nearest, resolve};
+
+/// Where each key's value came from: `workers.count`, `route[2].path`.
+pub(super) type Places = HashMap<String, Place>;
+
+/// A table of the configuration: its keys, and a check of one key with its value.
+struct Section {
+    name: &'static str,
+    keys: fn() -> &'static [&'static str],
+    check: fn(DeTable<'_>) -> Result<(), toml::de::Error>,
+}
+
+impl Section {
+    const fn of<T: DeserializeOwned>(name: &'static str) -> Section {
+        let check = |table: DeTable<'_>| {
+            T::deserialize(Deserializer::from(Spanned::new(0..0, table))).map(drop)
+        };
+        Section { name, keys: raw::keys::<T>, check }
+    }
+
+    /// The number or truth value that a text holds, if the key takes that.
+    fn without_quotes<'v>(&self, key: &str, value: &'v Spanned<DeValue<'_>>) -> Option<&'v str> {
+        let DeValue::String(text) = value.get_ref() else {
+            return None;
+        };
+        let bare = DeValue::parse(text).ok()?;
+        if !matches!(bare.get_ref(), DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_))
+        {
+            return None;
+        }
+        let mut alone = DeTable::new();
+        alone.insert(Spanned::new(0..0, key.to_owned().into()), bare);
+        (self.check)(alone).is_ok().then_some(text)
+    }
+}
+
+const SECTIONS: [Section; 6] = [
+    Section::of::<raw::Server>("server"),
+    Section::of::<raw::Workers>("workers"),
+    Section::of::<raw::Supervisor>("supervisor"),
+    Section::of::<raw::Limits>("limits"),
+    Section::of::<raw::Timeouts>("timeouts"),
+    Section::of::<raw::Log>("log"),
+];
+const ROUTE: Section = Section::of::<raw::Route>("route");
+
+/// Tables and keys that a later version will have, and what they are for. One that exists is none of them.
+const LATER: [(&str, &str); 20] = [
+    ("access", "trusted proxies"),
+    ("admin", "metrics and health checks"),
+    ("exec", "the engine that starts other programs"),
+    ("files", "routes that serve files"),
+    ("node", "the engine that starts Node workers"),
+    ("log.access", "the access log"),
+    ("log.access_format", "the access log"),
+    ("server.proxy_protocol", "the PROXY protocol"),
+    ("supervisor.drain_delay", "serving on for a while after a stop"),
+    ("supervisor.reload_on_change", "following the configuration file"),
+    ("route.cache_control", "routes that serve files"),
+    ("route.clean_urls", "routes that serve files"),
+    ("route.dotfiles", "routes that serve files"),
+    ("route.fallback", "routes that serve files"),
+    ("route.files", "routes that serve files"),
+    ("route.index", "routes that serve files"),
+    ("route.listing", "routes that serve files"),
+    ("route.not_found", "routes that serve files"),
+    ("route.precompressed", "routes that serve files"),
+    ("route.symlinks", "routes that serve files"),
+];
+
+/// What the table or key `name` will be for.
+fn later(name: &str) -> Option<&'static str> {
+    LATER.iter().find(|(of, _)| *of == name).map(|(_, what)| *what)
+}
+
+/// Whether `table.key` is a setting.
+pub(super) fn is_key(table: &str, key: &str) -> bool {
+    SECTIONS.iter().any(|of| of.name == table && (of.keys)().contains(&key))
+}
+
+/// All tables, but for the routes, with their keys.
+pub(super) fn all_keys() -> Vec<(&'static str, &'static [&'static str])> {
+    SECTIONS.iter().map(|section| (section.name, (section.keys)())).collect()
+}
+
+/// The settings of all sources so far.
+#[derive(Default)]
+pub(super) struct Merged {
+    tables: BTreeMap<String, toml::Table>,
+    routes: Vec<toml::Value>,
+    places: Places,
+    unknown_sections: HashSet<String>,
+    pub(super) diagnostics: Vec<Diagnostic>,
+    pub(super) warnings: Vec<Diagnostic>,
+}
+
+impl Merged {
+    /// Checks one setting and puts it over any earlier one of the same key.
+    pub(super) fn add(&mut self, setting: Setting<'_>) {
+        let path: Vec<&str> = setting.path.iter().map(String::as_str).collect();
+        match path[..] {
+            ["route"] => self.add_routes(&setting),
+            ["route", ..] => self.not_a_list(&setting.key),
+            [section, key] => match SECTIONS.iter().find(|of| of.name == section) {
+                Some(section) => {
+                    let place = setting.place(setting.value.span());
+                    if let Some(value) =
+                        self.check(section, key, &setting.key, &setting.value, &setting)
+                    {
+                        let table = self.tables.entry(section.name.to_owned()).or_default();
+                        table.insert(key.to_owned(), value);
+                        self.places.insert(format!("{}.{key}", section.name), place);
+                    }
+                }
+                None => self.unknown_section(section, &setting.key),
+            },
+            [name] if SECTIONS.iter().any(|of| of.name == name) => {
+                if !setting.value.get_ref().is_table() {
+                    let title = format!("`{name}` is a table");
+                    let help =
+                        format!("write [{name}] and its keys below it, or {name}.key = value");
+                    self.diagnostics.push(Diagnostic::new(title, Some(setting.key)).help(help));
+                }
+            }
+            [section, key, ..] if SECTIONS.iter().any(|of| of.name == section) => {
+                let title = format!("`{section}.{key}` is not a table");
+                self.diagnostics.push(Diagnostic::new(title, Some(setting.key)));
+            }
+            _ => self.unknown_section(path[0], &setting.key),
+        }
+    }
+
+    /// A route's key without its route.
+    fn not_a_list(&mut self, place: &Place) {
+        // Once is enough for all keys.
+        if self.unknown_sections.insert("route".into()) {
+            let diagnostic = Diagnostic::new("`route` is a list of tables", Some(place.clone()));
+            let help = "write [[route]] and its keys below it, or set the whole list: \
+                        route=[{path=\"/\", text=\"hello\"}]";
+            self.diagnostics.push(diagnostic.help(help));
+        }
+    }
+
+    /// `[[route]]`, or `route = [{ … }]`: takes the place of the routes of an earlier source.
+    fn add_routes(&mut self, setting: &Setting<'_>) {
+        let wrong = |value: &Spanned<DeValue<'_>>| {
+            let place = Some(setting.place(value.span()));
+            Diagnostic::new("a route is a table", place)
+                .help("write [[route]] and its keys below it")
+        };
+        let DeValue::Array(list) = setting.value.get_ref() else {
+            self.unknown_sections.insert("route".into());
+            return self.diagnostics.push(wrong(&setting.value));
+        };
+        self.routes.clear();
+        for (index, route) in list.iter().enumerate() {
+            let DeValue::Table(table) = route.get_ref() else {
+                self.diagnostics.push(wrong(route));
+                continue;
+            };
+            let name = format!("route[{index}]");
+            self.places.insert(name.clone(), setting.place(route.span()));
+            let mut checked = toml::Table::new();
+            for (key, value) in table.iter() {
+                let place = setting.place(key.span());
+                let key = key.get_ref().as_ref();
+                let valid = match value.get_ref() {
+                    DeValue::Table(fields) if key == "headers" => {
+                        Some(self.check_fields(&name, fields, setting))
+                    }
+                    _ => self.check(&ROUTE, key, &place, value, setting),
+                };
+                if let Some(valid) = valid {
+                    checked.insert(key.to_owned(), valid);
+                }
+                self.places.insert(format!("{name}.{key}"), setting.place(value.span()));
+            }
+            self.routes.push(checked.into());
+        }
+    }
+
+    /// Those of a route's `headers` that are text; tells of the others. Notes where each stands.
+    fn check_fields(
+        &mut self,
+        route: &str,
+        fields: &DeTable<'_>,
+        setting: &Setting<'_>,
+    ) -> toml::Value {
+        let mut valid = toml::Table::new();
+        for (name, value) in fields.iter() {
+            let field = name.get_ref();
+            self.places.insert(format!("{route}.headers.{field}"), setting.place(name.span()));
+            if let DeValue::String(text) = value.get_ref() {
+                valid.insert(field.to_string(), text.to_string().into());
+            } else {
+                let title = format!("the value of the field `{field}` is not text");
+                let help = format!("write {field} = \"…\"; a field stands once, with one value");
+                let place = setting.place(value.span());
+                self.diagnostics.push(Diagnostic::new(title, Some(place)).help(help));
+            }
+        }
+        valid.into()
+    }
+
+    /// Checks one key of a section alone, and returns its value if it is valid.
+    fn check(
+        &mut self,
+        section: &Section,
+        key: &str,
+        key_place: &Place,
+        value: &Spanned<DeValue<'_>>,
+        setting: &Setting<'_>,
+    ) -> Option<toml::Value> {
+        if !(section.keys)().contains(&key) {
+            self.unknown_key(section, key, key_place);
+            return None;
+        }
+        let mut alone = DeTable::new();
+        alone.insert(Spanned::new(0..0, key.to_owned().into()), value.clone());
+        if let Err(error) = (section.check)(alone) {
+            let span = error.span().filter(|span| !span.is_empty());
+            let place = setting.place(span.unwrap_or_else(|| value.span()));
+            let text = format!("`{}.{key}`: {}", section.name, error.message());
+            let mut diagnostic = Diagnostic::of_text(&text, place);
+            if let Some(bare) = section.without_quotes(key, value) {
+                diagnostic = diagnostic.help(format!("write {key} = {bare}, without quotes"));
+            }
+            self.diagnostics.push(diagnostic);
+            return None;
+        }
+        toml::Value::deserialize(ValueDeserializer::from(value.clone())).ok()
+    }
+
+    fn unknown_key(&mut self, section: &Section, key: &str, place: &Place) {
+        let keys = (section.keys)();
+        let title = format!("unknown key `{key}` in `{}`", section.name);
+        let mut diagnostic = Diagnostic::new(title, Some(place.clone()));
+        if let Some(what) = later(&format!("{}.{key}", section.name)) {
+            diagnostic = diagnostic.label(format!("{what}: not in this version; leave it out"));
+            return self.diagnostics.push(diagnostic);
+        }
+        if let Some(near) = nearest(key, keys) {
+            diagnostic = diagnostic.label(format!("did you mean `{near}`?"));
+        } else if let Some(home) = SECTIONS.iter().find(|of| (of.keys)().contains(&key)) {
+            diagnostic = diagnostic.label(format!("did you mean `{}.{key}`?", home.name));
+        }
+        self.diagnostics.push(diagnostic.help(format!(
+            "the keys of `{}` are {}",
+            section.name,
+            keys.join(", ")
+        )));
+    }
+
+    fn unknown_section(&mut self, name: &str, place: &Place) {
+        if !self.unknown_sections.insert(name.to_owned()) {
+            return; // Once is enough for all its keys.
+        }
+        let names: Vec<_> = SECTIONS.iter().map(|of| of.name).chain(["route"]).collect();
+        let mut diagnostic =
+            Diagnostic::new(format!("unknown table `{name}`"), Some(place.clone()));
+        if let Some(what) = later(name) {
+            diagnostic = diagnostic.label(format!("{what}: not in this version; leave it out"));
+            return self.diagnostics.push(diagnostic);
+        }
+        if let Some(near) = nearest(name, &names) {
+            diagnostic = diagnostic.label(format!("did you mean `{near}`?"));
+        } else if let Some(home) = SECTIONS.iter().find(|of| (of.keys)().contains(&name)) {
+            diagnostic = diagnostic.label(format!("did you mean `{}.{name}`?", home.name));
+        }
+        self.diagnostics.push(diagnostic.help(format!("the tables are {}", names.join(", "))));
+    }
+
+    /// Resolves what was merged. What was found wrong so far is left out, so that more can be found.
+    pub(super) fn finish(
+        mut self,
+        file: Option<PathBuf>,
+        sources: Vec<Source>,
+    ) -> Result<Loaded, Errors> {
+        let mut table: toml::Table =
+            self.tables.into_iter().map(|(name, table)| (name, table.into())).collect();
+        table.insert("route".into(), self.routes.into());
+        let mut raw = match Raw::deserialize(table) {
+            Ok(raw) => raw,
+            Err(error) => {
+                // Every key was valid by itself, so this is a defect of the checks above.
+                self.diagnostics.push(Diagnostic::new(error.message(), None));
+                Raw::default()
+            }
+        };
+        let told = resolve::Told { errors: &mut self.diagnostics, warnings: &mut self.warnings };
+        let mut config = resolve::resolve(&mut raw, file, &self.places, told);
+        self.diagnostics.sort_by_key(Diagnostic::order);
+        self.warnings.sort_by_key(Diagnostic::order);
+        if self.diagnostics.is_empty() {
+            let warnings = self.warnings.iter().map(|one| one.as_warning(&sources));
+            config.warnings = warnings.collect();
+            let warnings = Warnings { sources, diagnostics: self.warnings };
+            Ok(Loaded { config, warnings, raw })
+        } else {
+            Err(Errors { sources, diagnostics: self.diagnostics })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_exists_is_not_called_later() {
+        for (name, _) in LATER {
+            let exists = match name.split_once('.') {
+                Some(("route", key)) => (ROUTE.keys)().contains(&key),
+                Some((table, key)) => is_key(table, key),
+                None => SECTIONS.iter().any(|section| section.name == name),
+            };
+            assert!(!exists, "{name}");
+        }
+    }
+}
