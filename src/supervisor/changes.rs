@@ -193,13 +193,9 @@ impl Supervisor {
                     "workers.engine can't change while the server runs; stop and start".into()
                 );
             }
-            let generation = self.policy.next_generation();
-            startup::prepare(
-                generation,
-                loaded.config,
-                &mut self.listeners,
-                self.processes.ledger(),
-            )
+            let number = self.policy.next_generation();
+            let (listeners, ledger) = (&mut self.listeners, self.processes.ledger());
+            startup::prepare(number, loaded.config, listeners, ledger, &mut self.warned)
         });
         match prepared {
             Ok((made, plan)) => {
@@ -282,12 +278,12 @@ impl Supervisor {
         self.measure_ms = self.now_ms() + MEASURE_MS;
         let machine = sizing::measure_again();
         let config = self.config()?;
-        let lanes = sizing::size(config.workers.count, &machine).lanes.min(LANES_MAX);
+        let (count, pin) = (config.workers.count, config.workers.pin);
+        let lanes = sizing::size(count, &machine).lanes.min(LANES_MAX);
         if lanes == self.measured {
             return None;
         }
-        startup::size(config, &machine);
-        let pin = config.workers.pin;
+        startup::size(count, &machine, &mut self.warned);
         self.measured = lanes;
         if pin && let Some(made) = self.processes.generation_mut(self.current) {
             made.cpus = machine.cpus;

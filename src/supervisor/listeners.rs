@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Engine, ListenAddress, Server};
@@ -385,6 +386,10 @@ fn holder(address: SocketAddr) -> Option<Holder> {
     Some(Holder { pid: process.pid, name })
 }
 
+fn is_errno(error: &io::Error, errnos: &[Errno]) -> bool {
+    error.raw_os_error().is_some_and(|raw| errnos.contains(&Errno::from_raw(raw)))
+}
+
 impl Error {
     fn at(address: SocketAddr, error: io::Error) -> Error {
         let cause = match error.kind() {
@@ -395,10 +400,8 @@ impl Error {
     }
 
     fn is_absent_address(&self) -> bool {
-        matches!(&self.cause, Cause::Other(error) if matches!(
-            error.raw_os_error().map(nix::errno::Errno::from_raw),
-            Some(nix::errno::Errno::EADDRNOTAVAIL | nix::errno::Errno::EAFNOSUPPORT)
-        ))
+        let absent = [Errno::EADDRNOTAVAIL, Errno::EAFNOSUPPORT];
+        matches!(&self.cause, Cause::Other(error) if is_errno(error, &absent))
     }
 }
 
@@ -429,6 +432,11 @@ impl fmt::Display for Error {
             Cause::Other(error) if error.kind() == io::ErrorKind::PermissionDenied => write!(
                 f,
                 "cannot listen on {address}: {error}; ports below 1024 need root or CAP_NET_BIND_SERVICE"
+            ),
+            Cause::Other(error) if is_errno(error, &[Errno::EADDRNOTAVAIL]) => write!(
+                f,
+                "cannot listen on {address}: no interface of this machine has that address; `ip address` shows \
+                 those it has, and 0.0.0.0 or [::] stands for all"
             ),
             Cause::Other(error) => write!(f, "cannot listen on {address}: {error}"),
         }

@@ -40,6 +40,7 @@ use event::Event;
 use listeners::Listeners;
 use policy::{Action, Fact, Input, Policy};
 use processes::{Processes, Source};
+use startup::Warned;
 use status::History;
 use upgrade::{Heir, Inheritance, Origin};
 use waiting::{Change, Waiting};
@@ -113,6 +114,7 @@ struct Supervisor {
     /// How many lanes the machine was last measured to be good for, and when it is measured next.
     measured: usize,
     measure_ms: u64,
+    warned: Warned,
     started: Instant,
 }
 
@@ -162,7 +164,9 @@ impl Supervisor {
         }
         let ledger = Ledger::new(LEDGER_BLOCKS).map_err(doing("cannot map the ledger"))?;
         let mut processes = Processes::new(Arc::new(ledger));
-        let (made, plan) = startup::prepare(1, config, &mut listeners, processes.ledger())?;
+        let mut warned = Warned::default();
+        let (made, plan) =
+            startup::prepare(1, config, &mut listeners, processes.ledger(), &mut warned)?;
         processes.add(made);
         let measured = plan.lanes;
         let seed = u64::from(std::process::id()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -188,6 +192,7 @@ impl Supervisor {
             changes: 0,
             reloading: None,
             measured,
+            warned,
             measure_ms: MEASURE_MS,
             started: Instant::now(),
         };

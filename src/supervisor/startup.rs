@@ -1,5 +1,6 @@
 //! From a configuration to a generation that is ready to be started: sizing, descriptors, sockets, content.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -7,11 +8,32 @@ use super::listeners::{Group, Listeners};
 use super::policy::{Plan, Settings};
 use super::processes::Made;
 use super::{doing, sizing};
-use crate::config::{Accept, Config, Engine, Mode};
+use crate::config::{Accept, Config, Count, Engine, Mode, Warning};
 use crate::observe::ledger::Ledger;
 use crate::sys::process::Identity;
 use crate::sys::{cpu, socket};
 use crate::worker::Generation;
+
+/// The warnings about the configuration in effect, so that a reload repeats none of them.
+#[derive(Debug, Default)]
+pub(super) struct Warned {
+    before: HashSet<String>,
+    now: HashSet<String>,
+}
+
+impl Warned {
+    /// Whether the warning `event` about `what` is to be given: not if the configuration before had it, too.
+    fn is_new(&mut self, event: &str, what: &str) -> bool {
+        let key = format!("{event}: {what}");
+        let is_new = !self.before.contains(&key);
+        self.now.insert(key) && is_new
+    }
+
+    /// One configuration was looked at: what it has no more is told when it comes back.
+    fn turn(&mut self) {
+        self.before = std::mem::take(&mut self.now);
+    }
+}
 
 /// Makes everything of a generation that exists before its first fork, and tells of it.
 pub(super) fn prepare(
@@ -19,22 +41,33 @@ pub(super) fn prepare(
     config: Config,
     listeners: &mut Listeners,
     ledger: &Arc<Ledger>,
+    warned: &mut Warned,
 ) -> Result<(Made, Plan), String> {
+    for Warning { place, reason, remedy } in &config.warnings {
+        if warned.is_new("configuration warning", reason) {
+            tracing::warn!(place, reason, remedy, "configuration warning");
+        }
+    }
     let machine = if number == 1 { sizing::machine() } else { sizing::measure_again() };
-    let lanes = size(&config, &machine);
+    let lanes = size(config.workers.count, &machine, warned);
     let supervisor = &config.supervisor;
     let identity = Identity::find(supervisor.user.as_deref(), supervisor.group.as_deref())
         .map_err(doing("cannot use supervisor.user and supervisor.group"))?;
-    check_file_limit(&config, lanes)?;
+    check_file_limit(&config, lanes, warned)?;
     let engine = config.workers.engine;
-    if let Some((reason, remedy)) = engine.warning() {
+    if let Some((reason, remedy)) = engine.warning()
+        && warned.is_new("engine for comparison", reason)
+    {
         tracing::warn!(engine = engine.other(), reason, remedy, "engine for comparison");
     }
     let sockets = config.workers.accept.sockets(lanes);
     let opened = listeners.open(&config.server, sockets, engine);
     let opened = opened.map_err(|error| error.to_string())?;
     for error in &opened.left_out {
-        tracing::warn!(reason = %error, "address left out");
+        let reason = error.to_string();
+        if warned.is_new("address left out", &reason) {
+            tracing::warn!(reason, "address left out");
+        }
     }
     if opened.asked.len() > ADDRESSES_MAX {
         let count = opened.asked.len();
@@ -53,6 +86,7 @@ pub(super) fn prepare(
     };
     let cpus = if config.workers.pin { machine.cpus } else { Vec::new() };
     let addresses = listeners.addresses(&opened.asked);
+    warned.turn();
     let generation = Generation::new(number, config, addresses, Arc::clone(ledger));
     Ok((Made { generation, addresses: opened.asked, cpus, identity }, plan))
 }
@@ -72,9 +106,9 @@ fn settings(supervisor: &crate::config::Supervisor) -> Settings {
     }
 }
 
-/// How many lanes `config` gets on `machine`; tells why.
-pub(super) fn size(config: &Config, machine: &sizing::Machine) -> usize {
-    let size = sizing::size(config.workers.count, machine);
+/// How many lanes `count` comes to on `machine`; tells why.
+pub(super) fn size(count: Count, machine: &sizing::Machine, warned: &mut Warned) -> usize {
+    let size = sizing::size(count, machine);
     let allowed = machine.cpus.len();
     tracing::info!(
         lanes = size.lanes,
@@ -85,7 +119,8 @@ pub(super) fn size(config: &Config, machine: &sizing::Machine) -> usize {
         reason = size.reason,
         "sized"
     );
-    if size.lanes > allowed.max(1) {
+    let what = format!("{} on {allowed}", size.lanes);
+    if size.lanes > allowed.max(1) && warned.is_new("more lanes than CPUs", &what) {
         tracing::warn!(
             lanes = size.lanes,
             cpus = allowed,
@@ -164,7 +199,7 @@ fn check_may_file_limit(config: &Config, limit: u64) -> Result<(), String> {
 ///
 /// # Errors
 /// If it can't be raised, or the engine can't do with it.
-fn check_file_limit(config: &Config, lanes: usize) -> Result<(), String> {
+fn check_file_limit(config: &Config, lanes: usize, warned: &mut Warned) -> Result<(), String> {
     let limit = cpu::raise_file_limit().map_err(doing("cannot raise the limit on open files"))?;
     check_may_file_limit(config, limit)?;
     let lanes = lanes as u64;
@@ -198,6 +233,8 @@ fn check_file_limit(config: &Config, lanes: usize) -> Result<(), String> {
         }
         "a worker process may open fewer files than workers.max_connections needs"
     };
-    tracing::warn!(limit, needed, reason, remedy, "file limit too small");
+    if warned.is_new("file limit too small", &format!("{reason} {needed} {limit}")) {
+        tracing::warn!(limit, needed, reason, remedy, "file limit too small");
+    }
     Ok(())
 }
