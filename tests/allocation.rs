@@ -21,7 +21,7 @@ use laneway::internals::{Ready, packet_pair};
 use laneway::observe::ledger::Ledger;
 use laneway::worker::connection::{Connection, Next};
 use laneway::worker::context::Context;
-use laneway::worker::control::{Command, Control, Order};
+use laneway::worker::control::{Command, Control, DrainKind, Order};
 use laneway::worker::driver::{Input, Sent, transmit};
 use laneway::worker::event_loop::EventLoop;
 use laneway::worker::open_driver;
@@ -274,7 +274,7 @@ fn allocations_of_a_lane(asked: config::Driver, batch: &[u8], depth: usize, batc
             .write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
             .expect("as above");
         client.read_to_end(&mut responses).expect("an end of stream");
-        supervisor.command(&Command::Drain, &[]).expect("a lane that hears");
+        supervisor.command(&Command::Drain(DrainKind::Stop), &[]).expect("a lane that hears");
         lane.join().expect("a lane that doesn't panic")
     })
 }

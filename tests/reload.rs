@@ -7,12 +7,12 @@ use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use harness::{
     Accept, Client, DEADLINE, Mode, NEW, OLD, Server, Setup, Site, Traffic, Workers, eventually,
-    in_every_mode, is_refused, listeners_at, private_loopback, process_state, reload, send_signal,
-    skip_without_faults,
+    in_every_mode, is_refused, let_time_pass, listeners_at, private_loopback, process_state,
+    reload, send_signal, skip_without_faults,
 };
 use nix::sys::signal::{SIGCONT, SIGHUP, SIGKILL, SIGSTOP, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR2};
 
@@ -28,6 +28,9 @@ in_every_mode!(
     reloads_in_a_row_all_happen,
     a_request_in_flight_outlives_a_reload,
     a_keep_alive_connection_is_told_that_the_next_response_is_the_last,
+    a_connection_that_was_never_used_is_answered_long_after_a_reload_or_a_resize,
+    a_connection_that_was_never_used_is_closed_after_the_time_for_a_head,
+    a_stop_hurries_the_drain_of_a_reload,
     ttin_and_ttou_change_the_lanes_without_a_failure,
     the_last_lane_stays,
     the_lane_of_a_worker_that_waits_is_adopted,
@@ -255,6 +258,60 @@ fn a_keep_alive_connection_is_told_that_the_next_response_is_the_last(mode: Mode
     assert!(!client.was_reset());
 }
 
+/// More than an idle connection is kept in a drain.
+const LONG_AFTER: Duration = Duration::from_millis(1_200);
+
+fn a_connection_that_was_never_used_is_answered_long_after_a_reload_or_a_resize(mode: Mode) {
+    let mut site = Site::new(mode);
+    let server = site.start();
+    let of_reload: Vec<Client> = (0..10).map(|_| server.connect()).collect();
+    site.text = NEW;
+    site.write();
+    assert_eq!(reload(&server).name(), "reload done");
+    let of_resize: Vec<Client> = (0..10).map(|_| server.connect()).collect();
+    assert_eq!(site.get(), NEW);
+    server.signal(SIGTTOU);
+    server.journal.wait_for("resized");
+    let_time_pass(LONG_AFTER);
+    for mut client in of_reload {
+        let response = client.get("/");
+        assert_eq!(response.text(), OLD);
+        assert!(response.says_close(), "{response:?}");
+    }
+    for mut client in of_resize {
+        assert_eq!(client.get("/").text(), NEW);
+    }
+}
+
+fn a_connection_that_was_never_used_is_closed_after_the_time_for_a_head(mode: Mode) {
+    let mut site = Site::new(mode);
+    site.more = "timeouts.header = \"3s\"\n".into();
+    let server = site.start();
+    let start = Instant::now();
+    let mut client = server.connect();
+    let_time_pass(Duration::from_secs(1));
+    assert_eq!(reload(&server).name(), "reload done");
+    client.expect_end();
+    assert!(!client.was_reset());
+    let took = start.elapsed();
+    // From its accept on, and not from the reload on.
+    assert!((2_990..4_000).contains(&took.as_millis()), "{took:?}");
+}
+
+fn a_stop_hurries_the_drain_of_a_reload(mode: Mode) {
+    let mut site = Site::new(mode);
+    site.more = "timeouts.header = \"60s\"\nsupervisor.drain_timeout = \"60s\"\n".into();
+    let mut server = site.start();
+    let mut client = server.connect();
+    assert_eq!(reload(&server).name(), "reload done");
+    let start = Instant::now();
+    server.signal(SIGTERM);
+    client.expect_end();
+    assert_eq!(server.wait_exit(), 0);
+    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+    assert!(server.journal.named("drain deadline").is_empty());
+}
+
 fn ttin_and_ttou_change_the_lanes_without_a_failure(mode: Mode) {
     let site = Site::new(mode);
     let server = site.start();
@@ -416,7 +473,7 @@ fn a_busy_loop_that_turns_is_not_hung(mode: Mode) {
     let site = Site::new(mode);
     let server = site.start();
     let traffic = site.traffic();
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     while start.elapsed() < Duration::from_millis(1_500) {
         traffic.wait_answers(20);
     }

@@ -8,10 +8,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use harness::{
     Accept, DEADLINE, Mode, NEW, OLD, Server, Setup, Site, Traffic, eventually, in_every_mode,
-    process_state, reload, send_signal, skip_without, status_field,
+    let_time_pass, process_state, reload, send_signal, skip_without, status_field,
 };
 use nix::sys::signal::{SIGHUP, SIGKILL, SIGTERM, SIGTTIN, SIGUSR2};
 use nix::unistd::Uid;
@@ -19,6 +20,7 @@ use nix::unistd::Uid;
 in_every_mode!(
     an_upgrade_takes_over_without_a_failure,
     an_upgrade_with_another_configuration_serves_that,
+    a_connection_that_was_never_used_is_answered_long_after_an_upgrade,
     a_binary_that_fails_changes_nothing,
     a_binary_that_says_nothing_is_given_up,
     a_stop_during_an_upgrade_stops_both,
@@ -122,6 +124,18 @@ fn an_upgrade_with_another_configuration_serves_that(mode: Mode) {
     }
     traffic.wait_answers(50);
     assert_no_failure(traffic);
+}
+
+fn a_connection_that_was_never_used_is_answered_long_after_an_upgrade(mode: Mode) {
+    let mut of = Replaceable::start(mode);
+    let clients: Vec<_> = (0..10).map(|_| of.server.connect()).collect();
+    of.server.signal(SIGUSR2);
+    of.server.journal.wait_for("upgrade done");
+    let_time_pass(Duration::from_millis(1_200));
+    for mut client in clients {
+        assert_eq!(client.get("/").text(), OLD);
+    }
+    assert_eq!(of.server.wait_exit(), 0);
 }
 
 fn a_binary_that_fails_changes_nothing(mode: Mode) {

@@ -455,7 +455,7 @@ impl Supervisor {
                 self.give_up_changes(ENDING);
                 self.listeners.close();
             }
-            Action::Drain(process) => self.processes.drain(process),
+            Action::Drain(process, kind) => self.processes.drain(process, kind),
             Action::Seal(process) => self.processes.seal(process),
             Action::DrainWorker(worker) => {
                 let config = self.processes.config_of(worker);

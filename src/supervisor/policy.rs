@@ -33,7 +33,7 @@ use generation::{Generation, Replacing, Stage};
 use sockets::Sockets;
 
 use crate::config::Accept;
-use crate::worker::control::{Missed, Role};
+use crate::worker::control::{DrainKind, Missed, Role};
 
 /// The settings that the policy goes by, times in milliseconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -200,8 +200,8 @@ pub enum Action {
     CloseLane(usize),
     /// Close the supervisor's copies of the listening sockets.
     CloseListeners,
-    /// Tell this process to drain.
-    Drain(u64),
+    /// Tell this process to drain, for the first time or because it has become urgent.
+    Drain(u64, DrainKind),
     /// Tell this process, which drains, that nothing will be handed to its lane any more.
     Seal(u64),
     /// Tell this worker alone to drain.
@@ -322,7 +322,9 @@ impl Policy {
             Input::Resize(lanes) => self.resize(lanes),
             Input::LaneClosed(lane) => self.lane_closed(lane),
             Input::Stop(reason) => self.stop(reason),
-            Input::HandedOver => self.drain("another supervisor has taken over".into(), 0),
+            Input::HandedOver => {
+                self.drain("another supervisor has taken over".into(), 0, DrainKind::Replaced);
+            }
             Input::Tick => {}
         }
         // Who waits in a queue is helped before a process is forked.
@@ -397,7 +399,7 @@ impl Policy {
 
     fn stop(&mut self, reason: &'static str) {
         match self.phase {
-            Phase::Starting | Phase::Serving => self.drain(reason.to_owned(), 0),
+            Phase::Starting | Phase::Serving => self.drain(reason.to_owned(), 0, DrainKind::Stop),
             Phase::Draining { .. } => {
                 self.tell(Fact::StopForced { reason });
                 self.kill_all(1);
@@ -407,7 +409,7 @@ impl Policy {
     }
 
     /// Has everybody finish what is in flight. What isn't current yet has nothing in flight.
-    fn drain(&mut self, reason: String, code: i32) {
+    fn drain(&mut self, reason: String, code: i32, kind: DrainKind) {
         if !matches!(self.phase, Phase::Starting | Phase::Serving) {
             return;
         }
@@ -422,7 +424,7 @@ impl Policy {
         let incoming = self.incoming().filter(|_| self.generations.len() > 1);
         for index in 0..self.generations.len() {
             if incoming != Some(index) {
-                self.drain_generation(index);
+                self.drain_generation(index, kind);
                 continue;
             }
             let keys = self.generations[index].processes.iter().map(|process| process.key);

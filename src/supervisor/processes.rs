@@ -17,7 +17,9 @@ use crate::sys::process::{self, Child, Ended, Forked, Identity, ProcessId, Reape
 use crate::sys::signal::Signal;
 use crate::sys::{cgroup, socket};
 use crate::worker::Generation;
-use crate::worker::control::{Assignment, Command, Control, News, Order, Outbox, Report, Role};
+use crate::worker::control::{
+    Assignment, Command, Control, DrainKind, News, Order, Outbox, Report, Role,
+};
 use crate::worker::process::WorkerProcess;
 
 /// All worker processes, of every generation.
@@ -296,8 +298,8 @@ impl Processes {
         }
     }
 
-    pub(super) fn drain(&mut self, key: u64) {
-        self.command(key, Command::Drain, &[]);
+    pub(super) fn drain(&mut self, key: u64, kind: DrainKind) {
+        self.command(key, Command::Drain(kind), &[]);
     }
 
     pub(super) fn seal(&mut self, key: u64) {

@@ -209,7 +209,7 @@ impl<'s> Acceptor<'s> {
             Received::Nothing | Received::Message(Command::Start(_), _) => {}
             Received::Message(Command::To(_, order), files) => self.obey(order, files)?,
             Received::Message(Command::Seal, _) => {}
-            Received::Message(Command::Drain, _) => self.drain(),
+            Received::Message(Command::Drain(_), _) => self.drain(),
             Received::End => {
                 // An end stays readable: it would be told of in every turn.
                 self.driver.forget(self.control.as_fd(), TOKEN_CONTROL)?;

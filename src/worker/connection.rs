@@ -29,6 +29,7 @@ use std::os::fd::OwnedFd;
 use self::closing::LINGER_BYTES_MAX;
 use self::exchange::{Delayed, Exchange, Receiving, Reply};
 use super::context::Context;
+use super::control::DrainKind;
 use super::driver::{Input, Interest, Received};
 use super::kept::{Kept, Tail};
 use crate::http::{Receiver, Refusal, Step};
@@ -42,7 +43,8 @@ const READS_PER_TURN: usize = 4;
 const UNASKED_BYTES_MAX: usize = 16 * 1024;
 /// After so much of a body, more is taken to come.
 const BULK_BYTES: usize = 16 * 1024;
-/// How long an idle connection stays open in a drain, for a request that is already on its way.
+/// How long an idle connection stays open in a drain, for a request that is already on its way. While the server goes
+/// on, one that was never used is not idle: its client is about to use it for the first time.
 pub const DRAIN_GRACE_MS: u64 = 500;
 
 /// An accepted socket and its protocol state. `'s` is the site it serves.
@@ -111,6 +113,11 @@ impl<'s> Connection<'s> {
     /// Whether nothing is in flight: no request begun, no response unsent.
     pub fn is_idle(&self) -> bool {
         matches!(self.phase, Phase::Reading) && self.receiver.is_idle() && self.kept.is_none()
+    }
+
+    /// Whether no request has begun yet.
+    pub fn is_fresh(&self) -> bool {
+        self.requests == 0
     }
 
     /// Bytes held for this connection alone: of request and response bodies, and of what came too early.
@@ -323,6 +330,15 @@ impl<'s> Connection<'s> {
         Next::WaitUntil(lane.now_ms + self.timeout_ms(lane))
     }
 
+    /// How long this connection stays open while nothing comes.
+    pub fn idle_timeout_ms(&self, lane: &Context<'_>) -> u64 {
+        match lane.draining {
+            None => lane.timeouts.keep_alive_ms,
+            Some(DrainKind::Replaced) if self.is_fresh() => lane.timeouts.header_ms,
+            Some(DrainKind::Replaced | DrainKind::Stop) => DRAIN_GRACE_MS,
+        }
+    }
+
     /// How long the client may take for what it has to send next.
     fn timeout_ms(&self, lane: &Context<'s>) -> u64 {
         let timeouts = &lane.timeouts;
@@ -330,10 +346,8 @@ impl<'s> Connection<'s> {
             timeouts.body_ms
         } else if !self.receiver.is_idle() {
             timeouts.header_ms
-        } else if lane.draining {
-            DRAIN_GRACE_MS
         } else {
-            timeouts.keep_alive_ms
+            self.idle_timeout_ms(lane)
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Instant, SystemTime};
 
 use httpdate::HttpDate;
 
+use super::control::DrainKind;
 use super::kept::Tail;
 use crate::config::{Config, Timeouts};
 use crate::content::Site;
@@ -38,7 +39,7 @@ pub struct Context<'s> {
     /// How much of `output` is whole responses; `None` once some may have been sent.
     pub whole_output: Option<usize>,
     /// Finishing what is in flight, taking nothing new.
-    pub draining: bool,
+    pub draining: Option<DrainKind>,
     /// Bytes held for connections.
     pub held_bytes: usize,
     clock: Clock,
@@ -85,7 +86,7 @@ impl<'s> Context<'s> {
             output: Vec::new(),
             tail: Tail::None,
             whole_output: None,
-            draining: false,
+            draining: None,
             held_bytes: 0,
             clock: Clock { start: Instant::now(), before_ms: ledger.now_ms(), date_until_ms: 0 },
         };

@@ -23,10 +23,20 @@ pub enum Command {
     Start(Assignment),
     /// For one worker.
     To(u64, Order),
-    /// Every worker of the process finishes what is in flight, takes nothing new, and ends.
-    Drain,
+    /// Every worker of the process finishes what is in flight, takes nothing new, and ends. Told again, it may only
+    /// be more urgent.
+    Drain(DrainKind),
     /// Nothing will be handed to the lanes of the process any more: what they have been handed by now is all.
     Seal,
+}
+
+/// Why workers drain, which says how long they keep a connection that was never used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum DrainKind {
+    /// Other workers serve from here on: there is `timeouts.header` for its first request.
+    Replaced,
+    /// The server ends, or this process was told to: somebody may wait for that.
+    Stop,
 }
 
 /// From the supervisor to a worker.
@@ -53,7 +63,7 @@ pub enum Order {
     },
     /// To an acceptor: pass this lane over.
     Spare(usize),
-    /// Finish what is in flight within so many milliseconds, take nothing new, and end.
+    /// Finish what is in flight within so many milliseconds, take nothing new, and end: others have its lane's part.
     Drain(u64),
 }
 

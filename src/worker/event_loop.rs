@@ -8,7 +8,7 @@ use std::panic::{self, AssertUnwindSafe};
 
 use super::connection::{Connection, DRAIN_GRACE_MS, Next};
 use super::context::Context;
-use super::control::{Command, Control, Missed, News, Order, Received};
+use super::control::{Command, Control, DrainKind, Missed, News, Order, Received};
 use super::driver::{Driver, Event, Input, Sent, transmit};
 use super::fault::EscapingPanic;
 use super::handoff::{Exchange, Intake, Packets};
@@ -93,7 +93,10 @@ impl<'s> EventLoop<'s> {
 
     /// Turns until a drain is over.
     pub fn run(&mut self) -> io::Result<()> {
-        while !(self.context.draining && self.sources.is_empty() && self.connections.is_empty()) {
+        while !(self.context.draining.is_some()
+            && self.sources.is_empty()
+            && self.connections.is_empty())
+        {
             let count = self.driver.wait(self.patience_ms())?;
             self.context.begin_turn();
             self.keep_unsent();
@@ -110,7 +113,7 @@ impl<'s> EventLoop<'s> {
             if self.sources.has_rest(self.context.now_ms) {
                 self.accept_waiting(None)?;
             }
-            if self.context.draining && self.sources.is_empty() && !self.has_left {
+            if self.context.draining.is_some() && self.sources.is_empty() && !self.has_left {
                 self.has_left = true;
                 self.control.report(self.worker, News::Left);
             }
@@ -253,11 +256,14 @@ impl<'s> EventLoop<'s> {
                 false => self.work(key, None, Connection::on_deadline),
             }
         }
-        let pace = if self.context.draining { Pace::BRISK } else { Pace::CALM };
+        let is_stop = self.context.draining == Some(DrainKind::Stop);
+        let pace = if is_stop { Pace::BRISK } else { Pace::CALM };
         loop {
             // One that was used meanwhile has another deadline.
             let (connections, timers) = (&mut self.connections, &self.timers);
-            let is_idle = |key: Key| connections.find(key).is_some() && !timers.is_armed(key.index);
+            let is_idle = |key: Key| {
+                connections.find(key).is_some() && timers.deadline_ms(key.index).is_none()
+            };
             let Some(key) = self.idle.next(now_ms, pace, is_idle) else { break };
             self.work(key, None, Connection::on_deadline);
         }
@@ -285,7 +291,9 @@ impl<'s> EventLoop<'s> {
 
     /// Takes in an accepted connection.
     fn adopt(&mut self, socket: OwnedFd) {
-        let key = self.connections.insert(Connection::new(socket));
+        let connection = Connection::new(socket);
+        let timeout_ms = connection.idle_timeout_ms(&self.context);
+        let key = self.connections.insert(connection);
         let registered = match self.connections.find(key) {
             Some(connection) => self.driver.register(connection.socket(), key.to_token()),
             None => Ok(()),
@@ -294,9 +302,6 @@ impl<'s> EventLoop<'s> {
             // The kernel has no memory to watch it with.
             return self.close(key);
         }
-        let timeouts = &self.context.timeouts;
-        let timeout_ms =
-            if self.context.draining { DRAIN_GRACE_MS } else { timeouts.keep_alive_ms };
         self.timers.arm(key.index, self.context.now_ms + timeout_ms);
         self.context.counters.set_open(self.connections.len());
         self.context.counters.count_accepted();
@@ -332,8 +337,8 @@ impl<'s> EventLoop<'s> {
         match self.control.receive::<Command>() {
             Received::Nothing | Received::Message(Command::Start(_), _) => Ok(()),
             Received::Message(Command::To(_, order), files) => self.obey(order, files),
-            Received::Message(Command::Drain, _) => {
-                self.drain_with_process();
+            Received::Message(Command::Drain(kind), _) => {
+                self.drain_with_process(kind);
                 Ok(())
             }
             Received::Message(Command::Seal, _) => {
@@ -343,10 +348,10 @@ impl<'s> EventLoop<'s> {
             Received::End => {
                 // An end stays readable: it would be told of in every turn.
                 self.driver.forget(self.control.as_fd(), TOKEN_CONTROL)?;
-                if !self.context.draining {
+                if self.context.draining.is_none() {
                     self.control.report(self.worker, News::Leaving);
-                    self.drain_with_process();
                 }
+                self.drain_with_process(DrainKind::Stop);
                 Ok(())
             }
         }
@@ -376,7 +381,7 @@ impl<'s> EventLoop<'s> {
             Order::Look(lane) => self.accept_waiting(Some(lane)),
             Order::Drain(timeout_ms) => {
                 self.drain_until_ms = Some(self.context.now_ms + timeout_ms);
-                self.drain(self.context.now_ms);
+                self.drain(DrainKind::Replaced, self.context.now_ms);
                 Ok(())
             }
             Order::Feed { .. } | Order::Spare(_) => Ok(()),
@@ -400,21 +405,34 @@ impl<'s> EventLoop<'s> {
 
     /// Drains because the whole process does. Who is handed connections goes on taking them until he is told that those
     /// were all, or until the way from the acceptor, who hands out what it has, ends.
-    fn drain_with_process(&mut self) {
+    fn drain_with_process(&mut self, kind: DrainKind) {
         let is_handed = self.accept == Accept::Handoff;
-        self.drain(if is_handed { u64::MAX } else { self.context.now_ms });
+        self.drain(kind, if is_handed { u64::MAX } else { self.context.now_ms });
     }
 
     /// Takes what waits in the accept queues, from `lets_go_ms` on nothing new. Connections with nothing in flight get
-    /// a short grace, for a request that may be on its way to them.
-    fn drain(&mut self, lets_go_ms: u64) {
-        self.context.draining = true;
+    /// a short grace, for a request that may be on its way to them; in a drain that doesn't stop the server, those that
+    /// were never used have `timeouts.header` from their accept. No deadline moves away by this.
+    fn drain(&mut self, kind: DrainKind, lets_go_ms: u64) {
         self.sources.drain(lets_go_ms);
+        let before = self.context.draining;
+        if before.is_some_and(|before| before >= kind) {
+            return;
+        }
+        self.context.draining = Some(kind);
         let keys: Vec<Key> = self.connections.keys().collect();
         for key in keys {
-            if self.connections.find(key).is_some_and(|connection| connection.is_idle()) {
-                self.timers.arm(key.index, self.context.now_ms + DRAIN_GRACE_MS);
+            let idle = self.connections.find(key).filter(|connection| connection.is_idle());
+            // One without a deadline is about to leave.
+            let deadline_ms = self.timers.deadline_ms(key.index);
+            let (Some(connection), Some(deadline_ms)) = (idle, deadline_ms) else { continue };
+            let mut until_ms = self.context.now_ms + DRAIN_GRACE_MS;
+            if kind == DrainKind::Replaced && connection.is_fresh() {
+                let timeouts = &self.context.timeouts;
+                let accepted_ms = deadline_ms.saturating_sub(timeouts.keep_alive_ms);
+                until_ms = until_ms.max(accepted_ms + timeouts.header_ms);
             }
+            self.timers.arm(key.index, until_ms.min(deadline_ms));
         }
     }
 

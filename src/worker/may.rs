@@ -139,7 +139,7 @@ impl Main<'_> {
             Received::Message(Command::To(_, Order::Drain(timeout_ms)), _) => {
                 self.begin_drain(Some(Duration::from_millis(timeout_ms)));
             }
-            Received::Message(Command::Drain, _) => self.begin_drain(None),
+            Received::Message(Command::Drain(_), _) => self.begin_drain(None),
             // There are no sockets to take or to leave.
             Received::Message(..) | Received::Nothing => {}
             Received::End => {

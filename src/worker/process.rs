@@ -9,7 +9,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use super::control::{Assignment, Command, Control, News, Outbox, Received, Report, Role};
+use super::control::{
+    Assignment, Command, Control, DrainKind, News, Outbox, Received, Report, Role,
+};
 use super::handoff::Exchange;
 use super::{Generation, run};
 use crate::config::Mode;
@@ -168,7 +170,7 @@ impl<'p> Host<'p> {
         match self.process.control.receive::<Command>() {
             Received::Nothing => {}
             Received::Message(Command::Start(assignment), _) => self.start(assignment),
-            Received::Message(Command::Drain, _) => self.drain(),
+            Received::Message(Command::Drain(kind), _) => self.drain(kind),
             Received::Message(Command::Seal, _) => self.tell_all(&Command::Seal),
             Received::Message(Command::To(worker, order), files) => {
                 if let Some(worker_thread) = self.workers.get_mut(&worker) {
@@ -181,15 +183,15 @@ impl<'p> Host<'p> {
                     let first = self.process.workers.first().map_or(0, |first| first.worker);
                     self.process.control.report(first, News::Leaving);
                 }
-                self.drain();
+                self.drain(DrainKind::Stop);
             }
         }
         Ok(())
     }
 
-    fn drain(&mut self) {
+    fn drain(&mut self, kind: DrainKind) {
         self.draining = true;
-        self.tell_all(&Command::Drain);
+        self.tell_all(&Command::Drain(kind));
         self.seal();
     }
 

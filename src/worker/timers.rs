@@ -65,9 +65,10 @@ impl Timers {
         }
     }
 
-    /// Whether `index` has a deadline.
-    pub fn is_armed(&self, index: u32) -> bool {
-        self.entries.get(index as usize).is_some_and(|entry| entry.list != UNLINKED)
+    /// The deadline of `index`, if it has one.
+    pub fn deadline_ms(&self, index: u32) -> Option<u64> {
+        let entry = self.entries.get(index as usize).filter(|entry| entry.list != UNLINKED);
+        entry.map(|entry| entry.deadline_ms)
     }
 
     /// When to look again, at the latest: the first deadline, or an earlier moment at which an entry

@@ -1,25 +1,30 @@
 //! Generations, processes and workers that leave: told to drain, waited for, killed if they take too long.
 
-use super::generation::{Generation, Process, Replacing, Stage};
+use super::generation::{Drain, Generation, Process, Replacing, Stage};
 use super::{Action, Fact, Phase, Policy, Worker};
 use crate::config::Accept;
-use crate::worker::control::Role;
+use crate::worker::control::{DrainKind, Role};
 
 impl Policy {
     /// Has a generation drain. Lanes that are handed connections are sealed when the acceptor has handed out what
-    /// it has; between threads, their process sees to that.
-    pub(super) fn drain_generation(&mut self, index: usize) {
+    /// it has; between threads, their process sees to that. What drains already is told once more if it has become
+    /// urgent, and keeps its deadline.
+    pub(super) fn drain_generation(&mut self, index: usize, kind: DrainKind) {
         let generation = &mut self.generations[index];
         let deadline_ms = self.now_ms + generation.settings.drain_timeout_ms;
         let is_apart = generation.accept == Accept::Handoff && !generation.together;
         let acceptor = generation.acceptor.as_ref().and_then(|seat| seat.state.worker());
         let acceptor = acceptor.map(|acceptor| acceptor.process);
         for process in &mut generation.processes {
-            if process.drain_deadline_ms.is_some() {
+            if let Some(drain) = &mut process.drain {
+                if drain.kind < kind {
+                    drain.kind = kind;
+                    self.actions.push(Action::Drain(process.key, kind));
+                }
                 continue;
             }
-            process.drain_deadline_ms = Some(deadline_ms);
-            self.actions.push(Action::Drain(process.key));
+            process.drain = Some(Drain { deadline_ms, kind });
+            self.actions.push(Action::Drain(process.key, kind));
             if is_apart && acceptor != Some(process.key) {
                 process.awaits_acceptor = acceptor.is_some();
                 if acceptor.is_none() {
@@ -89,7 +94,7 @@ impl Policy {
         let now_ms = self.now_ms;
         let is_due = |process: &&Process| {
             process.killed.is_none()
-                && process.drain_deadline_ms.is_some_and(|deadline_ms| deadline_ms <= now_ms)
+                && process.drain.is_some_and(|drain| drain.deadline_ms <= now_ms)
         };
         let due: Vec<Process> =
             self.generations[index].processes.iter().filter(is_due).cloned().collect();
@@ -111,10 +116,10 @@ impl Policy {
             return self.act(Action::DrainWorker(worker));
         }
         if let Some(process) = generation.process_mut(worker.process)
-            && process.drain_deadline_ms.is_none()
+            && process.drain.is_none()
         {
-            process.drain_deadline_ms = Some(deadline_ms);
-            self.act(Action::Drain(worker.process));
+            process.drain = Some(Drain { deadline_ms, kind: DrainKind::Replaced });
+            self.act(Action::Drain(worker.process, DrainKind::Replaced));
         }
     }
 }

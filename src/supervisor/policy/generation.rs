@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::sockets::Intakes;
 use super::{Action, CLEAN_EXIT, Fact, Phase, Plan, Policy, Settings, Worker};
 use crate::config::Accept;
-use crate::worker::control::Role;
+use crate::worker::control::{DrainKind, Role};
 
 /// The workers of one configuration.
 #[derive(Clone, Debug)]
@@ -83,11 +83,21 @@ pub(super) const LEAVE_MS: u64 = 1_000;
 pub(super) struct Process {
     pub(super) key: u64,
     pub(super) workers: Vec<Worker>,
-    pub(super) drain_deadline_ms: Option<u64>,
+    /// If it drains.
+    pub(super) drain: Option<Drain>,
     /// It drains, and is sealed once the acceptor has handed out what it has.
     pub(super) awaits_acceptor: bool,
     /// Why it was killed from here, which is the cause of its end.
     pub(super) killed: Option<String>,
+}
+
+/// How a process drains.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Drain {
+    /// When it is killed if it still lives.
+    pub(super) deadline_ms: u64,
+    /// As it was told, or knows by itself.
+    pub(super) kind: DrainKind,
 }
 
 impl SeatState {
@@ -136,7 +146,7 @@ impl Seat {
 impl Generation {
     pub(super) fn next_ms(&self) -> Option<u64> {
         let drains = self.processes.iter().filter(|process| process.killed.is_none());
-        let drains = drains.filter_map(|process| process.drain_deadline_ms);
+        let drains = drains.filter_map(|process| process.drain).map(|drain| drain.deadline_ms);
         let seats = self.seats().filter_map(|(_, seat)| match seat.state {
             SeatState::Starting { deadline_ms, .. } => Some(deadline_ms),
             SeatState::Hung { kill_ms, .. } => Some(kill_ms),
@@ -269,7 +279,7 @@ impl Policy {
         let number = self.generations[before].number;
         let reason = "replaced by the next generation".to_owned();
         self.tell(Fact::DrainStarted { generation: number, reason });
-        self.drain_generation(before);
+        self.drain_generation(before, DrainKind::Replaced);
         self.kill_stuck(before);
         self.forget_empty();
     }
@@ -321,11 +331,11 @@ impl Policy {
         workers.iter().for_each(|worker| self.left(*worker));
         let processes = &mut self.generations[index].processes;
         let ended = processes.extract_if(.., |process| process.key == key).next();
-        let Some(Process { drain_deadline_ms, killed, .. }) = ended else {
+        let Some(Process { drain, killed, .. }) = ended else {
             return;
         };
         let cause = killed.unwrap_or(cause);
-        let drained = drain_deadline_ms.is_some() || matches!(self.phase, Phase::Draining { .. });
+        let drained = drain.is_some() || matches!(self.phase, Phase::Draining { .. });
         // A drained process is meant to end.
         if !(drained && cause == CLEAN_EXIT) {
             self.lose(index, &workers, &cause);
@@ -355,10 +365,11 @@ impl Policy {
         let Some(process) = self.generations[index].process_mut(key) else {
             return;
         };
-        if process.drain_deadline_ms.is_some() || process.killed.is_some() {
+        if process.drain.is_some() || process.killed.is_some() {
             return;
         }
-        process.drain_deadline_ms = Some(deadline_ms);
+        // Its workers take the end of their conversation with the supervisor for a stop.
+        process.drain = Some(Drain { deadline_ms, kind: DrainKind::Stop });
         let workers = process.workers.clone();
         self.lose(index, &workers, "told to end by a signal of its own");
     }
@@ -412,7 +423,7 @@ impl Policy {
         for role in roles {
             self.tell(Fact::WorkerGaveUp { role: *role, restarts });
         }
-        self.drain("a worker could not be kept alive".to_owned(), 1);
+        self.drain("a worker could not be kept alive".to_owned(), 1, DrainKind::Stop);
     }
 
     /// Nothing before the first restart within the window, then `restart_delay`, doubling, with jitter.
@@ -465,7 +476,7 @@ impl Policy {
             }
             return;
         }
-        let hosts = |process: &&Process| process.drain_deadline_ms.is_none();
+        let hosts = |process: &&Process| process.drain.is_none();
         match generation.processes.iter().find(hosts) {
             None => self.start_process(index, &due),
             // It is about to end; its seats are filled when it has.
@@ -485,7 +496,7 @@ impl Policy {
         self.generations[index].processes.push(Process {
             key,
             workers: Vec::new(),
-            drain_deadline_ms: None,
+            drain: None,
             awaits_acceptor: false,
             killed: None,
         });

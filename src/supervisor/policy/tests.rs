@@ -7,6 +7,7 @@ use super::Action::{
 use super::sockets::HANDSHAKES_MS;
 use super::watchdog::MOMENT_MS;
 use super::*;
+use crate::worker::control::DrainKind::{Replaced, Stop};
 
 mod accept;
 mod model;
@@ -188,7 +189,7 @@ fn the_restart_after_the_last_allowed_one_is_given_up_and_the_rest_drained() {
     let gave_up = Tell(Fact::WorkerGaveUp { role: Role::Lane(0), restarts: 3 });
     let reason = "a worker could not be kept alive";
     let last = exited(apart(process, 0));
-    assert_eq!(actions, [last, gave_up, drain_started(1, reason), CloseListeners, Drain(2)]);
+    assert_eq!(actions, [last, gave_up, drain_started(1, reason), CloseListeners, Drain(2, Stop)]);
     let done = Tell(Fact::DrainDone { generation: 1 });
     assert_eq!(policy.decide(left(2), now_ms + 1), [done, Exit(1)]);
 }
@@ -234,7 +235,10 @@ fn a_worker_that_is_not_ready_in_time_is_killed_once_and_that_is_the_cause() {
 fn a_signal_drains_every_process_and_the_exit_is_clean() {
     let mut policy = processes();
     let actions = policy.decide(Input::Stop("SIGTERM"), 5);
-    assert_eq!(actions, [drain_started(1, "SIGTERM"), CloseListeners, Drain(1), Drain(2)]);
+    assert_eq!(
+        actions,
+        [drain_started(1, "SIGTERM"), CloseListeners, Drain(1, Stop), Drain(2, Stop)]
+    );
     assert_eq!(policy.next_ms(), Some(30_005));
     assert_eq!(policy.decide(left(2), 6), []);
     let done = Tell(Fact::DrainDone { generation: 1 });
@@ -296,8 +300,8 @@ fn a_new_generation_takes_the_sockets_when_all_of_it_is_ready_and_only_then_the_
         Take { worker: first, lane: 0 },
         Take { worker: second, lane: 1 },
         drain_started(1, "replaced by the next generation"),
-        Drain(1),
-        Drain(2),
+        Drain(1, Replaced),
+        Drain(2, Replaced),
     ];
     assert_eq!(actions, expected);
     // It is replaced when nobody of it accepts any more.
@@ -342,7 +346,8 @@ fn a_signal_during_a_replacement_kills_what_comes_and_drains_what_serves() {
     let mut policy = processes();
     policy.decide(Input::Replace(plan(&SETTINGS, 1, false)), 10);
     let actions = policy.decide(Input::Stop("SIGTERM"), 11);
-    let expected = [drain_started(1, "SIGTERM"), CloseListeners, Drain(1), Drain(2), Kill(3)];
+    let expected =
+        [drain_started(1, "SIGTERM"), CloseListeners, Drain(1, Stop), Drain(2, Stop), Kill(3)];
     assert_eq!(actions, expected);
 }
 
@@ -367,7 +372,7 @@ fn a_lane_that_leaves_is_steered_away_from_adopted_and_closed_after_its_handshak
         take,
         told,
         Leave { worker: goes, lane: 1 },
-        Drain(2),
+        Drain(2, Replaced),
     ];
     assert_eq!(actions, expected);
     assert_eq!(policy.next_ms(), Some(10 + HANDSHAKES_MS));
@@ -497,7 +502,7 @@ fn a_hung_thread_among_healthy_ones_is_left_behind_in_a_generation_that_they_dra
     assert!(order(renew) < order(start));
     policy.decide(Input::Ready(renewed[0]), 1_600);
     let actions = policy.decide(Input::Ready(renewed[1]), 1_600);
-    assert!(actions.contains(&Drain(1)), "{actions:?}");
+    assert!(actions.contains(&Drain(1, Replaced)), "{actions:?}");
     let replaced = Tell(Fact::Replaced { generation: 2, lanes: 2, renews: true });
     assert_eq!(policy.decide(Input::Left(within(1, 1, 0)), 1_650), [replaced]);
     // The healthy one has drained: nobody is left to wait for.
@@ -530,7 +535,22 @@ fn a_hand_over_drains_without_a_code() {
     let mut policy = processes();
     let actions = policy.decide(Input::HandedOver, 5);
     let reason = "another supervisor has taken over";
-    assert_eq!(actions, [drain_started(1, reason), CloseListeners, Drain(1), Drain(2)]);
+    let drains = [Drain(1, Replaced), Drain(2, Replaced)];
+    assert_eq!(actions[..2], [drain_started(1, reason), CloseListeners]);
+    assert_eq!(actions[2..], drains);
+}
+
+#[test]
+fn a_stop_hurries_what_drains_already_and_leaves_it_its_deadline() {
+    let mut policy = processes();
+    policy.decide(Input::Replace(plan(&SETTINGS, 1, false)), 10);
+    let actions = policy.decide(Input::Ready(apart(3, 0)), 20);
+    assert!(actions.ends_with(&[Drain(1, Replaced), Drain(2, Replaced)]), "{actions:?}");
+    policy.decide(Input::Leaving(2), 30);
+    let actions = policy.decide(Input::Stop("SIGTERM"), 1_000);
+    let drains = [Drain(1, Stop), Drain(2, Stop), Drain(3, Stop)];
+    assert_eq!(actions, [&[drain_started(2, "SIGTERM"), CloseListeners], &drains[..]].concat());
+    assert_eq!(policy.next_ms(), Some(31_000));
 }
 
 #[test]

@@ -121,7 +121,7 @@ impl<'s> Connection<'s> {
 
     /// Encodes a response into the lane's output.
     pub(super) fn encode(&mut self, request: Request, reply: Reply<'s>, lane: &mut Context<'s>) {
-        let keep = request.keep_alive && !lane.draining;
+        let keep = request.keep_alive && lane.draining.is_none();
         let persistence = match (keep, request.http10) {
             (false, _) => Persistence::Close,
             (true, true) => Persistence::KeepHttp10,

@@ -157,7 +157,7 @@ fn an_acceptor_that_ends_is_replaced_and_meanwhile_nobody_accepts() {
 fn lanes_are_sealed_when_the_acceptor_has_handed_out_what_it_had() {
     let (mut policy, _) = handing_over();
     let actions = policy.decide(Input::Stop("SIGTERM"), 1_000);
-    assert_eq!(actions[1..], [CloseListeners, Drain(1), Drain(2), Drain(3)]);
+    assert_eq!(actions[1..], [CloseListeners, Drain(1, Stop), Drain(2, Stop), Drain(3, Stop)]);
     let actions = policy.decide(Input::Left(acceptor(3, 3)), 1_001);
     assert_eq!(actions, [Seal(1), Seal(2)]);
 }
@@ -198,7 +198,7 @@ fn a_lane_that_is_given_up_leaves_what_was_handed_to_it_to_a_sibling() {
         Take { worker: first, lane: 1 },
         Leave { worker: apart(2, 1), lane: 1 },
         Spare { acceptor, lane: 1 },
-        Drain(2),
+        Drain(2, Replaced),
     ];
     assert_eq!(actions, expected);
 }

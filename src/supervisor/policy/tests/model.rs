@@ -17,7 +17,7 @@ struct World {
     taking: BTreeSet<(Worker, usize)>,
     /// Which acceptor hands to which lane.
     feeding: BTreeMap<(Worker, usize), Worker>,
-    draining: BTreeSet<u64>,
+    draining: BTreeMap<u64, DrainKind>,
     killed: BTreeSet<u64>,
     closed: bool,
     /// Whose workers ended or hung, and when.
@@ -67,9 +67,10 @@ impl World {
                 Spare { acceptor, lane } => {
                     assert!(self.feeding.remove(&(acceptor, lane)).is_some());
                 }
-                Drain(process) => {
+                Drain(process, kind) => {
                     assert!(self.processes.contains_key(&process));
-                    assert!(self.draining.insert(process), "told twice");
+                    let before = self.draining.insert(process, kind);
+                    assert!(before < Some(kind), "told twice");
                     self.forget(|worker| worker.process == process);
                 }
                 Seal(process) => assert!(self.processes.contains_key(&process)),
@@ -241,7 +242,7 @@ fn random_input(random: &mut Random, world: &mut World, now_ms: &mut u64) -> Inp
     let worker = random.of(&workers);
     match (random.below(18), process, worker) {
         (0, Some(process), _) => world.end_process(process, ended(process)),
-        (1, Some(process), _) if world.draining.contains(&process) => {
+        (1, Some(process), _) if world.draining.contains_key(&process) => {
             world.end_process(process, left(process))
         }
         (2, Some(process), _) if !world.killed.contains(&process) => Input::Leaving(process),
@@ -281,7 +282,7 @@ fn any_sequence_of_events_keeps_one_owner_for_every_socket_and_ends_after_a_sign
             let input = random_input(&mut random, &mut world, &mut now_ms);
             // A process that tells that it leaves accepts no more.
             if let Input::Leaving(process) = input {
-                world.draining.insert(process);
+                world.draining.entry(process).or_insert(Stop);
                 world.forget(|worker| worker.process == process);
             }
             let actions = policy.decide(input, now_ms);
