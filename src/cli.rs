@@ -8,9 +8,11 @@ use clap::{CommandFactory, Parser, Subcommand};
 mod remote;
 
 use crate::config::{
-    self, Accept, Content, Count, Driver, Engine, Loaded, Mode, Options, Route, RoutePath,
+    self, Accept, Content, Driver, Engine, Loaded, Mode, Options, Route, RoutePath,
 };
 use crate::supervisor::commands::Request;
+use crate::supervisor::rehearsal::rehearse;
+use crate::supervisor::sizing::Size;
 
 /// A multi-core HTTP server: one lane per CPU core.
 #[derive(Debug, Parser)]
@@ -103,13 +105,9 @@ pub fn parse() -> Task {
             Ok((loaded, options)) => Task::Serve(Box::new(loaded.config), options),
             Err(task) => task,
         },
-        Command::Check(more) => load(given, more).map_or_else(
-            |task| task,
-            |(loaded, _)| {
-                warn(&loaded);
-                print(summary(&loaded).as_bytes())
-            },
-        ),
+        Command::Check(more) => {
+            load(given, more).map_or_else(|task| task, |(loaded, _)| check(&loaded))
+        }
         Command::Status { given: more, json } => {
             remote::run(load(given, more), Request::Status, json)
         }
@@ -134,10 +132,7 @@ fn load(before: Given, behind: Given) -> Result<(Loaded, Options), Task> {
     let loaded = config::load(&options).map_err(|errors| {
         let colour = config::takes_colour(&options.environment) && io::stderr().is_terminal();
         let text = if colour { errors.coloured() } else { errors.to_string() };
-        let count = match errors.count() {
-            1 => "1 error".to_owned(),
-            count => format!("{count} errors"),
-        };
+        let count = counted(errors.count());
         // Standard error is all there is to tell it on.
         let _ = writeln!(io::stderr(), "{text}\n\nthe configuration is not valid: {count}");
         Task::Done(USAGE)
@@ -145,15 +140,33 @@ fn load(before: Given, behind: Given) -> Result<(Loaded, Options), Task> {
     Ok((loaded, options))
 }
 
-/// Tells what is valid and probably not meant, on standard error.
-fn warn(loaded: &Loaded) {
-    let warnings = &loaded.warnings;
-    if !warnings.is_empty() {
+/// Says what would run, what it would warn of, and what would keep it from starting here.
+fn check(loaded: &Loaded) -> Task {
+    let rehearsal = rehearse(&loaded.config);
+    let printed = print(summary(loaded, &rehearsal.size).as_bytes());
+    let mut told = Vec::new();
+    if !loaded.warnings.is_empty() {
         let colour = loaded.config.log.colour && io::stderr().is_terminal();
-        let text = if colour { warnings.coloured() } else { warnings.to_string() };
-        // Standard error is all there is to tell it on.
-        let _ = writeln!(io::stderr(), "{text}\n");
+        let warnings = &loaded.warnings;
+        told.push(if colour { warnings.coloured() } else { warnings.to_string() });
     }
+    let warnings = rehearsal.warnings.iter();
+    told.extend(warnings.map(|(reason, remedy)| format!("warning: {reason}\n  = help: {remedy}")));
+    told.extend(rehearsal.errors.iter().map(|error| format!("error: {error}")));
+    if !told.is_empty() {
+        // Standard error is all there is to tell it on.
+        let _ = writeln!(io::stderr(), "{}", told.join("\n\n"));
+    }
+    if rehearsal.errors.is_empty() {
+        return printed;
+    }
+    let count = counted(rehearsal.errors.len());
+    let _ = writeln!(io::stderr(), "\nthe server would not start here: {count}");
+    Task::Done(1)
+}
+
+fn counted(errors: usize) -> String {
+    if errors == 1 { "1 error".to_owned() } else { format!("{errors} errors") }
 }
 
 /// Prints to standard output. A reader that has gone away (`| head`) is no failure.
@@ -166,15 +179,12 @@ fn print(bytes: &[u8]) -> Task {
 }
 
 /// What would run.
-fn summary(loaded: &Loaded) -> String {
+fn summary(loaded: &Loaded, size: &Size) -> String {
     let config = &loaded.config;
     let listen: Vec<_> = config.server.listen.iter().map(ToString::to_string).collect();
     let source =
         config.file.as_ref().map_or("built-in defaults".into(), |file| file.display().to_string());
-    let lanes = match config.workers.count {
-        Count::Auto => "one for each CPU that affinity and cgroup quota allow".to_owned(),
-        Count::Fixed(lanes) => lanes.to_string(),
-    };
+    let lanes = format!("{} ({})", size.lanes, size.reason);
     let mode = match config.workers.mode {
         Mode::Threads => "threads (of one worker process)",
         Mode::Processes => "processes (one for each lane)",
@@ -212,11 +222,6 @@ fn summary(loaded: &Loaded) -> String {
     }
     if routes > SHOWN {
         text.push_str(&format!("    and {} more\n", routes - SHOWN));
-    }
-    if let Some((reason, remedy)) = config.workers.engine.warning() {
-        text.push_str(&format!(
-            "warning: this engine is for comparison\n  reason  {reason}\n  remedy  {remedy}\n"
-        ));
     }
     text
 }

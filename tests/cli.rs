@@ -23,17 +23,79 @@ fn text(bytes: &[u8]) -> &str {
 fn check_says_what_would_run() {
     let output = run(&["check", "--set", "workers.count=3", "--set", "workers.mode=processes"]);
     assert_eq!(output.status.code(), Some(0));
+    let cpus = match allowed_cpus() {
+        1 => "1 CPU".to_owned(),
+        cpus => format!("{cpus} CPUs"),
+    };
     let expected = "the configuration is valid: built-in defaults\n\
                     \x20 listen  127.0.0.1:8080\n\
-                    \x20 lanes   3\n\
+                    \x20 lanes   3 (workers.count asks for 3; CPUS allowed)\n\
                     \x20 mode    processes (one for each lane)\n\
                     \x20 accept  reuseport (each lane from its own sockets)\n\
                     \x20 engine  native\n\
                     \x20 driver  auto (io_uring where the kernel allows it, else epoll)\n\
                     \x20 routes  1\n\
                     \x20   /                        200 19 bytes\n";
-    assert_eq!(text(&output.stdout), expected);
-    assert_eq!(text(&output.stderr), "");
+    assert_eq!(text(&output.stdout), expected.replace("CPUS", &cpus));
+    // What it warns of depends on the machine.
+    assert!(!text(&output.stderr).contains("error"), "{}", text(&output.stderr));
+}
+
+/// How many CPUs this process may use.
+fn allowed_cpus() -> usize {
+    let mask = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0)).unwrap();
+    (0..nix::sched::CpuSet::count()).filter(|cpu| mask.is_set(*cpu).unwrap_or(false)).count()
+}
+
+/// Asserts that `check` fails with these settings as a start would, and returns what it says.
+fn check_fails(settings: &[&str]) -> String {
+    let set = settings.iter().flat_map(|setting| ["--set", setting]);
+    let output = run(&["check"].into_iter().chain(set).collect::<Vec<_>>());
+    let told = text(&output.stderr).to_owned();
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(text(&output.stdout).starts_with("the configuration is valid: "));
+    assert!(told.ends_with("\nthe server would not start here: 1 error\n"), "{told}");
+    let error = told.split("\n\n").find(|part| part.starts_with("error: "));
+    error.unwrap().strip_prefix("error: ").unwrap().to_owned()
+}
+
+#[test]
+fn check_finds_what_would_keep_the_server_from_starting() {
+    // (settings, what it says)
+    let cases = [
+        (
+            &["supervisor.user=nobody-of-this-name"][..],
+            "cannot use supervisor.user and supervisor.group: there is no user \"nobody-of-this-name\"",
+        ),
+        (
+            &["supervisor.group=no-such-group"],
+            "cannot use supervisor.user and supervisor.group: there is no group \"no-such-group\"",
+        ),
+        (
+            &["server.listen=['0.0.0.0:8080', '127.0.0.1:8080']"],
+            "cannot listen on 127.0.0.1:8080: 0.0.0.0:8080 of server.listen takes the port, too; leave one of them out",
+        ),
+        (
+            // TEST-NET-2 of RFC 5737: an interface has it only by mistake.
+            &["server.listen=198.51.100.1:8080"],
+            "cannot listen on 198.51.100.1:8080: no interface of this machine has that address; `ip address` \
+             shows those it has, and 0.0.0.0 or [::] stands for all",
+        ),
+    ];
+    for (settings, expected) in cases {
+        assert_eq!(check_fails(settings), expected);
+    }
+    let unresolved = check_fails(&["server.listen=no-such-host.invalid:8080"]);
+    let expected = "cannot listen on no-such-host.invalid:8080: the name does not resolve: ";
+    assert!(unresolved.starts_with(expected), "{unresolved}");
+}
+
+#[test]
+fn check_takes_no_port() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = format!("server.listen={}", taken.local_addr().unwrap());
+    let output = run(&["check", "--set", &listen]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
 }
 
 #[test]
@@ -54,11 +116,12 @@ fn check_tells_of_the_engine_and_warns_as_its_start_does() {
     let may = ["--set", "workers.engine=may", "--set", "workers.mode=processes"];
     let output = run(&[&["check"], &may[..]].concat());
     assert_eq!(output.status.code(), Some(0));
-    let told = text(&output.stdout);
+    let words = "\n  engine  may (may_minihttp)\n  driver  the engine's own\n";
+    assert!(text(&output.stdout).contains(words), "{}", text(&output.stdout));
+    let told = text(&output.stderr);
     for words in [
-        "\n  engine  may (may_minihttp)\n  driver  the engine's own\n",
-        "\nwarning: this engine is for comparison\n  reason  it has no timeouts and no limits on heads, ",
-        "; [timeouts], server.backlog and workers.driver have no effect\n  remedy  docs/engines.md ",
+        "warning: this engine is for comparison: it has no timeouts and no limits on heads, ",
+        "; [timeouts], server.backlog and workers.driver have no effect\n  = help: docs/engines.md ",
     ] {
         assert!(told.contains(words), "{words}: {told}");
     }

@@ -351,7 +351,7 @@ impl Group {
 }
 
 /// The addresses of one entry, and whether it is a name.
-fn resolve(listen: &ListenAddress) -> Result<(Vec<SocketAddr>, bool), Error> {
+pub(super) fn resolve(listen: &ListenAddress) -> Result<(Vec<SocketAddr>, bool), Error> {
     match listen {
         ListenAddress::Socket(address) => Ok((vec![*address], false)),
         ListenAddress::Name(name, port) => {
@@ -391,7 +391,7 @@ fn is_errno(error: &io::Error, errnos: &[Errno]) -> bool {
 }
 
 impl Error {
-    fn at(address: SocketAddr, error: io::Error) -> Error {
+    pub(super) fn at(address: SocketAddr, error: io::Error) -> Error {
         let cause = match error.kind() {
             io::ErrorKind::AddrInUse => Cause::InUse(holder(address)),
             _ => Cause::Other(error),
@@ -399,7 +399,7 @@ impl Error {
         Error { address: address.to_string(), cause }
     }
 
-    fn is_absent_address(&self) -> bool {
+    pub(super) fn is_absent_address(&self) -> bool {
         let absent = [Errno::EADDRNOTAVAIL, Errno::EAFNOSUPPORT];
         matches!(&self.cause, Cause::Other(error) if is_errno(error, &absent))
     }

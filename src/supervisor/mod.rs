@@ -11,6 +11,7 @@ mod manager;
 mod pid_file;
 pub mod policy;
 mod processes;
+pub mod rehearsal;
 pub mod sizing;
 mod startup;
 pub mod status;

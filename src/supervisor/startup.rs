@@ -53,7 +53,11 @@ pub(super) fn prepare(
     let supervisor = &config.supervisor;
     let identity = Identity::find(supervisor.user.as_deref(), supervisor.group.as_deref())
         .map_err(doing("cannot use supervisor.user and supervisor.group"))?;
-    check_file_limit(&config, lanes, warned)?;
+    if let Some(FileLimit { limit, needed, reason, remedy }) = check_file_limit(&config, lanes)?
+        && warned.is_new("file limit too small", &format!("{reason} {needed} {limit}"))
+    {
+        tracing::warn!(limit, needed, reason, remedy, "file limit too small");
+    }
     let engine = config.workers.engine;
     if let Some((reason, remedy)) = engine.warning()
         && warned.is_new("engine for comparison", reason)
@@ -91,8 +95,20 @@ pub(super) fn prepare(
     Ok((Made { generation, addresses: opened.asked, cpus, identity }, plan))
 }
 
+/// That fewer files may be open than could have to be.
+pub(super) struct FileLimit {
+    pub(super) limit: u64,
+    pub(super) needed: u64,
+    pub(super) reason: &'static str,
+    pub(super) remedy: String,
+}
+
+/// Why lanes beyond the number of CPUs are warned of.
+pub(super) const LANES_SHARE_CPUS: &str =
+    "lanes will share CPUs, which costs more than it gives; workers.count = \"auto\" fits";
+
 /// Most addresses: one packet passes a worker its lane's sockets on all of them.
-const ADDRESSES_MAX: usize = socket::PACKET_FILES_MAX;
+pub(super) const ADDRESSES_MAX: usize = socket::PACKET_FILES_MAX;
 
 fn settings(supervisor: &crate::config::Supervisor) -> Settings {
     Settings {
@@ -124,7 +140,7 @@ pub(super) fn size(count: Count, machine: &sizing::Machine, warned: &mut Warned)
         tracing::warn!(
             lanes = size.lanes,
             cpus = allowed,
-            reason = "lanes will share CPUs, which costs more than it gives; workers.count = \"auto\" fits",
+            reason = LANES_SHARE_CPUS,
             "more lanes than CPUs"
         );
     }
@@ -199,7 +215,7 @@ fn check_may_file_limit(config: &Config, limit: u64) -> Result<(), String> {
 ///
 /// # Errors
 /// If it can't be raised, or the engine can't do with it.
-fn check_file_limit(config: &Config, lanes: usize, warned: &mut Warned) -> Result<(), String> {
+pub(super) fn check_file_limit(config: &Config, lanes: usize) -> Result<Option<FileLimit>, String> {
     let limit = cpu::raise_file_limit().map_err(doing("cannot raise the limit on open files"))?;
     check_may_file_limit(config, limit)?;
     let lanes = lanes as u64;
@@ -220,7 +236,7 @@ fn check_file_limit(config: &Config, lanes: usize, warned: &mut Warned) -> Resul
     let of_supervisor = listeners + 4 * (processes + acceptors) + 2 * conduits + OTHER_FILES;
     let needed = of_worker.max(of_supervisor);
     if needed <= limit {
-        return Ok(());
+        return Ok(None);
     }
     let mut remedy = format!("ulimit -Hn {needed} (systemd: LimitNOFILE={needed})");
     let affordable = limit.saturating_sub(listeners + OTHER_FILES) / lanes_of_process;
@@ -233,8 +249,5 @@ fn check_file_limit(config: &Config, lanes: usize, warned: &mut Warned) -> Resul
         }
         "a worker process may open fewer files than workers.max_connections needs"
     };
-    if warned.is_new("file limit too small", &format!("{reason} {needed} {limit}")) {
-        tracing::warn!(limit, needed, reason, remedy, "file limit too small");
-    }
-    Ok(())
+    Ok(Some(FileLimit { limit, needed, reason, remedy }))
 }

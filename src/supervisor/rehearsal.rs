@@ -1,0 +1,155 @@
+//! What a start would come to, as far as that can be told without taking a port: for `server check`. It says what the
+//! start itself would say, and changes nothing.
+
+use std::io;
+use std::net::SocketAddr;
+
+use super::listeners::{Error, resolve};
+use super::startup::{ADDRESSES_MAX, FileLimit, LANES_SHARE_CPUS, check_file_limit};
+use super::{doing, sizing};
+use crate::config::{Config, ListenAddress};
+use crate::sys::process::Identity;
+use crate::sys::socket::{Bound, Sharing};
+
+/// What a start would come to.
+#[derive(Debug)]
+pub struct Rehearsal {
+    /// How many lanes there would be, and why.
+    pub size: sizing::Size,
+    /// What a start would fail with.
+    pub errors: Vec<String>,
+    /// What a start would warn of, each with what to do about it.
+    pub warnings: Vec<(String, String)>,
+}
+
+/// Goes through a start of `config` on this machine, as this user.
+pub fn rehearse(config: &Config) -> Rehearsal {
+    let machine = sizing::machine();
+    let size = sizing::size(config.workers.count, &machine);
+    let (mut errors, mut warnings) = (Vec::new(), Vec::new());
+    if size.lanes > machine.cpus.len().max(1) {
+        warnings.push(("more lanes than CPUs".to_owned(), LANES_SHARE_CPUS.to_owned()));
+    }
+    let supervisor = &config.supervisor;
+    let identity = Identity::find(supervisor.user.as_deref(), supervisor.group.as_deref());
+    let identity = identity.map_err(doing("cannot use supervisor.user and supervisor.group"));
+    errors.extend(identity.err());
+    match check_file_limit(config, size.lanes) {
+        Ok(None) => {}
+        Ok(Some(FileLimit { limit, needed, reason, remedy })) => {
+            warnings.push((format!("{reason}: {needed}, and the limit is {limit}"), remedy));
+        }
+        Err(error) => errors.push(error),
+    }
+    if let Some((reason, remedy)) = config.workers.engine.warning() {
+        warnings.push((format!("this engine is for comparison: {reason}"), remedy.to_owned()));
+    }
+    let addresses = addresses(config, &mut errors, &mut warnings);
+    if addresses.len() > ADDRESSES_MAX {
+        let count = addresses.len();
+        errors.push(format!("server.listen names {count} addresses; at most {ADDRESSES_MAX}"));
+    }
+    Rehearsal { size, errors, warnings }
+}
+
+/// The addresses that the configuration stands for, of which each can be had by itself.
+fn addresses(
+    config: &Config,
+    errors: &mut Vec<String>,
+    warnings: &mut Vec<(String, String)>,
+) -> Vec<SocketAddr> {
+    let mut found: Vec<(SocketAddr, &ListenAddress)> = Vec::new();
+    for listen in &config.server.listen {
+        let (addresses, is_name) = match resolve(listen) {
+            Ok(resolved) => resolved,
+            Err(error) => {
+                errors.push(error.to_string());
+                continue;
+            }
+        };
+        let mut absent = Vec::new();
+        let mut count = 0;
+        for address in addresses {
+            match may_be_had(address) {
+                Ok(()) => {
+                    count += 1;
+                    let clash = found.iter().find(|(other, _)| clashes(*other, address));
+                    match clash {
+                        Some((_, other)) => errors.push(clash_of(listen, other)),
+                        None => found.push((address, listen)),
+                    }
+                }
+                Err(error) if is_name && error.is_absent_address() => absent.push(error),
+                Err(error) => errors.push(error.to_string()),
+            }
+        }
+        if count == 0 && is_name {
+            errors.extend(absent.pop().map(|error| error.to_string()));
+        }
+        let left_out = "it is left out, as long as the name stands for another address, too";
+        warnings.extend(absent.iter().map(|error| (error.to_string(), left_out.to_owned())));
+    }
+    found.into_iter().map(|(address, _)| address).collect()
+}
+
+fn clash_of(one: &ListenAddress, other: &ListenAddress) -> String {
+    format!(
+        "cannot listen on {one}: {other} of server.listen takes the port, too; leave one of them out"
+    )
+}
+
+/// Whether one of them takes the port that the other needs. `[::]` is IPv6 alone, here.
+fn clashes(one: SocketAddr, other: SocketAddr) -> bool {
+    let same_host =
+        one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() != 0 && one.port() == other.port() && one.is_ipv4() == other.is_ipv4() && same_host
+}
+
+/// Whether this process may listen on such an address. Its port is left alone: another one of it is tried.
+fn may_be_had(address: SocketAddr) -> Result<(), Error> {
+    let mut any_port = address;
+    any_port.set_port(0);
+    let failed = |error| Error::at(address, error);
+    Bound::bind(any_port, Sharing::Exclusive).map_err(failed)?;
+    if needs_privilege(address.port()) && !may_bind_privileged() {
+        return Err(failed(io::Error::from_raw_os_error(nix::errno::Errno::EACCES as i32)));
+    }
+    Ok(())
+}
+
+/// Whether a port is one of those that not everybody may take (ip(7), `ip_unprivileged_port_start`).
+fn needs_privilege(port: u16) -> bool {
+    let first = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+    let first = first.ok().and_then(|text| text.trim().parse::<u32>().ok()).unwrap_or(1024);
+    port != 0 && u32::from(port) < first
+}
+
+/// Whether this process has `CAP_NET_BIND_SERVICE`; where /proc doesn't tell, it is believed to.
+fn may_bind_privileged() -> bool {
+    const CAP_NET_BIND_SERVICE: u32 = 10;
+    let status = procfs::process::Process::myself().and_then(|process| process.status());
+    status.map_or(true, |status| status.capeff & (1 << CAP_NET_BIND_SERVICE) != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wildcard_clashes_with_every_address_of_its_family_on_its_port() {
+        // (one, other, whether they clash)
+        let cases = [
+            ("0.0.0.0:80", "127.0.0.1:80", true),
+            ("127.0.0.1:80", "0.0.0.0:80", true),
+            ("[::]:80", "[::1]:80", true),
+            ("[::]:80", "0.0.0.0:80", false),
+            ("127.0.0.1:80", "127.0.0.2:80", false),
+            ("127.0.0.1:80", "0.0.0.0:81", false),
+            ("127.0.0.1:0", "0.0.0.0:0", false),
+        ];
+        for (one, other, expected) in cases {
+            let parse = |text: &str| text.parse::<SocketAddr>().expect("an address");
+            assert_eq!(clashes(parse(one), parse(other)), expected, "{one} {other}");
+        }
+    }
+}
