@@ -137,9 +137,10 @@ impl Ring {
 
     /// Copies the start of what the kernel put into a buffer, and gives the buffer back.
     fn take_head(&mut self, id: u16, bytes: usize) -> [u8; HEAD_BYTES] {
-        let buffer = self.buffers.take(id, bytes);
+        // SAFETY: called once for each completion of a receive, with the buffer that it names.
+        let buffer = unsafe { self.buffers.take(id, bytes) };
         let mut head = [0; HEAD_BYTES];
-        let arrived = self.buffers.bytes(buffer);
+        let arrived = self.buffers.bytes(&buffer);
         let shown = arrived.len().min(HEAD_BYTES);
         head[..shown].copy_from_slice(&arrived[..shown]);
         self.buffers.give_back(buffer);

@@ -14,6 +14,7 @@
 
 pub mod buffers;
 pub mod cgroup;
+pub mod connected;
 #[cfg(feature = "may")]
 pub mod coroutine;
 pub mod cpu;

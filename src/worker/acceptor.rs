@@ -87,7 +87,7 @@ impl<'s> Acceptor<'s> {
     /// Turns until a drain is over: nobody waits in the sockets, and everybody was handed over.
     pub(super) fn run(&mut self) -> io::Result<()> {
         while !self.is_over() {
-            let count = self.driver.wait(self.patience_ms())?;
+            let count = self.driver.wait(self.patience_ms(), |token| self.sources.fd_of(token))?;
             let now_ms = self.ledger.now_ms();
             self.counters.begin_turn(now_ms);
             self.weigh();

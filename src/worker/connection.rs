@@ -33,6 +33,7 @@ use super::control::DrainKind;
 use super::driver::{Input, Interest, Received};
 use super::kept::{Kept, Tail};
 use crate::http::{Receiver, Refusal, Step};
+use crate::sys::connected::Connected;
 use crate::sys::epoll::Ready;
 
 /// Output that is gathered before it is sent, in bytes.
@@ -49,7 +50,7 @@ pub const DRAIN_GRACE_MS: u64 = 500;
 
 /// An accepted socket and its protocol state. `'s` is the site it serves.
 pub struct Connection<'s> {
-    socket: OwnedFd,
+    socket: Connected,
     /// Requests begun.
     requests: u32,
     receiver: Receiver,
@@ -97,7 +98,7 @@ impl<'s> Connection<'s> {
     /// A connection that was just accepted.
     pub fn new(socket: OwnedFd) -> Connection<'s> {
         Connection {
-            socket,
+            socket: Connected::from(socket),
             requests: 0,
             receiver: Receiver::default(),
             phase: Phase::Reading,
@@ -106,7 +107,7 @@ impl<'s> Connection<'s> {
     }
 
     /// The socket.
-    pub fn socket(&self) -> &OwnedFd {
+    pub fn socket(&self) -> &Connected {
         &self.socket
     }
 

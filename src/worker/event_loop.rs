@@ -97,7 +97,7 @@ impl<'s> EventLoop<'s> {
             && self.sources.is_empty()
             && self.connections.is_empty())
         {
-            let count = self.driver.wait(self.patience_ms())?;
+            let count = self.driver.wait(self.patience_ms(), |token| self.sources.fd_of(token))?;
             self.context.begin_turn();
             self.keep_unsent();
             for _ in 0..count {
@@ -145,7 +145,7 @@ impl<'s> EventLoop<'s> {
             TOKEN_CONTROL => self.hear(),
             TOKEN_SOURCES.. => self.accept_from(ready.token),
             token => {
-                self.work(Key::from_token(token), buffer, |connection, input, lane| {
+                self.work(Key::from_token(token), buffer.as_ref(), |connection, input, lane| {
                     connection.on_ready(ready, input, lane)
                 });
                 self.driver.give_back(buffer);
@@ -159,7 +159,7 @@ impl<'s> EventLoop<'s> {
     fn work(
         &mut self,
         key: Key,
-        buffer: Option<Buffer>,
+        buffer: Option<&Buffer>,
         step: impl FnOnce(&mut Connection<'s>, &mut Input<'_>, &mut Context<'s>) -> Next,
     ) {
         let token = key.to_token();

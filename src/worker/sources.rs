@@ -100,14 +100,36 @@ impl<'s> Sources<'s> {
         if self.lets_go_ms.is_some() {
             return Ok(());
         }
-        let token = TOKEN_SOURCES + self.next_token;
-        self.next_token = (self.next_token + 1) % (TOKEN_CONTROL - TOKEN_SOURCES);
+        let token = self.unused_token();
         let is_told = self.rest == Rest::No;
         if is_told {
             driver.watch_source(&source, token)?;
         }
         self.watched.push(Watched { token, lane, source, is_told });
         Ok(())
+    }
+
+    fn unused_token(&mut self) -> u64 {
+        loop {
+            let token = TOKEN_SOURCES + self.next_token;
+            // They come again after a million: one of the first may still be there.
+            self.next_token = (self.next_token + 1) % (TOKEN_CONTROL - TOKEN_SOURCES);
+            if self.find(token).is_none() {
+                return token;
+            }
+        }
+    }
+
+    fn find(&self, token: u64) -> Option<&Watched> {
+        self.watched.iter().find(|watched| watched.token == token)
+    }
+
+    /// The descriptor of what the driver knows by this token: a source, or the control socket.
+    pub(super) fn fd_of(&self, token: u64) -> Option<BorrowedFd<'_>> {
+        match token {
+            TOKEN_CONTROL => Some(self.control.as_fd()),
+            token => self.find(token).map(|watched| watched.source.as_fd()),
+        }
     }
 
     /// The tokens of those of this lane, or of all.
@@ -159,8 +181,7 @@ impl<'s> Sources<'s> {
 
     /// Whether what is left of this source can be served by nobody else.
     pub(super) fn has_begun_batch(&self, token: u64) -> bool {
-        let watched = self.watched.iter().find(|watched| watched.token == token);
-        matches!(watched, Some(Watched { source: Source::Intake(intake), .. }) if intake.has_begun_batch())
+        matches!(self.find(token), Some(Watched { source: Source::Intake(intake), .. }) if intake.has_begun_batch())
     }
 
     /// Stops watching, until [`Sources::resume`].

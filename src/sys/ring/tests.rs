@@ -2,8 +2,18 @@
 
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::thread;
 
 use super::*;
+use crate::sys::socket::{recv, send};
+
+/// A socket that a ring can name, and its peer.
+fn pair() -> (Connected, UnixStream) {
+    let (ours, theirs) = UnixStream::pair().expect("a pair");
+    ours.set_nonblocking(true).expect("nonblocking");
+    (Connected::from(OwnedFd::from(ours)), theirs)
+}
 
 /// No more than what a kernel without io_uring prints.
 fn ring() -> Option<Ring> {
@@ -15,38 +25,40 @@ fn wait_for(ring: &mut Ring) -> Completion {
         if let Some(completion) = ring.next_completion() {
             return completion;
         }
-        ring.wait(Some(20_000)).expect("a wait");
+        ring.wait([], Some(20_000)).expect("a wait");
     }
 }
 
 #[test]
 fn a_ring_that_is_gone_takes_no_wake_up_from_another() {
     for _ in 0..200 {
-        let Some(mut gone) = ring() else { return };
-        let mut other = Ring::new().expect("a second ring");
+        let Some(mut ring) = ring() else { return };
         let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
-        for ring in [&mut gone, &mut other] {
-            ring.poll(listener.as_raw_fd(), Wanted::ReadableByOne, 7);
-            ring.submit();
-        }
+        let poll = || Poll { fd: listener.as_fd(), wanted: Wanted::ReadableByOne, token: 7 };
+        thread::scope(|scope| {
+            let gone = scope.spawn(|| {
+                let mut gone = Ring::new().expect("a second ring");
+                gone.wait([poll()], Some(0)).expect("a call");
+            });
+            gone.join().expect("a ring that was dropped");
+        });
+        ring.wait([poll()], Some(0)).expect("a call");
         let address = listener.local_addr().expect("an address");
-        drop(gone);
         let _client = TcpStream::connect(address).expect("connect");
-        other.wait(Some(5_000)).expect("a wait");
-        assert_eq!(other.next_completion().map(|completion| completion.token), Some(7));
+        ring.wait([], Some(5_000)).expect("a wait");
+        assert_eq!(ring.next_completion().map(|completion| completion.token), Some(7));
     }
 }
 
 #[test]
 fn what_there_is_no_room_for_is_told_to_the_byte() {
     let Some(mut ring) = ring() else { return };
-    let (ours, mut theirs) = UnixStream::pair().expect("a pair");
-    ours.set_nonblocking(true).expect("nonblocking");
+    let (ours, mut theirs) = pair();
     let mut offered = Vec::new();
     let rest = loop {
         let piece: Vec<u8> = (0..10_007).map(|n| (offered.len() + n) as u8 ^ 0x5a).collect();
         offered.extend_from_slice(&piece);
-        assert!(ring.send(ours.as_fd(), 7, &piece));
+        assert!(ring.send(&ours, 7, &piece));
         ring.submit();
         if let Some(unsent) = ring.next_unsent() {
             assert_eq!(unsent.token, 7);
@@ -64,9 +76,9 @@ fn what_there_is_no_room_for_is_told_to_the_byte() {
 #[test]
 fn a_send_to_a_peer_that_is_gone_is_told_as_broken() {
     let Some(mut ring) = ring() else { return };
-    let (ours, theirs) = UnixStream::pair().expect("a pair");
+    let (ours, theirs) = pair();
     drop(theirs);
-    assert!(ring.send(ours.as_fd(), 7, b"hello"));
+    assert!(ring.send(&ours, 7, b"hello"));
     ring.submit();
     assert_eq!(ring.next_unsent(), Some(Unsent { token: 7, rest: None }));
 }
@@ -75,11 +87,11 @@ fn a_send_to_a_peer_that_is_gone_is_told_as_broken() {
 fn more_sends_than_fit_a_call_all_arrive() {
     let Some(mut ring) = ring() else { return };
     let count = SUBMISSIONS as usize + 1;
-    let pairs: Vec<_> = (0..count).map(|_| UnixStream::pair().expect("a pair")).collect();
+    let pairs: Vec<_> = (0..count).map(|_| pair()).collect();
     // Together more than there is room for copies of, too.
     let pieces: Vec<Vec<u8>> = (0..count).map(|n| vec![n as u8; 500 + n]).collect();
     for (n, ((ours, _), piece)) in pairs.iter().zip(&pieces).enumerate() {
-        assert!(ring.send(ours.as_fd(), n as u64, piece));
+        assert!(ring.send(ours, n as u64, piece));
         assert!(ring.output_bytes <= OUTPUT_BYTES);
     }
     ring.submit();
@@ -95,19 +107,19 @@ fn more_sends_than_fit_a_call_all_arrive() {
 #[test]
 fn a_flood_that_takes_all_buffers_ends_the_receive_and_loses_nothing() {
     let Some(mut ring) = ring() else { return };
-    let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+    let (ours, mut theirs) = pair();
     let sent: Vec<u8> = (0..3 * BUFFERS * BUFFER_BYTES).map(|n| (n / 7) as u8).collect();
     let (mut received, mut kept) = (Vec::new(), Vec::new());
-    let sender = std::thread::spawn({
+    let sender = thread::spawn({
         let sent = sent.clone();
         move || theirs.write_all(&sent).expect("everything is read")
     });
-    ring.receive(ours.as_fd(), 7);
+    ring.receive(&ours, 7);
     let mut starved = 0;
     loop {
         let completion = wait_for(&mut ring);
         if let Some(buffer) = completion.buffer {
-            received.extend_from_slice(ring.bytes(buffer));
+            received.extend_from_slice(ring.bytes(&buffer));
             kept.push(buffer);
         }
         match completion.result {
@@ -116,9 +128,9 @@ fn a_flood_that_takes_all_buffers_ends_the_receive_and_loses_nothing() {
                 assert_eq!(error, -libc::ENOBUFS);
                 starved += 1;
                 kept.drain(..).for_each(|buffer| ring.give_back(buffer));
-                ring.receive(ours.as_fd(), 7);
+                ring.receive(&ours, 7);
             }
-            _ if !completion.more => ring.receive(ours.as_fd(), 7),
+            _ if !completion.more => ring.receive(&ours, 7),
             _ => {}
         }
     }
@@ -130,28 +142,102 @@ fn a_flood_that_takes_all_buffers_ends_the_receive_and_loses_nothing() {
 #[test]
 fn a_receive_that_was_cancelled_says_that_it_ended_and_takes_nothing_more() {
     let Some(mut ring) = ring() else { return };
-    let (ours, mut theirs) = UnixStream::pair().expect("a pair");
-    ring.receive(ours.as_fd(), 7);
+    let (ours, mut theirs) = pair();
+    ring.receive(&ours, 7);
     ring.submit();
     ring.cancel(Operation::Receive, 7);
     let completion = wait_for(&mut ring);
     assert_eq!((completion.result, completion.more), (-libc::ECANCELED, false));
     theirs.write_all(b"later").expect("room");
-    ring.wait(Some(0)).expect("a call");
+    ring.wait([], Some(0)).expect("a call");
     assert!(ring.next_completion().is_none());
     let mut later = [0; 5];
-    (&ours).read_exact(&mut later).expect("it is still there");
+    recv(ours.as_fd(), &mut later).expect("it is still there");
     assert_eq!(&later, b"later");
 }
 
+/// As small a completion queue as the kernel allows, so that it overflows.
+fn small_ring() -> Option<Ring> {
+    let ring = Ring::with_completions(SUBMISSIONS);
+    ring.map_err(|error| eprintln!("skipped, no io_uring here: {error}")).ok()
+}
+
 #[test]
-#[should_panic(expected = "a buffer that the kernel has")]
-fn a_buffer_that_was_given_back_cannot_be_read() {
-    let Some(mut ring) = ring() else { panic!("a buffer that the kernel has: skipped") };
-    let (ours, mut theirs) = UnixStream::pair().expect("a pair");
-    theirs.write_all(b"?").expect("room");
-    ring.receive(ours.as_fd(), 7);
-    let buffer = wait_for(&mut ring).buffer.expect("a byte");
-    ring.give_back(buffer);
-    ring.bytes(buffer);
+fn a_flood_of_completions_tells_every_send_what_became_of_it_and_of_no_other() {
+    const POLLS: u64 = 300;
+    let Some(mut ring) = small_ring() else { return };
+    let (broken, _) = pair();
+    let (full, _unread) = pair();
+    while send(full.as_fd(), &[0; 4096]).is_ok() {}
+    while send(full.as_fd(), &[0]).is_ok() {}
+    let (healthy, mut peer) = pair();
+    let (polled, mut waker) = pair();
+    for cycle in 0..20 {
+        for n in 0..POLLS {
+            ring.poll(&polled, Wanted::Readable, n);
+        }
+        ring.wait([], Some(0)).expect("a call");
+        waker.write_all(b"?").expect("room");
+        // Two rounds of failures, so that those of the second find the queue full; one of all kinds; one of successes.
+        for round in 0..4 {
+            let mut expected = Vec::new();
+            for n in 0..u64::from(SUBMISSIONS) {
+                let token = (4 * cycle + round) << 16 | n;
+                let bytes = token.to_be_bytes();
+                let (socket, unsent) = match (round, n % 3) {
+                    (0 | 1, _) | (2, 0) => (&broken, Some(Unsent { token, rest: None })),
+                    (2, 1) => (&full, Some(Unsent { token, rest: Some(bytes.to_vec()) })),
+                    _ => (&healthy, None),
+                };
+                expected.extend(unsent);
+                assert!(ring.send(socket, token, &bytes));
+            }
+            ring.wait([], Some(0)).expect("a call");
+            let mut told: Vec<Unsent> = std::iter::from_fn(|| ring.next_unsent()).collect();
+            told.sort_by_key(|unsent| unsent.token);
+            let counts = (told.len(), expected.len());
+            assert!(
+                told == expected,
+                "cycle {cycle}, round {round}: told and expected: {counts:?}"
+            );
+            let mut arrived = vec![0; 8 * (SUBMISSIONS as usize - expected.len())];
+            peer.read_exact(&mut arrived).expect("what was sent");
+        }
+        let mut ready: Vec<u64> = (0..POLLS).map(|_| wait_for(&mut ring).token).collect();
+        ready.sort_unstable();
+        assert!(ready.into_iter().eq(0..POLLS));
+        recv(polled.as_fd(), &mut [0]).expect("what woke it");
+    }
+}
+
+#[test]
+fn a_ring_that_failed_is_told_of_by_every_wait_and_sends_nothing_more() {
+    let Some(mut ring) = ring() else { return };
+    let (ours, mut theirs) = pair();
+    assert!(ring.send(&ours, 7, b"never"));
+    ring.fail(io::Error::from_raw_os_error(libc::EBADR));
+    assert!(ring.send(&ours, 8, &[0; SEND_BYTES_MAX]));
+    for _ in 0..2 {
+        assert_eq!(ring.wait([], Some(0)).expect_err("it failed").raw_os_error(), None);
+        assert_eq!(ring.next_unsent(), None);
+    }
+    drop((ours, ring));
+    assert_eq!(theirs.read(&mut [0]).expect("an end of stream"), 0);
+}
+
+#[test]
+fn a_socket_that_is_dropped_between_a_send_and_its_call_is_sent_to_and_no_other() {
+    let Some(mut ring) = ring() else { return };
+    let (ours, mut theirs) = pair();
+    assert!(ring.send(&ours, 7, b"hello"));
+    drop(ours);
+    // Would have its number, if it were closed by now.
+    let (_other, other_peer) = pair();
+    ring.submit();
+    let mut received = Vec::new();
+    theirs.read_to_end(&mut received).expect("what was sent, and an end of stream");
+    assert_eq!(received, b"hello");
+    other_peer.set_nonblocking(true).expect("nonblocking");
+    let read = (&other_peer).read(&mut [0]);
+    assert_eq!(read.expect_err("nothing").kind(), io::ErrorKind::WouldBlock);
 }

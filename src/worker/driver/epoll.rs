@@ -5,9 +5,10 @@
 //! then, and only then, the next event is sure to come. Listeners and control sockets are level-triggered.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use super::{Event, INPUT_BYTES};
+use crate::sys::connected::Connected;
 use crate::sys::epoll::{Epoll, Events, Interest};
 
 /// Events taken in one turn: enough to spread the cost of a wait, few enough that time stays current.
@@ -35,7 +36,7 @@ impl Driver {
         })
     }
 
-    pub(super) fn register(&self, socket: &OwnedFd, token: u64) -> io::Result<()> {
+    pub(super) fn register(&self, socket: &Connected, token: u64) -> io::Result<()> {
         self.epoll.add(socket, token, Interest::Edges)
     }
 

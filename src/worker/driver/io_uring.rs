@@ -6,12 +6,13 @@
 //! polled, once at a time.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::BorrowedFd;
 
 use super::{Event, INPUT_BYTES, Input, Interest, Sent, TOKEN_MAX, transmit};
 use crate::sys::buffers::Buffer;
+use crate::sys::connected::Connected;
 use crate::sys::epoll::Ready;
-use crate::sys::ring::{Completion, Operation, Ring, Unsent, Wanted};
+use crate::sys::ring::{Completion, Operation, Poll, Ring, Unsent, Wanted};
 
 /// As many calls at most until a poll is over.
 const FORGET_CALLS_MAX: usize = 1_000;
@@ -53,7 +54,6 @@ enum Progress {
 /// A descriptor that is told of for as long as it is readable.
 struct Watched {
     token: u64,
-    fd: RawFd,
     wanted: Wanted,
     /// The number of the poll that goes on. What comes of one that was cancelled is not taken for the next one's.
     poll: Option<u64>,
@@ -75,7 +75,7 @@ impl Driver {
         })
     }
 
-    pub(super) fn register(&mut self, socket: &OwnedFd, token: u64) {
+    pub(super) fn register(&mut self, socket: &Connected, token: u64) {
         let index = index_of(token);
         if index >= self.links.len() {
             self.links.resize_with(index + 1, Link::unused);
@@ -84,13 +84,13 @@ impl Driver {
         self.adjust(socket, token, Interest::Input);
     }
 
-    pub(super) fn adjust(&mut self, socket: &OwnedFd, token: u64, interest: Interest) {
+    pub(super) fn adjust(&mut self, socket: &Connected, token: u64, interest: Interest) {
         let link = &mut self.links[index_of(token)];
         let receives = matches!(interest, Interest::Input | Interest::RoomOrInput) && !link.ended;
         match link.receive {
             Progress::Idle if receives => {
                 link.receive = Progress::Going;
-                self.ring.receive(socket.as_fd(), token);
+                self.ring.receive(socket, token);
                 link.call = self.ring.next_call();
             }
             Progress::Going if !receives => {
@@ -107,7 +107,7 @@ impl Driver {
         match (link.poll, polls) {
             (Progress::Idle, Some(wanted)) => {
                 (link.poll, link.polled_for) = (Progress::Going, wanted);
-                self.ring.poll(socket.as_raw_fd(), wanted, token);
+                self.ring.poll(socket, wanted, token);
                 link.call = self.ring.next_call();
             }
             (Progress::Going, wanted) if wanted != Some(link.polled_for) => {
@@ -127,21 +127,17 @@ impl Driver {
         if link.poll == Progress::Going {
             self.ring.cancel(Operation::Poll, token);
         }
-        if link.call == self.ring.next_call() {
-            self.ring.submit(); // Later its number may be another socket's.
-        }
     }
 
-    pub(super) fn watch(&mut self, fd: impl AsFd, token: u64, wanted: Wanted) {
-        let fd = fd.as_fd().as_raw_fd();
-        self.watched.push(Watched { token, fd, wanted, poll: None });
+    pub(super) fn watch(&mut self, token: u64, wanted: Wanted) {
+        self.watched.push(Watched { token, wanted, poll: None });
     }
 
-    pub(super) fn watch_source(&mut self, source: impl AsFd, token: u64) {
+    pub(super) fn watch_source(&mut self, token: u64) {
         // A poll by one takes a wake-up for itself even while its loop hangs, so that a sibling, who adopts what it has,
         // would not be told. Only where all watch the same, all the time, is it worth that.
         let wanted = if self.shares { Wanted::ReadableByOne } else { Wanted::Readable };
-        self.watch(source, token, wanted);
+        self.watch(token, wanted);
     }
 
     pub(super) fn forget(&mut self, token: u64) {
@@ -161,15 +157,22 @@ impl Driver {
         }
     }
 
-    pub(super) fn wait(&mut self, timeout_ms: Option<u64>) -> io::Result<usize> {
-        for watched in self.watched.iter_mut().filter(|watched| watched.poll.is_none()) {
-            self.polls = (self.polls + 1) % (TOKEN_MAX >> 32);
+    pub(super) fn wait<'f>(
+        &mut self,
+        timeout_ms: Option<u64>,
+        fd_of: impl Fn(u64) -> Option<BorrowedFd<'f>>,
+    ) -> io::Result<usize> {
+        let Driver { ring, watched, polls, .. } = self;
+        let unpolled = watched.iter_mut().filter(|watched| watched.poll.is_none());
+        let begun = unpolled.filter_map(|watched| {
+            let fd = fd_of(watched.token)?;
+            *polls = (*polls + 1) % (TOKEN_MAX >> 32);
             // The lower half is no connection's index.
-            let poll = self.polls << 32 | u64::from(u32::MAX);
-            watched.poll = Some(poll);
-            self.ring.poll(watched.fd, watched.wanted, poll);
-        }
-        self.ring.wait(timeout_ms)?;
+            let token = *polls << 32 | u64::from(u32::MAX);
+            watched.poll = Some(token);
+            Some(Poll { fd, wanted: watched.wanted, token })
+        });
+        ring.wait(begun, timeout_ms)?;
         Ok(self.ring.completions())
     }
 
@@ -222,7 +225,7 @@ impl Driver {
         }
     }
 
-    pub(super) fn input(&mut self, token: u64, buffer: Option<Buffer>) -> Input<'_> {
+    pub(super) fn input(&mut self, token: u64, buffer: Option<&Buffer>) -> Input<'_> {
         let link = self.links.get(index_of(token)).filter(|link| link.token == token);
         let is_ours = link.is_some_and(|link| link.receive == Progress::Idle);
         let brought = buffer.map(|buffer| self.ring.bytes(buffer));
@@ -233,8 +236,8 @@ impl Driver {
         self.ring.give_back(buffer);
     }
 
-    pub(super) fn send(&mut self, socket: &OwnedFd, token: u64, bytes: &[u8]) -> Sent {
-        if !self.ring.send(socket.as_fd(), token, bytes) {
+    pub(super) fn send(&mut self, socket: &Connected, token: u64, bytes: &[u8]) -> Sent {
+        if !self.ring.send(socket, token, bytes) {
             return transmit(socket, bytes, &[]);
         }
         self.links[index_of(token)].call = self.ring.next_call();

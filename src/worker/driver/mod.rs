@@ -12,6 +12,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::sys::buffers::Buffer;
+use crate::sys::connected::Connected;
 use crate::sys::epoll::Ready;
 use crate::sys::ring::{self, Unsent};
 use crate::sys::socket::{self, Listener};
@@ -31,7 +32,7 @@ pub enum Driver {
 }
 
 /// What happened to something that is watched.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Event {
     /// What became of it, and its token.
     pub ready: Ready,
@@ -64,7 +65,7 @@ impl Driver {
     }
 
     /// Watches a connection for the whole of its life.
-    pub fn register(&mut self, socket: &OwnedFd, token: u64) -> io::Result<()> {
+    pub fn register(&mut self, socket: &Connected, token: u64) -> io::Result<()> {
         match self {
             Driver::Epoll(driver) => driver.register(socket, token),
             Driver::IoUring(driver) => {
@@ -75,7 +76,7 @@ impl Driver {
     }
 
     /// Says what a connection waits for, after every step of it.
-    pub fn adjust(&mut self, socket: &OwnedFd, token: u64, interest: Interest) {
+    pub fn adjust(&mut self, socket: &Connected, token: u64, interest: Interest) {
         if let Driver::IoUring(driver) = self {
             driver.adjust(socket, token, interest);
         }
@@ -88,24 +89,24 @@ impl Driver {
         }
     }
 
-    /// Watches a control socket while it is readable. It stays open until [`Driver::forget`].
+    /// Watches a control socket while it is readable, until [`Driver::forget`].
     pub fn watch(&mut self, fd: impl AsFd, token: u64) -> io::Result<()> {
         match self {
             Driver::Epoll(driver) => driver.watch(fd, token),
             Driver::IoUring(driver) => {
-                driver.watch(fd, token, ring::Wanted::Readable);
+                driver.watch(token, ring::Wanted::Readable);
                 Ok(())
             }
         }
     }
 
-    /// Watches what connections come from while somebody waits in it. Where other loops watch it too, one is told. It
-    /// stays open until [`Driver::forget`].
+    /// Watches what connections come from while somebody waits in it. Where other loops watch it too, one is told.
+    /// Until [`Driver::forget`].
     pub fn watch_source(&mut self, source: impl AsFd, token: u64) -> io::Result<()> {
         match self {
             Driver::Epoll(driver) => driver.watch_source(source, token),
             Driver::IoUring(driver) => {
-                driver.watch_source(source, token);
+                driver.watch_source(token);
                 Ok(())
             }
         }
@@ -122,11 +123,16 @@ impl Driver {
         }
     }
 
-    /// Waits up to `timeout_ms` (`None`: for ever) and says how many events there may be.
-    pub fn wait(&mut self, timeout_ms: Option<u64>) -> io::Result<usize> {
+    /// Waits up to `timeout_ms` (`None`: for ever) and says how many events there may be. `fd_of` finds, by its token,
+    /// the descriptor of what is watched and is no connection.
+    pub fn wait<'f>(
+        &mut self,
+        timeout_ms: Option<u64>,
+        fd_of: impl Fn(u64) -> Option<BorrowedFd<'f>>,
+    ) -> io::Result<usize> {
         match self {
             Driver::Epoll(driver) => driver.wait(timeout_ms),
-            Driver::IoUring(driver) => driver.wait(timeout_ms),
+            Driver::IoUring(driver) => driver.wait(timeout_ms, fd_of),
         }
     }
 
@@ -139,7 +145,7 @@ impl Driver {
     }
 
     /// What a connection reads in one step: what its event brought, if it did.
-    pub fn input(&mut self, token: u64, buffer: Option<Buffer>) -> Input<'_> {
+    pub fn input(&mut self, token: u64, buffer: Option<&Buffer>) -> Input<'_> {
         match self {
             Driver::Epoll(driver) => Input::new(None, Some(driver.buffer())),
             Driver::IoUring(driver) => driver.input(token, buffer),
@@ -155,7 +161,7 @@ impl Driver {
 
     /// Sends `bytes`, at once or with the next wait; then what is left comes from [`Driver::next_unsent`]. Before
     /// anything else happens to the connection, [`Driver::settle`].
-    pub fn send(&mut self, socket: &OwnedFd, token: u64, bytes: &[u8]) -> Sent {
+    pub fn send(&mut self, socket: &Connected, token: u64, bytes: &[u8]) -> Sent {
         match self {
             Driver::Epoll(_) => transmit(socket, bytes, &[]),
             Driver::IoUring(driver) => driver.send(socket, token, bytes),
@@ -219,7 +225,7 @@ impl<'b> Input<'b> {
     }
 
     /// Reads once.
-    pub fn receive(&mut self, socket: &OwnedFd) -> Received<'_> {
+    pub fn receive(&mut self, socket: &Connected) -> Received<'_> {
         if let Some(bytes) = self.brought.take() {
             return Received::Bytes { bytes, is_all: true };
         }
@@ -251,7 +257,7 @@ pub enum Sent {
 }
 
 /// Writes `first`, then `second`, once, now.
-pub fn transmit(socket: &OwnedFd, first: &[u8], second: &[u8]) -> Sent {
+pub fn transmit(socket: &Connected, first: &[u8], second: &[u8]) -> Sent {
     let result = if second.is_empty() {
         socket::send(socket.as_fd(), first)
     } else {
@@ -265,7 +271,7 @@ pub fn transmit(socket: &OwnedFd, first: &[u8], second: &[u8]) -> Sent {
 }
 
 /// Says to the peer that no more will be sent.
-pub fn finish_sending(socket: &OwnedFd) -> io::Result<()> {
+pub fn finish_sending(socket: &Connected) -> io::Result<()> {
     socket::shutdown_write(socket.as_fd())
 }
 
