@@ -9,8 +9,10 @@
 
 use super::{Limits, Refusal, is_token_byte};
 
-/// Most bytes of chunk extensions in one message: nobody needs them, and they cost work.
+/// Most bytes of chunk extensions in one message, white space included: they have no use here, and cost work.
 const EXTENSION_BYTES_MAX: u32 = 4096;
+/// Most leading zeros of a chunk size. Some clients pad a size to the width of 64 bits.
+const LEADING_ZEROS_MAX: u8 = 16;
 
 /// Decodes one chunked body.
 #[derive(Debug, Default)]
@@ -23,6 +25,8 @@ pub(super) struct Chunked {
     extension_bytes: u32,
     trailer_bytes: u32,
     trailers: u16,
+    /// Leading zeros of the current chunk's size.
+    leading_zeros: u8,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,8 +35,12 @@ enum State {
     #[default]
     SizeStart,
     Size,
+    /// Behind white space that only another extension may follow.
+    ExtensionBefore,
     ExtensionStart,
     ExtensionName,
+    /// Behind white space that a value or another extension must follow.
+    ExtensionNameEnd,
     ExtensionValueStart,
     ExtensionToken,
     ExtensionQuoted,
@@ -96,12 +104,18 @@ impl Chunked {
         Ok(match (self.state, byte) {
             (SizeStart | Size, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
                 let digit = char::from(byte).to_digit(16).map_or(0, u64::from);
+                if self.size == 0 && digit == 0 {
+                    self.leading_zeros += 1;
+                    if self.leading_zeros > LEADING_ZEROS_MAX {
+                        return Err(SIZE);
+                    }
+                }
                 let size = self.size.checked_mul(16).ok_or(SIZE)?;
                 self.size = size + digit;
                 Size
             }
-            (Size, b';') => ExtensionStart,
             (Size, b'\r') => SizeLf,
+            (Size, b';' | b' ' | b'\t') => self.extension(byte)?,
             (SizeStart | Size, _) => return Err(SIZE),
 
             (SizeLf, b'\n') => self.size_known(limits)?,
@@ -120,6 +134,7 @@ impl Chunked {
 
     /// At the end of a size line.
     fn size_known(&mut self, limits: &Limits) -> Result<State, Refusal> {
+        self.leading_zeros = 0;
         if self.size == 0 {
             return Ok(State::TrailerStart);
         }
@@ -130,24 +145,33 @@ impl Chunked {
         Ok(State::Data)
     }
 
-    /// `;name[=value]`, without the "bad white space" that RFC 9112 §7.1.1 lets a recipient refuse.
+    /// `*( BWS ";" BWS name [ BWS "=" BWS value ] )`: white space is taken exactly where RFC 9112 §7.1.1 has it, which
+    /// is never before the line end.
     fn extension(&mut self, byte: u8) -> Result<State, Refusal> {
         use State::*;
-        self.extension_bytes += 1;
+        // The CR is no part of it.
+        self.extension_bytes += u32::from(byte != b'\r');
         if self.extension_bytes > EXTENSION_BYTES_MAX {
             return Err(Refusal::bad_request("there are too many chunk extensions"));
         }
         let token = is_token_byte(byte);
         Ok(match (self.state, byte) {
-            (ExtensionStart | ExtensionName, _) if token => ExtensionName,
-            (ExtensionName, b'=') => ExtensionValueStart,
-            (ExtensionValueStart, b'"') => ExtensionQuoted,
-            (ExtensionValueStart | ExtensionToken, _) if token => ExtensionToken,
             (ExtensionQuoted, b'"') => ExtensionQuoteEnd,
             (ExtensionQuoted, b'\\') => ExtensionEscaped,
             (ExtensionQuoted | ExtensionEscaped, b'\t' | 0x20..=0x7e | 0x80..) => ExtensionQuoted,
-            (ExtensionName | ExtensionToken | ExtensionQuoteEnd, b';') => ExtensionStart,
+            (ExtensionQuoted | ExtensionEscaped, _) => return Err(EXTENSION),
+
+            (ExtensionStart | ExtensionName, _) if token => ExtensionName,
+            (ExtensionName | ExtensionNameEnd, b'=') => ExtensionValueStart,
+            (ExtensionValueStart, b'"') => ExtensionQuoted,
+            (ExtensionValueStart | ExtensionToken, _) if token => ExtensionToken,
             (ExtensionName | ExtensionToken | ExtensionQuoteEnd, b'\r') => SizeLf,
+            (ExtensionStart | ExtensionValueStart, b' ' | b'\t') => self.state,
+            (ExtensionName | ExtensionNameEnd, b' ' | b'\t') => ExtensionNameEnd,
+            (ExtensionStart | ExtensionValueStart, _) => return Err(EXTENSION),
+            // Behind a size, a whole extension, or white space there.
+            (_, b' ' | b'\t') => ExtensionBefore,
+            (_, b';') => ExtensionStart,
             _ => return Err(EXTENSION),
         })
     }

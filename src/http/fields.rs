@@ -125,8 +125,13 @@ pub(super) struct Codings {
 
 impl Codings {
     fn add(&mut self, value: &[u8]) -> Result<(), Refusal> {
-        for coding in list(value) {
+        // Unlike any other list, this one may have no empty elements: readers differ over what a comma alone does
+        // to the coding beside it.
+        for coding in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
             let is = |name: &str| coding.eq_ignore_ascii_case(name.as_bytes());
+            if coding.is_empty() {
+                return Err(Refusal::bad_request("a transfer coding is empty"));
+            }
             if self.chunked_last {
                 return Err(Refusal::bad_request("chunked is not the last transfer coding"));
             }

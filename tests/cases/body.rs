@@ -125,7 +125,20 @@ fn codings() -> Vec<Case> {
             fine.clone(),
         ),
         echoed("Chunked in another case §7", coding("Chunked"), "hello"),
-        echoed("chunked in a list with empty elements S:5.6.1.2", coding(", chunked,"), "hello"),
+        bad("a comma before chunked", &[400], ",chunked"),
+        bad("a comma behind chunked", &[400], "chunked,"),
+        bad("a comma and a space before chunked", &[400], ", chunked"),
+        bad("commas around chunked", &[400], ", chunked,"),
+        bad("a comma alone", &[400], ","),
+        bad("8,000 commas and chunked", &[400], &format!("{}chunked", ",".repeat(8_000))),
+        bad("chunked and 8,000 commas", &[400], &format!("chunked{}", ",".repeat(8_000))),
+        bad("an empty line of codings before chunked", &[400], "\r\nTransfer-Encoding: chunked"),
+        bad("an empty line of codings behind chunked", &[400], "chunked\r\nTransfer-Encoding:"),
+        bad(
+            "another coding in a line before chunked §6.1",
+            &[501],
+            "gzip\r\nTransfer-Encoding: chunked",
+        ),
     ]
 }
 
@@ -133,7 +146,15 @@ fn chunked() -> Vec<Case> {
     let fine = size("5");
     let bad_size = |what, value: &str| refused(what, &[400], size(value), fine.clone());
     let bad = |what, body: &str| refused(what, &[400], chunks(body), fine.clone());
-    let extension = |bytes: usize| size(&format!("5;a={}", "b".repeat(bytes)));
+    let trailers = |count: usize| chunks(&format!("0\r\n{}\r\n", "X: y\r\n".repeat(count)));
+    // So many bytes, the line end included.
+    let trailer = |bytes: usize| {
+        let value = "v".repeat(bytes - "X: \r\n".len());
+        chunks(&format!("0\r\nX: {value}\r\n\r\n"))
+    };
+    // So many bytes from the semicolon to the line end.
+    let extension = |bytes: usize| size(&format!("5;a={}", "b".repeat(bytes - ";a=".len())));
+    let zeros = |count: usize| size(&format!("{}5", "0".repeat(count)));
     vec![
         bad_size("a chunk size with 0x §7.1", "0x5"),
         bad_size("a chunk size with a plus sign §7.1", "+5"),
@@ -185,7 +206,69 @@ fn chunked() -> Vec<Case> {
             "leading zeros and another case §7.1",
             chunks("000A\r\n0123456789\r\n1\r\nx\r\n000\r\n\r\n"),
             "0123456789x",
+        refused("more leading zeros than the limit §7.1", &[400], zeros(17), zeros(16)),
+        refused("leading zeros for ever §7.1", &[400], zeros(100_000), fine.clone()),
+        refused(
+            "a last chunk of zeros for ever §7.1.1",
+            &[400],
+            chunks(&"0".repeat(100_000)),
+            chunks("0000000000000000\r\n\r\n"),
         ),
+        echoed(
+            "leading zeros of each chunk",
+            chunks("00000000000000001\r\na\r\n00000000000000001\r\nb\r\n0\r\n\r\n"),
+            "ab",
+        ),
+        ),
+        bad_size("an extension of white space §7.1.1", "5; "),
+        bad_size("white space behind an extension's name §7.1.1", "5;a "),
+        bad_size("white space behind an extension's value §7.1.1", "5;a=b "),
+        bad_size("white space behind a quoted value §7.1.1", "5;a=\"b\"\t"),
+        bad_size("an extension without a value §7.1.1", "5;a="),
+        bad_size("an extension of white space for a value §7.1.1", "5;a= "),
+        bad_size("a semicolon for a value §7.1.1", "5;a=;b"),
+        bad_size("two names of an extension §7.1.1", "5;a b"),
+        bad_size("two values of an extension §7.1.1", "5;a=b c"),
+        bad_size("a value behind a quoted one §7.1.1", "5;a=\"b\"c"),
+        bad_size("two equals signs §7.1.1", "5;a==b"),
+        bad_size("a name behind white space §7.1.1", "5 a"),
+        bad_size("two sizes §7.1", "5 5"),
+        bad_size("a value behind white space §7.1.1", "5 =a"),
+        bad_size("a control character in quotes §7.1.1", "5;a=\"\x01\""),
+        bad_size("an escaped control character §7.1.1", "5;a=\"\\\x7f\""),
+        bad_size("a line end in quotes §7.1.1", "5;a=\"\r\n\""),
+        bad_size("quotes that are not closed §7.1.1", "5;a=\"b"),
         served("an extension of the last chunk §7.1.1", chunks("0;last\r\n\r\n")),
     ]
 }
+        bad("a trailer without a name §5", "0\r\n: v\r\n\r\n"),
+        bad("a trailer with a control character §5", "0\r\nX: \x01\r\n\r\n"),
+        bad("a trailer with a bare CR §5", "0\r\nX: a\rb\r\n\r\n"),
+        refused("more trailers than limits.headers", &[431], trailers(101), trailers(100)),
+        refused("trailers beyond limits.header_bytes", &[431], trailer(32_769), trailer(32_768)),
+        refused(
+            "more chunk extension than the limit §7.1.1",
+            &[400],
+            extension(4_097),
+            extension(4_096),
+        ),
+        refused(
+            "white space for ever before an extension §7.1.1",
+            &[400],
+            size(&format!("5{};a", " ".repeat(4_095))),
+            size(&format!("5{};a", " ".repeat(4_094))),
+        ),
+        echoed("white space before an extension S:5.6.3", size("5 ;a=b"), "hello"),
+        echoed("white space behind a semicolon S:5.6.3", size("5; a"), "hello"),
+        echoed("white space before an equals sign S:5.6.3", size("5;a =b"), "hello"),
+        echoed("white space behind an equals sign S:5.6.3", size("5;a= b"), "hello"),
+        echoed(
+            "white space wherever it may be S:5.6.3",
+            size("5 \t; \ta\t = \t\"b\" ; c = d ; e ;f"),
+            "hello",
+        ),
+        echoed("bytes beyond ASCII in quotes §7.1.1", size("5;a=\"\u{e9}\t\\\u{e9}\""), "hello"),
+        served(
+            "white space before the last chunk's extension S:5.6.3",
+            chunks("0; comment\r\n\r\n"),
+        ),
