@@ -66,7 +66,7 @@ fn a_misspelt_key_is_shown_with_what_was_meant() {
         2 | baklog = 10
           | ^^^^^^ did you mean `backlog`?
           |
-          = help: the keys of `server` are listen, backlog
+          = help: the keys of `server` are listen, backlog, merge_slashes
         ",
     );
 }
@@ -251,6 +251,7 @@ fn each_mistake_in_a_route_is_named() {
             "a route's `path` has no white space, control character, `?` or `#`",
         ),
         ("path = \"/a/../b\"\ntext = \"x\"", "a route's `path` has no `.` or `..` segment"),
+        ("path = \"/a//b\"\ntext = \"x\"", "a route's `path` has no `//`"),
         (
             "path = \"/\"\nhost = \"a:80\"\ntext = \"x\"",
             "a route's `host` is a name or an address, without a port",
@@ -298,6 +299,14 @@ fn each_mistake_in_a_route_is_named() {
         assert_eq!(first, format!("error: {expected}"), "{keys}");
         assert_eq!(errors.matches("error: ").count(), 1, "{keys}:\n{errors}");
     }
+}
+
+#[test]
+fn a_route_has_repeated_slashes_only_if_those_of_requests_stay() {
+    let route = "[[route]]\npath = \"/a//b\"\ntext = \"x\"\n";
+    let config = config(&format!("[server]\nmerge_slashes = false\n{route}"));
+    assert_eq!(config.routes[0].path, RoutePath::Exact("/a//b".into()));
+    assert!(errors(route).contains("server.merge_slashes = false"), "{}", errors(route));
 }
 
 #[test]

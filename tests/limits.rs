@@ -18,6 +18,8 @@ in_every_mode!(
     the_last_request_of_a_connection_says_so_and_closes,
     a_head_that_does_not_end_is_answered_408_at_the_deadline,
     a_dripping_head_does_not_move_its_deadline,
+    a_head_request_that_takes_too_long_is_answered_without_a_body,
+    empty_lines_leave_a_connection_idle,
     an_idle_connection_is_closed_silently_at_the_deadline,
     a_connection_that_never_speaks_is_closed_silently,
     a_request_that_crosses_the_close_of_an_idle_connection_is_not_reset,
@@ -174,6 +176,34 @@ fn a_dripping_head_does_not_move_its_deadline(mode: Mode) {
     assert!(drops > 0, "closed at once");
     assert_refused(client, 408, "a dripping head");
     assert_not_before_the_deadline(start);
+}
+
+fn a_head_request_that_takes_too_long_is_answered_without_a_body(mode: Mode) {
+    let server = setup(mode).set("timeouts.header", "300ms").set("timeouts.body", "300ms").start();
+    let body = "HEAD /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhello";
+    for request in ["HEAD /", "\r\nHEAD / HTTP/1.1\r\nHost", body] {
+        let mut client = server.connect();
+        client.send(request);
+        let response = client.response_to("HEAD");
+        assert!(response.status == 408 && response.says_close(), "{request:?}: {response:?}");
+        client.expect_end();
+    }
+}
+
+fn empty_lines_leave_a_connection_idle(mode: Mode) {
+    let server =
+        setup(mode).set("timeouts.header", "100ms").set("timeouts.keep_alive", "300ms").start();
+    let with_body = "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello\r\n";
+    for lines in ["", "\r\n", "\r\n\r\n"] {
+        let mut client = server.connect();
+        let start = Instant::now();
+        assert_eq!(client.request(with_body).text(), "hello");
+        client.send(lines);
+        // No 408, and not before its time.
+        client.expect_end();
+        assert!(!client.was_reset(), "{lines:?}");
+        assert_not_before_the_deadline(start);
+    }
 }
 
 fn an_idle_connection_is_closed_silently_at_the_deadline(mode: Mode) {

@@ -232,6 +232,8 @@ fn a_panic_in_a_request_ends_that_connection_alone(mode: Mode) {
     assert_eq!(neighbour.get("/").status, 200);
     for _ in 0..3 {
         let mut client = server.connect();
+        let response = server.connect().head("/.fault/panic-request");
+        assert_eq!(response.status, 500, "HEAD");
         let response = client.get("/.fault/panic-request");
         assert_eq!(response.status, 500);
         assert!(response.says_close(), "{response:?}");

@@ -55,6 +55,8 @@ pub struct Server {
     pub listen: Vec<ListenAddress>,
     /// Accept queue asked for, per socket, in connections; at least 1.
     pub backlog: u32,
+    /// Whether repeated slashes of a request's path count as one.
+    pub merge_slashes: bool,
 }
 
 /// One entry of `server.listen`. A host name is resolved by the supervisor, at bind time.

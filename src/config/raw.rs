@@ -33,12 +33,17 @@ pub(super) struct Raw {
 pub(super) struct Server {
     pub(super) listen: Addresses,
     pub(super) backlog: Number<1, 1_048_576>,
+    pub(super) merge_slashes: bool,
 }
 
 impl Default for Server {
     fn default() -> Server {
         let local = ([127, 0, 0, 1], 8080).into();
-        Server { listen: Addresses(vec![ListenAddress::Socket(local)]), backlog: Number(4096) }
+        Server {
+            listen: Addresses(vec![ListenAddress::Socket(local)]),
+            backlog: Number(4096),
+            merge_slashes: true,
+        }
     }
 }
 

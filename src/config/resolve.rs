@@ -54,12 +54,23 @@ pub(super) fn resolve(
             *name = path.to_owned();
         }
     }
-    let mut routes =
-        Routes { folder, places, diagnostics, warnings: told.warnings, seen: HashMap::new() };
+    let merge_slashes = raw.server.merge_slashes;
+    let mut routes = Routes {
+        folder,
+        merge_slashes,
+        places,
+        diagnostics,
+        warnings: told.warnings,
+        seen: HashMap::new(),
+    };
     let routes = routes.resolve(&raw.route);
     Config {
         file,
-        server: Server { listen: raw.server.listen.0.clone(), backlog: raw.server.backlog.0 },
+        server: Server {
+            listen: raw.server.listen.0.clone(),
+            backlog: raw.server.backlog.0,
+            merge_slashes,
+        },
         workers: Workers {
             mode: raw.workers.mode,
             count: raw.workers.count,
@@ -116,6 +127,7 @@ fn wrong(title: impl Into<String>, help: &'static str) -> Wrong {
 struct Routes<'r> {
     /// What a relative `body_file` starts from.
     folder: PathBuf,
+    merge_slashes: bool,
     places: &'r Places,
     diagnostics: &'r mut Vec<Diagnostic>,
     warnings: &'r mut Vec<Diagnostic>,
@@ -136,7 +148,7 @@ impl Routes<'_> {
     fn route(&mut self, index: usize, raw: &raw::Route) -> Option<Route> {
         let headers: Vec<_> =
             raw.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-        let path = self.keep(index, "path", path(&raw.path));
+        let path = self.keep(index, "path", path(&raw.path, self.merge_slashes));
         let host = self.keep(index, "host", host(&raw.host));
         let valid_headers = self.check_headers(index, &headers, raw.redirect.is_some());
         self.warn_of_pattern(index, &raw.path);
@@ -298,7 +310,7 @@ impl Routes<'_> {
     }
 }
 
-fn path(path: &str) -> Result<RoutePath, Wrong> {
+fn path(path: &str, merge_slashes: bool) -> Result<RoutePath, Wrong> {
     if !path.starts_with('/') {
         return Err(wrong("a route's `path` begins with a slash", "such as path = \"/hello\""));
     }
@@ -314,6 +326,13 @@ fn path(path: &str) -> Result<RoutePath, Wrong> {
         return Err(wrong(
             title,
             "requests lose theirs before they are routed, so it would never match",
+        ));
+    }
+    if merge_slashes && path.contains("//") {
+        return Err(wrong(
+            "a route's `path` has no `//`",
+            "requests have theirs merged before they are routed, so it would never match; \
+             server.merge_slashes = false leaves them",
         ));
     }
     match (path.strip_suffix('*'), path.find('*')) {

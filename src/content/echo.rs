@@ -91,7 +91,7 @@ impl Collected {
 /// A request head as JSON; bytes that are not UTF-8 are replaced.
 #[derive(Serialize)]
 struct RequestHead {
-    method: &'static str,
+    method: String,
     target: String,
     host: String,
     path: String,
@@ -104,9 +104,9 @@ impl From<&Head<'_>> for RequestHead {
     fn from(head: &Head<'_>) -> RequestHead {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         RequestHead {
-            method: head.method.name(),
+            method: head.method.name().to_owned(),
             target: text(head.target.raw),
-            host: text(head.target.host),
+            host: text(&head.target.host),
             path: text(&head.target.path),
             query: head.target.query.map(text),
             version: head.version.name(),

@@ -43,7 +43,7 @@ pub enum Answer<'s> {
 
 /// What a route does, by method.
 struct Handler {
-    allowed: &'static [Method],
+    takes: Takes,
     main: Main,
     /// The answer to OPTIONS.
     options: Fixed,
@@ -56,8 +56,19 @@ enum Main {
     Echo(Echo),
 }
 
-const READ: &[Method] = &[Method::Get, Method::Head, Method::Options];
-const ALL: &[Method] = &[
+/// Which methods a route takes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Takes {
+    /// Those that read.
+    Read,
+    /// Every method, though it knows none but [`ALL`] by name.
+    Any,
+    /// Every method, OPTIONS too: that is for the place which a redirect names.
+    AnyAndOptions,
+}
+
+const READ: &[Method<'static>] = &[Method::Get, Method::Head, Method::Options];
+const ALL: &[Method<'static>] = &[
     Method::Get,
     Method::Head,
     Method::Post,
@@ -82,7 +93,7 @@ impl Site {
     /// What answers this request, and the number of its route, in the configuration's order, if it has one.
     /// The host is compared without regard to case.
     pub fn answer(&self, head: &Head<'_>) -> (Option<usize>, Answer<'_>) {
-        match self.routes.find(head.target.host, &head.target.path) {
+        match self.routes.find(&head.target.host, &head.target.path) {
             Some((route, handler)) => (Some(route), handler.answer(head.method)),
             None if head.method == Method::Options && *head.target.path == *b"*" => {
                 (None, Answer::Fixed(&self.options))
@@ -93,22 +104,27 @@ impl Site {
 }
 
 impl Handler {
-    fn answer(&self, method: Method) -> Answer<'_> {
-        if !self.allowed.contains(&method) {
+    fn answer(&self, method: Method<'_>) -> Answer<'_> {
+        if method == Method::Options && self.takes != Takes::AnyAndOptions {
+            return Answer::Fixed(&self.options);
+        }
+        if self.takes == Takes::Read && !READ.contains(&method) {
             return Answer::Fixed(&self.refused);
         }
         match &self.main {
-            Main::Echo(echo) if method != Method::Options => Answer::Echo(echo),
-            Main::Fixed(fixed) if method != Method::Options => Answer::Fixed(fixed),
-            _ => Answer::Fixed(&self.options),
+            Main::Echo(echo) => Answer::Echo(echo),
+            Main::Fixed(fixed) => Answer::Fixed(fixed),
         }
     }
 
     fn new(route: &config::Route) -> Handler {
-        let echoes = matches!(route.content, Content::EchoBody | Content::EchoRequest);
-        let allowed = if echoes { ALL } else { READ };
+        let (takes, allowed) = match route.content {
+            Content::Fixed { .. } => (Takes::Read, READ),
+            Content::EchoBody | Content::EchoRequest => (Takes::Any, ALL),
+            Content::Redirect(_) => (Takes::AnyAndOptions, ALL),
+        };
         Handler {
-            allowed,
+            takes,
             main: Main::new(route),
             options: options(allowed),
             refused: plain(
@@ -164,7 +180,7 @@ fn plain(status: u16, fields: &[(&str, &str)], sentence: &str) -> Fixed {
 }
 
 /// The answer to OPTIONS: 204 and what is allowed (RFC 9110 §9.3.7).
-fn options(allowed: &[Method]) -> Fixed {
+fn options(allowed: &[Method<'_>]) -> Fixed {
     Fixed {
         response: Response::new(204, [("Allow", allow(allowed).as_str())], None),
         body: Arc::default(),
@@ -172,7 +188,7 @@ fn options(allowed: &[Method]) -> Fixed {
     }
 }
 
-fn allow(methods: &[Method]) -> String {
+fn allow(methods: &[Method<'_>]) -> String {
     let names: Vec<_> = methods.iter().map(|method| method.name()).collect();
     names.join(", ")
 }

@@ -2,31 +2,33 @@
 
 use super::fields::{self, Fields};
 use super::target::{self, Target};
-use super::{Refusal, is_token_byte};
+use super::{Limits, Refusal, is_token_byte};
 
 /// A request head, borrowed from the bytes it came in.
 #[derive(Debug, PartialEq)]
 pub struct Head<'b> {
     /// The method.
-    pub method: Method,
+    pub method: Method<'b>,
     /// The target, and the host it is meant for.
     pub target: Target<'b>,
     /// The version the client speaks.
     pub version: Version,
     /// How its body is framed.
     pub body: BodyLength,
-    /// Whether the client wants the connection kept (RFC 9112 §9.3).
+    /// Whether another request may follow (RFC 9112 §9.3): the client wants it, and it is known where this one ends.
     pub keep_alive: bool,
+    /// Whether the client sends nothing behind it: it said so, and it is known where this one ends.
+    pub is_last: bool,
     /// Whether the client waits for 100 (Continue) before it sends its body (RFC 9110 §10.1.1).
     pub expects_continue: bool,
     /// Every field line, in order.
     pub fields: Fields<'b>,
 }
 
-/// The methods that are known here (RFC 9110 §9, RFC 5789). CONNECT and TRACE are known and refused.
+/// A method: those of RFC 9110 §9 and RFC 5789, or any other token but CONNECT, which asks for a tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names say it")]
-pub enum Method {
+pub enum Method<'b> {
     Get,
     Head,
     Post,
@@ -34,11 +36,13 @@ pub enum Method {
     Patch,
     Delete,
     Options,
+    /// Any other, by its name.
+    Other(&'b str),
 }
 
-impl Method {
+impl<'b> Method<'b> {
     /// As it is written in a request line.
-    pub fn name(self) -> &'static str {
+    pub fn name(self) -> &'b str {
         match self {
             Method::Get => "GET",
             Method::Head => "HEAD",
@@ -47,12 +51,13 @@ impl Method {
             Method::Patch => "PATCH",
             Method::Delete => "DELETE",
             Method::Options => "OPTIONS",
+            Method::Other(name) => name,
         }
     }
 
-    /// Whether its requests are expected to have content (RFC 9110 §9.3, RFC 5789).
+    /// Whether its requests may be expected to have content (RFC 9110 §9.3, RFC 5789).
     fn has_content(self) -> bool {
-        matches!(self, Method::Post | Method::Put | Method::Patch)
+        !matches!(self, Method::Get | Method::Head | Method::Delete | Method::Options)
     }
 }
 
@@ -92,32 +97,39 @@ pub(super) fn parse<'b>(
     line: &'b [u8],
     block: &'b [u8],
     lines: usize,
+    limits: &Limits,
 ) -> Result<Head<'b>, Refusal> {
     let RequestLine { method, target, version } = request_line(line)?;
     let (fields, facts) = fields::parse(block, lines)?;
-    let body = body_length(method, version, &facts)?;
+    let body = body_length(version, &facts)?;
     let host = match (version, facts.hosts) {
         (Version::Http11, 0) => return Err(Refusal::bad_request("there is no Host field")),
         (_, 0 | 1) => facts.host,
         _ => return Err(Refusal::bad_request("there is more than one Host field")),
     };
-    let target = target::parse(method, target, host)?;
+    let target = target::parse(method, target, host, limits.merge_slashes)?;
     if facts.expects_other && version == Version::Http11 {
         return Err(Refusal::EXPECTATION);
     }
+    // A client of HTTP/1.0 that states no length may send content all the same (RFC 1945 §7.2.2), which would be
+    // taken for the next request.
+    let is_old = version == Version::Http10;
+    let is_end_known = !is_old || facts.content_length.is_some() || !method.has_content();
+    let wants_another = !facts.close && (!is_old || facts.keep_alive);
     Ok(Head {
         method,
         target,
         version,
         body,
-        keep_alive: !facts.close && (version == Version::Http11 || facts.keep_alive),
+        keep_alive: wants_another && is_end_known,
+        is_last: !wants_another && is_end_known,
         expects_continue: facts.expects_continue && version == Version::Http11,
         fields,
     })
 }
 
 struct RequestLine<'b> {
-    method: Method,
+    method: Method<'b>,
     target: &'b [u8],
     version: Version,
 }
@@ -155,17 +167,14 @@ fn request_line(line: &[u8]) -> Result<RequestLine<'_>, Refusal> {
         b"DELETE" => Method::Delete,
         b"OPTIONS" => Method::Options,
         b"CONNECT" => return Err(target::refuse_connect(target)),
-        _ => return Err(Refusal::METHOD),
+        // A token is ASCII.
+        other => Method::Other(std::str::from_utf8(other).map_err(|_| SHAPE)?),
     };
     Ok(RequestLine { method, target, version })
 }
 
 /// The framing of the body (RFC 9112 §6.1, §6.3), refusing whatever two readers could take in two ways.
-fn body_length(
-    method: Method,
-    version: Version,
-    facts: &fields::Facts<'_>,
-) -> Result<BodyLength, Refusal> {
+fn body_length(version: Version, facts: &fields::Facts<'_>) -> Result<BodyLength, Refusal> {
     if facts.transfer_encoding {
         if version == Version::Http10 {
             return Err(Refusal::bad_request("HTTP/1.0 has no Transfer-Encoding"));
@@ -181,9 +190,7 @@ fn body_length(
         };
     }
     match facts.content_length {
-        // RFC 1945 §8.3 requires a length; without it, content would be taken for the next request. In
-        // HTTP/1.1 no length is a length of 0.
-        None if version == Version::Http10 && method.has_content() => Err(Refusal::LENGTH_REQUIRED),
+        // No length is a length of 0, in HTTP/1.0 too.
         None | Some(0) => Ok(BodyLength::None),
         Some(length) => Ok(BodyLength::Sized(length)),
     }

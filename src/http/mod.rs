@@ -31,7 +31,7 @@ pub use receiver::{Receiver, Step};
 pub use response::{CONTINUE, DATE_LINE_BYTES, Persistence, Response, encode, reason};
 pub use target::Target;
 
-/// How much of anything a request may have.
+/// How much of anything a request may have, and how its path is read.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Longest request line, in bytes, without its line end.
@@ -42,6 +42,8 @@ pub struct Limits {
     pub headers: usize,
     /// Longest body, in bytes of content (chunk framing is not counted).
     pub body: u64,
+    /// Whether repeated slashes of a path count as one.
+    pub merge_slashes: bool,
 }
 
 /// Why a request is answered with an error, after which the connection closes.
@@ -62,9 +64,6 @@ impl Refusal {
     /// 408 Request Timeout (RFC 9110 §15.5.9).
     pub const TIMEOUT: Refusal =
         Refusal { status: 408, reason: "the request took too long to arrive" };
-    /// 411 Length Required (RFC 9110 §15.5.12).
-    pub const LENGTH_REQUIRED: Refusal =
-        Refusal { status: 411, reason: "content in HTTP/1.0 needs a Content-Length" };
     /// 413 Content Too Large (RFC 9110 §15.5.14).
     pub const BODY_TOO_LARGE: Refusal =
         Refusal { status: 413, reason: "the body is larger than this server takes" };
@@ -74,6 +73,11 @@ impl Refusal {
     /// 417 Expectation Failed (RFC 9110 §10.1.1).
     pub const EXPECTATION: Refusal =
         Refusal { status: 417, reason: "only 100-continue can be expected" };
+    /// 421 Misdirected Request (RFC 9110 §7.4).
+    pub const MISDIRECTED: Refusal = Refusal {
+        status: 421,
+        reason: "a resource of https is not served over a plain connection",
+    };
     /// 431 Request Header Fields Too Large (RFC 6585 §5).
     pub const FIELDS_TOO_LARGE: Refusal = Refusal {
         status: 431,
@@ -83,7 +87,7 @@ impl Refusal {
     pub const INTERNAL: Refusal =
         Refusal { status: 500, reason: "the server failed while it answered this request" };
     /// 501 Not Implemented (RFC 9110 §15.6.2), of a method.
-    pub const METHOD: Refusal = Refusal { status: 501, reason: "the method is not implemented" };
+    pub const METHOD: Refusal = Refusal { status: 501, reason: "tunnels are not implemented" };
     /// 501 Not Implemented, of a transfer coding (RFC 9112 §6.1).
     pub const TRANSFER_CODING: Refusal =
         Refusal { status: 501, reason: "the only transfer coding implemented is chunked" };

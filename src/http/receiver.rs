@@ -22,8 +22,11 @@ pub enum Step<'b> {
 }
 
 /// The reading half of one connection; see the [module](super) for its states.
-#[derive(Debug)]
-pub struct Receiver(State);
+#[derive(Debug, Default)]
+pub struct Receiver {
+    state: State,
+    is_head: bool,
+}
 
 #[derive(Debug)]
 enum State {
@@ -42,39 +45,56 @@ struct Scan {
     /// Where the field lines begin; 0 until the request line is whole.
     fields_start: u32,
     lines: u32,
+    /// Empty lines that came before its first byte, and were taken.
+    empty_lines: u8,
 }
 
 /// Most bytes that a head may have, whatever the limits say: offsets are kept in 32 bits.
 const HEAD_BYTES_MAX: usize = 1 << 30;
 
-impl Default for Receiver {
-    fn default() -> Receiver {
-        Receiver(State::Head(Scan::default()))
+/// Most empty lines before a request. Some clients send one behind a body (RFC 9112 §2.2), none sends many.
+const EMPTY_LINES_MAX: u8 = 8;
+
+impl Default for State {
+    fn default() -> State {
+        State::Head(Scan::default())
     }
 }
 
 impl Receiver {
-    /// Between two requests, with nothing of the next one seen.
+    /// Between two requests, with nothing of the next one seen but empty lines.
     pub fn is_idle(&self) -> bool {
-        matches!(self.0, State::Head(scan) if scan.searched == 0)
+        matches!(self.state, State::Head(scan) if scan.searched == 0)
     }
 
     /// Within a body.
     pub fn is_in_body(&self) -> bool {
-        matches!(self.0, State::Sized { .. } | State::Chunked(_))
+        matches!(self.state, State::Sized { .. } | State::Chunked(_))
+    }
+
+    /// Whether the request that the last step was about is known to be a HEAD, even if it was refused or is
+    /// not whole: no response to it has a body (RFC 9110 §9.3.2).
+    pub fn is_head(&self) -> bool {
+        self.is_head
     }
 
     /// Takes the next step in `input`, and says how many of its bytes are done with. The others must be
     /// offered again, at the front, with more behind them.
     pub fn step<'b>(&mut self, input: &'b [u8], limits: &Limits) -> (usize, Step<'b>) {
-        let (consumed, step) = match &mut self.0 {
-            State::Head(scan) => match scan.advance(input, limits) {
-                Ok(None) => (0, Step::Incomplete),
-                Ok(Some(length)) => self.head(&input[..length], limits),
-                Err(refusal) => (0, Step::Refused(refusal)),
-            },
+        let (consumed, step) = match &mut self.state {
+            State::Head(scan) => {
+                let (skipped, found) = scan.advance(input, limits);
+                let input = &input[skipped..];
+                // Known from its first word, whatever is wrong with the others.
+                self.is_head = input.starts_with(b"HEAD ");
+                match found {
+                    Ok(None) => (skipped, Step::Incomplete),
+                    Ok(Some(length)) => (skipped + length, self.head(&input[..length], limits)),
+                    Err(refusal) => (skipped, Step::Refused(refusal)),
+                }
+            }
             State::Sized { remaining: 0 } => {
-                self.0 = State::Head(Scan::default());
+                self.state = State::default();
                 (0, Step::End)
             }
             State::Sized { .. } if input.is_empty() => (0, Step::Incomplete),
@@ -87,7 +107,7 @@ impl Receiver {
                 Ok((consumed, chunked::Step::Incomplete)) => (consumed, Step::Incomplete),
                 Ok((consumed, chunked::Step::Data(data))) => (consumed, Step::Body(data)),
                 Ok((consumed, chunked::Step::End)) => {
-                    self.0 = State::Head(Scan::default());
+                    self.state = State::default();
                     (consumed, Step::End)
                 }
                 Err(refusal) => (0, Step::Refused(refusal)),
@@ -95,42 +115,56 @@ impl Receiver {
             State::Refused(refusal) => (0, Step::Refused(*refusal)),
         };
         if let Step::Refused(refusal) = step {
-            self.0 = State::Refused(refusal);
+            self.state = State::Refused(refusal);
         }
         (consumed, step)
     }
 
-    fn head<'b>(&mut self, input: &'b [u8], limits: &Limits) -> (usize, Step<'b>) {
-        let State::Head(scan) = &self.0 else {
+    fn head<'b>(&mut self, input: &'b [u8], limits: &Limits) -> Step<'b> {
+        let State::Head(scan) = &self.state else {
             unreachable!("only a head is parsed as one");
         };
-        // A forgiven empty line counts as part of the head.
-        let start = if input.starts_with(b"\r\n") { 2 } else { 0 };
-        let fields_start = scan.fields_start as usize;
-        let lines = scan.lines as usize;
-        match parse(&input[start..fields_start - 2], &input[fields_start..], lines) {
-            Err(refusal) => (0, Step::Refused(refusal)),
+        let (line, block) = input.split_at(scan.fields_start as usize);
+        match parse(&line[..line.len() - 2], block, scan.lines as usize, limits) {
+            Err(refusal) => Step::Refused(refusal),
             Ok(head) => {
-                self.0 = match head.body {
+                self.state = match head.body {
                     BodyLength::Sized(length) if length > limits.body => {
-                        return (0, Step::Refused(Refusal::BODY_TOO_LARGE));
+                        return Step::Refused(Refusal::BODY_TOO_LARGE);
                     }
-                    BodyLength::None => State::Head(Scan::default()),
+                    BodyLength::None => State::default(),
                     BodyLength::Sized(remaining) => State::Sized { remaining },
                     BodyLength::Chunked => State::Chunked(Chunked::default()),
                 };
-                (input.len(), Step::Head(head))
+                Step::Head(head)
             }
         }
     }
 }
 
 impl Scan {
-    /// Searches on for the empty line that ends a head, and says how long the head is.
-    ///
+    /// Skips the empty lines at the start of `input`, then searches on for the one that ends the head. Says how
+    /// much was skipped, and how long the head is.
+    fn advance(
+        &mut self,
+        input: &[u8],
+        limits: &Limits,
+    ) -> (usize, Result<Option<usize>, Refusal>) {
+        let mut skipped = 0;
+        while input[skipped..].starts_with(b"\r\n") {
+            if self.empty_lines == EMPTY_LINES_MAX {
+                let reason = "there are too many empty lines before the request";
+                return (skipped, Err(Refusal::bad_request(reason)));
+            }
+            *self = Scan { empty_lines: self.empty_lines + 1, ..Scan::default() };
+            skipped += 2;
+        }
+        (skipped, self.search(&input[skipped..], limits))
+    }
+
     /// Refuses a line that doesn't end in CRLF (a lone LF is read as a line end by some and not by
     /// others), and whatever is over a limit, as soon as it is.
-    fn advance(&mut self, input: &[u8], limits: &Limits) -> Result<Option<usize>, Refusal> {
+    fn search(&mut self, input: &[u8], limits: &Limits) -> Result<Option<usize>, Refusal> {
         let mut searched = self.searched as usize;
         let mut line_start = self.line_start as usize;
         while let Some(offset) = memchr(b'\n', &input[searched..]) {
@@ -145,14 +179,7 @@ impl Scan {
                 if length > limits.request_line {
                     return Err(Refusal::REQUEST_LINE_TOO_LONG);
                 }
-                // One empty line before the request line is forgiven (RFC 9112 §2.2).
-                if length > 0 {
-                    self.fields_start = searched as u32;
-                } else if line_start > 0 {
-                    return Err(Refusal::bad_request(
-                        "there is more than one empty line before the request",
-                    ));
-                }
+                self.fields_start = searched as u32;
             } else if length == 0 {
                 return Ok(Some(searched));
             } else {
@@ -193,13 +220,13 @@ impl Scan {
     }
 }
 
-/// A TLS handshake or other noise may never send a line end: the first byte of a request line tells.
+/// A TLS handshake or other noise may never send a line end: the first byte of a request line tells. A CR may
+/// become an empty line.
 fn check_first(line: &[u8]) -> Result<(), Refusal> {
-    match line.first() {
-        Some(byte) if !is_token_byte(*byte) && *byte != b'\r' => {
-            Err(Refusal::bad_request("this is not an HTTP request"))
-        }
-        _ => Ok(()),
+    match line {
+        [] | b"\r" => Ok(()),
+        [byte, ..] if is_token_byte(*byte) => Ok(()),
+        _ => Err(Refusal::bad_request("this is not an HTTP request")),
     }
 }
 

@@ -10,12 +10,14 @@ use super::head::Method;
 pub struct Target<'b> {
     /// As it stands in the request line.
     pub raw: &'b [u8],
-    /// The path, percent-decoded once and without dot segments; `*` for `OPTIONS *`.
+    /// The path, percent-decoded once, without repeated slashes (`Limits::merge_slashes`) and dot segments; `*` for
+    /// `OPTIONS *`.
     pub path: Cow<'b, [u8]>,
     /// What follows the first `?`, as it came.
     pub query: Option<&'b [u8]>,
-    /// The host without its port, as it came: that of an absolute target, else that of the Host field.
-    pub host: &'b [u8],
+    /// The host without its port: that of an absolute target, else that of the Host field. What needed no
+    /// percent-encoding has lost it (RFC 3986 §6.2.2.2); its case is as it came.
+    pub host: Cow<'b, [u8]>,
 }
 
 const SYNTAX: Refusal = Refusal::bad_request("the request target is malformed");
@@ -23,13 +25,14 @@ const HOST: Refusal = Refusal::bad_request("the host is malformed");
 
 /// Parses `raw` for a request whose Host field is `host_field` (empty if it has none).
 pub(super) fn parse<'b>(
-    method: Method,
+    method: Method<'_>,
     raw: &'b [u8],
     host_field: &'b [u8],
+    merge_slashes: bool,
 ) -> Result<Target<'b>, Refusal> {
     let host = host(host_field)?;
     if raw[0] == b'/' {
-        let (path, query) = path_and_query(raw)?;
+        let (path, query) = path_and_query(raw, merge_slashes)?;
         return Ok(Target { raw, path, query, host });
     }
     if raw == b"*" && method == Method::Options {
@@ -37,7 +40,7 @@ pub(super) fn parse<'b>(
         return Ok(Target { raw, path, query: None, host });
     }
     // An absolute target overrides the Host field (RFC 9112 §3.2.2).
-    let rest = strip_scheme(raw).ok_or(SYNTAX)?;
+    let (is_secure, rest) = strip_scheme(raw).ok_or(SYNTAX)?;
     let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#'));
     let (authority, rest) = rest.split_at(end.unwrap_or(rest.len()));
     let host = self::host(authority)?;
@@ -46,9 +49,12 @@ pub(super) fn parse<'b>(
     }
     let (path, query) = match rest {
         [] => (Cow::Borrowed(&b"/"[..]), None),
-        [b'/', ..] => path_and_query(rest)?,
-        _ => (Cow::Borrowed(&b"/"[..]), path_and_query(rest)?.1),
+        [b'/', ..] => path_and_query(rest, merge_slashes)?,
+        _ => (Cow::Borrowed(&b"/"[..]), path_and_query(rest, merge_slashes)?.1),
     };
+    if is_secure {
+        return Err(Refusal::MISDIRECTED);
+    }
     Ok(Target { raw, path, query, host })
 }
 
@@ -62,17 +68,20 @@ pub(super) fn refuse_connect(authority: &[u8]) -> Refusal {
     }
 }
 
-fn strip_scheme(raw: &[u8]) -> Option<&[u8]> {
-    [&b"http://"[..], b"https://"].into_iter().find_map(|scheme| {
+/// Whether the scheme is `https`, and what follows it.
+fn strip_scheme(raw: &[u8]) -> Option<(bool, &[u8])> {
+    let strip = |scheme: &[u8]| {
         let (start, rest) = raw.split_at_checked(scheme.len())?;
         start.eq_ignore_ascii_case(scheme).then_some(rest)
-    })
+    };
+    let plain = strip(b"http://").map(|rest| (false, rest));
+    plain.or_else(|| strip(b"https://").map(|rest| (true, rest)))
 }
 
 type PathAndQuery<'b> = (Cow<'b, [u8]>, Option<&'b [u8]>);
 
 /// Splits at the first `?`, checks every byte, and normalises the path if it needs it.
-fn path_and_query(raw: &[u8]) -> Result<PathAndQuery<'_>, Refusal> {
+fn path_and_query(raw: &[u8], merge_slashes: bool) -> Result<PathAndQuery<'_>, Refusal> {
     // Visible ASCII but the fragment's sign, and the bytes of UTF-8, which browsers' address bars encode
     // and command lines often don't.
     if raw.iter().any(|byte| matches!(byte, 0..=0x20 | 0x7f | b'#')) {
@@ -82,21 +91,23 @@ fn path_and_query(raw: &[u8]) -> Result<PathAndQuery<'_>, Refusal> {
         Some(mark) => (&raw[..mark], Some(&raw[mark + 1..])),
         None => (raw, None),
     };
-    let plain = memchr::memchr(b'%', path).is_none() && !has_dot_segment(path);
-    let path = if plain { Cow::Borrowed(path) } else { Cow::Owned(normalise(path)?) };
+    let plain = memchr::memchr(b'%', path).is_none() && !has_odd_segment(path, merge_slashes);
+    let path =
+        if plain { Cow::Borrowed(path) } else { Cow::Owned(normalise(path, merge_slashes)?) };
     Ok((path, query))
 }
 
-/// Whether a segment might be `.` or `..`: `/.` is in every such path.
-fn has_dot_segment(path: &[u8]) -> bool {
-    path.windows(2).any(|pair| pair == b"/.")
+/// Whether a segment might be `.` or `..`, or is empty and to be left out: `/.` or `//` is in every such path.
+fn has_odd_segment(path: &[u8], merge_slashes: bool) -> bool {
+    path.windows(2).any(|pair| pair == b"/." || merge_slashes && pair == b"//")
 }
 
-/// Decodes percent-encoding once, then removes dot segments (RFC 3986 §5.2.4), in that order, so that an
-/// encoded dot or slash can't hide a climb. A climb above the root is refused, not clamped.
-fn normalise(path: &[u8]) -> Result<Vec<u8>, Refusal> {
+/// Decodes percent-encoding once, then merges slashes and removes dot segments (RFC 3986 §5.2.4), in that order, so
+/// that an encoded dot or slash can't hide a climb, and `//..` climbs as it does in a file system. A climb above the
+/// root is refused, not clamped.
+fn normalise(path: &[u8], merge_slashes: bool) -> Result<Vec<u8>, Refusal> {
     let decoded = percent_decode(path)?;
-    if !has_dot_segment(&decoded) {
+    if !has_odd_segment(&decoded, merge_slashes) {
         return Ok(decoded);
     }
     let mut output: Vec<u8> = Vec::with_capacity(decoded.len());
@@ -105,6 +116,7 @@ fn normalise(path: &[u8]) -> Result<Vec<u8>, Refusal> {
         let last = segments.peek().is_none();
         match segment {
             b"." => {}
+            b"" if merge_slashes => {}
             b".." => {
                 let parent = output.iter().rposition(|byte| *byte == b'/').ok_or(SYNTAX)?;
                 output.truncate(parent);
@@ -115,7 +127,7 @@ fn normalise(path: &[u8]) -> Result<Vec<u8>, Refusal> {
                 continue;
             }
         }
-        // A dot segment at the end names a folder: what is left keeps its slash.
+        // A dot segment or a slash at the end names a folder: what is left keeps its slash.
         if last {
             output.push(b'/');
         }
@@ -124,7 +136,6 @@ fn normalise(path: &[u8]) -> Result<Vec<u8>, Refusal> {
 }
 
 fn percent_decode(path: &[u8]) -> Result<Vec<u8>, Refusal> {
-    let hex = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
     let mut decoded = Vec::with_capacity(path.len());
     let mut rest = path;
     while let [byte, after @ ..] = rest {
@@ -133,42 +144,101 @@ fn percent_decode(path: &[u8]) -> Result<Vec<u8>, Refusal> {
             decoded.push(*byte);
             continue;
         }
-        let [high, low, after @ ..] = rest else {
-            return Err(SYNTAX);
-        };
-        rest = after;
-        match (hex(*high), hex(*low)) {
-            (Some(0), Some(0)) | (None, _) | (_, None) => return Err(SYNTAX),
-            (Some(high), Some(low)) => decoded.push(high << 4 | low),
+        match escaped(rest) {
+            None | Some((0, _)) => return Err(SYNTAX),
+            Some((byte, after)) => {
+                rest = after;
+                decoded.push(byte);
+            }
         }
     }
     Ok(decoded)
 }
 
-/// Checks `uri-host [":" port]` (RFC 9110 §7.2) and returns the host alone. An empty one is allowed here.
-fn host(value: &[u8]) -> Result<&[u8], Refusal> {
-    let (host, port) = if let [b'[', inner @ ..] = value {
-        let end = inner.iter().position(|byte| *byte == b']').ok_or(HOST)?;
-        let address = std::str::from_utf8(&inner[..end]).map_err(|_| HOST)?;
-        address.parse::<core::net::Ipv6Addr>().map_err(|_| HOST)?;
-        value.split_at(end + 2)
-    } else {
-        let end = memchr::memchr(b':', value).unwrap_or(value.len());
-        let (host, port) = value.split_at(end);
-        // reg-name (RFC 3986 §3.2.2) without the comma, which a list of hosts would have.
-        let valid = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+;=%".contains(byte);
-        if !host.iter().all(valid) {
-            return Err(HOST);
-        }
-        (host, port)
+/// The byte that two hexadecimal digits behind a `%` stand for, and what follows them.
+fn escaped(rest: &[u8]) -> Option<(u8, &[u8])> {
+    let hex = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
+    let [high, low, after @ ..] = rest else {
+        return None;
     };
-    match port {
-        [] | [b':'] => Ok(host),
-        [b':', digits @ ..] if digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit) => {
-            let number =
-                digits.iter().fold(0_u32, |port, digit| port * 10 + u32::from(digit - b'0'));
-            if number > u32::from(u16::MAX) { Err(HOST) } else { Ok(host) }
-        }
-        _ => Err(HOST),
+    Some((hex(*high)? << 4 | hex(*low)?, after))
+}
+
+/// Checks `uri-host [":" port]` (RFC 9110 §7.2) and returns the host alone, normalised. Nothing at all is allowed here,
+/// a port without a host is not (§4.2.1).
+fn host(value: &[u8]) -> Result<Cow<'_, [u8]>, Refusal> {
+    let is_literal = value.starts_with(b"[");
+    let end = if is_literal {
+        memchr::memchr(b']', value).ok_or(HOST)? + 1
+    } else {
+        memchr::memchr(b':', value).unwrap_or(value.len())
+    };
+    let (host, port) = value.split_at(end);
+    if !is_port(port) || host.is_empty() && !port.is_empty() {
+        return Err(HOST);
     }
+    if is_literal {
+        return if is_address(&host[1..end - 1]) { Ok(Cow::Borrowed(host)) } else { Err(HOST) };
+    }
+    if host.iter().all(|byte| is_name_byte(*byte)) {
+        return Ok(Cow::Borrowed(host));
+    }
+    decode_name(host).map(Cow::Owned).ok_or(HOST)
+}
+
+/// Nothing, or a colon and any digits for 0 to 65,535 (RFC 3986 §3.2.3).
+fn is_port(port: &[u8]) -> bool {
+    let [b':', digits @ ..] = port else {
+        return port.is_empty();
+    };
+    let number = digits.iter().try_fold(0_u16, |number, digit| {
+        let digit = char::from(*digit).to_digit(10)?;
+        number.checked_mul(10)?.checked_add(digit as u16)
+    });
+    number.is_some()
+}
+
+/// What stands in the brackets: an IPv6 address, or `v1.x` of a version to come (RFC 3986 §3.2.2).
+fn is_address(address: &[u8]) -> bool {
+    if let [b'v' | b'V', future @ ..] = address {
+        let dot = memchr::memchr(b'.', future).unwrap_or(0);
+        let (version, rest) = future.split_at(dot);
+        return !version.is_empty()
+            && version.iter().all(u8::is_ascii_hexdigit)
+            && rest.len() > 1
+            && rest.iter().all(|byte| *byte == b':' || is_name_byte(*byte));
+    }
+    let text = std::str::from_utf8(address).unwrap_or_default();
+    text.parse::<core::net::Ipv6Addr>().is_ok()
+}
+
+/// What may stand in a registered name as it is (RFC 3986 §3.2.2), without the comma, which a list of hosts would have.
+fn is_name_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+;=".contains(&byte)
+}
+
+/// A registered name in which what needs no percent-encoding has none (RFC 3986 §6.2.2.2). Other escapes stay: decoded,
+/// a slash or a colon would make another host of it.
+fn decode_name(name: &[u8]) -> Option<Vec<u8>> {
+    let mut decoded = Vec::with_capacity(name.len());
+    let mut rest = name;
+    while let [byte, after @ ..] = rest {
+        match byte {
+            b'%' => {
+                let (byte, behind) = escaped(after)?;
+                if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+                    decoded.push(byte);
+                } else {
+                    decoded.extend_from_slice(&rest[..3]);
+                }
+                rest = behind;
+            }
+            _ if is_name_byte(*byte) => {
+                decoded.push(*byte);
+                rest = after;
+            }
+            _ => return None,
+        }
+    }
+    Some(decoded)
 }

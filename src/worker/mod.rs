@@ -122,6 +122,7 @@ fn work(
         header_bytes: config.limits.header_bytes,
         headers: config.limits.headers,
         body: config.limits.body,
+        merge_slashes: config.server.merge_slashes,
     };
     #[cfg(feature = "may")]
     if config.workers.engine == Engine::May {

@@ -1,6 +1,6 @@
 //! What frames a body: Content-Length, Transfer-Encoding, and chunks.
 
-use super::{Case, cut_off, echoed, refused, served};
+use super::{Case, cut_off, echoed, last, refused, served};
 
 /// A POST with these field lines, and what follows its head.
 fn post(lines: &str, rest: &str) -> String {
@@ -78,11 +78,40 @@ fn lengths() -> Vec<Case> {
             post("Content-Length : 5", "hello"),
             length("5"),
         ),
-        refused(
-            "HTTP/1.0 with content of no length S:15.5.12",
-            &[411],
+        last(
+            "HTTP/1.0 with content of no length §6.3",
             "POST /echo HTTP/1.0\r\nConnection: keep-alive\r\n\r\nhello",
+        ),
+        last(
+            "HTTP/1.0 POST of nothing §6.3",
+            "POST /echo HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+        ),
+        last(
+            "HTTP/1.0 PUT of nothing §6.3",
+            "PUT /echo HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+        ),
+        last(
+            "HTTP/1.0 PATCH of nothing §6.3",
+            "PATCH /echo HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+        ),
+        last(
+            "HTTP/1.0 QUERY of nothing §6.3",
+            "QUERY /echo HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+        ),
+        echoed(
+            "HTTP/1.0 DELETE of nothing",
+            "DELETE /echo HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+            "",
+        ),
+        echoed(
+            "HTTP/1.0 with a length",
             "POST /echo HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: 5\r\n\r\nhello",
+            "hello",
+        ),
+        echoed(
+            "HTTP/1.0 with a length of 0",
+            "POST /echo HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: 0\r\n\r\n",
+            "",
         ),
         echoed("a length with leading zeros", length("005"), "hello"),
         echoed("a length between white space", length(" \t5\t "), "hello"),
@@ -177,35 +206,6 @@ fn chunked() -> Vec<Case> {
             fine.clone(),
         ),
         refused("a chunk beyond limits.body", &[413], size("100001"), fine.clone()),
-        bad_size("an extension without a name §7.1.1", "5;"),
-        bad_size("an extension with a bare CR §7.1.1", "5;a\rb"),
-        bad_size("an extension with a bare LF §7.1.1", "5;a\nb"),
-        bad("a chunk size that ends in LF §7.1", "5\nhello\r\n0\r\n\r\n"),
-        bad("a chunk that ends in LF §7.1", "5\r\nhello\n0\r\n\r\n"),
-        bad("a chunk longer than its size §7.1", "5\r\nhelloXX\r\n0\r\n\r\n"),
-        bad("a chunk without its line end §7.1", "5\r\nhello0\r\n\r\n"),
-        bad("a trailer with white space before its colon §5.1", "0\r\nX : v\r\n\r\n"),
-        bad("a folded trailer §5.2", "0\r\nX: a\r\n b\r\n\r\n"),
-        bad("a trailer without a colon §5", "0\r\nNoColon\r\n\r\n"),
-        bad("an end with a bare LF §7.1", "0\r\n\n"),
-        refused(
-            "64 KiB of chunk extension §7.1.1",
-            &[400, 413, 431],
-            extension(65_536),
-            extension(4_000),
-        ),
-        cut_off("a body without its last chunk §8", chunks("5\r\nhello\r\n")),
-        cut_off("a body without its last line §8", chunks("5\r\nhello\r\n0\r\n")),
-        echoed(
-            "a trailer that looks like framing S:6.5.1",
-            chunks("5\r\nhello\r\n0\r\nContent-Length: 50\r\nTransfer-Encoding: chunked\r\n\r\n"),
-            "hello",
-        ),
-        echoed("an extension §7.1.1", size("5;a=b;c;d=\"e;\\\"\""), "hello"),
-        echoed(
-            "leading zeros and another case §7.1",
-            chunks("000A\r\n0123456789\r\n1\r\nx\r\n000\r\n\r\n"),
-            "0123456789x",
         refused("more leading zeros than the limit §7.1", &[400], zeros(17), zeros(16)),
         refused("leading zeros for ever §7.1", &[400], zeros(100_000), fine.clone()),
         refused(
@@ -219,7 +219,7 @@ fn chunked() -> Vec<Case> {
             chunks("00000000000000001\r\na\r\n00000000000000001\r\nb\r\n0\r\n\r\n"),
             "ab",
         ),
-        ),
+        bad_size("an extension without a name §7.1.1", "5;"),
         bad_size("an extension of white space §7.1.1", "5; "),
         bad_size("white space behind an extension's name §7.1.1", "5;a "),
         bad_size("white space behind an extension's value §7.1.1", "5;a=b "),
@@ -238,14 +238,27 @@ fn chunked() -> Vec<Case> {
         bad_size("an escaped control character §7.1.1", "5;a=\"\\\x7f\""),
         bad_size("a line end in quotes §7.1.1", "5;a=\"\r\n\""),
         bad_size("quotes that are not closed §7.1.1", "5;a=\"b"),
-        served("an extension of the last chunk §7.1.1", chunks("0;last\r\n\r\n")),
-    ]
-}
+        bad_size("an extension with a bare CR §7.1.1", "5;a\rb"),
+        bad_size("an extension with a bare LF §7.1.1", "5;a\nb"),
+        bad("a chunk size that ends in LF §7.1", "5\nhello\r\n0\r\n\r\n"),
+        bad("a chunk that ends in LF §7.1", "5\r\nhello\n0\r\n\r\n"),
+        bad("a chunk longer than its size §7.1", "5\r\nhelloXX\r\n0\r\n\r\n"),
+        bad("a chunk without its line end §7.1", "5\r\nhello0\r\n\r\n"),
+        bad("a trailer with white space before its colon §5.1", "0\r\nX : v\r\n\r\n"),
+        bad("a folded trailer §5.2", "0\r\nX: a\r\n b\r\n\r\n"),
+        bad("a trailer without a colon §5", "0\r\nNoColon\r\n\r\n"),
+        bad("an end with a bare LF §7.1", "0\r\n\n"),
         bad("a trailer without a name §5", "0\r\n: v\r\n\r\n"),
         bad("a trailer with a control character §5", "0\r\nX: \x01\r\n\r\n"),
         bad("a trailer with a bare CR §5", "0\r\nX: a\rb\r\n\r\n"),
         refused("more trailers than limits.headers", &[431], trailers(101), trailers(100)),
         refused("trailers beyond limits.header_bytes", &[431], trailer(32_769), trailer(32_768)),
+        refused(
+            "64 KiB of chunk extension §7.1.1",
+            &[400, 413, 431],
+            extension(65_536),
+            extension(4_000),
+        ),
         refused(
             "more chunk extension than the limit §7.1.1",
             &[400],
@@ -258,6 +271,14 @@ fn chunked() -> Vec<Case> {
             size(&format!("5{};a", " ".repeat(4_095))),
             size(&format!("5{};a", " ".repeat(4_094))),
         ),
+        cut_off("a body without its last chunk §8", chunks("5\r\nhello\r\n")),
+        cut_off("a body without its last line §8", chunks("5\r\nhello\r\n0\r\n")),
+        echoed(
+            "a trailer that looks like framing S:6.5.1",
+            chunks("5\r\nhello\r\n0\r\nContent-Length: 50\r\nTransfer-Encoding: chunked\r\n\r\n"),
+            "hello",
+        ),
+        echoed("an extension §7.1.1", size("5;a=b;c;d=\"e;\\\"\""), "hello"),
         echoed("white space before an extension S:5.6.3", size("5 ;a=b"), "hello"),
         echoed("white space behind a semicolon S:5.6.3", size("5; a"), "hello"),
         echoed("white space before an equals sign S:5.6.3", size("5;a =b"), "hello"),
@@ -272,3 +293,11 @@ fn chunked() -> Vec<Case> {
             "white space before the last chunk's extension S:5.6.3",
             chunks("0; comment\r\n\r\n"),
         ),
+        echoed(
+            "leading zeros and another case §7.1",
+            chunks("000A\r\n0123456789\r\n1\r\nx\r\n000\r\n\r\n"),
+            "0123456789x",
+        ),
+        served("an extension of the last chunk §7.1.1", chunks("0;last\r\n\r\n")),
+    ]
+}

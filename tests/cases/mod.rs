@@ -15,22 +15,36 @@ pub(crate) struct Case {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// Answered with one of these and closed, with nothing behind it answered. This twin is served.
+    /// Answered with one of these and closed, with nothing behind it answered. This twin is served. An input that
+    /// begins with `HEAD ` gets no body with it.
     Refused { statuses: &'static [u16], twin: Vec<u8> },
     /// Answered with 2xx, and what follows it too.
     Served,
     /// The same, with this body.
     Echoed(&'static str),
+    /// Answered with this status, and what follows it with 2xx.
+    Answered(u16),
+    /// Answered with 2xx and closed, with nothing behind it answered.
+    Last,
     /// The stream ends within the message: never answered with 2xx.
     CutOff,
 }
 
 /// Every case.
 pub(crate) fn all() -> Vec<Case> {
-    [head::request_lines(), head::hosts(), head::fields(), body::all()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        head::request_lines(),
+        head::refused_heads(),
+        head::methods(),
+        head::empty_lines(),
+        head::paths(),
+        head::hosts(),
+        head::fields(),
+        body::all(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// `bad` and its repaired twin, each as a whole request.
@@ -50,6 +64,14 @@ fn served(what: &'static str, input: impl Into<Vec<u8>>) -> Case {
 
 fn echoed(what: &'static str, input: impl Into<Vec<u8>>, body: &'static str) -> Case {
     Case { what, input: input.into(), outcome: Outcome::Echoed(body) }
+}
+
+fn answered(what: &'static str, input: impl Into<Vec<u8>>, status: u16) -> Case {
+    Case { what, input: input.into(), outcome: Outcome::Answered(status) }
+}
+
+fn last(what: &'static str, input: impl Into<Vec<u8>>) -> Case {
+    Case { what, input: input.into(), outcome: Outcome::Last }
 }
 
 fn cut_off(what: &'static str, input: impl Into<Vec<u8>>) -> Case {

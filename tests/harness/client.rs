@@ -159,7 +159,7 @@ impl Client {
     }
 
     #[track_caller]
-    fn try_response_to(&mut self, method: &str) -> Option<Response> {
+    pub(crate) fn try_response_to(&mut self, method: &str) -> Option<Response> {
         let head_end = loop {
             if let Some(at) = find(&self.pending, b"\r\n\r\n") {
                 break at + 4;

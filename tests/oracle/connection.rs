@@ -45,6 +45,7 @@ fn world() -> &'static World {
             header_bytes: config.limits.header_bytes,
             headers: config.limits.headers,
             body: config.limits.body,
+            merge_slashes: config.server.merge_slashes,
         };
         let ledger = Ledger::new(1).expect("a ledger");
         World { site: Site::new(&config.routes), limits, ledger, config }

@@ -13,6 +13,8 @@ pub(crate) enum Seen {
         line: String,
         /// Whether a body follows, even an empty one.
         has_body: bool,
+        /// Whether another request may follow.
+        keep_alive: bool,
         /// All that the head says.
         said: String,
     },
@@ -44,6 +46,7 @@ pub(crate) fn feed<'b>(pieces: impl IntoIterator<Item = &'b [u8]>, limits: &Limi
                     request: format!("{} {}", head.method.name(), text(&head.target.path)),
                     line: format!("{} {}", head.method.name(), text(head.target.raw)),
                     has_body: head.body != BodyLength::None,
+                    keep_alive: head.keep_alive,
                     said: format!("{head:?}"),
                 }),
                 Step::Body(piece) => match seen.last_mut() {

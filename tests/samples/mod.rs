@@ -9,8 +9,13 @@ use laneway::content::Site;
 use laneway::http::{Head, Limits, Receiver, Step};
 
 /// What a configuration that says nothing sets.
-pub(crate) const LIMITS: Limits =
-    Limits { request_line: 8 << 10, header_bytes: 32 << 10, headers: 100, body: 1 << 20 };
+pub(crate) const LIMITS: Limits = Limits {
+    request_line: 8 << 10,
+    header_bytes: 32 << 10,
+    headers: 100,
+    body: 1 << 20,
+    merge_slashes: true,
+};
 
 /// What wrk sends.
 pub(crate) const MINIMAL: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost:8080\r\n\r\n";

@@ -58,7 +58,7 @@ impl<'s> Connection<'s> {
         let mut request = Request {
             http10: head.version == Version::Http10,
             keep_alive: head.keep_alive && (limit == 0 || self.requests < limit),
-            is_clients_last: !head.keep_alive,
+            is_clients_last: head.is_last,
             head_only: head.method == Method::Head,
         };
         let answer = match answer {
@@ -145,11 +145,13 @@ impl<'s> Connection<'s> {
         }
     }
 
-    /// Answers with an error, after which the connection closes.
+    /// Answers with an error, after which the connection closes. A HEAD gets the head alone, as of any response.
     pub(super) fn refuse(&mut self, cause: Refusal, lane: &mut Context<'s>) {
         let fixed = refusal(cause);
         http::encode(&mut lane.output, &fixed.response, None, &lane.date, Persistence::Close);
-        lane.output.extend_from_slice(&fixed.body);
+        if !self.receiver.is_head() {
+            lane.output.extend_from_slice(&fixed.body);
+        }
         self.phase = Phase::Last { linger: true };
     }
 }
