@@ -14,6 +14,7 @@ fn main() {
     let code = match supervisor::run(*config, options) {
         Outcome::Exit(code) => code,
         Outcome::Worker(worker) => worker.run(),
+        Outcome::Loader(loader) => loader.run(),
     };
     std::process::exit(code);
 }

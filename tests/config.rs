@@ -849,10 +849,10 @@ fn routes_are_resolved() {
     assert_eq!(file.delay, Duration::from_millis(20));
     assert_eq!(file.headers, [("Cache-Control".into(), "no-store".into())]);
     let fixed = |route: &laneway::config::Route| match &route.content {
-        Content::Fixed { content_type, body } => (*content_type, body.to_vec()),
+        Content::Fixed { content_type, body } => (content_type.clone(), body.to_vec()),
         other => panic!("{other:?}"),
     };
-    assert_eq!(fixed(file), (Some("text/html; charset=utf-8"), b"<p>page</p>".to_vec()));
+    assert_eq!(fixed(file), (Some("text/html; charset=utf-8".into()), b"<p>page</p>".to_vec()));
     let expected = "{\"a\":[1,2.5,true,\"x\"],\"b\":\"1979-05-27\"}\n";
     assert_eq!(fixed(json), (None, expected.into()));
     assert!(matches!(&redirect.content, Content::Redirect(location) if location == "/new"));

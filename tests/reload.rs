@@ -567,12 +567,12 @@ fn answer(mut stream: UnixStream) -> String {
     text
 }
 
-/// Has a reload begin that goes on until [`let_go`].
+/// Has a reload begin that goes on until [`let_go`], and has read the file.
 fn hold_reload(server: &Server) {
     std::fs::write(server.folder().join("hold-start"), "").expect("write");
-    let before = server.journal.named("reload started").len();
+    let before = server.journal.named("worker started").len();
     server.signal(SIGHUP);
-    server.journal.wait_nth("reload started", before + 1);
+    server.journal.wait_nth("worker started", before + 1);
 }
 
 fn let_go(server: &Server) {

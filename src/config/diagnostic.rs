@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::Range;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use serde::{Deserialize, Serialize};
 
 use super::source::Source;
 
@@ -27,7 +28,7 @@ pub(super) struct Diagnostic {
 }
 
 /// Something that is allowed, and is probably not what was meant: as a log event tells it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Warning {
     /// Source, line and column, such as `config.toml:3:1`.
     pub place: String,

@@ -1,5 +1,6 @@
 //! From the file, the environment and the command line to a [`Config`]: reads each, and has them merged.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::diagnostic::{Diagnostic, Errors, Place, Warnings};
@@ -48,13 +49,29 @@ const FILE_BYTES_MAX: u64 = 64 << 20;
 /// # Errors
 /// Everything that is wrong with it, as far as that can be told at once.
 pub fn load(options: &Options) -> Result<Loaded, Errors> {
+    load_from(options, resolve::read_at_most)
+}
+
+/// As [`load`], while a server runs: a file that isn't a regular one is an error, since it could be read once alone, or
+/// keep who reads it waiting for ever.
+///
+/// # Errors
+/// As for [`load`].
+pub fn reload(options: &Options) -> Result<Loaded, Errors> {
+    load_from(options, resolve::read_file)
+}
+
+/// How a file of so many bytes at most is read.
+type ReadFile = fn(&Path, u64) -> io::Result<Vec<u8>>;
+
+fn load_from(options: &Options, read_file: ReadFile) -> Result<Loaded, Errors> {
     let file = match &options.file {
         Some(file) => Some(file.clone()),
         None => Some(PathBuf::from(DEFAULT_FILE)).filter(|file| file.exists()),
     };
     let mut sources = Vec::new();
     if let Some(file) = &file {
-        sources.push(read(file)?);
+        sources.push(read(file, read_file)?);
     }
     let (variables, unknown) = variables_of(options);
     let source = |name: &str, text: &str| Source { name: name.to_owned(), text: text.to_owned() };
@@ -129,7 +146,7 @@ fn variables_of(options: &Options) -> (Vec<(Vec<String>, String)>, Vec<String>) 
 }
 
 /// The text of the configuration file.
-fn read(file: &Path) -> Result<Source, Errors> {
+fn read(file: &Path, read_file: ReadFile) -> Result<Source, Errors> {
     let name = file.display().to_string();
     let failed = |source: Option<Source>, diagnostic: Diagnostic| Errors {
         sources: source.into_iter().collect(),
@@ -145,7 +162,7 @@ fn read(file: &Path) -> Result<Source, Errors> {
         let title = format!("cannot read {name}: it is a folder");
         return Err(failed(None, Diagnostic::new(title, None).help(help)));
     }
-    let bytes = resolve::read_at_most(file, FILE_BYTES_MAX).map_err(|error| {
+    let bytes = read_file(file, FILE_BYTES_MAX).map_err(|error| {
         let title = format!("cannot read {name}: {error}");
         failed(None, Diagnostic::new(title, None).help("--config names the configuration file"))
     })?;

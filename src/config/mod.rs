@@ -15,9 +15,10 @@ mod value;
 mod variables;
 
 pub use diagnostic::{Errors, Warning, Warnings};
-pub use load::{Loaded, Options, load};
+pub use load::{Loaded, Options, load, reload};
 pub use variables::takes_colour;
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,10 +26,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// The resolved configuration of one generation.
-#[derive(Clone, Debug)]
+/// The resolved configuration of one generation. What reads it for a reload is another process, from which it
+/// comes serialized.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Config {
     /// The file it was read from; `None` when only built-in defaults, environment and `--set` apply.
+    #[serde(skip)] // A name that isn't UTF-8 could not be; `check` alone wants it.
     pub file: Option<PathBuf>,
     /// `[server]`
     pub server: Server,
@@ -49,7 +52,7 @@ pub struct Config {
 }
 
 /// `[server]`: where to listen.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Server {
     /// At least one address. Each lane binds its own socket to each.
     pub listen: Vec<ListenAddress>,
@@ -60,7 +63,7 @@ pub struct Server {
 }
 
 /// One entry of `server.listen`. A host name is resolved by the supervisor, at bind time.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ListenAddress {
     /// A literal IPv4 or IPv6 address. Port 0 lets the kernel choose.
     Socket(SocketAddr),
@@ -79,7 +82,7 @@ impl ListenAddress {
 }
 
 /// `[workers]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Workers {
     /// Threads of one worker process, or one process each.
     pub mode: Mode,
@@ -192,7 +195,7 @@ pub enum Count {
 }
 
 /// `[supervisor]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Supervisor {
     /// How long a drain may take before what remains is closed.
     pub drain_timeout: Duration,
@@ -220,7 +223,7 @@ pub struct Supervisor {
 }
 
 /// `[limits]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Limits {
     /// Longest request line, in bytes.
     pub request_line: usize,
@@ -235,7 +238,7 @@ pub struct Limits {
 }
 
 /// `[timeouts]`; each is greater than zero.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Timeouts {
     /// From the first byte of a request head to its last.
     pub header: Duration,
@@ -248,7 +251,7 @@ pub struct Timeouts {
 }
 
 /// `[log]`
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Log {
     /// Least severe level that is logged.
     pub level: LogLevel,
@@ -286,7 +289,7 @@ pub enum LogFormat {
 pub const HOST_BYTES_MAX: usize = 253;
 
 /// One `[[route]]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Route {
     /// Which request paths it takes.
     pub path: RoutePath,
@@ -304,7 +307,7 @@ pub struct Route {
 }
 
 /// `path` of a route, without a query; always begins with `/`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum RoutePath {
     /// This path alone.
     Exact(String),
@@ -313,13 +316,15 @@ pub enum RoutePath {
 }
 
 /// What a route answers: exactly one of the kinds.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Content {
     /// `text`, `json`, `body_file` and `bytes`: a body known when the configuration loads.
     Fixed {
         /// `None` if the route's own headers state one.
-        content_type: Option<&'static str>,
-        /// The body, shared by every lane of the process.
+        content_type: Option<Cow<'static, str>>,
+        /// The body, shared by every lane of the process. It travels beside what is serialized, not in it:
+        /// JSON would need four bytes for one.
+        #[serde(skip)]
         body: Arc<[u8]>,
     },
     /// `redirect`: the `Location` to answer with.

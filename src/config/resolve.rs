@@ -1,8 +1,13 @@
 //! From the mirror to the resolved [`Config`]: what one key can't know of another, and the routes' bodies.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+use nix::fcntl::OFlag;
 
 use super::diagnostic::Diagnostic;
 use super::engine;
@@ -250,7 +255,7 @@ impl Routes<'_> {
         }
         let own_type = raw.headers.keys().any(|name| name.eq_ignore_ascii_case("content-type"));
         let fixed = |content_type, body: Vec<u8>| Content::Fixed {
-            content_type: Some(content_type).filter(|_| !own_type),
+            content_type: Some(Cow::Borrowed(content_type)).filter(|_| !own_type),
             body: body.into(),
         };
         let content = if let Some(text) = &raw.text {
@@ -441,14 +446,30 @@ fn check_status(status: u16, content: &Content) -> Result<(), Wrong> {
 /// The bytes of a regular file of at most `bytes_max`.
 ///
 /// # Errors
-/// `FileTooLarge` beyond that; `InvalidInput` for anything that could be read for ever.
-fn read_file(file: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
-    // Asked first, because opening a FIFO waits for a writer.
-    if !std::fs::metadata(file)?.is_file() {
-        let text = "it is not a regular file";
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-    }
-    read_at_most(file, bytes_max)
+/// `FileTooLarge` beyond that; `InvalidInput` for anything that could keep who reads it waiting.
+pub(super) fn read_file(file: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    // Asked first, since some devices do something when they are opened.
+    check_regular(&std::fs::metadata(file)?)?;
+    // Nonblocking, in case it is a pipe by now, whose open would wait for a writer. It means nothing to a regular file.
+    let flags = (OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(file)?;
+    check_regular(&file.metadata()?)?;
+    read_whole(file, bytes_max)
+}
+
+fn check_regular(found: &Metadata) -> io::Result<()> {
+    let found = found.file_type();
+    let kinds = [
+        (found.is_dir(), "a folder"),
+        (found.is_fifo(), "a pipe"),
+        (found.is_socket(), "a socket"),
+        (found.is_char_device() || found.is_block_device(), "a device"),
+    ];
+    let what = kinds.iter().find(|(is, _)| *is).map(|(_, what)| *what);
+    what.map_or(Ok(()), |what| {
+        let text = format!("it is not a regular file but {what}");
+        Err(io::Error::new(io::ErrorKind::InvalidInput, text))
+    })
 }
 
 /// The bytes of whatever `file` is.
@@ -456,8 +477,12 @@ fn read_file(file: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
 /// # Errors
 /// `FileTooLarge` beyond `bytes_max`.
 pub(super) fn read_at_most(file: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    read_whole(File::open(file)?, bytes_max)
+}
+
+fn read_whole(file: File, bytes_max: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    std::fs::File::open(file)?.take(bytes_max + 1).read_to_end(&mut bytes)?;
+    file.take(bytes_max + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > bytes_max {
         let text = format!("it has more than {bytes_max} bytes");
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));

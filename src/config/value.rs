@@ -176,6 +176,10 @@ impl<'de> Deserialize<'de> for Count {
                     lanes.ok_or_else(|| E::invalid_value(Unexpected::Signed(number), &self))?;
                 Ok(Count::Fixed(lanes as usize))
             }
+            // JSON's, in which a reload hands it over.
+            fn visit_u64<E: Error>(self, number: u64) -> Result<Count, E> {
+                self.visit_i64(i64::try_from(number).unwrap_or(i64::MAX))
+            }
         }
         deserializer.deserialize_any(V)
     }

@@ -150,7 +150,7 @@ impl Main {
         };
         match &route.content {
             Content::Fixed { content_type, body } => {
-                let field = content_type.map(|value| ("Content-Type", value));
+                let field = content_type.as_deref().map(|value| ("Content-Type", value));
                 fixed(field.as_slice(), body.clone())
             }
             Content::Redirect(location) => {

@@ -9,18 +9,10 @@ use super::policy::Input;
 use super::upgrade::Heir;
 use super::waiting::Change;
 use super::{LANES_MAX, MEASURE_MS, Supervisor, manager, pid_file, sizing, startup, status};
-use crate::config::{self, Engine};
+use crate::config::Engine;
 
 /// Why nothing can change any more.
 pub(super) const ENDING: &str = "this server is about to end";
-
-/// A reload that is under way.
-pub(super) struct Reloading {
-    /// The number of the change.
-    pub(super) number: u64,
-    /// The generation that it makes.
-    pub(super) generation: u64,
-}
 
 impl Supervisor {
     /// What a client of the command socket asks for.
@@ -104,7 +96,10 @@ impl Supervisor {
     pub(super) fn begin(&mut self, change: Change) -> Option<Input> {
         self.changes += 1;
         match change {
-            Change::Reload => self.reload(self.changes),
+            Change::Reload => {
+                self.begin_reload(self.changes);
+                None
+            }
             Change::Upgrade => {
                 self.upgrade(self.changes);
                 None
@@ -134,11 +129,7 @@ impl Supervisor {
         for change in self.waiting.take_all() {
             self.refuse(change, reason);
         }
-        if let Some(reloading) = self.reloading.take() {
-            tracing::error!(reason, "reload rejected");
-            let answer = Answer::Failed(reason.to_owned());
-            self.commands.answer_of(reloading.number, &answer);
-        }
+        self.refuse_reload(reason);
     }
 
     /// Begins the end of this server, or forces it.
@@ -181,55 +172,8 @@ impl Supervisor {
         }
     }
 
-    /// Reads the configuration again, and prepares a generation of it. If it is bad, nothing has changed.
-    fn reload(&mut self, number: u64) -> Option<Input> {
-        self.commands.begin(Request::Reload, number);
-        tracing::info!(generation = self.policy.next_generation(), "reload started");
-        manager::reloading();
-        let loaded = config::load(&self.options).map_err(|errors| errors.to_string());
-        let prepared = loaded.and_then(|loaded| {
-            if self.engine().is_some_and(|engine| engine != loaded.config.workers.engine) {
-                return Err(
-                    "workers.engine can't change while the server runs; stop and start".into()
-                );
-            }
-            let number = self.policy.next_generation();
-            let (listeners, ledger) = (&mut self.listeners, self.processes.ledger());
-            startup::prepare(number, loaded.config, listeners, ledger, &mut self.warned)
-        });
-        match prepared {
-            Ok((made, plan)) => {
-                self.measured = plan.lanes;
-                self.reloading = Some(Reloading { number, generation: made.generation.number });
-                self.processes.add(made);
-                Some(Input::Replace(plan))
-            }
-            Err(reason) => {
-                tracing::error!(reason, "reload rejected");
-                self.reload_ended(number, &Answer::Failed(reason));
-                self.keep_current_listeners();
-                None
-            }
-        }
-    }
-
     pub(super) fn engine(&self) -> Option<Engine> {
         self.config().map(|config| config.workers.engine)
-    }
-
-    /// A generation serves, or can't be: the reload is over, if that was its generation.
-    pub(super) fn generation_settled(&mut self, generation: u64, answer: &Answer) {
-        let of = self.reloading.take_if(|reloading| reloading.generation == generation);
-        match of {
-            Some(reloading) => self.reload_ended(reloading.number, answer),
-            None => manager::ready(self.policy.lanes(), self.current),
-        }
-    }
-
-    /// Says so to every client that waits for it. Whatever came of it, the server serves.
-    fn reload_ended(&mut self, number: u64, answer: &Answer) {
-        self.commands.answer_of(number, answer);
-        manager::ready(self.policy.lanes(), self.current);
     }
 
     /// Closes the sockets of addresses that the generation that serves has no use for.

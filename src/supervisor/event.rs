@@ -16,6 +16,8 @@ pub(super) enum Event {
     Wanted(Change),
     /// The turn of a change that was wanted.
     Turn(Change),
+    /// The configuration was read, or can't be, and nothing keeps a reload from going on.
+    Read,
     /// The machine may allow another number of lanes now.
     Remeasure,
     /// A client of the command socket, known by its token, asks.

@@ -70,7 +70,7 @@ pub struct Error {
 
 #[derive(Debug)]
 enum Cause {
-    Unresolved(io::Error),
+    Unresolved(String),
     InUse(Option<Holder>),
     Other(io::Error),
 }
@@ -107,16 +107,24 @@ impl Listeners {
         self.groups.iter().map(|group| group.listeners.len()).max().unwrap_or_default()
     }
 
-    /// Opens what `server` asks for and isn't open yet, for `lanes` lanes, and gives those that are the
+    /// Opens what `server` asks for, which stands for what was `found`, and isn't open yet, for `lanes` lanes, and gives those that are the
     /// backlog it asks for. What other addresses are open stays so.
     ///
     /// # Errors
     /// If an address can't be had, other than one of several that a host name stands for. What was opened
     /// before stays open until [`Listeners::keep`].
-    pub fn open(&mut self, server: &Server, lanes: usize, engine: Engine) -> Result<Opened, Error> {
+    pub fn open(
+        &mut self,
+        server: &Server,
+        found: &[Found],
+        lanes: usize,
+        engine: Engine,
+    ) -> Result<Opened, Error> {
         let mut opened = Opened { asked: Vec::new(), new: Vec::new(), left_out: Vec::new() };
-        for listen in &server.listen {
-            let (addresses, name) = resolve(listen)?;
+        for (listen, found) in server.listen.iter().zip(found) {
+            let name = matches!(listen, ListenAddress::Name(..));
+            let unresolved = |reason| Error::unresolved(listen, reason);
+            let addresses = found.clone().map_err(unresolved)?;
             let mut count = 0;
             for address in addresses {
                 let before = opened.asked.iter().filter(|asked| asked.0 == address).count();
@@ -350,21 +358,19 @@ impl Group {
     }
 }
 
-/// The addresses of one entry, and whether it is a name.
-pub(super) fn resolve(listen: &ListenAddress) -> Result<(Vec<SocketAddr>, bool), Error> {
+/// What an entry of `server.listen` stands for, or why nothing is known of it.
+pub(super) type Found = Result<Vec<SocketAddr>, String>;
+
+/// Looks up what an entry stands for. Waits for the resolver if it is a name.
+pub(super) fn resolve(listen: &ListenAddress) -> Found {
     match listen {
-        ListenAddress::Socket(address) => Ok((vec![*address], false)),
+        ListenAddress::Socket(address) => Ok(vec![*address]),
         ListenAddress::Name(name, port) => {
-            let mut addresses: Vec<_> = (name.as_str(), *port)
-                .to_socket_addrs()
-                .map_err(|error| Error {
-                    address: format!("{name}:{port}"),
-                    cause: Cause::Unresolved(error),
-                })?
-                .collect();
+            let found = (name.as_str(), *port).to_socket_addrs();
+            let mut addresses: Vec<_> = found.map_err(|error| error.to_string())?.collect();
             addresses.sort();
             addresses.dedup();
-            Ok((addresses, true))
+            Ok(addresses)
         }
     }
 }
@@ -391,6 +397,10 @@ fn is_errno(error: &io::Error, errnos: &[Errno]) -> bool {
 }
 
 impl Error {
+    pub(super) fn unresolved(listen: &ListenAddress, reason: String) -> Error {
+        Error { address: listen.to_string(), cause: Cause::Unresolved(reason) }
+    }
+
     pub(super) fn at(address: SocketAddr, error: io::Error) -> Error {
         let cause = match error.kind() {
             io::ErrorKind::AddrInUse => Cause::InUse(holder(address)),

@@ -7,11 +7,13 @@ mod changes;
 pub mod commands;
 mod event;
 pub mod listeners;
+mod loader;
 mod manager;
 mod pid_file;
 pub mod policy;
 mod processes;
 pub mod rehearsal;
+mod reload;
 pub mod sizing;
 mod startup;
 pub mod status;
@@ -35,12 +37,14 @@ use crate::sys::process;
 use crate::sys::signal::{Signal, Signals};
 use crate::worker::control::{Control, Order, Received};
 use crate::worker::process::WorkerProcess;
-use changes::{ENDING, Reloading};
+use changes::ENDING;
 use commands::{Answer, Commands};
 use event::Event;
 use listeners::Listeners;
+use loader::{Loaded, Loader};
 use policy::{Action, Fact, Input, Policy};
 use processes::{Processes, Source};
+use reload::Reloading;
 use startup::Warned;
 use status::History;
 use upgrade::{Heir, Inheritance, Origin};
@@ -52,13 +56,17 @@ pub enum Outcome {
     Exit(i32),
     /// In a forked child: everything of the supervisor's has been dropped, and this is left to run.
     Worker(Box<WorkerProcess>),
+    /// In a forked child, as above, that reads the configuration.
+    Loader(Box<Loader>),
 }
 
 /// Serves `config` until it is told to stop or has to give up; `options` say where a reload finds the next.
 ///
 /// What goes wrong is logged. The process must have one thread.
 pub fn run(config: Config, options: config::Options) -> Outcome {
-    let result = Supervisor::start(config, options).and_then(Supervisor::run);
+    // Before signals are kept for later: until then one ends a resolver that doesn't answer.
+    let loaded = Loaded::of(config);
+    let result = Supervisor::start(loaded, options).and_then(Supervisor::run);
     result.unwrap_or_else(|error| {
         tracing::error!(reason = %error, "could not start");
         Outcome::Exit(1)
@@ -68,6 +76,7 @@ pub fn run(config: Config, options: config::Options) -> Outcome {
 const TOKEN_SIGNALS: u64 = u64::MAX;
 const TOKEN_HEIR: u64 = u64::MAX - 1;
 const TOKEN_PREDECESSOR: u64 = u64::MAX - 2;
+const TOKEN_LOADER: u64 = u64::MAX - 3;
 const STOPPING: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT];
 const OTHERS: [Signal; 6] = [
     Signal::SIGCHLD,
@@ -112,6 +121,8 @@ struct Supervisor {
     /// The number of the change that began last.
     changes: u64,
     reloading: Option<Reloading>,
+    /// This process is a child that was forked to become this.
+    forked: Option<Box<Loader>>,
     /// How many lanes the machine was last measured to be good for, and when it is measured next.
     measured: usize,
     measure_ms: u64,
@@ -130,7 +141,7 @@ enum Carried {
 impl Supervisor {
     /// Sizes, binds, and says so; forks nothing yet.
     fn start(
-        config: Config,
+        loaded: Loaded,
         options: config::Options,
     ) -> Result<(Supervisor, Vec<Action>), String> {
         // Signals first: one that comes from here on is kept until somebody can act on it.
@@ -158,7 +169,7 @@ impl Supervisor {
                 .and_then(|sockets| listeners.activate(sockets))
                 .map_err(doing("cannot use the sockets of the service manager"))?;
         }
-        if config.workers.engine == Engine::May && !listeners.groups().is_empty() {
+        if loaded.config.workers.engine == Engine::May && !listeners.groups().is_empty() {
             return Err("the engine \"may\" opens its own sockets: it can't use those of a service manager or of \
                         the supervisor before"
                 .into());
@@ -167,7 +178,7 @@ impl Supervisor {
         let mut processes = Processes::new(Arc::new(ledger));
         let mut warned = Warned::default();
         let (made, plan) =
-            startup::prepare(1, config, &mut listeners, processes.ledger(), &mut warned)?;
+            startup::prepare(1, loaded, &mut listeners, processes.ledger(), &mut warned)?;
         processes.add(made);
         let measured = plan.lanes;
         let seed = u64::from(std::process::id()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -192,6 +203,7 @@ impl Supervisor {
             waiting: Waiting::default(),
             changes: 0,
             reloading: None,
+            forked: None,
             measured,
             warned,
             measure_ms: MEASURE_MS,
@@ -226,7 +238,9 @@ impl Supervisor {
                 if let Carried::Out(outcome) = supervisor.react(event) {
                     return Ok(outcome);
                 }
-                if let Some(change) = supervisor.next_change() {
+                if supervisor.can_replace() {
+                    happened.push_front(Event::Read);
+                } else if let Some(change) = supervisor.next_change() {
                     happened.push_front(Event::Turn(change));
                 }
             }
@@ -241,7 +255,8 @@ impl Supervisor {
     fn own_due_ms(&self) -> impl Iterator<Item = u64> {
         let alive_ms = self.alive_every_ms.map(|_| self.alive_ms);
         let heir_ms = self.heir.as_ref().and_then(Heir::until_ms);
-        alive_ms.into_iter().chain(heir_ms).chain(self.measures_ms())
+        let own = alive_ms.into_iter().chain(heir_ms).chain(self.loading_until_ms());
+        own.chain(self.measures_ms())
     }
 
     /// Tells the service manager, as often as it wants to hear, that this loop turns.
@@ -271,6 +286,7 @@ impl Supervisor {
             TOKEN_SIGNALS => {}
             TOKEN_HEIR => return self.collect_from_heir(happened),
             TOKEN_PREDECESSOR => return self.collect_from_predecessor(happened),
+            TOKEN_LOADER => return self.collect_from_loader(),
             commands::TOKENS.. => {
                 let request = self.commands.on_ready(token, &self.epoll);
                 happened.extend(request.map(|(token, request)| Event::Asked(token, request)));
@@ -327,7 +343,11 @@ impl Supervisor {
 
     /// Lets the policy decide about one event, and carries its decision out.
     fn react(&mut self, event: Event) -> Carried {
-        let Some(input) = self.take_note(event) else {
+        let input = self.take_note(event);
+        if let Some(loader) = self.forked.take() {
+            return Carried::Out(Outcome::Loader(loader));
+        }
+        let Some(input) = input else {
             return Carried::On;
         };
         let now_ms = self.now_ms();
@@ -346,6 +366,7 @@ impl Supervisor {
                 if until_ms.is_some_and(|until_ms| until_ms <= now_ms) {
                     self.disinherit("it was not ready in time");
                 }
+                self.give_up_loading();
                 Some(Input::Tick)
             }
             Event::Stop(signal) => self.stop(signal.as_str()),
@@ -354,6 +375,7 @@ impl Supervisor {
                 None
             }
             Event::Turn(change) => self.begin(change),
+            Event::Read => self.replace(),
             Event::HeirReady => self.hand_over(),
             Event::Told(parcel) => {
                 self.told(parcel);
@@ -367,7 +389,7 @@ impl Supervisor {
             }
             Event::Report(key, report) => self.processes.take_report(key, report),
             Event::Ended(reaped) => {
-                if self.heir_ended(&reaped) {
+                if self.heir_ended(&reaped) || self.loader_ended(&reaped) {
                     return None;
                 }
                 let input = self.processes.take_end(reaped);

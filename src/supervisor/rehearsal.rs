@@ -60,10 +60,11 @@ fn addresses(
 ) -> Vec<SocketAddr> {
     let mut found: Vec<(SocketAddr, &ListenAddress)> = Vec::new();
     for listen in &config.server.listen {
-        let (addresses, is_name) = match resolve(listen) {
-            Ok(resolved) => resolved,
-            Err(error) => {
-                errors.push(error.to_string());
+        let is_name = matches!(listen, ListenAddress::Name(..));
+        let addresses = match resolve(listen) {
+            Ok(addresses) => addresses,
+            Err(reason) => {
+                errors.push(Error::unresolved(listen, reason).to_string());
                 continue;
             }
         };

@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::listeners::{Group, Listeners};
+use super::loader::Loaded;
 use super::policy::{Plan, Settings};
 use super::processes::Made;
 use super::{doing, sizing};
 use crate::config::{Accept, Config, Count, Engine, Mode, Warning};
 use crate::observe::ledger::Ledger;
-use crate::sys::process::Identity;
 use crate::sys::{cpu, socket};
 use crate::worker::Generation;
 
@@ -38,11 +38,12 @@ impl Warned {
 /// Makes everything of a generation that exists before its first fork, and tells of it.
 pub(super) fn prepare(
     number: u64,
-    config: Config,
+    loaded: Loaded,
     listeners: &mut Listeners,
     ledger: &Arc<Ledger>,
     warned: &mut Warned,
 ) -> Result<(Made, Plan), String> {
+    let Loaded { config, addresses, identity } = loaded;
     for Warning { place, reason, remedy } in &config.warnings {
         if warned.is_new("configuration warning", reason) {
             tracing::warn!(place, reason, remedy, "configuration warning");
@@ -50,9 +51,7 @@ pub(super) fn prepare(
     }
     let machine = if number == 1 { sizing::machine() } else { sizing::measure_again() };
     let lanes = size(config.workers.count, &machine, warned);
-    let supervisor = &config.supervisor;
-    let identity = Identity::find(supervisor.user.as_deref(), supervisor.group.as_deref())
-        .map_err(doing("cannot use supervisor.user and supervisor.group"))?;
+    let identity = identity?;
     if let Some(FileLimit { limit, needed, reason, remedy }) = check_file_limit(&config, lanes)?
         && warned.is_new("file limit too small", &format!("{reason} {needed} {limit}"))
     {
@@ -65,7 +64,7 @@ pub(super) fn prepare(
         tracing::warn!(engine = engine.other(), reason, remedy, "engine for comparison");
     }
     let sockets = config.workers.accept.sockets(lanes);
-    let opened = listeners.open(&config.server, sockets, engine);
+    let opened = listeners.open(&config.server, &addresses, sockets, engine);
     let opened = opened.map_err(|error| error.to_string())?;
     for error in &opened.left_out {
         let reason = error.to_string();

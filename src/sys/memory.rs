@@ -1,15 +1,22 @@
 //! Memory that survives a fork as one piece: parent and children read and write the same pages.
 
+use std::fs::File;
 use std::io;
 use std::num::NonZeroUsize;
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
 
 use crossbeam::utils::CachePadded;
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
 /// `N` counters in cache lines of their own.
 pub type Block<const N: usize> = CachePadded<[AtomicU64; N]>;
+
+/// An empty file in memory, of no folder; `name` is for /proc alone.
+pub fn file(name: &str) -> io::Result<File> {
+    Ok(memfd_create(name, MFdFlags::MFD_CLOEXEC)?.into())
+}
 
 /// Blocks of `N` counters in anonymous `MAP_SHARED` memory, all zero at first.
 pub struct SharedBlocks<const N: usize> {

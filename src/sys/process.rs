@@ -13,6 +13,8 @@ use nix::unistd::{
     ForkResult, Gid, Group, Pid, Uid, User, initgroups, setgroups, setresgid, setresuid,
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::cvt;
 
 /// A process id.
@@ -156,10 +158,10 @@ static CONTROL: AtomicI32 = AtomicI32::new(-1);
 static GRACE_SECONDS: AtomicU32 = AtomicU32::new(0);
 
 /// Who a process runs as.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Identity {
-    uid: Uid,
-    gid: Gid,
+    uid: u32,
+    gid: u32,
     /// The user's name, for its further groups.
     name: Option<CString>,
 }
@@ -204,17 +206,19 @@ impl Identity {
             let text = "only root can start workers as somebody else";
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
         }
+        let (uid, gid) = (uid.as_raw(), gid.as_raw());
         Ok(is_other.then_some(Identity { uid, gid, name: known }))
     }
 
     /// Makes this process, which must have one thread, run as this, for good.
     fn assume(&self) -> io::Result<()> {
+        let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
         match &self.name {
-            Some(name) => initgroups(name, self.gid)?,
-            None => setgroups(&[self.gid])?,
+            Some(name) => initgroups(name, gid)?,
+            None => setgroups(&[gid])?,
         }
-        setresgid(self.gid, self.gid, self.gid)?;
-        Ok(setresuid(self.uid, self.uid, self.uid)?)
+        setresgid(gid, gid, gid)?;
+        Ok(setresuid(uid, uid, uid)?)
     }
 }
 
@@ -248,7 +252,25 @@ pub fn become_worker(
     SigSet::all().thread_unblock()?;
     // Before the signal of the parent's death is asked for, which a change of identity takes back.
     identity.map_or(Ok(()), Identity::assume)?;
-    nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?;
+    end_with(parent, Signal::SIGTERM)
+}
+
+/// Makes this process one that works for `parent` and ends with it. The signals that a terminal or a manager sends to
+/// the whole group are the parent's alone.
+pub fn become_loader(parent: ProcessId) -> io::Result<()> {
+    use Signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2};
+    let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
+    for signal in [SIGTERM, SIGHUP, SIGINT, SIGQUIT, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2] {
+        // SAFETY: a signal that is ignored runs no code of this process.
+        unsafe { sigaction(signal, &ignore) }?;
+    }
+    SigSet::all().thread_unblock()?;
+    end_with(parent, Signal::SIGKILL)
+}
+
+/// Has the kernel send `signal` to this process when `parent` has died.
+fn end_with(parent: ProcessId, signal: Signal) -> io::Result<()> {
+    nix::sys::prctl::set_pdeathsig(signal)?;
     // The parent may have died before the line above: then nobody will ever signal this process.
     if nix::unistd::getppid().as_raw() != parent {
         exit(1);

@@ -3,7 +3,8 @@
 //!
 //! `LANEWAY_FAULTS=requests` gives meaning to the paths below `/.fault/`; `LANEWAY_FAULTS=start` makes every
 //! worker fail before it is ready. Once the server runs with the former, a file `fail-start` does the same, and
-//! a file `hold-start` keeps workers from getting ready for as long as it is there.
+//! a file `hold-start` keeps workers from getting ready for as long as it is there, `hang-load` a reload from reading its
+//! configuration, as a file system that is gone does, and `hang-resolve` from resolving a name.
 
 use std::path::Path;
 use std::time::Duration;
@@ -15,6 +16,13 @@ pub(super) fn on_start() -> Result<(), String> {
     }
     let fails = wanted("start") || wanted("requests") && Path::new("fail-start").exists();
     if fails { Err("fault injected at start".into()) } else { Ok(()) }
+}
+
+/// Doesn't return while there is this file.
+pub(crate) fn hang_if(file: &str) {
+    while wanted("requests") && Path::new(file).exists() {
+        std::thread::sleep(Duration::from_secs(1));
+    }
 }
 
 /// Panics, aborts, stalls or hangs if the path asks for it.

@@ -10,7 +10,7 @@ pub mod context;
 pub mod control;
 pub mod driver;
 pub mod event_loop;
-mod fault;
+pub(crate) mod fault;
 pub mod handoff;
 mod idle_queue;
 mod kept;

@@ -64,7 +64,7 @@ impl By {
             path,
             host,
             content: Content::Fixed {
-                content_type: Some("text/plain; charset=utf-8"),
+                content_type: Some("text/plain; charset=utf-8".into()),
                 body: Arc::from(&b"Hello from laneway\n"[..]),
             },
             status: 200,

@@ -1,0 +1,303 @@
+//! Reading a configuration away from the supervisor's loop: in a child, since a file system or a resolver that
+//! doesn't answer would keep the loop from its workers and signals.
+//!
+//! ```text
+//! supervisor: forks a loader ── reads on, restarts workers, obeys signals ─────────────────────▶
+//! loader:     reads the file and what it names, resolves names ── the result in a memory file ─▶ exits
+//! ```
+//!
+//! At the start there are no workers yet: then [`Loaded::of`] does it in place.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Read as _, Seek, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::listeners::{self, Found};
+use super::processes;
+use crate::config::{self, Config, Content};
+use crate::sys::epoll::{Epoll, Interest};
+use crate::sys::process::{self, Child, Forked, Identity, ProcessId, Reaped};
+use crate::sys::{memory, socket};
+use crate::worker::control::{Control, Received};
+use crate::worker::fault;
+
+/// A configuration, with everything that had to be looked up for it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Loaded {
+    pub(super) config: Config,
+    /// What each entry of `server.listen` stands for, in order.
+    pub(super) addresses: Vec<Found>,
+    /// Who workers run as, if not as the supervisor.
+    pub(super) identity: Result<Option<Identity>, String>,
+}
+
+impl Loaded {
+    /// Looks up what `config` names. Waits for the resolver and for the user database.
+    pub(super) fn of(config: Config) -> Loaded {
+        Loaded::telling(config, |_| {})
+    }
+
+    /// As above, and tells what is about to be done.
+    fn telling(config: Config, tell: impl Fn(String)) -> Loaded {
+        let resolve = |listen| {
+            tell(format!("resolving {listen}"));
+            fault::hang_if("hang-resolve");
+            listeners::resolve(listen)
+        };
+        let addresses = config.server.listen.iter().map(resolve).collect();
+        let (user, group) = (&config.supervisor.user, &config.supervisor.group);
+        if user.is_some() || group.is_some() {
+            tell("looking up supervisor.user and supervisor.group".into());
+        }
+        let identity = Identity::find(user.as_deref(), group.as_deref());
+        let identity = identity
+            .map_err(|error| format!("cannot use supervisor.user and supervisor.group: {error}"));
+        Loaded { config, addresses, identity }
+    }
+
+    /// The bodies of the routes, which are not serialized with them.
+    fn bodies(&mut self) -> impl Iterator<Item = &mut Arc<[u8]>> {
+        self.config.routes.iter_mut().filter_map(|route| match &mut route.content {
+            Content::Fixed { body, .. } => Some(body),
+            _ => None,
+        })
+    }
+}
+
+/// What reading came to: the reason if the configuration can't be used.
+pub(super) type Read = Result<Box<Loaded>, String>;
+
+/// From a loader to the supervisor.
+#[derive(Serialize, Deserialize)]
+enum News {
+    /// What it does next.
+    Doing(String),
+    /// The result is in the file that comes along, whose first so many bytes are a [`Head`].
+    Done(u64),
+    /// It can't hand over a result.
+    Failed(String),
+}
+
+/// The beginning of a result; the bodies follow.
+#[derive(Serialize, Deserialize)]
+struct Head {
+    result: Result<Loaded, String>,
+    /// Their lengths in bytes, in the order of the routes.
+    bodies: Vec<u64>,
+}
+
+impl Head {
+    /// Puts a result into a memory file.
+    fn write(mut result: Result<Loaded, String>) -> io::Result<(u64, File)> {
+        let bodies: Vec<Arc<[u8]>> =
+            result.iter_mut().flat_map(Loaded::bodies).map(|body| Arc::clone(body)).collect();
+        let lengths = bodies.iter().map(|body| body.len() as u64).collect();
+        let mut file = BufWriter::new(memory::file("laneway configuration")?);
+        serde_json::to_writer(&mut file, &Head { result, bodies: lengths })?;
+        let head_bytes = file.stream_position()?;
+        bodies.iter().try_for_each(|body| file.write_all(body))?;
+        Ok((head_bytes, file.into_inner().map_err(io::IntoInnerError::into_error)?))
+    }
+
+    /// Takes it out again. The file is whole, and its owner writes no more.
+    fn read(head_bytes: u64, mut file: File) -> io::Result<Read> {
+        file.rewind()?;
+        let bad = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
+        let mut left = file.metadata()?.len();
+        let mut take = |bytes: u64| {
+            left = left.checked_sub(bytes).ok_or_else(|| bad("it is cut short"))?;
+            let mut taken = vec![0; bytes as usize];
+            file.read_exact(&mut taken).map(|()| taken)
+        };
+        let head: Head = serde_json::from_slice(&take(head_bytes)?)?;
+        let mut loaded = match head.result {
+            Ok(loaded) => Box::new(loaded),
+            Err(reason) => return Ok(Err(reason)),
+        };
+        let mut lengths = head.bodies.into_iter();
+        for body in loaded.bodies() {
+            *body = take(lengths.next().ok_or_else(|| bad("a body is missing"))?)?.into();
+        }
+        Ok(Ok(loaded))
+    }
+}
+
+/// What the forked child becomes.
+pub struct Loader {
+    options: config::Options,
+    control: Control,
+    supervisor: ProcessId,
+}
+
+impl Loader {
+    /// Reads, resolves, hands the result over, and returns the exit code.
+    pub fn run(self) -> i32 {
+        let tell = |news: &News, file: Option<&File>| {
+            let files: Vec<_> = file.iter().map(AsFd::as_fd).collect();
+            // If the supervisor is gone, or waits no more, nothing is left to be done.
+            let _ = self.control.command(news, &files);
+        };
+        let prepared = process::become_loader(self.supervisor);
+        process::name("laneway loader");
+        let result =
+            prepared.and_then(|()| Head::write(self.load(|what| tell(&News::Doing(what), None))));
+        match result {
+            Ok((head_bytes, file)) => tell(&News::Done(head_bytes), Some(&file)),
+            Err(error) => tell(&News::Failed(error.to_string()), None),
+        }
+        0
+    }
+
+    fn load(&self, tell: impl Fn(String)) -> Result<Loaded, String> {
+        let file = self.options.file.as_ref().map(|file| file.display().to_string());
+        let file = file.unwrap_or_else(|| "the configuration".into());
+        tell(format!("reading {file} and the files that it names"));
+        fault::hang_if("hang-load");
+        let loaded = config::reload(&self.options).map_err(|errors| errors.to_string())?;
+        Ok(Loaded::telling(loaded.config, tell))
+    }
+}
+
+/// A loader at work, seen from the supervisor.
+pub(super) struct Loading {
+    child: Child,
+    control: Control,
+    doing: String,
+    /// It says no more; its end follows.
+    pub(super) is_silent: bool,
+    /// When it has taken too long.
+    pub(super) until_ms: u64,
+}
+
+/// Which side of the fork this is.
+pub(super) enum Started {
+    Supervisor(Loading),
+    Loader(Loader),
+}
+
+impl Loading {
+    /// Forks a loader, whose news are announced under `token`.
+    pub(super) fn start(
+        options: &config::Options,
+        epoll: &Epoll,
+        token: u64,
+        until_ms: u64,
+    ) -> io::Result<Started> {
+        let (ours, theirs) = socket::packet_pair()?;
+        epoll.add(&ours, token, Interest::Readable)?;
+        let supervisor = process::id();
+        Ok(match process::fork()? {
+            Forked::Parent(child) => {
+                let (control, doing) = (Control::new(ours), "starting".into());
+                let is_silent = false;
+                Started::Supervisor(Loading { child, control, doing, is_silent, until_ms })
+            }
+            Forked::Child => {
+                let (options, control) = (options.clone(), Control::new(theirs));
+                Started::Loader(Loader { options, control, supervisor })
+            }
+        })
+    }
+
+    /// What it came to, if it has said so.
+    pub(super) fn hear(&mut self) -> Option<Read> {
+        loop {
+            match self.control.receive() {
+                Received::Message(News::Doing(what), _) => self.doing = what,
+                Received::Message(News::Failed(reason), _) => return Some(Err(reason)),
+                Received::Message(News::Done(head_bytes), files) => {
+                    let file = files.into_iter().next().map(File::from);
+                    let file = file.ok_or_else(socket::out_of_files);
+                    let read = file.and_then(|file| Head::read(head_bytes, file));
+                    return Some(read.unwrap_or_else(|error| {
+                        Err(format!("cannot take over the configuration: {error}"))
+                    }));
+                }
+                Received::Nothing => return None,
+                Received::End => {
+                    self.is_silent = true;
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// What it came to, if it is the child that ended.
+    pub(super) fn ended(&mut self, reaped: &Reaped) -> Option<Read> {
+        if reaped.pid != self.child.id() {
+            return None;
+        }
+        let result = self.hear();
+        Some(result.unwrap_or_else(|| {
+            let cause = processes::cause(reaped.ended, false);
+            Err(format!("the process that read it ended while {}: {cause}", self.doing))
+        }))
+    }
+
+    /// Its socket, which is watched.
+    pub(super) fn socket(&self) -> BorrowedFd<'_> {
+        self.control.as_fd()
+    }
+
+    /// Ends it, and says what it was doing. One that the kernel doesn't let die, on a file system that is gone, is left
+    /// to itself.
+    pub(super) fn give_up(&mut self) -> String {
+        // One that has ended already is what was wanted.
+        let _ = self.child.kill();
+        self.doing.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Options;
+
+    fn loaded(set: &[&str]) -> Loaded {
+        let set = set.iter().map(ToString::to_string).collect();
+        let loaded = config::load(&Options { set, ..Options::default() }).unwrap();
+        // It doesn't travel.
+        Loaded::of(Config { file: None, ..loaded.config })
+    }
+
+    fn handed_over(result: Result<Loaded, String>) -> Read {
+        let (head_bytes, file) = Head::write(result).unwrap();
+        Head::read(head_bytes, file).unwrap()
+    }
+
+    #[test]
+    fn what_is_handed_over_is_what_was_read() {
+        let set = [
+            "workers.count=7",
+            "server.listen=[\"127.0.0.1:1\", \"localhost:2\"]",
+            "supervisor.restart_delay=1500ms",
+            "supervisor.group=root",
+            "limits.body=1GiB",
+            "route=[{path=\"/a/*\", host=\"b\", bytes=\"3B\", headers={x-a=\"b\"}}, {path=\"/\", text=\"\"}, \
+              {path=\"/e\", echo=\"request\"}, {path=\"/r\", redirect=\"/a\", delay=\"3ms\"}, {path=\"/j\", json={c=1}}]",
+        ];
+        for set in [&set[..], &[]] {
+            let expected = format!("{:?}", loaded(set));
+            let read = handed_over(Ok(loaded(set))).unwrap();
+            assert_eq!(format!("{read:?}"), expected);
+        }
+    }
+
+    #[test]
+    fn a_reason_is_handed_over_however_long_it_is() {
+        let reason = "é".repeat(1 << 20);
+        assert_eq!(handed_over(Err(reason.clone())).unwrap_err(), reason);
+    }
+
+    #[test]
+    fn a_result_that_is_cut_short_is_an_error() {
+        let (head_bytes, file) =
+            Head::write(Ok(loaded(&["route=[{path=\"/\", text=\"abc\"}]"]))).unwrap();
+        file.set_len(file.metadata().unwrap().len() - 1).unwrap();
+        let error = Head::read(head_bytes, file).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    }
+}

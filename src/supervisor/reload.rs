@@ -1,0 +1,175 @@
+//! A reload, from its beginning to its answer: a child reads the configuration (`loader`), a generation is prepared of
+//! it, and the policy puts it in the place of the one that serves.
+
+use super::commands::{Answer, Request};
+use super::loader::{Loading, Read, Started};
+use super::policy::Input;
+use super::{Supervisor, TOKEN_LOADER, manager, startup};
+use crate::sys::process::Reaped;
+
+/// A reload that is under way.
+pub(super) struct Reloading {
+    /// The number of the change.
+    number: u64,
+    stage: Stage,
+}
+
+enum Stage {
+    /// A child reads the configuration.
+    Reading(Loading),
+    /// It was read, and this goes on with it as soon as the policy is about nothing else.
+    Read(Read),
+    /// The generation that it makes is about to serve.
+    Replacing(u64),
+}
+
+impl Supervisor {
+    /// Has the configuration read again. The process may be another one after this: see [`Supervisor::forked`].
+    pub(super) fn begin_reload(&mut self, number: u64) {
+        self.commands.begin(Request::Reload, number);
+        tracing::info!(generation = self.policy.next_generation(), "reload started");
+        manager::reloading();
+        let patience = self.config().map(|config| config.supervisor.ready_timeout);
+        let until_ms = self.now_ms() + patience.unwrap_or_default().as_millis() as u64;
+        let stage = match Loading::start(&self.options, &self.epoll, TOKEN_LOADER, until_ms) {
+            Ok(Started::Supervisor(loading)) => Stage::Reading(loading),
+            Ok(Started::Loader(loader)) => {
+                self.forked = Some(Box::new(loader));
+                return;
+            }
+            Err(error) => {
+                Stage::Read(Err(format!("cannot start a process that reads it: {error}")))
+            }
+        };
+        self.reloading = Some(Reloading { number, stage });
+    }
+
+    fn loading(&mut self) -> Option<&mut Loading> {
+        match &mut self.reloading {
+            Some(Reloading { stage: Stage::Reading(loading), .. }) => Some(loading),
+            _ => None,
+        }
+    }
+
+    /// When the configuration has to have been read.
+    pub(super) fn loading_until_ms(&self) -> Option<u64> {
+        match &self.reloading {
+            Some(Reloading { stage: Stage::Reading(loading), .. }) => Some(loading.until_ms),
+            _ => None,
+        }
+    }
+
+    /// The child that reads the configuration has said something, or is silent from here on; then its end follows.
+    pub(super) fn collect_from_loader(&mut self) {
+        let Some(loading) = self.loading() else {
+            return;
+        };
+        let read = loading.hear();
+        if loading.is_silent
+            && let Some(Reloading { stage: Stage::Reading(loading), .. }) = &self.reloading
+        {
+            let _ = self.epoll.remove(loading.socket());
+        }
+        if let Some(read) = read {
+            self.has_read(read);
+        }
+    }
+
+    /// A child has ended: if it is the one that reads the configuration, this says so.
+    pub(super) fn loader_ended(&mut self, reaped: &Reaped) -> bool {
+        let read = self.loading().and_then(|loading| loading.ended(reaped));
+        let is_it = read.is_some();
+        if let Some(read) = read {
+            self.has_read(read);
+        }
+        is_it
+    }
+
+    fn has_read(&mut self, read: Read) {
+        if let Some(reloading) = &mut self.reloading {
+            reloading.stage = Stage::Read(read);
+        }
+    }
+
+    /// Gives up on a child that has taken too long to read the configuration.
+    pub(super) fn give_up_loading(&mut self) {
+        let now_ms = self.now_ms();
+        if self.loading_until_ms().is_none_or(|until_ms| until_ms > now_ms) {
+            return;
+        }
+        let patience = self.config().map(|config| config.supervisor.ready_timeout);
+        let patience = humantime::format_duration(patience.unwrap_or_default()).to_string();
+        if let Some(loading) = self.loading() {
+            let doing = loading.give_up();
+            let reason = format!("{doing} took longer than supervisor.ready_timeout, {patience}");
+            self.has_read(Err(reason));
+        }
+    }
+
+    /// Whether the configuration was read, and nothing keeps the reload from going on.
+    pub(super) fn can_replace(&self) -> bool {
+        let is_read = matches!(&self.reloading, Some(Reloading { stage: Stage::Read(_), .. }));
+        is_read && !self.policy.is_changing()
+    }
+
+    /// Prepares a generation of what was read. If it is bad, nothing has changed.
+    pub(super) fn replace(&mut self) -> Option<Input> {
+        let Reloading { number, stage } = self.reloading.take()?;
+        let Stage::Read(read) = stage else {
+            self.reloading = Some(Reloading { number, stage });
+            return None;
+        };
+        let prepared = read.and_then(|loaded| {
+            if self.engine().is_some_and(|engine| engine != loaded.config.workers.engine) {
+                return Err(
+                    "workers.engine can't change while the server runs; stop and start".into()
+                );
+            }
+            let generation = self.policy.next_generation();
+            let (listeners, ledger) = (&mut self.listeners, self.processes.ledger());
+            startup::prepare(generation, *loaded, listeners, ledger, &mut self.warned)
+        });
+        match prepared {
+            Ok((made, plan)) => {
+                self.measured = plan.lanes;
+                let stage = Stage::Replacing(made.generation.number);
+                self.reloading = Some(Reloading { number, stage });
+                self.processes.add(made);
+                Some(Input::Replace(plan))
+            }
+            Err(reason) => {
+                tracing::error!(reason, "reload rejected");
+                self.reload_ended(number, &Answer::Failed(reason));
+                self.keep_current_listeners();
+                None
+            }
+        }
+    }
+
+    /// A generation serves, or can't be: the reload is over, if that was its generation.
+    pub(super) fn generation_settled(&mut self, generation: u64, answer: &Answer) {
+        let is_its = |reloading: &mut Reloading| matches!(reloading.stage, Stage::Replacing(of) if of == generation);
+        match self.reloading.take_if(is_its) {
+            Some(reloading) => self.reload_ended(reloading.number, answer),
+            None => manager::ready(self.policy.lanes(), self.current),
+        }
+    }
+
+    /// Says so to every client that waits for it. Whatever came of it, the server serves.
+    fn reload_ended(&mut self, number: u64, answer: &Answer) {
+        self.commands.answer_of(number, answer);
+        manager::ready(self.policy.lanes(), self.current);
+    }
+
+    /// This server is about to end: a reload that is under way will not be.
+    pub(super) fn refuse_reload(&mut self, reason: &str) {
+        if let Some(loading) = self.loading() {
+            loading.give_up();
+        }
+        if let Some(reloading) = self.reloading.take() {
+            tracing::error!(reason, "reload rejected");
+            let answer = Answer::Failed(reason.to_owned());
+            self.commands.answer_of(reloading.number, &answer);
+        }
+    }
+}
