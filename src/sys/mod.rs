@@ -19,6 +19,7 @@ pub mod connected;
 pub mod coroutine;
 pub mod cpu;
 pub mod epoll;
+pub mod handshakes;
 pub mod memory;
 pub mod process;
 pub mod ring;

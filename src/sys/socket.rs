@@ -152,6 +152,23 @@ impl Listener {
         ])
     }
 
+    /// Whether [`Listener::ignore_new`] was called for this socket, by whichever process: it is about to be closed for
+    /// good. False where the kernel doesn't tell.
+    pub fn ignores_new(&self) -> bool {
+        let mut length: libc::socklen_t = 0;
+        // SAFETY: without room for them the kernel writes no statements of the filter, but their number into `length`.
+        let result = cvt(unsafe {
+            libc::getsockopt(
+                self.0.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_GET_FILTER,
+                std::ptr::null_mut(),
+                &raw mut length,
+            )
+        });
+        result.is_ok() && length > 0
+    }
+
     /// Has the kernel choose, for new connections to this socket's group, among its first `sockets` members
     /// at random; `None`: among all, by its own hash. Members count in the order in which they joined.
     pub fn steer(&self, sockets: Option<usize>) -> io::Result<()> {
@@ -415,5 +432,13 @@ mod tests {
         assert_eq!(waiting(&first) + waiting(&second), clients.len() as u32);
         assert!(waiting(&first) > 0 && waiting(&second) > 0);
         assert_eq!(first.accept_queue().unwrap().backlog, 128);
+    }
+
+    #[test]
+    fn a_socket_that_ignores_new_connections_says_so() {
+        let listener = listen("127.0.0.1:0".parse().unwrap(), Sharing::Exclusive).unwrap();
+        assert!(!listener.ignores_new());
+        listener.ignore_new().unwrap();
+        assert!(listener.ignores_new());
     }
 }

@@ -286,7 +286,7 @@ impl<'s> Acceptor<'s> {
     /// Takes what waits in the sockets, and then nothing new.
     fn drain(&mut self) {
         self.draining = true;
-        self.sources.drain(0);
+        self.sources.drain(self.ledger.now_ms());
     }
 }
 

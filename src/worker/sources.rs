@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use super::control::{Control, Missed, News};
 use super::driver::{Accepted, Driver, TOKEN_MAX, accept};
 use super::handoff::Intake;
+use crate::sys::handshakes;
 use crate::sys::socket::{Listener, out_of_files};
 
 /// Connections taken from one source in one turn, before others have theirs.
@@ -15,6 +16,14 @@ pub(super) const ACCEPTS_PER_TURN: usize = 64;
 const MISSED_PAUSE_MS: u64 = 1_000;
 /// How long accepting rests when descriptors or memory have run out.
 const ACCEPT_PAUSE_MS: u64 = 100;
+
+/// How long a socket that is closed for good is kept for handshakes under way: long enough for a SYN-ACK that was lost
+/// to be sent again (after a second, tcp(7)) and answered.
+const HANDSHAKES_MS: u64 = 3_000;
+/// The same where the kernel doesn't tell whether there are any: a round trip to almost anywhere.
+const UNKNOWN_HANDSHAKES_MS: u64 = 250;
+/// How soon it is asked again.
+const HANDSHAKES_AGAIN_MS: u64 = 20;
 
 /// Tokens of sources are these, up to the last one before the control socket's.
 pub(super) const TOKEN_SOURCES: u64 = TOKEN_MAX - (1 << 20);
@@ -32,6 +41,8 @@ pub(super) struct Sources<'s> {
     exhausted: bool,
     /// From when on a source is let go of when it is empty: in a drain.
     lets_go_ms: Option<u64>,
+    /// No source is let go of before, because a handshake was under way.
+    keeps_until_ms: u64,
     /// What there were no descriptors for, and when that is told, so that it comes again.
     missed: Vec<(usize, Missed, u64)>,
 }
@@ -74,6 +85,7 @@ impl<'s> Sources<'s> {
             rest: Rest::No,
             exhausted: false,
             lets_go_ms: None,
+            keeps_until_ms: 0,
             missed: Vec::new(),
         }
     }
@@ -145,7 +157,14 @@ impl<'s> Sources<'s> {
         now_ms: u64,
         driver: &mut Driver,
     ) -> io::Result<Option<OwnedFd>> {
-        let lets_go = self.lets_go_ms.is_some_and(|from_ms| from_ms <= now_ms);
+        let lets_go_ms = self.lets_go_ms.filter(|from_ms| *from_ms <= now_ms);
+        let lets_go = lets_go_ms.is_some();
+        let keeps_until_ms = self.keeps_until_ms;
+        // Whether one that is empty is kept all the same.
+        let is_kept = |source: &Source| {
+            keeps_until_ms > now_ms
+                || lets_go_ms.is_some_and(|from_ms| source.awaits_handshakes(now_ms - from_ms))
+        };
         for _ in 0..ACCEPTS_PER_TURN {
             let found = self.watched.iter_mut().find(|watched| watched.token == token);
             let Some(Watched { source, is_told, .. }) = found else {
@@ -154,6 +173,10 @@ impl<'s> Sources<'s> {
             match source.accept() {
                 Accepted::Connection(socket) => return Ok(Some(socket)),
                 Accepted::Transient => {}
+                Accepted::Nobody if lets_go && *is_told && is_kept(source) => {
+                    self.keep_for_handshakes(now_ms);
+                    return Ok(None);
+                }
                 // Who came just now may be told to nobody else: one more look, untold.
                 Accepted::Nobody if lets_go && *is_told => self.unwatch(token, driver)?,
                 Accepted::Nobody if lets_go => return self.forget(token, driver).map(|()| None),
@@ -166,7 +189,7 @@ impl<'s> Sources<'s> {
                     return Ok(None);
                 }
                 // The kernel asks for a descriptor before it looks whether anybody waits.
-                Accepted::Exhausted(_) if lets_go && source.is_empty() => {
+                Accepted::Exhausted(_) if lets_go && source.is_empty() && !is_kept(source) => {
                     return self.forget(token, driver).map(|()| None);
                 }
                 Accepted::Exhausted(error) => {
@@ -215,9 +238,16 @@ impl<'s> Sources<'s> {
         self.lets_go_ms = Some(self.lets_go_ms.unwrap_or(u64::MAX).min(from_ms));
     }
 
+    fn keep_for_handshakes(&mut self, now_ms: u64) {
+        if self.keeps_until_ms <= now_ms {
+            self.keeps_until_ms = now_ms + HANDSHAKES_AGAIN_MS;
+        }
+    }
+
     /// Whether there are sources to look into because of a drain: no event would tell that one is empty.
     pub(super) fn has_rest(&self, now_ms: u64) -> bool {
-        let lets_go = self.lets_go_ms.is_some_and(|from_ms| from_ms <= now_ms);
+        let lets_go =
+            self.lets_go_ms.is_some_and(|from_ms| from_ms.max(self.keeps_until_ms) <= now_ms);
         lets_go && self.rest == Rest::No && !self.watched.is_empty()
     }
 
@@ -261,7 +291,10 @@ impl<'s> Sources<'s> {
         match self.rest {
             Rest::Exhausted { until_ms } => Some(until_ms),
             Rest::Full => None,
-            Rest::No => self.lets_go_ms.filter(|from_ms| (now_ms + 1..u64::MAX).contains(from_ms)),
+            Rest::No => {
+                let lets_go_ms = self.lets_go_ms.map(|from_ms| from_ms.max(self.keeps_until_ms));
+                lets_go_ms.filter(|from_ms| (now_ms + 1..u64::MAX).contains(from_ms))
+            }
         }
     }
 
@@ -297,6 +330,18 @@ impl Source {
         }
     }
 
+    /// Whether it is about to be closed for good while a client is amid its handshake, so long after it could have been
+    /// let go of. Closing it would reset that client. In a socket that others go on with they accept it.
+    fn awaits_handshakes(&self, after_ms: u64) -> bool {
+        let Source::Listener(listener) = self else {
+            return false;
+        };
+        let are_under_way = || listener.local_address().and_then(handshakes::are_under_way);
+        after_ms < HANDSHAKES_MS
+            && listener.ignores_new()
+            && is_worth_waiting(are_under_way(), after_ms)
+    }
+
     /// Whether nobody waits in it, as far as can be told without taking him.
     fn is_empty(&self) -> bool {
         match self {
@@ -308,11 +353,36 @@ impl Source {
     }
 }
 
+/// Whether to wait for handshakes, of which the kernel has told whether there are any, so long after the first look.
+fn is_worth_waiting(are_under_way: io::Result<bool>, after_ms: u64) -> bool {
+    let limit_ms = match are_under_way {
+        Ok(true) => HANDSHAKES_MS,
+        Ok(false) => 0,
+        Err(_) => UNKNOWN_HANDSHAKES_MS,
+    };
+    after_ms < limit_ms
+}
+
 impl AsFd for Source {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
             Source::Listener(listener) => listener.as_fd(),
             Source::Intake(intake) => intake.as_fd(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn handshakes_are_waited_for_as_long_as_there_are_any_and_no_longer_than_is_of_use() {
+        assert!(!is_worth_waiting(Ok(false), 0));
+        assert!(is_worth_waiting(Ok(true), HANDSHAKES_MS - 1));
+        assert!(!is_worth_waiting(Ok(true), HANDSHAKES_MS));
+        let unknown = || Err(io::ErrorKind::PermissionDenied.into());
+        assert!(is_worth_waiting(unknown(), UNKNOWN_HANDSHAKES_MS - 1));
+        assert!(!is_worth_waiting(unknown(), UNKNOWN_HANDSHAKES_MS));
     }
 }

@@ -142,6 +142,13 @@ impl Link {
     }
 }
 
+impl Link {
+    /// Takes the clients' address away: whatever is sent there from now on is dropped, as by a host that has vanished.
+    pub(crate) fn lose_clients(&self) {
+        inside(&self.clients, || ip(&["address", "flush", "dev", DEVICE]));
+    }
+}
+
 impl Drop for Link {
     fn drop(&mut self) {
         drop(self.running.take());
