@@ -3,16 +3,16 @@
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, Parser, Subcommand};
 
+mod layout;
+mod manual;
 mod remote;
+mod summary;
 
-use crate::config::{
-    self, Accept, Content, Driver, Engine, Loaded, Mode, Options, Route, RoutePath,
-};
+use crate::config::{self, Loaded, Options};
 use crate::supervisor::commands::Request;
-use crate::supervisor::rehearsal::rehearse;
-use crate::supervisor::sizing::Size;
 
 /// A multi-core HTTP server: one lane per CPU core.
 #[derive(Debug, Parser)]
@@ -29,8 +29,14 @@ struct Arguments {
 #[derive(Clone, Debug, Default, clap::Args)]
 struct Given {
     /// Configuration file [default: ./config.toml if there is one, else built-in defaults]
-    #[arg(long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Where to listen, such as 0.0.0.0:8080; may be given several times: server.listen
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Vec<String>,
+    /// How many lanes, each with a worker; "auto" is one for each CPU: workers.count
+    #[arg(long, value_name = "N")]
+    workers: Option<String>,
     /// Set one key, over file and environment, such as workers.count=4
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -84,6 +90,7 @@ pub fn parse() -> Task {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
+            let error = with_hint(error);
             // Help and version go to standard output and are no error; clap knows which is which.
             let _ = error.print();
             return Task::Done(error.exit_code());
@@ -96,17 +103,13 @@ pub fn parse() -> Task {
             clap_complete::generate(shell, &mut Arguments::command(), "server", &mut script);
             print(&script)
         }
-        Command::Manpage => {
-            let mut page = Vec::new();
-            let rendered = clap_mangen::Man::new(Arguments::command()).render(&mut page);
-            rendered.map_or(Task::Done(1), |()| print(&page))
-        }
+        Command::Manpage => manual::page().map_or(Task::Done(1), |page| print(&page)),
         Command::Run(more) => match load(given, more) {
             Ok((loaded, options)) => Task::Serve(Box::new(loaded.config), options),
             Err(task) => task,
         },
         Command::Check(more) => {
-            load(given, more).map_or_else(|task| task, |(loaded, _)| check(&loaded))
+            load(given, more).map_or_else(|task| task, |(loaded, _)| summary::check(&loaded))
         }
         Command::Status { given: more, json } => {
             remote::run(load(given, more), Request::Status, json)
@@ -119,10 +122,40 @@ pub fn parse() -> Task {
     }
 }
 
+/// The setting that `--listen` stands for, however many there are.
+fn listen(addresses: &[String]) -> Option<String> {
+    match addresses {
+        [] => None,
+        [one] => Some(format!("server.listen={one}")),
+        several => {
+            let quoted = several.iter().map(|one| toml::Value::from(one.as_str()).to_string());
+            Some(format!("server.listen=[{}]", quoted.collect::<Vec<_>>().join(", ")))
+        }
+    }
+}
+
+/// Says how to name a file, where a file stands in the place of a command.
+fn with_hint(mut error: clap::Error) -> clap::Error {
+    let given = match error.get(ContextKind::InvalidSubcommand) {
+        Some(ContextValue::String(given)) => given.clone(),
+        _ => return error,
+    };
+    if given.contains(['/', '.']) || PathBuf::from(&given).exists() {
+        let hint = format!("a configuration file is named with '--config {given}'");
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![hint.into()]));
+        error.remove(ContextKind::SuggestedSubcommand);
+    }
+    error
+}
+
 /// Loads what was given before the command and behind it, or tells what is wrong.
 fn load(before: Given, behind: Given) -> Result<(Loaded, Options), Task> {
-    let file = behind.config.or(before.config);
-    let set = [before.set, behind.set].concat();
+    let file = behind.config.clone().or(before.config.clone());
+    let short = |given: &Given| {
+        let count = given.workers.iter().map(|count| format!("workers.count={count}"));
+        count.chain(listen(&given.listen)).collect::<Vec<_>>()
+    };
+    let set = [&before, &behind].map(|given| [given.set.clone(), short(given)].concat()).concat();
     let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
         // A name that isn't UTF-8 is none of ours; a value that isn't is wrong wherever it goes.
         Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
@@ -140,31 +173,6 @@ fn load(before: Given, behind: Given) -> Result<(Loaded, Options), Task> {
     Ok((loaded, options))
 }
 
-/// Says what would run, what it would warn of, and what would keep it from starting here.
-fn check(loaded: &Loaded) -> Task {
-    let rehearsal = rehearse(&loaded.config);
-    let printed = print(summary(loaded, &rehearsal.size).as_bytes());
-    let mut told = Vec::new();
-    if !loaded.warnings.is_empty() {
-        let colour = loaded.config.log.colour && io::stderr().is_terminal();
-        let warnings = &loaded.warnings;
-        told.push(if colour { warnings.coloured() } else { warnings.to_string() });
-    }
-    let warnings = rehearsal.warnings.iter();
-    told.extend(warnings.map(|(reason, remedy)| format!("warning: {reason}\n  = help: {remedy}")));
-    told.extend(rehearsal.errors.iter().map(|error| format!("error: {error}")));
-    if !told.is_empty() {
-        // Standard error is all there is to tell it on.
-        let _ = writeln!(io::stderr(), "{}", told.join("\n\n"));
-    }
-    if rehearsal.errors.is_empty() {
-        return printed;
-    }
-    let count = counted(rehearsal.errors.len());
-    let _ = writeln!(io::stderr(), "\nthe server would not start here: {count}");
-    Task::Done(1)
-}
-
 fn counted(errors: usize) -> String {
     if errors == 1 { "1 error".to_owned() } else { format!("{errors} errors") }
 }
@@ -176,72 +184,4 @@ fn print(bytes: &[u8]) -> Task {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Task::Done(1),
         _ => Task::Done(0),
     }
-}
-
-/// What would run.
-fn summary(loaded: &Loaded, size: &Size) -> String {
-    let config = &loaded.config;
-    let listen: Vec<_> = config.server.listen.iter().map(ToString::to_string).collect();
-    let source =
-        config.file.as_ref().map_or("built-in defaults".into(), |file| file.display().to_string());
-    let lanes = format!("{} ({})", size.lanes, size.reason);
-    let mode = match config.workers.mode {
-        Mode::Threads => "threads (of one worker process)",
-        Mode::Processes => "processes (one for each lane)",
-    };
-    let accept = match config.workers.accept {
-        Accept::Reuseport => "reuseport (each lane from its own sockets)",
-        Accept::Shared => "shared (every lane from the same sockets)",
-        Accept::Handoff => "handoff (from an acceptor)",
-    };
-    let (engine, driver) = match (config.workers.engine, config.workers.driver) {
-        (Engine::May, _) => ("may (may_minihttp)", "the engine's own"),
-        (Engine::Native, Driver::Auto) => {
-            ("native", "auto (io_uring where the kernel allows it, else epoll)")
-        }
-        (Engine::Native, Driver::Epoll) => ("native", "epoll"),
-        (Engine::Native, Driver::IoUring) => ("native", "io_uring"),
-    };
-    let listen = listen.join(", ");
-    let routes = config.routes.len();
-    let mut text = format!("the configuration is valid: {source}\n");
-    for (name, value) in [
-        ("listen", listen.as_str()),
-        ("lanes", &lanes),
-        ("mode", mode),
-        ("accept", accept),
-        ("engine", engine),
-        ("driver", driver),
-        ("routes", &routes.to_string()),
-    ] {
-        text.push_str(&format!("  {name:<7} {value}\n"));
-    }
-    const SHOWN: usize = 100;
-    for route in config.routes.iter().take(SHOWN) {
-        text.push_str(&line(route));
-    }
-    if routes > SHOWN {
-        text.push_str(&format!("    and {} more\n", routes - SHOWN));
-    }
-    text
-}
-
-/// One route in one line.
-fn line(route: &Route) -> String {
-    let host = route.host.as_deref().unwrap_or_default();
-    let path = match &route.path {
-        RoutePath::Exact(path) => path.clone(),
-        RoutePath::Prefix(path) => format!("{path}*"),
-    };
-    let content = match &route.content {
-        Content::Fixed { body, .. } => format!("{} bytes", body.len()),
-        Content::Redirect(location) => format!("redirect to {location}"),
-        Content::EchoBody => "echo of the body".into(),
-        Content::EchoRequest => "echo of the request".into(),
-    };
-    let delay = match route.delay.as_millis() {
-        0 => String::new(),
-        ms => format!(" after {ms}ms"),
-    };
-    format!("    {:<24} {} {content}{delay}\n", format!("{host}{path}"), route.status)
 }

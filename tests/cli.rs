@@ -183,8 +183,59 @@ fn completions_and_manual_page_know_the_commands() {
     }
     let output = run(&["manpage"]);
     assert_eq!(output.status.code(), Some(0));
-    assert!(text(&output.stdout).contains(".TH server 1"));
-    assert!(text(&output.stdout).contains("show\\-config"));
+    let page = text(&output.stdout);
+    assert!(page.contains(".TH server 1"));
+    assert!(page.contains("show\\-config"));
+    for section in ["COMMANDS", "SIGNALS", "\"EXIT STATUS\"", "ENVIRONMENT", "FILES"] {
+        assert!(page.contains(&format!(".SH {section}\n")), "{section}");
+    }
+    for signal in ["TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "TTIN", "TTOU"] {
+        assert!(page.contains(&format!("SIG{signal}")), "{signal}");
+    }
+    // No command has a page of its own to refer to.
+    let page = page.split_whitespace().find(|word| word.contains("(1)"));
+    assert_eq!(page, None, "a page that does not exist");
+}
+
+#[test]
+fn short_forms_set_what_people_set_most() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("my.toml");
+    std::fs::write(&file, "[server]\nbacklog = 7\n").unwrap();
+    let file = file.to_str().unwrap();
+    let shown = |arguments: &[&str]| -> toml::Table {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        text(&output.stdout).parse().unwrap()
+    };
+    let table = shown(&["-c", file, "--listen", "0.0.0.0:80", "--workers", "3", "show-config"]);
+    assert_eq!(table["server"]["backlog"].as_integer(), Some(7));
+    assert_eq!(table["server"]["listen"].as_array().unwrap()[0].as_str(), Some("0.0.0.0:80"));
+    assert_eq!(table["workers"]["count"].as_integer(), Some(3));
+    let several = ["show-config", "--listen", "0.0.0.0:80", "--listen=[::]:80", "--workers=auto"];
+    let table = shown(&several);
+    let listen = table["server"]["listen"].as_array().unwrap();
+    let listen: Vec<_> = listen.iter().map(|address| address.as_str().unwrap()).collect();
+    assert_eq!(listen, ["0.0.0.0:80", "[::]:80"]);
+    assert_eq!(table["workers"]["count"].as_str(), Some("auto"));
+    // A short form counts more than the setting that it stands for.
+    let table = shown(&["show-config", "--set", "workers.count=1", "--workers", "2"]);
+    assert_eq!(table["workers"]["count"].as_integer(), Some(2));
+}
+
+#[test]
+fn a_file_in_the_place_of_a_command_is_told_how_to_be_named() {
+    for file in ["config.toml", "./laneway", "/etc/laneway.conf"] {
+        let output = run(&[file]);
+        assert_eq!(output.status.code(), Some(2), "{file}");
+        let expected = format!(
+            "error: unrecognized subcommand '{file}'\n\n  tip: a configuration file is named with \
+             '--config {file}'\n"
+        );
+        assert!(text(&output.stderr).starts_with(&expected), "{}", text(&output.stderr));
+    }
+    let output = run(&["statsu"]);
+    assert!(text(&output.stderr).contains("tip: a similar subcommand exists: 'status'"));
 }
 
 #[test]

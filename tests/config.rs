@@ -199,7 +199,7 @@ fn errors_of_environment_and_command_line_are_shown_in_their_own_text() {
           |                        ^^^^
 
         error: unknown key `pni` in `workers`
-         --> --set:1:1
+         --> command line:1:1
           |
         1 | workers.pni=true
           | ^^^^^^^^^^^ did you mean `pin`?
@@ -207,7 +207,7 @@ fn errors_of_environment_and_command_line_are_shown_in_their_own_text() {
           = help: the keys of `workers` are mode, count, pin, accept, engine, driver, max_connections
 
         error: expected KEY=VALUE, such as workers.count=4
-         --> --set:1:1
+         --> command line:1:1
           |
         1 | nonsense
           | ^^^^^^^^
@@ -766,7 +766,7 @@ fn spaces_around_the_equals_sign_of_an_argument_mean_nothing() {
     assert_eq!(config.server.listen, [ListenAddress::Name("localhost".into(), 80)]);
     assert_eq!(config.workers.mode, Mode::Processes);
     let text = load_toml("", &["workers.count =  many"], &[]).unwrap_err();
-    assert!(text.contains(" --> --set:1:18\n"), "{text}");
+    assert!(text.contains(" --> command line:1:18\n"), "{text}");
 }
 
 #[test]

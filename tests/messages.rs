@@ -2,7 +2,14 @@
 
 mod harness;
 
-use harness::{Mode, Setup, allowed_cpus, in_every_mode, reload};
+use std::fs::File;
+use std::io::Read;
+use std::process::Command;
+
+use nix::pty::openpty;
+use nix::sys::signal::{SIGTERM, SIGUSR2};
+
+use harness::{Mode, Setup, Site, allowed_cpus, in_every_mode, reload, skip_without};
 
 in_every_mode!(a_reload_repeats_no_warning,);
 
@@ -36,6 +43,97 @@ fn a_reload_repeats_no_warning(mode: Mode) {
         assert_eq!(reload(&server).name(), "reload done");
         assert_eq!(server.journal.named("configuration warning").len(), warnings);
     }
+}
+
+#[test]
+fn an_upgrade_from_a_terminal_says_that_it_leaves_the_foreground() {
+    if skip_without("setsid") {
+        return;
+    }
+    let terminal = openpty(None, None).expect("a terminal");
+    let setup = Setup::new(Mode::THREADS).set("supervisor.pid_file", "server.pid");
+    let server = setup.stdin(terminal.slave).under(&["setsid", "--ctty"]).start();
+    server.signal(SIGUSR2);
+    let done = server.journal.wait_for("upgrade done");
+    let left = server.journal.wait_for("no longer in the foreground");
+    assert_eq!(left.pid(), done.pid());
+    let expected =
+        format!("Ctrl-C does not reach it: stop it with `kill {}` or `server stop`", done.pid());
+    assert_eq!(left.text("remedy"), expected);
+}
+
+#[test]
+fn an_upgrade_without_a_terminal_says_nothing_of_one() {
+    // In a session of its own, whatever the tests were started from.
+    if skip_without("setsid") {
+        return;
+    }
+    let server = Setup::new(Mode::THREADS).under(&["setsid"]).start();
+    server.signal(SIGUSR2);
+    server.journal.wait_for("upgrade done");
+    server.journal.wait_for("drain started");
+    assert!(server.journal.named("no longer in the foreground").is_empty());
+}
+
+/// What a command that fails writes on a terminal that is called `term`.
+fn on_a_terminal(term: &str, colour: Option<&str>) -> String {
+    let terminal = openpty(None, None).expect("a terminal");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_server"));
+    command.args(["check", "--set", "log.level=loud"]).env("TERM", term).env_remove("NO_COLOR");
+    command.envs(colour.map(|value| ("NO_COLOR", value)));
+    let mut child = command.stderr(terminal.slave).spawn().expect("start the server");
+    drop(command); // With it this process's copy of the terminal's end goes.
+    let mut text = Vec::new();
+    // EIO: the other end is closed.
+    let _ = File::from(terminal.master).read_to_end(&mut text);
+    child.wait().expect("its end");
+    String::from_utf8(text).expect("text")
+}
+
+#[test]
+fn colours_are_for_terminals_that_show_them() {
+    // (TERM, NO_COLOR, whether there are any)
+    let cases = [
+        ("xterm", None, true),
+        ("dumb", None, false),
+        ("xterm", Some("1"), false),
+        ("xterm", Some(""), true),
+    ];
+    for (term, colour, expected) in cases {
+        let text = on_a_terminal(term, colour);
+        assert!(text.contains("unknown word `loud`"), "{text}");
+        assert_eq!(text.contains('\x1b'), expected, "{term} {colour:?}: {text:?}");
+    }
+}
+
+#[test]
+fn stop_says_what_it_waits_for_and_when_it_is_done() {
+    let site = Site::new(Mode::THREADS);
+    let mut server = site.start();
+    let output = site.command(&server, &["stop"]);
+    assert!(output.status.success(), "{output:?}");
+    let expected =
+        format!("pid {} finishes what is in flight, for 30s at most\nstopped\n", server.pid());
+    assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
+    assert_eq!(server.wait_exit(), 0);
+}
+
+#[test]
+fn stop_says_that_the_server_was_stopped_by_force() {
+    let site = Site::new(Mode::THREADS);
+    let mut server = site.start();
+    let mut client = server.connect();
+    client.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
+    std::thread::scope(|scope| {
+        let stop = scope.spawn(|| site.command(&server, &["stop"]));
+        server.journal.wait_for("drain started");
+        server.signal(SIGTERM);
+        let output = stop.join().expect("the command");
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let expected = "it ended with code 1; its log says why\n";
+        assert_eq!(String::from_utf8_lossy(&output.stderr), expected);
+    });
+    assert_eq!(server.wait_exit(), 1);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use bytesize::ByteSize;
 
+use super::layout::{self, columns_of_output, wrap};
 use super::{Task, print};
 use crate::config::{Loaded, Mode, Options};
 use crate::supervisor::commands::{Answer, Request, ask};
@@ -23,13 +24,16 @@ pub(super) fn run(loaded: Result<(Loaded, Options), Task>, request: Request, jso
              supervisor.pid_file, for the server and for this command",
         );
     };
-    match ask(&path, request) {
+    let begun = |text: &str| {
+        print(format!("{text}\n").as_bytes());
+    };
+    match ask(&path, request, begun) {
         Ok(Answer::Status(status)) if json => match serde_json::to_string_pretty(&status) {
             Ok(text) => print(format!("{text}\n").as_bytes()),
             Err(error) => failed(&error.to_string()),
         },
-        Ok(Answer::Status(status)) => print(table(&status).as_bytes()),
-        Ok(Answer::Done(text)) => print(format!("{text}\n").as_bytes()),
+        Ok(Answer::Status(status)) => print(table(&status, columns_of_output()).as_bytes()),
+        Ok(Answer::Done(text) | Answer::Begun(text)) => print(format!("{text}\n").as_bytes()),
         Ok(Answer::Failed(reason)) => failed(&reason),
         Err(error) => failed(&not_reached(&path, &error)),
     }
@@ -51,41 +55,43 @@ fn failed(reason: &str) -> Task {
     Task::Done(1)
 }
 
-fn table(status: &Status) -> String {
+/// The columns of a lane.
+const HEAD: [&str; 10] =
+    ["lane", "state", "pid", "cpu", "driver", "up", "restarts", "connections", "requests", "queue"];
+
+/// The status in lines of at most `width` columns.
+fn table(status: &Status, width: Option<usize>) -> String {
     let mode = match status.mode {
         Mode::Threads => "threads",
         Mode::Processes => "processes",
     };
-    let accept = status.accept.name();
-    let engine = status.engine.other().map(|engine| format!(", engine {engine}"));
-    let engine = engine.unwrap_or_default();
-    let mut text = format!(
-        "laneway {}, pid {}, up {}, generation {}, mode {mode}, accept {accept}{engine}\nlistening on {}\n\n",
-        status.version,
-        status.pid,
-        time(status.uptime_ms),
-        status.generation,
-        status.addresses.join(", "),
-    );
-    let head = [
-        "lane",
-        "state",
-        "pid",
-        "cpu",
-        "driver",
-        "up",
-        "restarts",
-        "connections",
-        "requests",
-        "queue",
+    let engine = status.engine.other().map(|engine| format!("engine {engine}"));
+    let first = [
+        format!("laneway {}", status.version),
+        format!("pid {}", status.pid),
+        format!("up {}", time(status.uptime_ms)),
+        format!("generation {}", status.generation),
+        format!("mode {mode}"),
+        format!("accept {}", status.accept.name()),
+        engine.unwrap_or_default(),
     ];
+    let mut text = wrap(&first, width, 4);
+    let addresses = status.addresses.iter().map(String::clone);
+    let listening: Vec<_> = std::iter::once("listening on".to_owned()).chain(addresses).collect();
+    text.push_str(&wrap(&listening, width, 4));
+    text.push('\n');
     let rows: Vec<Vec<String>> = status.lanes.iter().map(row).collect();
-    text.push_str(&columns(&head, &rows));
+    text.push_str(&layout::table(&HEAD, &rows, width));
     if let Some(acceptor) = &status.acceptor {
-        let pid = or_dash(acceptor.pid);
-        let up = or_dash(acceptor.uptime_ms.map(time));
-        let (state, restarts) = (&acceptor.state, acceptor.restarts);
-        text.push_str(&format!("\nacceptor  {state}  pid {pid}  up {up}  restarts {restarts}\n"));
+        let parts = [
+            "acceptor".to_owned(),
+            acceptor.state.clone(),
+            format!("pid {}", or_dash(acceptor.pid)),
+            format!("up {}", or_dash(acceptor.uptime_ms.map(time))),
+            format!("restarts {}", acceptor.restarts),
+        ];
+        text.push('\n');
+        text.push_str(&wrap(&parts, width, 4));
     }
     if let Some(shared) = status.shared_queue {
         text.push_str(&format!("\nqueue of all lanes  {}\n", queue(shared)));
@@ -93,7 +99,7 @@ fn table(status: &Status) -> String {
     if !status.history.is_empty() {
         text.push_str("\nlast events\n");
     }
-    status.history.iter().for_each(|happening| text.push_str(&line(happening)));
+    status.history.iter().for_each(|happening| text.push_str(&line(happening, width)));
     text
 }
 
@@ -120,30 +126,12 @@ fn queue(queue: Queue) -> String {
     format!("{}/{}", queue.queue, queue.backlog)
 }
 
-/// The first two columns to the left, the others to the right.
-fn columns(head: &[&str], rows: &[Vec<String>]) -> String {
-    let head: Vec<String> = head.iter().map(ToString::to_string).collect();
-    let all = || std::iter::once(&head).chain(rows);
-    let width = |column: usize| all().map(|row| row[column].len()).max().unwrap_or_default();
-    let mut text = String::new();
-    for row in all() {
-        let cells = row.iter().enumerate().map(|(column, cell)| match column {
-            0 | 1 => format!("{cell:<width$}", width = width(column)),
-            _ => format!("{cell:>width$}", width = width(column)),
-        });
-        text.push_str(&cells.collect::<Vec<_>>().join("  "));
-        text.push('\n');
-    }
-    text
-}
-
-fn line(happening: &Happening) -> String {
+fn line(happening: &Happening, width: Option<usize>) -> String {
     let when = UNIX_EPOCH + Duration::from_millis(happening.time_ms);
-    let mut text = format!("{}  {}", humantime::format_rfc3339_seconds(when), happening.event);
+    let mut parts =
+        vec![humantime::format_rfc3339_seconds(when).to_string(), happening.event.clone()];
     let mut add = |name: &str, value: Option<String>| {
-        if let Some(value) = value {
-            text.push_str(&format!("  {name}{value}"));
-        }
+        parts.extend(value.map(|value| format!("{name}{value}")));
     };
     add("lane ", happening.lane.map(|lane| lane.to_string()));
     add("pid ", happening.pid.map(|pid| pid.to_string()));
@@ -153,8 +141,7 @@ fn line(happening: &Happening) -> String {
     add("last turn ", happening.turn_age_ms.map(|age_ms| format!("{age_ms} ms before")));
     add("connections ", happening.connections.map(|connections| connections.to_string()));
     add("peak memory ", happening.peak_rss.map(|bytes| ByteSize(bytes).to_string()));
-    text.push('\n');
-    text
+    wrap(&parts, width, 4)
 }
 
 /// A length of time in its two largest units.
@@ -165,5 +152,62 @@ fn time(ms: u64) -> String {
         60..3_600 => format!("{}m {}s", seconds / 60, seconds % 60),
         3_600..86_400 => format!("{}h {}m", seconds / 3_600, seconds / 60 % 60),
         _ => format!("{}d {}h", seconds / 86_400, seconds / 3_600 % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Accept, Engine};
+
+    #[test]
+    fn a_status_fits_a_terminal_of_60_columns() {
+        let lane = |lane| LaneStatus {
+            lane,
+            state: "starting".into(),
+            pid: Some(4_194_304),
+            cpu: Some(127),
+            driver: Some("io_uring".into()),
+            uptime_ms: Some(100 * 24 * 3_600_000),
+            restarts: 1_000,
+            connections: 16_384,
+            accepted: 1,
+            requests: 123_456_789_012,
+            queue: Some(Queue { queue: 4_096, backlog: 4_096 }),
+        };
+        let happening = Happening {
+            time_ms: 1_700_000_000_000,
+            event: "worker exited".into(),
+            lane: Some(1_023),
+            pid: Some(4_194_304),
+            generation: Some(100),
+            reason: Some(
+                "killed by SIGKILL, out of memory (the kernel's oom_kill count rose)".into(),
+            ),
+            uptime_ms: Some(1),
+            connections: Some(16_384),
+            peak_rss: Some(1 << 30),
+            ..Happening::default()
+        };
+        let status = Status {
+            version: "0.1.0".into(),
+            pid: 4_194_304,
+            uptime_ms: 1,
+            generation: 100,
+            mode: Mode::Processes,
+            addresses: vec!["127.0.0.1:8080".into(), "[2001:db8:1:2:3:4:5:6]:8080".into()],
+            accept: Accept::Reuseport,
+            engine: Engine::Native,
+            lanes: vec![lane(0), lane(1)],
+            acceptor: None,
+            shared_queue: None,
+            history: [happening].into(),
+        };
+        for width in [60, 80] {
+            for line in table(&status, Some(width)).lines() {
+                assert!(line.chars().count() <= width, "{width}: {line}");
+            }
+        }
+        assert_eq!(table(&status, None).lines().count(), 9, "what goes elsewhere is not broken");
     }
 }

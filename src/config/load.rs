@@ -76,7 +76,7 @@ fn load_from(options: &Options, read_file: ReadFile) -> Result<Loaded, Errors> {
     let (variables, unknown) = variables_of(options);
     let source = |name: &str, text: &str| Source { name: name.to_owned(), text: text.to_owned() };
     sources.extend(variables.iter().map(|(_, text)| source("environment", text)));
-    sources.extend(options.set.iter().map(|text| source("--set", text)));
+    sources.extend(options.set.iter().map(|text| source("command line", text)));
     // A variable that is no setting may be a secret of another program's: its value is not shown.
     sources.extend(unknown.iter().map(|name| source("environment", name)));
 

@@ -13,7 +13,7 @@ use super::syntax;
 /// A text that settings were read from.
 #[derive(Clone, Debug)]
 pub(super) struct Source {
-    /// The file's path, "environment" or "--set".
+    /// The file's path, "environment" or "command line".
     pub(super) name: String,
     pub(super) text: String,
 }

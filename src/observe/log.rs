@@ -99,9 +99,26 @@ impl Write for Stderr {
     }
 }
 
-/// `12:34:56Z  INFO  worker ready        lane=0 cpu=1`, in UTC.
+/// `12:34:56Z  INFO  worker ready        lane=0 cpu=1`, in UTC; the first line of a day begins with the date.
 struct Pretty {
     colour: bool,
+}
+
+/// The day of the last line, in days since 1970.
+static DAY: AtomicU64 = AtomicU64::new(0);
+const DAY_SECONDS: u64 = 24 * 60 * 60;
+
+/// The time of a line, with the date if no line had this one before.
+fn time_of_line(now: SystemTime) -> String {
+    let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let day = since.as_secs() / DAY_SECONDS;
+    let text = humantime::format_rfc3339_seconds(now).to_string();
+    let is_first = DAY.swap(day, Ordering::Relaxed) != day;
+    match (text.get(..10), text.get(11..20)) {
+        (Some(date), Some(time)) if is_first => format!("{date} {time}"),
+        (_, Some(time)) => time.to_owned(),
+        _ => text,
+    }
 }
 
 /// Event names are padded to this many columns, so that the fields line up.
@@ -120,8 +137,7 @@ where
     ) -> fmt::Result {
         let mut line = Line::default();
         event.record(&mut line);
-        let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
-        let time = now.get(11..20).unwrap_or(&now);
+        let time = time_of_line(SystemTime::now());
         let (dim, colour, bold, off) = if self.colour {
             ("\x1b[2m", colour(*event.metadata().level()), "\x1b[1m", "\x1b[0m")
         } else {
@@ -183,5 +199,19 @@ impl Visit for Line {
         // Writing to a String can't fail.
         let _ = write!(text, "{value:?}");
         self.put(field, text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_line_of_a_day_has_the_date() {
+        let at = |seconds: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let times =
+            [2 * DAY_SECONDS - 2, 2 * DAY_SECONDS - 1, 2 * DAY_SECONDS, 2 * DAY_SECONDS + 1];
+        let expected = ["1970-01-02 23:59:58Z", "23:59:59Z", "1970-01-03 00:00:00Z", "00:00:01Z"];
+        assert_eq!(times.map(|seconds| time_of_line(at(seconds))), expected);
     }
 }

@@ -41,7 +41,13 @@ impl Supervisor {
                 None
             }
             Request::Stop => {
-                self.commands.answer(token, &Answer::Done("draining".into()));
+                let timeout = self.config().map(|config| config.supervisor.drain_timeout);
+                let text = format!(
+                    "pid {} finishes what is in flight, for {} at most",
+                    crate::sys::process::id(),
+                    humantime::format_duration(timeout.unwrap_or_default())
+                );
+                self.commands.answer(token, &Answer::Begun(text));
                 self.stop("server stop")
             }
         }

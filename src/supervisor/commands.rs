@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ pub enum Request {
     Reload,
     /// A new binary in place of this one; answered when it serves, or when it can't.
     Upgrade,
-    /// A drain; answered at once, and the connection ends when the supervisor does.
+    /// A drain; answered at once that it has begun, and how it went when the supervisor ends.
     Stop,
 }
 
@@ -50,7 +50,9 @@ impl Request {
 /// What a client gets.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Answer {
-    /// It is done, or on its way.
+    /// It is on its way; another answer follows.
+    Begun(String),
+    /// It is done.
     Done(String),
     /// It could not be, and why.
     Failed(String),
@@ -254,6 +256,15 @@ impl Commands {
         tokens.into_iter().for_each(|token| self.answer(token, answer));
     }
 
+    /// Tells those who asked for the end that this is it. What they don't take at once is lost with this process.
+    pub(super) fn answer_end(&mut self, answer: &Answer) {
+        let waits = |(token, client): (&u64, &Client)| {
+            (client.state == ClientState::AwaitsEnd).then_some(*token)
+        };
+        let tokens: Vec<u64> = self.clients.iter().filter_map(waits).collect();
+        tokens.into_iter().for_each(|token| self.answer(token, answer));
+    }
+
     /// Sends what a client takes; the connection of one that has everything ends.
     fn flush(&mut self, token: u64) {
         let Some(client) = self.clients.get_mut(&token) else {
@@ -275,18 +286,21 @@ impl Commands {
     }
 }
 
-/// Asks the supervisor whose socket is at `path`, and waits for its answer; in the case of
-/// [`Request::Stop`], for its end.
+/// Asks the supervisor whose socket is at `path`, and waits for its last answer; in the case of [`Request::Stop`],
+/// until it ends. `begun` is told what is on its way before.
 ///
 /// # Errors
 /// If nobody listens there, or the answer makes no sense.
-pub fn ask(path: &Path, request: Request) -> io::Result<Answer> {
+pub fn ask(path: &Path, request: Request, begun: impl Fn(&str)) -> io::Result<Answer> {
     let mut stream = UnixStream::connect(path)?;
     writeln!(stream, "{}", request.word())?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text)?;
-    if text.is_empty() {
-        return Err(io::Error::new(ErrorKind::UnexpectedEof, "it ended without an answer"));
+    let mut last = None;
+    for line in BufReader::new(stream).lines() {
+        match serde_json::from_str(&line?)? {
+            Answer::Begun(text) => begun(&text),
+            answer => last = Some(answer),
+        }
     }
-    Ok(serde_json::from_str(&text)?)
+    let ended = || io::Error::new(ErrorKind::UnexpectedEof, "it ended without an answer");
+    last.ok_or_else(ended)
 }

@@ -420,6 +420,10 @@ impl Supervisor {
                 Action::Exit(code) => {
                     self.disappear();
                     tell::stopped(code, self.started.elapsed(), &self.processes);
+                    self.commands.answer_end(&match code {
+                        0 => Answer::Done("stopped".into()),
+                        _ => Answer::Failed(format!("it ended with code {code}; its log says why")),
+                    });
                     return Carried::Out(Outcome::Exit(code));
                 }
                 Action::ReadBeats => {

@@ -98,7 +98,17 @@ impl Supervisor {
         self.listeners.leave_to_heir();
         manager::main_process(pid);
         tracing::info!(pid, "upgrade done");
-        self.commands.answer_of(number, &Answer::Done(format!("pid {pid} serves")));
+        let mut text = format!("pid {pid} serves");
+        if process::is_in_foreground() {
+            // The shell waits for this process alone, and then takes the terminal back.
+            let reason = "the shell takes the terminal back when the old supervisor ends";
+            let remedy =
+                format!("Ctrl-C does not reach it: stop it with `kill {pid}` or `server stop`");
+            text =
+                format!("{text}, no longer in the foreground of its terminal: {reason}. {remedy}");
+            tracing::warn!(pid, reason, remedy, "no longer in the foreground");
+        }
+        self.commands.answer_of(number, &Answer::Done(text));
         Some(Input::HandedOver)
     }
 

@@ -10,7 +10,8 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction};
 use nix::sys::wait::WaitStatus;
 use nix::unistd::{
-    ForkResult, Gid, Group, Pid, Uid, User, initgroups, setgroups, setresgid, setresuid,
+    ForkResult, Gid, Group, Pid, Uid, User, getpgrp, initgroups, setgroups, setresgid, setresuid,
+    tcgetpgrp,
 };
 
 use serde::{Deserialize, Serialize};
@@ -32,6 +33,12 @@ pub enum Forked {
     Parent(Child),
     /// The new process.
     Child,
+}
+
+/// Whether this process has a controlling terminal, and is in the group that its keys send signals to.
+pub fn is_in_foreground() -> bool {
+    let group = std::fs::File::open("/dev/tty").ok().and_then(|file| tcgetpgrp(file).ok());
+    group == Some(getpgrp())
 }
 
 /// fork(2).

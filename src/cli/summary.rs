@@ -1,0 +1,101 @@
+//! `server check`: what would run, and what would keep it from running.
+
+use std::io::{self, IsTerminal, Write};
+
+use super::{Task, counted, print};
+use crate::config::{Accept, Content, Driver, Engine, Loaded, Mode, Route, RoutePath};
+use crate::supervisor::rehearsal::rehearse;
+use crate::supervisor::sizing::Size;
+
+/// Says what would run, what it would warn of, and what would keep it from starting here.
+pub(super) fn check(loaded: &Loaded) -> Task {
+    let rehearsal = rehearse(&loaded.config);
+    let printed = print(summary(loaded, &rehearsal.size).as_bytes());
+    let mut told = Vec::new();
+    if !loaded.warnings.is_empty() {
+        let colour = loaded.config.log.colour && io::stderr().is_terminal();
+        let warnings = &loaded.warnings;
+        told.push(if colour { warnings.coloured() } else { warnings.to_string() });
+    }
+    let warnings = rehearsal.warnings.iter();
+    told.extend(warnings.map(|(reason, remedy)| format!("warning: {reason}\n  = help: {remedy}")));
+    told.extend(rehearsal.errors.iter().map(|error| format!("error: {error}")));
+    if !told.is_empty() {
+        // Standard error is all there is to tell it on.
+        let _ = writeln!(io::stderr(), "{}", told.join("\n\n"));
+    }
+    if rehearsal.errors.is_empty() {
+        return printed;
+    }
+    let count = counted(rehearsal.errors.len());
+    let _ = writeln!(io::stderr(), "\nthe server would not start here: {count}");
+    Task::Done(1)
+}
+
+/// What would run.
+fn summary(loaded: &Loaded, size: &Size) -> String {
+    let config = &loaded.config;
+    let listen: Vec<_> = config.server.listen.iter().map(ToString::to_string).collect();
+    let source =
+        config.file.as_ref().map_or("built-in defaults".into(), |file| file.display().to_string());
+    let lanes = format!("{} ({})", size.lanes, size.reason);
+    let mode = match config.workers.mode {
+        Mode::Threads => "threads (of one worker process)",
+        Mode::Processes => "processes (one for each lane)",
+    };
+    let accept = match config.workers.accept {
+        Accept::Reuseport => "reuseport (each lane from its own sockets)",
+        Accept::Shared => "shared (every lane from the same sockets)",
+        Accept::Handoff => "handoff (from an acceptor)",
+    };
+    let (engine, driver) = match (config.workers.engine, config.workers.driver) {
+        (Engine::May, _) => ("may (may_minihttp)", "the engine's own"),
+        (Engine::Native, Driver::Auto) => {
+            ("native", "auto (io_uring where the kernel allows it, else epoll)")
+        }
+        (Engine::Native, Driver::Epoll) => ("native", "epoll"),
+        (Engine::Native, Driver::IoUring) => ("native", "io_uring"),
+    };
+    let listen = listen.join(", ");
+    let routes = config.routes.len();
+    let mut text = format!("the configuration is valid: {source}\n");
+    for (name, value) in [
+        ("listen", listen.as_str()),
+        ("lanes", &lanes),
+        ("mode", mode),
+        ("accept", accept),
+        ("engine", engine),
+        ("driver", driver),
+        ("routes", &routes.to_string()),
+    ] {
+        text.push_str(&format!("  {name:<7} {value}\n"));
+    }
+    const SHOWN: usize = 100;
+    for route in config.routes.iter().take(SHOWN) {
+        text.push_str(&line(route));
+    }
+    if routes > SHOWN {
+        text.push_str(&format!("    and {} more\n", routes - SHOWN));
+    }
+    text
+}
+
+/// One route in one line.
+fn line(route: &Route) -> String {
+    let host = route.host.as_deref().unwrap_or_default();
+    let path = match &route.path {
+        RoutePath::Exact(path) => path.clone(),
+        RoutePath::Prefix(path) => format!("{path}*"),
+    };
+    let content = match &route.content {
+        Content::Fixed { body, .. } => format!("{} bytes", body.len()),
+        Content::Redirect(location) => format!("redirect to {location}"),
+        Content::EchoBody => "echo of the body".into(),
+        Content::EchoRequest => "echo of the request".into(),
+    };
+    let delay = match route.delay.as_millis() {
+        0 => String::new(),
+        ms => format!(" after {ms}ms"),
+    };
+    format!("    {:<24} {} {content}{delay}\n", format!("{host}{path}"), route.status)
+}
