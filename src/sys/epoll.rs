@@ -42,9 +42,9 @@ pub struct Ready {
     pub readable: bool,
     /// There is room to write.
     pub writable: bool,
-    /// The peer shut down its writing side, or all of it.
+    /// The peer sends nothing more; what it sent before may still have to be read.
     pub read_closed: bool,
-    /// Both directions are gone (reset, or closed on both sides).
+    /// The connection failed (a reset, or the peer is unreachable).
     pub broken: bool,
 }
 
@@ -75,8 +75,9 @@ impl Events {
             token: event.data(),
             readable: flags.contains(EpollFlags::EPOLLIN),
             writable: flags.contains(EpollFlags::EPOLLOUT),
-            read_closed: flags.contains(EpollFlags::EPOLLRDHUP),
-            broken: flags.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR),
+            // Without EPOLLERR a hang-up is that both sides were shut in good order.
+            read_closed: flags.intersects(EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLHUP),
+            broken: flags.contains(EpollFlags::EPOLLERR),
         }
     }
 }

@@ -265,15 +265,47 @@ pub fn recv(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     retry(|| nix_recv(socket.as_raw_fd(), buffer, MsgFlags::empty()))
 }
 
+/// recv(2) that throws away up to `buffer.len()` bytes: those of a TCP socket are not even copied (`MSG_TRUNC`,
+/// tcp(7)). What `buffer` holds then means nothing. 0 is the end of the stream.
+pub fn discard(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    retry(|| nix_recv(socket.as_raw_fd(), buffer, MsgFlags::MSG_TRUNC))
+}
+
+/// Whether the end of what is sent leaves at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Departure {
+    /// At once.
+    Now,
+    /// A last segment that isn't full leaves with what comes next, another send or [`shutdown_write`] (`MSG_MORE`).
+    WithNext,
+}
+
+/// As in linux/socket.h; nix has no name for it.
+const MSG_MORE: MsgFlags = MsgFlags::from_bits_retain(libc::MSG_MORE);
+
+impl Departure {
+    fn flags(self) -> MsgFlags {
+        match self {
+            Departure::Now => MsgFlags::MSG_NOSIGNAL,
+            Departure::WithNext => MsgFlags::MSG_NOSIGNAL | MSG_MORE,
+        }
+    }
+}
+
 /// send(2) of as much of `bytes` as the socket takes.
-pub fn send(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
-    retry(|| nix_send(socket.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL))
+pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], departure: Departure) -> io::Result<usize> {
+    retry(|| nix_send(socket.as_raw_fd(), bytes, departure.flags()))
 }
 
 /// sendmsg(2) of `first` and then `second`, as much as the socket takes.
-pub fn send_both(socket: BorrowedFd<'_>, first: &[u8], second: &[u8]) -> io::Result<usize> {
+pub fn send_both(
+    socket: BorrowedFd<'_>,
+    first: &[u8],
+    second: &[u8],
+    departure: Departure,
+) -> io::Result<usize> {
     let slices = [io::IoSlice::new(first), io::IoSlice::new(second)];
-    retry(|| sendmsg::<()>(socket.as_raw_fd(), &slices, &[], MsgFlags::MSG_NOSIGNAL, None))
+    retry(|| sendmsg::<()>(socket.as_raw_fd(), &slices, &[], departure.flags(), None))
 }
 
 /// shutdown(2) of the writing side: the peer reads an end of stream, and may still write.
@@ -351,12 +383,13 @@ pub fn send_packet_with_files(
     retry(|| sendmsg::<()>(socket.as_raw_fd(), &packet, rights, flags, None)).map(drop)
 }
 
-/// Whether everything that was sent by this end of a socket pair was received (unix(7)).
-pub fn has_sent_all(socket: BorrowedFd<'_>) -> bool {
+/// How much of what was sent has not arrived: of TCP, what the peer's kernel has not acknowledged, its end of stream
+/// counted as a byte (tcp(7), SIOCOUTQ); of a socket pair, what was not received (unix(7)).
+pub fn unacknowledged(socket: BorrowedFd<'_>) -> io::Result<u32> {
     let mut bytes: libc::c_int = 0;
     // SAFETY: TIOCOUTQ, which SIOCOUTQ is for a socket, writes one int.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
-    cvt(result).is_ok() && bytes == 0
+    cvt(unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) })?;
+    Ok(bytes.unsigned_abs())
 }
 
 /// Receives one packet without waiting, and the descriptors that came with it, close-on-exec: fewer than were sent,

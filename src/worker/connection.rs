@@ -26,7 +26,7 @@ mod output;
 use std::mem;
 use std::os::fd::OwnedFd;
 
-use self::closing::LINGER_BYTES_MAX;
+use self::closing::Lingering;
 use self::exchange::{Delayed, Exchange, Receiving, Reply};
 use super::context::Context;
 use super::control::DrainKind;
@@ -56,6 +56,8 @@ pub struct Connection<'s> {
     receiver: Receiver,
     phase: Phase<'s>,
     kept: Option<Box<Kept<'s>>>,
+    /// Waits in the loop for its next turn, after [`Next::Again`] or [`Next::Discard`].
+    pub(super) is_queued: bool,
 }
 
 enum Phase<'s> {
@@ -65,12 +67,12 @@ enum Phase<'s> {
     Receiving(Box<Exchange<'s>>),
     /// A response that waits for its time.
     Delayed(Box<Delayed<'s>>),
-    /// The last response is on its way.
-    Last { linger: bool },
+    /// The last response is on its way. `has_more`: the client was not done with what it sends.
+    Last { has_more: bool },
     /// Idle for too long: closed as soon as the receive that goes on has ended, if it brings nothing.
     Leaving,
-    /// The writing side is shut; what still comes is thrown away, up to so many bytes and to this time.
-    Lingering { left: usize, until_ms: u64 },
+    /// The writing side is shut, and what still comes is thrown away.
+    Lingering(Lingering),
 }
 
 /// What the loop should do with a connection after it was worked on.
@@ -82,6 +84,9 @@ pub enum Next {
     WaitUntil(u64),
     /// There is more to read: come back in the next turn, and at this time at the latest.
     Again(u64),
+    /// There may be more to throw away: come back as soon as the lane has a share left for that, and at this time at
+    /// the latest.
+    Discard(u64),
     /// Drop it.
     Close,
 }
@@ -103,6 +108,7 @@ impl<'s> Connection<'s> {
             receiver: Receiver::default(),
             phase: Phase::Reading,
             kept: None,
+            is_queued: false,
         }
     }
 
@@ -145,16 +151,20 @@ impl<'s> Connection<'s> {
     pub fn interest(&self) -> Interest {
         let unasked = self.kept.as_ref().map_or(0, |kept| kept.input.len());
         match &self.phase {
+            Phase::Last { has_more: true } if self.is_blocked() => Interest::Room,
             _ if self.is_blocked() && unasked < UNASKED_BYTES_MAX => Interest::RoomOrInput,
             _ if self.is_blocked() => Interest::Room,
-            Phase::Receiving(exchange) if exchange.received >= BULK_BYTES => Interest::BulkInput,
-            Phase::Lingering { left, .. } if LINGER_BYTES_MAX - left >= BULK_BYTES => {
-                Interest::BulkInput
-            }
+            Phase::Receiving(exchange) if exchange.received >= BULK_BYTES => self.bulk(),
+            Phase::Lingering(lingering) if lingering.is_bulk => self.bulk(),
             Phase::Delayed(_) if unasked >= UNASKED_BYTES_MAX => Interest::Nothing,
             Phase::Leaving => Interest::Nothing,
             _ => Interest::Input,
         }
+    }
+
+    /// To wait for much input, unless its next turn is to come anyway.
+    fn bulk(&self) -> Interest {
+        if self.is_queued { Interest::Nothing } else { Interest::BulkInput }
     }
 
     /// Works on what an event told of.
@@ -174,11 +184,14 @@ impl<'s> Connection<'s> {
                 let begun = !self.receiver.is_idle();
                 self.read(input, lane, begun, ready.read_closed)
             }
-            Phase::Lingering { .. } if ready.readable || ready.read_closed => self.discard(input),
             Phase::Leaving if input.is_empty() => Next::Wait,
             Phase::Leaving => {
                 self.phase = Phase::Reading;
                 self.leave_idle(input, lane)
+            }
+            Phase::Lingering(_) if self.is_queued => Next::Wait,
+            Phase::Lingering(_) if ready.readable || ready.read_closed => {
+                self.discard(input, ready.read_closed, lane)
             }
             _ => self.put_by(input, lane),
         }
@@ -186,12 +199,14 @@ impl<'s> Connection<'s> {
 
     /// Keeps what was read before it can be handled.
     fn put_by(&mut self, input: &mut Input<'_>, lane: &Context<'s>) -> Next {
-        if let Some(bytes) = input.brought()
-            && !matches!(self.phase, Phase::Last { .. })
-        {
-            if !lane.may_hold(bytes.len()) {
-                return Next::Close;
-            }
+        let Some(bytes) = input.brought() else {
+            return Next::Wait;
+        };
+        if let Phase::Last { has_more } = &mut self.phase {
+            *has_more = true;
+        } else if !lane.may_hold(bytes.len()) {
+            return Next::Close;
+        } else {
             self.kept.get_or_insert_default().input.extend_from_slice(bytes);
         }
         Next::Wait
@@ -214,7 +229,11 @@ impl<'s> Connection<'s> {
                 self.refuse(Refusal::TIMEOUT, lane);
                 self.resume(input, lane)
             }
-            Phase::Last { .. } | Phase::Leaving | Phase::Lingering { .. } => Next::Close,
+            Phase::Last { .. } | Phase::Leaving => Next::Close,
+            phase @ Phase::Lingering(_) => {
+                self.phase = phase;
+                self.linger_on(lane)
+            }
         }
     }
 
@@ -259,7 +278,13 @@ impl<'s> Connection<'s> {
             };
             let stop = self.absorb(bytes, lane);
             if let Some(next) = self.settle(stop, lane) {
-                return next;
+                return match next {
+                    // The socket was emptied: what comes now has an event of its own.
+                    Next::Discard(deadline_ms) if is_all && !to_the_end => {
+                        Next::WaitUntil(deadline_ms)
+                    }
+                    next => next,
+                };
             }
             // Asking again would only cost a call.
             if is_all && !to_the_end {

@@ -16,6 +16,10 @@ use crate::observe::ledger::{Counters, Ledger};
 /// is within its limit, and this bounds their sum. Bodies of the site's own are not counted.
 const HELD_BYTES_MAX: usize = 256 * 1024 * 1024;
 
+/// Most bytes that a lane throws away in one turn, of what clients send after their last response: some tens of
+/// microseconds, since they aren't copied. Those that send more wait for the next turn, and TCP makes them.
+const DISCARDS_PER_TURN: usize = 256 * 1024;
+
 /// Shared by all connections of one lane, one after the other.
 pub struct Context<'s> {
     /// What is served.
@@ -42,6 +46,8 @@ pub struct Context<'s> {
     pub draining: Option<DrainKind>,
     /// Bytes held for connections.
     pub held_bytes: usize,
+    /// How much of what clients send after their last response this turn still throws away.
+    pub discards_left: usize,
     clock: Clock,
 }
 
@@ -88,6 +94,7 @@ impl<'s> Context<'s> {
             whole_output: None,
             draining: None,
             held_bytes: 0,
+            discards_left: 0,
             clock: Clock { start: Instant::now(), before_ms: ledger.now_ms(), date_until_ms: 0 },
         };
         context.begin_turn();
@@ -100,6 +107,7 @@ impl<'s> Context<'s> {
         let elapsed = self.clock.start.elapsed();
         self.now_ms = elapsed.as_secs() * 1000 + u64::from(elapsed.subsec_millis());
         self.counters.begin_turn(self.clock.before_ms + self.now_ms);
+        self.discards_left = DISCARDS_PER_TURN;
         if self.now_ms >= self.clock.date_until_ms {
             let now = SystemTime::now();
             self.date = date_line(now);

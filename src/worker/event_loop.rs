@@ -49,6 +49,8 @@ pub struct EventLoop<'s> {
     idle: IdleQueue,
     /// Connections with more to read than one turn allows.
     again: VecDeque<Key>,
+    /// Connections with more to throw away than one turn allows.
+    discards: VecDeque<Key>,
     context: Context<'s>,
     /// Whether the supervisor was told that this worker, which drains, accepts no more.
     has_left: bool,
@@ -84,6 +86,7 @@ impl<'s> EventLoop<'s> {
             timers: Timers::default(),
             idle: IdleQueue::default(),
             again: VecDeque::new(),
+            discards: VecDeque::new(),
             context,
             has_left: false,
             drain_until_ms: None,
@@ -128,7 +131,10 @@ impl<'s> EventLoop<'s> {
 
     /// How long the next wait may take, in milliseconds.
     fn patience_ms(&self) -> Option<u64> {
-        if !self.again.is_empty() || self.sources.has_rest(self.context.now_ms) {
+        if !self.again.is_empty()
+            || !self.discards.is_empty()
+            || self.sources.has_rest(self.context.now_ms)
+        {
             return Some(0);
         }
         let sources = self.sources.due_ms(self.context.now_ms);
@@ -194,6 +200,11 @@ impl<'s> EventLoop<'s> {
             };
             context.output.clear();
         }
+        if let (false, Next::Again(_) | Next::Discard(_)) = (connection.is_queued, &next) {
+            connection.is_queued = true;
+            let reads = matches!(next, Next::Again(_));
+            if reads { self.again.push_back(key) } else { self.discards.push_back(key) }
+        }
         self.driver.adjust(connection.socket(), token, connection.interest());
         self.follow(key, next);
     }
@@ -219,9 +230,8 @@ impl<'s> EventLoop<'s> {
         match next {
             Next::Wait => {}
             Next::WaitUntil(deadline_ms) => self.timers.arm(key.index, deadline_ms),
-            Next::Again(deadline_ms) => {
+            Next::Again(deadline_ms) | Next::Discard(deadline_ms) => {
                 self.timers.arm(key.index, deadline_ms);
-                self.again.push_back(key);
             }
             Next::Close => self.close(key),
         }
@@ -238,12 +248,27 @@ impl<'s> EventLoop<'s> {
 
     /// Gives the connections that had more to read than a turn allows their next turn.
     fn read_again(&mut self) {
-        // Who is put back while the others have their turn is behind them, and waits for the next.
+        // One that is put back while the others have their turn is behind them, and waits for the next.
         for _ in 0..self.again.len() {
-            let Some(key) = self.again.pop_front() else { return };
-            let ready = Ready { readable: true, ..Ready::quiet(key.to_token()) };
-            self.work(key, None, |connection, input, lane| connection.on_ready(ready, input, lane));
+            let Some(key) = self.again.pop_front() else { break };
+            self.read_queued(key);
         }
+        for _ in 0..self.discards.len() {
+            if self.context.discards_left == 0 {
+                break;
+            }
+            let Some(key) = self.discards.pop_front() else { break };
+            self.read_queued(key);
+        }
+    }
+
+    fn read_queued(&mut self, key: Key) {
+        if let Some(connection) = self.connections.find(key) {
+            connection.is_queued = false;
+        }
+        // The event that told of an end may have come, and gone, meanwhile: only a read tells.
+        let ready = Ready { readable: true, read_closed: true, ..Ready::quiet(key.to_token()) };
+        self.work(key, None, |connection, input, lane| connection.on_ready(ready, input, lane));
     }
 
     /// Works on the deadlines that have passed. Idle connections leave a few at a time.

@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 
 use super::driver::Accepted;
-use crate::sys::socket::{has_sent_all, out_of_files, receive_packet, send_packet_with_files};
+use crate::sys::socket::{out_of_files, receive_packet, send_packet_with_files, unacknowledged};
 use crate::sys::wake::Wake;
 
 /// Most connections that wait for one lane between threads. Between processes the kernel's socket buffer has a
@@ -65,7 +65,7 @@ impl Outlet {
     pub(super) fn is_empty(&self) -> bool {
         match self {
             Outlet::Thread(sender, _) => sender.is_empty(),
-            Outlet::Process(socket) => has_sent_all(socket.as_fd()),
+            Outlet::Process(socket) => unacknowledged(socket.as_fd()).is_ok_and(|bytes| bytes == 0),
         }
     }
 }

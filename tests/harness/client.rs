@@ -82,6 +82,11 @@ impl Client {
         super::has_peer(address)
     }
 
+    /// Whether a process still has the other end, though it may have shut its side.
+    pub(crate) fn is_open_at_server(&self) -> bool {
+        super::has_open_peer(self.stream.local_addr().expect("the client's address"))
+    }
+
     #[track_caller]
     fn over(stream: TcpStream) -> Self {
         stream.set_nodelay(true).expect("set TCP_NODELAY");

@@ -85,6 +85,17 @@ pub(crate) fn has_peer(address: SocketAddr) -> bool {
     columns.into_iter().any(|columns| columns[2] == wanted && columns[3] == "01")
 }
 
+/// Whether a process still has the socket of this thread's network whose other end is `address`, in whatever state.
+pub(crate) fn has_open_peer(address: SocketAddr) -> bool {
+    let SocketAddr::V4(address) = address else { panic!("{address} is not IPv4") };
+    let ip = u32::from_le_bytes(address.ip().octets());
+    let wanted = format!("{ip:08X}:{:04X}", address.port());
+    let table = fs::read_to_string("/proc/thread-self/net/tcp").expect("read /proc/net/tcp");
+    let columns = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    // One that was closed has no inode any more.
+    columns.into_iter().any(|columns| columns[2] == wanted && columns[9] != "0")
+}
+
 /// The value of a line of `/proc/PID/status`.
 pub(crate) fn status_field(path: &str, name: &str) -> Option<String> {
     let status = fs::read_to_string(path).ok()?;

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::thread;
 
 use super::*;
-use crate::sys::socket::{recv, send};
+use crate::sys::socket::{Departure, recv, send};
 
 /// A socket that a ring can name, and its peer.
 fn pair() -> (Connected, UnixStream) {
@@ -168,8 +168,8 @@ fn a_flood_of_completions_tells_every_send_what_became_of_it_and_of_no_other() {
     let Some(mut ring) = small_ring() else { return };
     let (broken, _) = pair();
     let (full, _unread) = pair();
-    while send(full.as_fd(), &[0; 4096]).is_ok() {}
-    while send(full.as_fd(), &[0]).is_ok() {}
+    while send(full.as_fd(), &[0; 4096], Departure::Now).is_ok() {}
+    while send(full.as_fd(), &[0], Departure::Now).is_ok() {}
     let (healthy, mut peer) = pair();
     let (polled, mut waker) = pair();
     for cycle in 0..20 {

@@ -1,17 +1,35 @@
-//! The end of a connection, so that the client gets what it was sent (RFC 9112 §9.6).
+//! The end of a connection, in stages, so that its client gets what it was sent (RFC 9112 §9.6): the writing side is
+//! shut, what still comes is thrown away, and the socket is closed when the client has ended its side, or has
+//! acknowledged everything and is silent. A close with unread input, or input after a close, would reset the connection
+//! and take what is on its way with it.
+//!
+//! What is thrown away is bounded by time. What that costs other clients is bounded by a share of each turn, for all
+//! connections of the lane together ([`Context::discards_left`]).
 
-use super::{Connection, Next, Phase, READS_PER_TURN};
+use super::{Connection, Next, Phase};
 use crate::worker::context::Context;
-use crate::worker::driver::{self, Input, Received};
+use crate::worker::driver::{self, Discarded, Input};
 
-/// What is read and thrown away after the last response, so that the client can read it: a close with
-/// unread input would reset the connection and the response with it.
-pub(super) const LINGER_BYTES_MAX: usize = 4 * 1024 * 1024;
-const LINGER_MS: u64 = 2_000;
-/// The same after an idle spell: a request that crossed the close arrives within a round trip.
+/// A client from which nothing has come since the last response may take so long to close.
+const QUIET_MS: u64 = 2_000;
+/// One that has more to send may pause for so long.
+const PAUSE_MS: u64 = 5_000;
+/// One that goes on sending is closed after so long.
+const LINGER_MS: u64 = 30_000;
+/// After an idle spell: a request that crossed the close arrives within a round trip.
 const IDLE_LINGER_MS: u64 = 500;
 /// How long the end of a receive may take to be told after it was cancelled: a turn of the loop, as a rule.
 const LEAVING_MS: u64 = 1_000;
+
+/// What is to be known of a connection whose writing side is shut. Part of every connection's size.
+pub(super) struct Lingering {
+    /// When one that goes on sending is closed.
+    until_ms: u64,
+    /// What the client had not acknowledged when that was asked last; `u32::MAX` before.
+    unacknowledged: u32,
+    /// More came, so that yet more is taken to come.
+    pub(super) is_bulk: bool,
+}
 
 impl<'s> Connection<'s> {
     /// Closes a connection that was idle for long enough, unless a request waits in it after all. One that
@@ -34,38 +52,63 @@ impl<'s> Connection<'s> {
         self.linger(IDLE_LINGER_MS, lane)
     }
 
-    /// The last response has left.
-    pub(super) fn finish(&mut self, linger: bool, lane: &Context<'s>) -> Next {
-        if !linger && self.kept.is_none() {
-            return Next::Close;
-        }
+    /// The last response has left. `has_more`: the client was not done with what it sends.
+    pub(super) fn finish(&mut self, has_more: bool, lane: &Context<'s>) -> Next {
+        let has_more = has_more || self.kept.is_some();
         self.kept = None;
-        self.linger(LINGER_MS, lane)
+        self.linger(if has_more { PAUSE_MS } else { QUIET_MS }, lane)
     }
 
     /// Shuts the writing side, and waits for the client to do the same.
-    fn linger(&mut self, time_ms: u64, lane: &Context<'s>) -> Next {
+    fn linger(&mut self, quiet_ms: u64, lane: &Context<'s>) -> Next {
         if driver::finish_sending(&self.socket).is_err() {
             return Next::Close;
         }
-        let until_ms = lane.now_ms + time_ms;
-        self.phase = Phase::Lingering { left: LINGER_BYTES_MAX, until_ms };
-        // What came before this has had its event: nothing but a read would tell of it.
-        Next::Again(until_ms)
+        let until_ms = lane.now_ms + LINGER_MS;
+        self.phase =
+            Phase::Lingering(Lingering { until_ms, unacknowledged: u32::MAX, is_bulk: false });
+        // What came before this may have had its event: then nothing but a read would tell of it.
+        Next::Discard(lane.now_ms + quiet_ms)
     }
 
-    /// Reads and forgets, so that the client can read its last response in peace.
-    pub(super) fn discard(&mut self, input: &mut Input<'_>) -> Next {
-        let Phase::Lingering { left, until_ms } = &mut self.phase else {
+    /// Throws away what came. `to_the_end`: a short read is not enough to know that the socket is empty.
+    pub(super) fn discard(
+        &mut self,
+        input: &mut Input<'_>,
+        to_the_end: bool,
+        lane: &mut Context<'s>,
+    ) -> Next {
+        let Phase::Lingering(lingering) = &mut self.phase else {
             return Next::Wait;
         };
-        for _ in 0..READS_PER_TURN {
-            match input.receive(&self.socket) {
-                Received::Bytes { bytes, .. } if bytes.len() < *left => *left -= bytes.len(),
-                Received::Bytes { .. } | Received::End => return Next::Close,
-                Received::Nothing => return Next::Wait,
-            }
+        let deadline_ms = lingering.until_ms.min(lane.now_ms + PAUSE_MS);
+        if lane.discards_left == 0 {
+            return Next::Discard(deadline_ms);
         }
-        Next::Again(*until_ms)
+        let (count, is_all) = match input.discard(&self.socket) {
+            Discarded::All(0) => return Next::Wait,
+            Discarded::All(count) => (count, !to_the_end),
+            Discarded::Some(count) => (count, false),
+            Discarded::End => return Next::Close,
+        };
+        lane.discards_left = lane.discards_left.saturating_sub(count);
+        lingering.is_bulk = true;
+        if is_all { Next::WaitUntil(deadline_ms) } else { Next::Discard(deadline_ms) }
+    }
+
+    /// The client was silent for long enough, or sent for long enough. Closes, unless part of the response is on its
+    /// way and arrives bit by bit.
+    pub(super) fn linger_on(&mut self, lane: &Context<'s>) -> Next {
+        let Phase::Lingering(lingering) = &mut self.phase else {
+            return Next::Wait;
+        };
+        let unacknowledged = driver::unacknowledged(&self.socket);
+        if unacknowledged == 0 || unacknowledged >= lingering.unacknowledged {
+            return Next::Close;
+        }
+        lingering.unacknowledged = unacknowledged;
+        let next_ms = lane.now_ms + PAUSE_MS;
+        lingering.until_ms = lingering.until_ms.max(next_ms);
+        Next::WaitUntil(next_ms)
     }
 }

@@ -42,8 +42,8 @@ pub(super) enum Reply<'s> {
 pub(super) struct Request {
     http10: bool,
     keep_alive: bool,
-    /// The client said that it sends nothing more.
-    is_clients_last: bool,
+    /// Nothing of it is still to come when it is answered.
+    is_whole: bool,
     head_only: bool,
 }
 
@@ -58,7 +58,7 @@ impl<'s> Connection<'s> {
         let mut request = Request {
             http10: head.version == Version::Http10,
             keep_alive: head.keep_alive && (limit == 0 || self.requests < limit),
-            is_clients_last: head.is_last,
+            is_whole: head.keep_alive || head.is_last,
             head_only: head.method == Method::Head,
         };
         let answer = match answer {
@@ -69,7 +69,7 @@ impl<'s> Connection<'s> {
                 // The client waits for leave to send what nobody wants: it gets its answer instead, and
                 // because it may send the body all the same, the connection ends with it.
                 request.keep_alive = false;
-                request.is_clients_last = false;
+                request.is_whole = false;
                 return self.respond(request, Reply::Fixed(fixed), lane);
             }
             Answer::Fixed(fixed) => Receiving::Fixed(fixed),
@@ -128,7 +128,7 @@ impl<'s> Connection<'s> {
             (true, false) => Persistence::Keep,
         };
         if !keep {
-            self.phase = Phase::Last { linger: !request.is_clients_last };
+            self.phase = Phase::Last { has_more: !request.is_whole };
         }
         let (response, length, body) = match reply {
             Reply::Fixed(fixed) => (&fixed.response, None, Tail::Shared(&fixed.body)),
@@ -152,7 +152,7 @@ impl<'s> Connection<'s> {
         if !self.receiver.is_head() {
             lane.output.extend_from_slice(&fixed.body);
         }
-        self.phase = Phase::Last { linger: true };
+        self.phase = Phase::Last { has_more: true };
     }
 }
 

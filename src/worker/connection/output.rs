@@ -35,8 +35,8 @@ impl<'s> Connection<'s> {
                 Phase::Delayed(delayed) => {
                     return Some(Next::WaitUntil(lane.now_ms + delayed.reply.delay_ms()));
                 }
-                Phase::Last { linger } => return Some(self.finish(*linger, lane)),
-                Phase::Leaving | Phase::Lingering { .. } => return Some(Next::Wait),
+                Phase::Last { has_more } => return Some(self.finish(*has_more, lane)),
+                Phase::Leaving | Phase::Lingering(_) => return Some(Next::Wait),
             }
         }
     }
@@ -45,11 +45,13 @@ impl<'s> Connection<'s> {
     /// part, which is kept; `None` if the connection is broken.
     pub(super) fn flush(&mut self, lane: &mut Context<'s>) -> Option<bool> {
         lane.whole_output = None;
+        let is_last = matches!(self.phase, Phase::Last { .. });
+        let transmit = if is_last { driver::transmit_last } else { driver::transmit };
         if let Some(kept) = self.kept.as_mut().filter(|kept| kept.has_output()) {
             debug_assert!(lane.output.is_empty(), "nothing is encoded while output waits");
             let rest = &kept.output[kept.sent..];
             let offered = rest.len() + kept.tail.rest().len();
-            let Sent::Bytes(sent) = driver::transmit(&self.socket, rest, kept.tail.rest()) else {
+            let Sent::Bytes(sent) = transmit(&self.socket, rest, kept.tail.rest()) else {
                 return None;
             };
             if sent < offered {
@@ -70,7 +72,7 @@ impl<'s> Connection<'s> {
             return Some(true);
         }
         let offered = lane.output.len() + lane.tail.rest().len();
-        let result = driver::transmit(&self.socket, &lane.output, lane.tail.rest());
+        let result = transmit(&self.socket, &lane.output, lane.tail.rest());
         let mut tail = mem::take(&mut lane.tail);
         let done = match result {
             Sent::Broken => None,

@@ -210,8 +210,8 @@ impl Driver {
                 Some(Ready {
                     readable: has(libc::POLLIN),
                     writable: has(libc::POLLOUT),
-                    read_closed: has(libc::POLLRDHUP),
-                    broken: has(libc::POLLERR | libc::POLLHUP),
+                    read_closed: has(libc::POLLRDHUP | libc::POLLHUP),
+                    broken: has(libc::POLLERR),
                     ..quiet
                 })
             }
@@ -229,6 +229,9 @@ impl Driver {
         let link = self.links.get(index_of(token)).filter(|link| link.token == token);
         let is_ours = link.is_some_and(|link| link.receive == Progress::Idle);
         let brought = buffer.map(|buffer| self.ring.bytes(buffer));
+        if link.is_some_and(|link| link.ended) {
+            return Input::last(brought);
+        }
         Input::new(brought, is_ours.then_some(&mut *self.input))
     }
 

@@ -15,7 +15,7 @@ use crate::sys::buffers::Buffer;
 use crate::sys::connected::Connected;
 use crate::sys::epoll::Ready;
 use crate::sys::ring::{self, Unsent};
-use crate::sys::socket::{self, Listener};
+use crate::sys::socket::{self, Departure, Listener};
 
 /// The buffer of a lane that sockets are read into.
 const INPUT_BYTES: usize = 64 * 1024;
@@ -187,8 +187,17 @@ impl Driver {
 /// Where a connection finds its bytes, in one step: first what its event brought, then what its socket has.
 pub struct Input<'b> {
     brought: Option<&'b [u8]>,
-    /// To read the socket into; none while the kernel reads it.
-    buffer: Option<&'b mut [u8]>,
+    socket: Source<'b>,
+}
+
+/// What is known of a socket's bytes.
+enum Source<'b> {
+    /// They can be read, into this.
+    Readable(&'b mut [u8]),
+    /// The kernel reads them, and events bring them.
+    Taken,
+    /// All were brought.
+    Ended,
 }
 
 /// What a read came to.
@@ -207,21 +216,37 @@ pub enum Received<'b> {
     End,
 }
 
+/// What throwing input away came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Discarded {
+    /// So many bytes, and nothing more is there now. An end of stream may be all the same, unless they are none.
+    All(usize),
+    /// So many bytes, and there may be more.
+    Some(usize),
+    /// The peer will send no more, or the connection is broken.
+    End,
+}
+
 impl<'b> Input<'b> {
-    /// Of these bytes, and those that come from the socket by way of `buffer`.
+    /// Of these bytes, and those that come from the socket by way of `buffer`: none while the kernel reads it.
     pub fn new(brought: Option<&'b [u8]>, buffer: Option<&'b mut [u8]>) -> Input<'b> {
-        Input { brought, buffer }
+        Input { brought, socket: buffer.map_or(Source::Taken, Source::Readable) }
+    }
+
+    /// Of these bytes, after which the peer sends no more.
+    fn last(brought: Option<&'b [u8]>) -> Input<'b> {
+        Input { brought, socket: Source::Ended }
     }
 
     /// Whether [`Input::receive`] reads the socket, once it has given out what the event brought. Not while the kernel
     /// receives on its own: then that nothing was received doesn't mean that nothing has come.
     pub fn reaches_socket(&self) -> bool {
-        self.buffer.is_some()
+        !matches!(self.socket, Source::Taken)
     }
 
     /// Whether there is nothing to receive from: no bytes that an event brought, and no socket.
     pub fn is_empty(&self) -> bool {
-        self.brought.is_none() && self.buffer.is_none()
+        self.brought.is_none() && !self.reaches_socket()
     }
 
     /// Reads once.
@@ -229,8 +254,10 @@ impl<'b> Input<'b> {
         if let Some(bytes) = self.brought.take() {
             return Received::Bytes { bytes, is_all: true };
         }
-        let Some(buffer) = &mut self.buffer else {
-            return Received::Nothing;
+        let buffer = match &mut self.socket {
+            Source::Readable(buffer) => buffer,
+            Source::Taken => return Received::Nothing,
+            Source::Ended => return Received::End,
         };
         match socket::recv(socket.as_fd(), buffer) {
             Ok(0) => Received::End,
@@ -238,6 +265,25 @@ impl<'b> Input<'b> {
             Ok(count) => Received::Bytes { bytes: &buffer[..count], is_all: count < buffer.len() },
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Received::Nothing,
             Err(_) => Received::End,
+        }
+    }
+
+    /// Reads once, and throws away what there is, up to the size of the lane's buffer.
+    pub fn discard(&mut self, socket: &Connected) -> Discarded {
+        if let Some(bytes) = self.brought.take() {
+            return Discarded::All(bytes.len());
+        }
+        let buffer = match &mut self.socket {
+            Source::Readable(buffer) => buffer,
+            Source::Taken => return Discarded::All(0),
+            Source::Ended => return Discarded::End,
+        };
+        match socket::discard(socket.as_fd(), buffer) {
+            Ok(0) => Discarded::End,
+            Ok(count) if count < buffer.len() => Discarded::All(count),
+            Ok(count) => Discarded::Some(count),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Discarded::All(0),
+            Err(_) => Discarded::End,
         }
     }
 
@@ -258,10 +304,20 @@ pub enum Sent {
 
 /// Writes `first`, then `second`, once, now.
 pub fn transmit(socket: &Connected, first: &[u8], second: &[u8]) -> Sent {
+    transmit_for(socket, first, second, Departure::Now)
+}
+
+/// The same for the last bytes of a connection. Once all are taken, [`finish_sending`] is due at once: the end of the
+/// stream leaves in one segment with the last of them.
+pub fn transmit_last(socket: &Connected, first: &[u8], second: &[u8]) -> Sent {
+    transmit_for(socket, first, second, Departure::WithNext)
+}
+
+fn transmit_for(socket: &Connected, first: &[u8], second: &[u8], departure: Departure) -> Sent {
     let result = if second.is_empty() {
-        socket::send(socket.as_fd(), first)
+        socket::send(socket.as_fd(), first, departure)
     } else {
-        socket::send_both(socket.as_fd(), first, second)
+        socket::send_both(socket.as_fd(), first, second, departure)
     };
     match result {
         Ok(count) => Sent::Bytes(count),
@@ -273,6 +329,12 @@ pub fn transmit(socket: &Connected, first: &[u8], second: &[u8]) -> Sent {
 /// Says to the peer that no more will be sent.
 pub fn finish_sending(socket: &Connected) -> io::Result<()> {
     socket::shutdown_write(socket.as_fd())
+}
+
+/// How many bytes that were sent the peer has not acknowledged, its end of stream counted as one; 0 where nothing can
+/// be known, because the connection is gone.
+pub fn unacknowledged(socket: &Connected) -> u32 {
+    socket::unacknowledged(socket.as_fd()).unwrap_or(0)
 }
 
 /// What an accept came to.
