@@ -7,12 +7,13 @@ use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use harness::{
     Accept, Client, DEADLINE, Mode, NEW, OLD, Server, Setup, Site, Traffic, Workers, eventually,
     in_every_mode, is_refused, let_time_pass, listeners_at, private_loopback, process_state,
-    reload, send_signal, skip_without_faults,
+    reload, send_signal, skip_without, skip_without_faults,
 };
 use nix::sys::signal::{SIGCONT, SIGHUP, SIGKILL, SIGSTOP, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR2};
 
@@ -356,6 +357,35 @@ fn who_was_told_of_to_a_lane_that_leaves_is_served() {
     for client in &mut clients {
         assert_eq!(client.response().status, 200);
     }
+}
+
+#[test]
+fn sockets_that_a_resize_opened_before_it_failed_are_served() {
+    if skip_without("prlimit") {
+        return;
+    }
+    let mut site = Site::new(Mode::PROCESSES);
+    site.listen = (0..5).map(|_| private_loopback(8080)).collect();
+    let server = site.start();
+    let files = std::fs::read_dir(format!("/proc/{}/fd", server.pid())).expect("its files").count();
+    let limit = |files: usize| {
+        let pid = server.pid().to_string();
+        let nofile = format!("--nofile={files}:");
+        let status = Command::new("prlimit").args(["--pid", &pid, &nofile]).status();
+        assert!(status.expect("run prlimit").success());
+    };
+    // Two of the five sockets of the lane that is to come.
+    limit(files + 2);
+    server.signal(SIGTTIN);
+    server.journal.wait_for("resize rejected");
+    for _ in 0..60 {
+        assert_eq!(site.get(), OLD);
+    }
+    server.journal.wait_where("lane closed", |event| event.number("lane") == 2);
+    // With room for it, it can be again.
+    limit(files + 200);
+    server.signal(SIGTTIN);
+    assert_eq!(server.journal.wait_for("resized").number("lanes"), 3);
 }
 
 fn the_last_lane_stays(mode: Mode) {

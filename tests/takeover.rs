@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use harness::{
     Accept, DEADLINE, Mode, NEW, OLD, Server, Setup, Site, Traffic, eventually, in_every_mode,
-    let_time_pass, process_state, reload, send_signal, skip_without, status_field,
+    let_time_pass, process_state, reload, send_signal, skip_without, skip_without_faults,
+    status_field,
 };
-use nix::sys::signal::{SIGHUP, SIGKILL, SIGTERM, SIGTTIN, SIGUSR2};
+use nix::sys::signal::{SIGHUP, SIGKILL, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR2};
 use nix::unistd::Uid;
 
 in_every_mode!(
@@ -36,6 +37,27 @@ in_every_mode!(
     without_a_place_to_write_it_serves_all_the_same,
 );
 
+harness::in_mode!(
+    reuseport_threads,
+    THREADS,
+    [
+        an_upgrade_while_lanes_leave_serves_every_lane_of_the_heir,
+        an_upgrade_while_lanes_leave_serves_every_lane_of_another_configuration,
+        an_heir_with_fewer_lanes_that_fails_leaves_every_lane_served,
+        an_heir_with_more_lanes_that_fails_loses_no_connection
+    ]
+);
+harness::in_mode!(
+    reuseport_processes,
+    PROCESSES,
+    [
+        an_upgrade_while_lanes_leave_serves_every_lane_of_the_heir,
+        an_upgrade_while_lanes_leave_serves_every_lane_of_another_configuration,
+        an_heir_with_fewer_lanes_that_fails_leaves_every_lane_served,
+        an_heir_with_more_lanes_that_fails_loses_no_connection
+    ]
+);
+
 /// A server that was started from a copy of the binary, which a test may replace.
 struct Replaceable {
     site: Site,
@@ -49,8 +71,13 @@ impl Replaceable {
     }
 
     fn start_with(mode: Mode, more: &str) -> Replaceable {
+        Replaceable::start_of(mode, more, 2)
+    }
+
+    fn start_of(mode: Mode, more: &str, lanes: usize) -> Replaceable {
         let mut site = Site::new(mode);
         site.more = more.into();
+        site.lanes = lanes;
         let binary = site.scratch.path().join("server");
         // A link: many copies of it at once keep the disk busy for seconds.
         fs::hard_link(env!("CARGO_BIN_EXE_server"), &binary).expect("link the binary");
@@ -155,7 +182,7 @@ fn a_binary_that_fails_changes_nothing(mode: Mode) {
 }
 
 fn a_binary_that_says_nothing_is_given_up(mode: Mode) {
-    let of = Replaceable::start_with(mode, "supervisor.ready_timeout = \"1s\"\n");
+    let of = Replaceable::start_with(mode, "supervisor.ready_timeout = \"2s\"\n");
     of.replace_by("#!/bin/sh\nexec sleep 600\n");
     of.server.signal(SIGUSR2);
     let failed = of.server.journal.wait_for("upgrade failed");
@@ -240,6 +267,115 @@ fn changes_during_an_upgrade_that_fails_are_made_after_it(mode: Mode) {
     assert_eq!(of.site.get(), NEW);
     traffic.wait_answers(50);
     assert_no_failure(traffic);
+}
+
+/// What the server's status says, once it comes from this process.
+fn status_of(of: &Replaceable, pid: i32) -> serde_json::Value {
+    eventually("it tells its status", || {
+        let output = of.site.command(&of.server, &["status", "--json"]);
+        let status: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
+        (status["pid"] == pid).then_some(status)
+    })
+}
+
+/// Asserts that there are so many lanes, and that each of them gets connections.
+fn assert_lanes_served(of: &Replaceable, pid: i32, lanes: usize) {
+    let accepted = || -> Vec<u64> {
+        let status = status_of(of, pid);
+        let lanes = status["lanes"].as_array().expect("lanes").iter();
+        lanes.map(|lane| lane["accepted"].as_u64().expect("a number")).collect()
+    };
+    let before = accepted();
+    assert_eq!(before.len(), lanes);
+    for _ in 0..200 {
+        of.site.get();
+    }
+    let more: Vec<u64> =
+        accepted().iter().zip(&before).map(|(after, before)| after - before).collect();
+    assert!(more.iter().all(|more| *more > 0), "{more:?}");
+}
+
+/// Four lanes, of which two have just begun to leave: for seconds yet, all connections are steered to two.
+fn while_lanes_leave(mode: Mode) -> Replaceable {
+    let of = Replaceable::start_of(mode, "", 4);
+    for nth in 1..=2 {
+        of.server.signal(SIGTTOU);
+        of.server.journal.wait_nth("resized", nth);
+    }
+    of
+}
+
+fn an_upgrade_while_lanes_leave_serves_every_lane_of_the_heir(mode: Mode) {
+    let of = while_lanes_leave(mode);
+    of.server.signal(SIGUSR2);
+    let heir = of.server.journal.wait_for("upgrade done").pid();
+    let lanes = status_of(&of, heir)["lanes"].as_array().map_or(0, Vec::len);
+    assert_lanes_served(&of, heir, lanes);
+}
+
+fn an_upgrade_while_lanes_leave_serves_every_lane_of_another_configuration(mode: Mode) {
+    let mut of = while_lanes_leave(mode);
+    of.site.lanes = 3;
+    of.site.write();
+    of.server.signal(SIGUSR2);
+    let heir = of.server.journal.wait_for("upgrade done").pid();
+    assert_lanes_served(&of, heir, 3);
+    of.server.journal.wait_where("lane closed", |event| event.number("lane") == 3);
+    assert_lanes_served(&of, heir, 3);
+}
+
+/// Has an heir with so many lanes fail in the moment before it would say that it serves.
+fn fail_at_the_last_moment(of: &mut Replaceable, lanes: usize) {
+    of.site.lanes = lanes;
+    of.site.more = "server.backlog = 1\n".into();
+    of.site.write();
+    fs::write(of.server.folder().join("fail-ready"), "").expect("write");
+    of.server.signal(SIGUSR2);
+    let failed = of.server.journal.wait_for("upgrade failed");
+    assert_eq!(failed.text("reason"), "exited with code 9");
+}
+
+fn an_heir_with_fewer_lanes_that_fails_leaves_every_lane_served(mode: Mode) {
+    if skip_without_faults() {
+        return;
+    }
+    let mut of = Replaceable::start_of(mode, "", 4);
+    fail_at_the_last_moment(&mut of, 1);
+    let pid = of.server.pid();
+    // What the heir had replaced by then is back.
+    eventually("the pid file is its own again", || (of.pid_file() == pid).then_some(()));
+    assert_lanes_served(&of, pid, 4);
+    let status = status_of(&of, pid);
+    let lanes = status["lanes"].as_array().expect("lanes");
+    assert!(lanes.iter().all(|lane| lane["backlog"].as_u64() > Some(1)), "{lanes:?}");
+}
+
+fn an_heir_with_more_lanes_that_fails_loses_no_connection(mode: Mode) {
+    if skip_without_faults() {
+        return;
+    }
+    let mut of = Replaceable::start_of(mode, "", 1);
+    let traffic = of.site.traffic();
+    delay_heir(&of, "exit 7");
+    of.server.signal(SIGUSR2);
+    of.server.journal.wait_for("upgrade started");
+    go(&of);
+    of.server.journal.wait_for("upgrade failed");
+    // One whose workers don't get ready: its sockets are open by then.
+    of.replace_by(&format!("#!/bin/sh\n{}\n", become_the_server()));
+    of.site.lanes = 4;
+    of.site.write();
+    fs::write(of.server.folder().join("hold-start"), "").expect("write");
+    of.server.signal(SIGUSR2);
+    let is_heirs = |event: &harness::Event| event.number("lane") == 3;
+    of.server.journal.wait_where("worker started", is_heirs);
+    traffic.wait_answers(200);
+    let children = of.server.journal.named("worker started");
+    send_signal(children.last().expect("a worker of the heir").pid(), SIGKILL);
+    of.server.journal.wait_nth("upgrade failed", 2);
+    traffic.wait_answers(200);
+    assert_no_failure(traffic);
+    assert_lanes_served(&of, of.server.pid(), 1);
 }
 
 fn a_killed_supervisor_leaves_its_heir_alone(mode: Mode) {

@@ -170,6 +170,20 @@ impl Supervisor {
         }
     }
 
+    /// Has the command socket and the pid file be this supervisor's again, where an heir that has failed had replaced
+    /// them.
+    pub(super) fn reappear(&mut self) {
+        if let Err(error) = self.commands.restore(&self.epoll) {
+            tracing::warn!(reason = %error, "no command socket");
+        }
+        if let Some(path) = &self.pid_file
+            && let Err(error) = pid_file::write(path)
+        {
+            let path = path.display();
+            tracing::warn!(%path, reason = %error, "no pid file");
+        }
+    }
+
     /// Takes away what [`Supervisor::appear`] has made.
     pub(super) fn disappear(&mut self) {
         self.commands.close();
@@ -187,6 +201,21 @@ impl Supervisor {
         if let Some(made) = self.processes.generation(self.current) {
             self.listeners.keep(&made.addresses);
         }
+    }
+
+    /// Sets what the kernel keeps for the sockets as the generation that serves wants it, after something that was to
+    /// follow it was given up.
+    pub(super) fn restore_listeners(&self) {
+        let backlog = self.config().map_or(0, |config| config.server.backlog);
+        if let Err(error) = self.listeners.restore(backlog) {
+            tracing::error!(reason = %error, "cannot restore the sockets");
+        }
+    }
+
+    /// Has every socket of the generation that serves listen: an heir's don't until then.
+    pub(super) fn begin_to_listen(&self) -> Result<(), String> {
+        let backlog = self.config().map_or(0, |config| config.server.backlog);
+        self.listeners.begin_to_listen(backlog).map_err(|error| format!("cannot listen: {error}"))
     }
 
     /// So many lanes more, or fewer, within what there can be.
@@ -218,7 +247,7 @@ impl Supervisor {
             Ok(()) => Some(Input::Resize(lanes)),
             Err(error) => {
                 tracing::error!(lanes, reason = %error, "resize rejected");
-                None
+                Some(Input::Opened(self.listeners.lanes()))
             }
         }
     }

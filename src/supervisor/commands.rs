@@ -84,6 +84,12 @@ struct Open {
     next: u64,
 }
 
+impl Open {
+    fn is_at_its_path(&self) -> bool {
+        fs::metadata(&self.path).is_ok_and(|of| (of.dev(), of.ino()) == self.identity)
+    }
+}
+
 struct Client {
     stream: UnixStream,
     input: Vec<u8>,
@@ -150,11 +156,19 @@ impl Commands {
         Ok(Commands { open: Some(open), clients: BTreeMap::new() })
     }
 
+    /// Listens at the path again, if an heir that has ended had taken it. Clients that are connected stay.
+    pub(super) fn restore(&mut self, epoll: &Epoll) -> io::Result<()> {
+        if let Some(before) = self.open.take_if(|open| !open.is_at_its_path()) {
+            let Commands { open, .. } = Commands::open(&before.path, true, epoll)?;
+            self.open = open.map(|open| Open { next: before.next, ..open });
+        }
+        Ok(())
+    }
+
     /// Takes the socket's file away, if it is still this one's. Clients that wait for the end stay.
     pub(super) fn close(&mut self) {
         if let Some(open) = self.open.take()
-            && let Ok(metadata) = fs::metadata(&open.path)
-            && (metadata.dev(), metadata.ino()) == open.identity
+            && open.is_at_its_path()
         {
             // What can't be removed is taken for left behind by the next.
             let _ = fs::remove_file(&open.path);

@@ -4,6 +4,10 @@
 //! half its traffic. Therefore the first socket of an address listens alone, which fails while anybody
 //! else listens there, and opens itself to the group only afterwards. Two instances that start in the
 //! same instant can't both get past that, as they could if the port were tested and then let go.
+//!
+//! **State in the kernel.** A backlog, a filter, a program that steers: they belong to the sockets, so an upgrade has
+//! two supervisors with a hand on them. As long as the one before serves, the heir changes none, and what it adds
+//! to a group doesn't listen; the one before restores what it had when an heir has failed.
 
 use std::fmt;
 use std::io;
@@ -46,6 +50,10 @@ pub struct Asked(SocketAddr, usize);
 #[derive(Default)]
 pub struct Listeners {
     groups: Vec<Group>,
+    /// New connections go to the sockets of this many lanes, if not to all.
+    steered_to: Option<usize>,
+    /// Another supervisor still serves from them.
+    are_lent: bool,
 }
 
 /// What [`Listeners::open`] came to.
@@ -83,9 +91,36 @@ struct Holder {
 }
 
 impl Listeners {
-    /// Those that another supervisor has handed over.
+    /// Those that another supervisor is about to hand over, and serves from until [`Listeners::take_over`].
     pub fn inherit(groups: Vec<Group>) -> Listeners {
-        Listeners { groups }
+        Listeners { groups, steered_to: None, are_lent: true }
+    }
+
+    /// Has those sockets listen that this supervisor added to groups that it was lent: its workers are ready.
+    pub fn begin_to_listen(&self, backlog: u32) -> io::Result<()> {
+        if !self.are_lent {
+            return Ok(());
+        }
+        let groups = self.groups.iter().filter(|group| !group.is_held);
+        let mut listeners = groups.flat_map(|group| &group.listeners);
+        listeners.try_for_each(|listener| listener.set_backlog(backlog))
+    }
+
+    /// The supervisor before this one serves no longer: what the kernel keeps for the sockets is set as this one
+    /// wants it, whatever that one left there.
+    pub fn take_over(&mut self) -> io::Result<()> {
+        if std::mem::take(&mut self.are_lent) { self.apply_steering() } else { Ok(()) }
+    }
+
+    /// Sets what the kernel keeps for the sockets as it was before an heir had them, which has failed.
+    pub fn restore(&self, backlog: u32) -> io::Result<()> {
+        for listener in
+            self.groups.iter().filter(|group| !group.is_held).flat_map(|group| &group.listeners)
+        {
+            listener.set_backlog(backlog)?;
+            listener.heed_new()?;
+        }
+        self.apply_steering()
     }
 
     /// Takes sockets that a service manager opened.
@@ -176,19 +211,33 @@ impl Listeners {
 
     /// Sees to it that every group has sockets for so many lanes.
     pub fn grow(&mut self, lanes: usize, backlog: u32) -> Result<(), Error> {
+        let are_lent = self.are_lent;
         self.groups.iter_mut().try_for_each(|group| {
-            group.grow(lanes, backlog).map_err(|error| Error::at(group.address, error))
-        })
+            group.grow(lanes, backlog, are_lent).map_err(|error| Error::at(group.address, error))
+        })?;
+        // A group that is new isn't steered yet.
+        match (self.steered_to, self.groups.first()) {
+            (Some(_), Some(first)) => {
+                self.apply_steering().map_err(|error| Error::at(first.address, error))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Closes the supervisor's copies of all others. Workers take what waits in theirs, and close them.
     pub fn keep(&mut self, asked: &[Asked]) {
+        if self.are_lent {
+            return;
+        }
         let others = self.groups.extract_if(.., |group| !asked.contains(&group.asked));
         others.for_each(|group| group.close());
     }
 
     /// Closes the supervisor's copies of all, as above.
     pub fn close(&mut self) {
+        if self.are_lent {
+            return self.groups.clear();
+        }
         self.groups.drain(..).for_each(|group| group.close());
     }
 
@@ -215,9 +264,18 @@ impl Listeners {
     }
 
     /// Has new connections go to the sockets of the first `lanes` lanes; `None`: to all.
-    pub fn steer(&self, lanes: Option<usize>) -> io::Result<()> {
+    pub fn steer(&mut self, lanes: Option<usize>) -> io::Result<()> {
+        self.steered_to = lanes;
+        self.apply_steering()
+    }
+
+    fn apply_steering(&self) -> io::Result<()> {
+        if self.are_lent {
+            return Ok(());
+        }
         let groups = self.groups.iter().filter(|group| group.listeners.len() > 1);
-        groups.filter_map(|group| group.listeners.first()).try_for_each(|first| first.steer(lanes))
+        let mut first = groups.filter_map(|group| group.listeners.first());
+        first.try_for_each(|first| first.steer(self.steered_to))
     }
 
     /// Closes the sockets of the last lane for everybody, if nobody waits in them, and says whether it did.
@@ -271,7 +329,7 @@ impl Group {
             listeners,
             backlog: backlog_effective,
         };
-        group.grow(lanes, backlog)?;
+        group.grow(lanes, backlog, false)?;
         Ok(group)
     }
 
@@ -314,23 +372,29 @@ impl Group {
         }
     }
 
-    fn grow(&mut self, lanes: usize, backlog: u32) -> io::Result<()> {
+    /// Adds sockets; while the group `is_lent`, such as don't listen yet.
+    fn grow(&mut self, lanes: usize, backlog: u32, is_lent: bool) -> io::Result<()> {
         if self.is_activated && self.listeners.len() == 1 && lanes > 1 {
-            return self.join_activated(lanes, backlog);
+            return self.join_activated(lanes, backlog, is_lent);
         }
         while self.listeners.len() < lanes && !self.is_held {
-            self.listeners.push(Bound::bind(self.address, Sharing::Group)?.listen(backlog)?);
+            self.listeners.push(self.another(backlog, is_lent)?);
         }
         Ok(())
     }
 
+    fn another(&self, backlog: u32, is_lent: bool) -> io::Result<Listener> {
+        let bound = Bound::bind(self.address, Sharing::Group)?;
+        if is_lent { Ok(bound.hold()) } else { bound.listen(backlog) }
+    }
+
     /// Joins the port of a socket that a service manager opened, where the kernel allows it: it asks for the
     /// same user (socket(7), `SO_REUSEPORT`).
-    fn join_activated(&mut self, lanes: usize, backlog: u32) -> io::Result<()> {
+    fn join_activated(&mut self, lanes: usize, backlog: u32, is_lent: bool) -> io::Result<()> {
         let join = || {
             self.listeners[0].open_to_group()?;
-            let bind = || Bound::bind(self.address, Sharing::Group)?.listen(backlog);
-            (1..lanes).map(|_| bind()).collect::<io::Result<Vec<_>>>()
+            let others = (1..lanes).map(|_| self.another(backlog, is_lent));
+            others.collect::<io::Result<Vec<_>>>()
         };
         match join() {
             Ok(listeners) => {
@@ -452,3 +516,6 @@ impl fmt::Display for Error {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -494,6 +494,10 @@ impl Supervisor {
             Action::Renew { generation, of } => self.processes.renew(generation, of),
             Action::Serve(generation) => {
                 self.current = generation;
+                if let Err(reason) = self.begin_to_listen() {
+                    tracing::error!(reason, "could not start");
+                    return Some(Input::Stop("sockets that can't listen"));
+                }
                 if let Some(config) = self.config() {
                     log::start(config.log);
                 }

@@ -125,6 +125,8 @@ pub enum Input {
     Replace(Plan),
     /// Have the current generation drive this many lanes.
     Resize(usize),
+    /// There are sockets for this many lanes by now, more than a change that was given up should have left.
+    Opened(usize),
     /// The sockets of this lane, the last one, are closed.
     LaneClosed(usize),
     /// A signal, or whatever else asks for the end.
@@ -320,6 +322,7 @@ impl Policy {
             }
             Input::Replace(plan) => self.replace(plan),
             Input::Resize(lanes) => self.resize(lanes),
+            Input::Opened(lanes) => self.sockets.grow(lanes),
             Input::LaneClosed(lane) => self.lane_closed(lane),
             Input::Stop(reason) => self.stop(reason),
             Input::HandedOver => {

@@ -141,13 +141,17 @@ impl Supervisor {
                 tracing::error!(reason, "reload rejected");
                 self.reload_ended(number, &Answer::Failed(reason));
                 self.keep_current_listeners();
-                None
+                self.restore_listeners();
+                Some(Input::Opened(self.listeners.lanes()))
             }
         }
     }
 
     /// A generation serves, or can't be: the reload is over, if that was its generation.
     pub(super) fn generation_settled(&mut self, generation: u64, answer: &Answer) {
+        if matches!(answer, Answer::Failed(_)) {
+            self.restore_listeners();
+        }
         let is_its = |reloading: &mut Reloading| matches!(reloading.stage, Stage::Replacing(of) if of == generation);
         match self.reloading.take_if(is_its) {
             Some(reloading) => self.reload_ended(reloading.number, answer),

@@ -15,6 +15,7 @@ use crate::config::Engine;
 use crate::sys::epoll::Interest;
 use crate::sys::process::{self, Reaped};
 use crate::worker::control::Received;
+use crate::worker::fault;
 impl Supervisor {
     /// Starts the binary anew and hands it the sockets. Until it serves, nothing else changes.
     pub(super) fn upgrade(&mut self, number: u64) {
@@ -78,6 +79,9 @@ impl Supervisor {
             HeirState::Ending { reason } => reason,
             _ => processes::cause(reaped.ended, false),
         };
+        // Whatever it did to what the kernel keeps for the sockets, it can't do again.
+        self.restore_listeners();
+        self.reappear();
         self.upgrade_failed(heir.number, &reason);
         true
     }
@@ -146,9 +150,14 @@ impl Supervisor {
         let Some(predecessor) = self.predecessor.take() else {
             return;
         };
+        fault::on_hand_over();
         for parcel in upgrade::tell_ready(&predecessor) {
             self.told(parcel);
         }
+        if let Err(error) = self.listeners.take_over() {
+            tracing::warn!(reason = %error, "cannot steer connections");
+        }
+        self.keep_current_listeners();
         // It may have more to say until it ends. If it can't be heard, that is lost with it.
         if self.epoll.add(&predecessor, TOKEN_PREDECESSOR, Interest::Readable).is_ok() {
             self.predecessor = Some(predecessor);

@@ -169,6 +169,15 @@ impl Listener {
         result.is_ok() && length > 0
     }
 
+    /// The end of [`Listener::ignore_new`], whoever asked for it.
+    pub fn heed_new(&self) -> io::Result<()> {
+        match socket2::SockRef::from(&self.0).detach_filter() {
+            // There was none.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+            result => result,
+        }
+    }
+
     /// Has the kernel choose, for new connections to this socket's group, among its first `sockets` members
     /// at random; `None`: among all, by its own hash. Members count in the order in which they joined.
     pub fn steer(&self, sockets: Option<usize>) -> io::Result<()> {

@@ -25,6 +25,14 @@ pub(crate) fn hang_if(file: &str) {
     }
 }
 
+/// Ends a supervisor that is about to follow another one, in the moment before it says that it serves, if there is
+/// a file `fail-ready`.
+pub(crate) fn on_hand_over() {
+    if wanted("requests") && Path::new("fail-ready").exists() {
+        std::process::exit(9);
+    }
+}
+
 /// Panics, aborts, stalls or hangs if the path asks for it.
 #[inline]
 pub(super) fn on_request(path: &[u8]) {

@@ -416,6 +416,17 @@ fn sockets_close_from_the_last_lane_down() {
     assert_eq!(policy.decide(Input::Tick, HANDSHAKES_MS + 1_000), [CloseLane(1)]);
 }
 
+#[test]
+fn sockets_that_a_change_opened_before_it_was_given_up_are_served_until_they_close() {
+    let mut policy = processes();
+    let actions = policy.decide(Input::Opened(3), 1_000);
+    let [take, told] = adopted(2, apart(1, 0));
+    assert_eq!(actions, [Steer(Some(2)), take, told]);
+    assert_eq!(policy.decide(Input::Tick, 1_000 + HANDSHAKES_MS), [CloseLane(2)]);
+    policy.decide(Input::LaneClosed(2), 1_001 + HANDSHAKES_MS);
+    assert_eq!(policy.decide(Input::Opened(2), 5_000), [], "as many as there should be");
+}
+
 fn beat(worker: Worker, age_ms: u64) -> Input {
     Input::Beats(vec![(worker, age_ms)])
 }
