@@ -32,10 +32,17 @@ unsafe impl<const N: usize> Sync for SharedBlocks<N> {}
 impl<const N: usize> SharedBlocks<N> {
     /// Maps `count` blocks.
     ///
+    /// # Errors
+    /// If there is no memory for so many.
+    ///
     /// # Panics
     /// If `count` is 0.
     pub fn new(count: usize) -> io::Result<SharedBlocks<N>> {
-        let bytes = NonZeroUsize::new(count * size_of::<Block<N>>()).expect("at least one block");
+        assert!(count > 0, "at least one block");
+        // Half of the addresses is more than a mapping can have, and the most that a pointer can be moved by.
+        let bytes =
+            count.checked_mul(size_of::<Block<N>>()).filter(|bytes| *bytes <= isize::MAX as usize);
+        let bytes = bytes.and_then(NonZeroUsize::new).ok_or(io::ErrorKind::OutOfMemory)?;
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: a new anonymous mapping at an address the kernel chooses aliases nothing.
         let start = unsafe { mmap_anonymous(None, bytes, protection, MapFlags::MAP_SHARED) }?;
@@ -83,6 +90,15 @@ mod tests {
         let second = blocks.block(1) as *const _ as usize;
         assert!(second - first >= 64);
         assert_eq!(blocks.block(1)[2].load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn more_blocks_than_there_are_addresses_are_refused() {
+        let block = size_of::<Block<1>>();
+        for count in [usize::MAX / block + 2, usize::MAX, isize::MAX as usize / block + 1] {
+            let error = SharedBlocks::<1>::new(count).err().expect("refused");
+            assert_eq!(error.kind(), io::ErrorKind::OutOfMemory, "{count}");
+        }
     }
 
     #[test]
