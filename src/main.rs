@@ -2,16 +2,19 @@
 
 use laneway::cli::{self, Task};
 use laneway::observe::{log, panics};
+use laneway::supervisor::passed::Passed;
 use laneway::supervisor::{self, Outcome};
 
 fn main() {
+    // First: what is opened here could be taken for what was passed.
+    let passed = Passed::claim();
     let (config, options) = match cli::parse() {
         Task::Serve(config, options) => (config, options),
         Task::Done(code) => std::process::exit(code),
     };
     panics::install();
     log::start(config.log);
-    let code = match supervisor::run(*config, options) {
+    let code = match supervisor::run(*config, options, passed) {
         Outcome::Exit(code) => code,
         Outcome::Worker(worker) => worker.run(),
         Outcome::Loader(loader) => loader.run(),

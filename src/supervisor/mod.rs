@@ -9,6 +9,7 @@ mod event;
 pub mod listeners;
 mod loader;
 mod manager;
+pub mod passed;
 mod pid_file;
 pub mod policy;
 mod processes;
@@ -42,6 +43,7 @@ use commands::{Answer, Commands};
 use event::Event;
 use listeners::Listeners;
 use loader::{Loaded, Loader};
+use passed::Passed;
 use policy::{Action, Fact, Input, Policy};
 use processes::{Processes, Source};
 use reload::Reloading;
@@ -60,13 +62,14 @@ pub enum Outcome {
     Loader(Box<Loader>),
 }
 
-/// Serves `config` until it is told to stop or has to give up; `options` say where a reload finds the next.
+/// Serves `config` until it is told to stop or has to give up; `options` say where a reload finds the next, and
+/// `passed` is what the process was started with.
 ///
 /// What goes wrong is logged. The process must have one thread.
-pub fn run(config: Config, options: config::Options) -> Outcome {
+pub fn run(config: Config, options: config::Options, passed: Passed) -> Outcome {
     // Before signals are kept for later: until then one ends a resolver that doesn't answer.
     let loaded = Loaded::of(config);
-    let result = Supervisor::start(loaded, options).and_then(Supervisor::run);
+    let result = Supervisor::start(loaded, options, passed).and_then(Supervisor::run);
     result.unwrap_or_else(|error| {
         tracing::error!(reason = %error, "could not start");
         Outcome::Exit(1)
@@ -143,6 +146,7 @@ impl Supervisor {
     fn start(
         loaded: Loaded,
         options: config::Options,
+        passed: Passed,
     ) -> Result<(Supervisor, Vec<Action>), String> {
         // Signals first: one that comes from here on is kept until somebody can act on it.
         process::keep_ended_children().map_err(doing("cannot wait for children"))?;
@@ -154,9 +158,10 @@ impl Supervisor {
             .add(&signals, TOKEN_SIGNALS, Interest::Readable)
             .map_err(|error| format!("cannot watch for signals: {error}"))?;
         let origin = Origin::of_this_process().map_err(doing("cannot find this binary"))?;
-        let variable = options.environment.iter().find(|(name, _)| name == upgrade::VARIABLE);
-        let variable = variable.map(|(_, value)| value.as_str());
-        let inheritance = Inheritance::receive(variable).map_err(doing("cannot take over"))?;
+        let Passed { predecessor, activated } = passed;
+        let inheritance = predecessor
+            .and_then(|socket| socket.map(Inheritance::receive).transpose())
+            .map_err(doing("cannot take over"))?;
         let is_heir = inheritance.is_some();
         let (predecessor, mut listeners, history) = match inheritance {
             Some(Inheritance { control, listeners, history }) => {
@@ -165,7 +170,7 @@ impl Supervisor {
             None => (None, Listeners::default(), History::default()),
         };
         if !is_heir {
-            manager::sockets()
+            activated
                 .and_then(|sockets| listeners.activate(sockets))
                 .map_err(doing("cannot use the sockets of the service manager"))?;
         }

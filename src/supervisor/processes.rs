@@ -268,8 +268,8 @@ impl Processes {
             .add(&ours, control_token, Interest::Edges)
             .and_then(|()| epoll.add(&child, pidfd_token, Interest::Readable));
         if let Err(error) = watched {
-            // It has not been heard of, and will be reaped as a stranger.
-            let _ = child.kill();
+            // Its workers' blocks of the ledger are given to others: it must not be there any more.
+            child.end();
             return Err(error);
         }
         let pid = child.id();

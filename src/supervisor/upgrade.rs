@@ -15,7 +15,7 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -160,17 +160,13 @@ impl Heir {
 }
 
 impl Inheritance {
-    /// Takes over what the process that started this one hands it, if one does.
+    /// Takes over what the process that started this one hands it.
     ///
     /// # Errors
     /// If what comes is not what a supervisor sends.
-    pub(super) fn receive(variable: Option<&str>) -> io::Result<Option<Inheritance>> {
-        let Some(number) = variable else {
-            return Ok(None);
-        };
+    pub(super) fn receive(socket: OwnedFd) -> io::Result<Inheritance> {
         let bad = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
-        let number = number.parse().map_err(|_| bad("it names no descriptor"))?;
-        let control = Control::new(process::inherited(number)?);
+        let control = Control::new(socket);
         let (mut groups, mut history) = (Vec::<Group>::new(), History::default());
         loop {
             match control.receive_within(PATIENCE) {
@@ -192,7 +188,7 @@ impl Inheritance {
                 Received::End => return Err(bad("the old supervisor hung up")),
             }
         }
-        Ok(Some(Inheritance { control, listeners: Listeners::inherit(groups), history }))
+        Ok(Inheritance { control, listeners: Listeners::inherit(groups), history })
     }
 }
 

@@ -20,6 +20,7 @@ pub mod coroutine;
 pub mod cpu;
 pub mod epoll;
 pub mod handshakes;
+pub mod inherited;
 pub mod memory;
 pub mod process;
 pub mod ring;
@@ -28,7 +29,7 @@ pub mod socket;
 pub mod wake;
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -43,9 +44,21 @@ pub fn takes_write_within(fd: impl AsFd, patience: Duration) -> bool {
 
 /// Whether `fd` has something to read, an end of stream included, within `patience`.
 pub fn has_input_within(fd: impl AsFd, patience: Duration) -> bool {
+    let [has_input] = which_have_input_within([fd.as_fd()], patience);
+    has_input
+}
+
+/// Which of `fds` have something to read, an end of stream included, as soon as one has, or after `patience`.
+pub fn which_have_input_within<const N: usize>(
+    fds: [BorrowedFd<'_>; N],
+    patience: Duration,
+) -> [bool; N] {
     let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
-    let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
-    retry(|| poll(&mut fds, timeout)).is_ok_and(|ready| ready > 0)
+    let mut fds = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+    match retry(|| poll(&mut fds, timeout)) {
+        Ok(1..) => fds.map(|fd| fd.any().unwrap_or(true)),
+        Ok(_) | Err(_) => [false; N],
+    }
 }
 
 /// Turns the `-1` of a libc call into the error that `errno` holds.

@@ -2,10 +2,11 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction};
 use nix::sys::wait::WaitStatus;
@@ -27,6 +28,14 @@ pub struct Child {
     pidfd: OwnedFd,
 }
 
+/// Ends a child of this process, and waits until it has ended.
+fn end(child: Pid) {
+    // One that has ended already is what was wanted.
+    let _ = nix::sys::signal::kill(child, Signal::SIGKILL);
+    let ended = super::retry(|| nix::sys::wait::waitpid(child, None));
+    debug_assert!(ended.is_ok(), "a child that nothing else has reaped");
+}
+
 /// Which side of a fork this is.
 pub enum Forked {
     /// The process that called.
@@ -44,26 +53,55 @@ pub fn is_in_foreground() -> bool {
 /// fork(2).
 ///
 /// # Errors
-/// Also if this process has more than one thread: the child would inherit locks that nobody releases.
+/// Also if this process has more than one thread, which is told by /proc or, where that is missing, by unshare(2); or if
+/// neither tells: the child would inherit locks that nothing releases.
 pub fn fork() -> io::Result<Forked> {
-    // Without /proc the count is unknown; the supervisor, the only caller, starts no thread.
-    let threads = std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
-    if threads != 1 {
-        return Err(io::Error::other(format!("refused to fork a process of {threads} threads")));
+    if let Err(reason) = has_one_thread() {
+        return Err(io::Error::other(format!("refused to fork: {reason}")));
     }
     // SAFETY: with one thread, the child inherits no lock in a locked state.
     match unsafe { nix::unistd::fork() }? {
         ForkResult::Child => Ok(Forked::Child),
-        ForkResult::Parent { child } => {
-            let id = child.as_raw();
-            // SAFETY: pidfd_open takes two integers. The child can't have been reaped yet, so the pid
-            // is its own.
-            let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, id, 0) };
-            let fd = cvt(fd as libc::c_int)?;
-            // SAFETY: the descriptor was just made and nobody else knows of it.
-            let pidfd = unsafe { OwnedFd::from_raw_fd(fd) };
-            Ok(Forked::Parent(Child { id, pidfd }))
+        ForkResult::Parent { child } => hold(child, pidfd_open).map(Forked::Parent),
+    }
+}
+
+/// A child that was just forked, by a descriptor. One that there is no descriptor for has ended when this returns: it may
+/// have what the next child is given, and would go on using it.
+fn hold(child: Pid, open: impl FnOnce(ProcessId) -> io::Result<OwnedFd>) -> io::Result<Child> {
+    let id = child.as_raw();
+    open(id).map(|pidfd| Child { id, pidfd }).inspect_err(|_| end(child))
+}
+
+/// pidfd_open(2).
+fn pidfd_open(child: ProcessId) -> io::Result<OwnedFd> {
+    // SAFETY: it takes two integers. The child can't have been reaped yet, so the pid is its own.
+    let fd = cvt(unsafe { libc::syscall(libc::SYS_pidfd_open, child, 0) } as libc::c_int)?;
+    // SAFETY: the descriptor was just made and nothing else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn has_one_thread() -> Result<(), String> {
+    match std::fs::read_dir("/proc/self/task").map(Iterator::count) {
+        // Something else may be mounted there.
+        Ok(0) | Err(_) => has_one_thread_by_kernel(),
+        Ok(1) => Ok(()),
+        Ok(threads) => Err(format!("this process has {threads} threads")),
+    }
+}
+
+/// Asks for signal handlers of its own, which a process of one thread has, so that nothing happens, and no other can get
+/// (unshare(2)).
+fn has_one_thread_by_kernel() -> Result<(), String> {
+    // SAFETY: it takes an integer, and with this flag has no effect if it succeeds.
+    match cvt(unsafe { libc::unshare(libc::CLONE_SIGHAND) }) {
+        Ok(_) => Ok(()),
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            Err("this process has several threads".into())
         }
+        Err(error) => Err(format!(
+            "this process's threads can't be counted: there is no /proc, and unshare: {error}; mount /proc"
+        )),
     }
 }
 
@@ -89,6 +127,11 @@ impl Child {
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
             other => other.map(drop),
         }
+    }
+
+    /// Ends it, and waits until it has ended. It must not have been reaped.
+    pub fn end(self) {
+        end(Pid::from_raw(self.id));
     }
 }
 
@@ -234,15 +277,15 @@ impl Identity {
 /// SIGTERM, sent by somebody or by the kernel when the parent dies, ends the stream of the control socket
 /// as the parent's death does, which starts the drain; if the process still lives after `grace`, SIGALRM
 /// ends it. INT, QUIT and HUP, which a terminal sends to the whole group, are the supervisor's alone. Ends
-/// the process at once if the parent is gone already. `control` must stay open until the process ends. From
-/// here on it runs as `identity`, if one is given.
+/// the process at once if the parent is gone already. The handler has a copy of `control`, to the end of the process.
+/// From here on it runs as `identity`, if one is given.
 pub fn become_worker(
     parent: ProcessId,
-    control: RawFd,
+    control: BorrowedFd<'_>,
     grace: Duration,
     identity: Option<&Identity>,
 ) -> io::Result<()> {
-    CONTROL.store(control, Ordering::Relaxed);
+    CONTROL.store(control.try_clone_to_owned()?.into_raw_fd(), Ordering::Relaxed);
     let seconds = u32::try_from(grace.as_secs()).unwrap_or(u32::MAX - 1) + 1;
     GRACE_SECONDS.store(seconds, Ordering::Relaxed);
     let on = |signal, handler| {
@@ -286,11 +329,14 @@ fn end_with(parent: ProcessId, signal: Signal) -> io::Result<()> {
 }
 
 extern "C" fn end_control_stream(_: libc::c_int) {
+    // What it interrupts may be about to read the error of a call.
+    let before = Errno::last_raw();
     // SAFETY: shutdown and alarm are async-signal-safe and take integers; a bad descriptor is an error
     // that nobody needs to hear of.
     unsafe { libc::shutdown(CONTROL.load(Ordering::Relaxed), libc::SHUT_RD) };
     // SAFETY: as above.
     unsafe { libc::alarm(GRACE_SECONDS.load(Ordering::Relaxed)) };
+    Errno::set_raw(before);
 }
 
 /// Blocks every signal in this thread, so that the process's main thread takes them.
@@ -307,12 +353,21 @@ pub fn with_private_umask<T>(make: impl FnOnce() -> T) -> T {
     made
 }
 
+/// Whether a descriptor was ever made inheritable here: from then on it could be taken for one that was inherited.
+static HAS_INHERITABLE: AtomicBool = AtomicBool::new(false);
+
+/// Whether [`Inheritable::new`] was ever called.
+pub(super) fn has_made_inheritable() -> bool {
+    HAS_INHERITABLE.load(Ordering::Relaxed)
+}
+
 /// A descriptor that the next process to be executed inherits, for as long as this lives here.
 pub struct Inheritable(OwnedFd);
 
 impl Inheritable {
     /// Takes close-on-exec off. This process must have one thread, or another one's child could inherit it.
     pub fn new(fd: OwnedFd) -> io::Result<Inheritable> {
+        HAS_INHERITABLE.store(true, Ordering::Relaxed);
         fcntl(&fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
         Ok(Inheritable(fd))
     }
@@ -321,21 +376,6 @@ impl Inheritable {
     pub fn number(&self) -> RawFd {
         self.0.as_raw_fd()
     }
-}
-
-/// A descriptor that this process was started with, close-on-exec from here on.
-///
-/// # Errors
-/// If there is none with this number, or it is one of the three standard ones.
-pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
-    if number <= libc::STDERR_FILENO {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    // SAFETY: fcntl takes integers; a number that is no descriptor is an error.
-    cvt(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) })?;
-    // SAFETY: it is open, and came from outside: nothing in this process owns it, as long as this is asked
-    // once for each number.
-    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// Kills a child that has not been reaped.
@@ -356,4 +396,39 @@ pub fn name(name: &str) {
 pub fn exit(code: i32) -> ! {
     // SAFETY: _exit takes an integer and doesn't return.
     unsafe { libc::_exit(code) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn a_child_that_cannot_be_watched_has_ended_and_was_reaped() {
+        let child = Command::new("sleep").arg("600").spawn().expect("a child");
+        let pid = Pid::from_raw(child.id() as ProcessId);
+        let error = hold(pid, |_| Err(Errno::EMFILE.into())).err().expect("no descriptor");
+        assert_eq!(error.raw_os_error(), Some(libc::EMFILE));
+        assert_eq!(nix::sys::wait::waitpid(pid, None), Err(Errno::ECHILD));
+    }
+
+    #[test]
+    fn a_process_with_threads_is_not_forked_with_and_without_proc() {
+        // This test's own thread is not the first.
+        let error = fork().err().expect("refused").to_string();
+        assert!(error.contains("threads"), "{error}");
+        let reason = has_one_thread_by_kernel().expect_err("refused");
+        assert_eq!(reason, "this process has several threads");
+    }
+
+    #[test]
+    fn the_handler_of_a_signal_leaves_the_error_of_what_it_interrupts() {
+        // There is no control socket here: its shutdown fails.
+        Errno::set_raw(libc::ENOENT);
+        end_control_stream(0);
+        let after = Errno::last_raw();
+        // SAFETY: takes an integer; takes back what the handler asked for.
+        unsafe { libc::alarm(0) };
+        assert_eq!(after, libc::ENOENT);
+    }
 }

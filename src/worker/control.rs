@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -235,11 +235,6 @@ impl Control {
     /// Another handle of this end.
     pub fn try_clone(&self) -> io::Result<Control> {
         self.0.try_clone().map(Control)
-    }
-
-    /// The descriptor, for the one handler that may only use a number.
-    pub fn raw(&self) -> RawFd {
-        self.0.as_raw_fd()
     }
 
     /// Tells the supervisor. If it is gone there is nobody to tell, and the end of the stream will say so.

@@ -41,7 +41,7 @@ impl WorkerProcess {
     pub fn run(self) -> i32 {
         let first = self.workers.first().map_or(0, |first| first.worker);
         let drain_timeout = self.generation.config.supervisor.drain_timeout;
-        let (control, identity) = (self.control.raw(), self.identity.as_ref());
+        let (control, identity) = (self.control.as_fd(), self.identity.as_ref());
         let prepared = process::become_worker(self.supervisor, control, drain_timeout, identity);
         if let Err(error) = prepared {
             self.control.report(first, News::Failed(format!("cannot become a worker: {error}")));

@@ -1,0 +1,40 @@
+//! The sockets that this process was started with, by a service manager or by the supervisor before: claimed before
+//! anything is opened here, and used later.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use super::{manager, upgrade};
+use crate::sys::inherited::{Claim, Kind};
+
+/// What was passed. Each failure is told when it is known that it matters.
+pub struct Passed {
+    /// This end of the conversation with the supervisor before, if there is one.
+    pub(super) predecessor: io::Result<Option<OwnedFd>>,
+    /// The service manager's sockets.
+    pub(super) activated: io::Result<Vec<OwnedFd>>,
+}
+
+impl Passed {
+    /// Claims what the environment names: the first thing that a process does, and of use once.
+    pub fn claim() -> Passed {
+        let Some(claim) = Claim::begin() else {
+            return Passed { predecessor: Ok(None), activated: Ok(Vec::new()) };
+        };
+        Passed { predecessor: predecessor(&claim), activated: manager::sockets(&claim) }
+    }
+}
+
+fn predecessor(claim: &Claim) -> io::Result<Option<OwnedFd>> {
+    let Some(text) = std::env::var_os(upgrade::VARIABLE) else {
+        return Ok(None);
+    };
+    let unusable = |error: io::Error| {
+        let (variable, text) = (upgrade::VARIABLE, text.to_string_lossy());
+        let remedy = "it is set by an upgrade, for the process that it starts: unset it";
+        io::Error::new(error.kind(), format!("{variable} is {text:?}: {error}; {remedy}"))
+    };
+    let number = text.to_str().and_then(|text| text.parse().ok());
+    let number = number.ok_or(io::ErrorKind::InvalidInput).map_err(|kind| unusable(kind.into()))?;
+    claim.socket(number, Kind::PacketSocket).map(Some).map_err(unusable)
+}
