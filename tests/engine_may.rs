@@ -5,8 +5,8 @@
 mod harness;
 
 use harness::{
-    GREETING, Mode, Server, Setup, eventually, is_refused, is_stopped, private_loopback,
-    send_signal, skip_without, skip_without_faults,
+    Client, GREETING, Mode, Server, Setup, eventually, is_refused, is_stopped, let_time_pass,
+    private_loopback, send_signal, skip_without, skip_without_faults,
 };
 use nix::sys::signal::Signal::{SIGCONT, SIGHUP, SIGKILL, SIGSTOP, SIGTERM, SIGUSR2};
 use std::time::Duration;
@@ -74,6 +74,46 @@ fn a_body_longer_than_the_limit_is_refused() {
         client.send(head + if status == 200 { &body } else { "" });
         assert_eq!(client.response().status, status, "{length} bytes");
     }
+}
+
+#[test]
+fn a_large_last_response_is_sent_whole() {
+    const BYTES: usize = 16 << 20;
+    let server = setup().route("/large", "bytes = \"16MiB\"").start();
+    let close = "GET /large HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    let old = "GET /large HTTP/1.0\r\n\r\n";
+    for request in [close.to_owned(), old.to_owned(), format!("{GET}{close}")] {
+        let mut client = Client::connect_with_small_buffer(server.address());
+        client.send(&request);
+        if request.starts_with(GET) {
+            assert_eq!(client.response().text(), GREETING);
+        }
+        assert!(client.sip(1) > 0);
+        // It has filled every buffer by then, and waits for the client.
+        let_time_pass(Duration::from_millis(100));
+        assert_eq!(client.response().body.len(), BYTES, "{request:?}");
+        client.expect_end();
+    }
+}
+
+#[test]
+fn a_large_response_that_begins_in_a_drain_is_sent_whole() {
+    let mut server = setup()
+        .route("/large", "bytes = \"16MiB\"\ndelay = \"700ms\"")
+        .set("supervisor.drain_timeout", "60s")
+        .start();
+    let mut client = Client::connect_with_small_buffer(server.address());
+    assert_eq!(client.get("/").status, 200);
+    client.send("GET /large HTTP/1.1\r\nHost: a\r\n\r\n");
+    let_time_pass(Duration::from_millis(100));
+    server.signal(SIGTERM);
+    server.journal.wait_for("drain started");
+    // Idle connections were closed before it began.
+    assert!(client.sip(1) > 0);
+    let_time_pass(Duration::from_millis(100));
+    assert_eq!(client.response().body.len(), 16 << 20);
+    client.expect_end();
+    assert_eq!(server.wait_exit(), 0);
 }
 
 #[test]

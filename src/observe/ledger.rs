@@ -5,8 +5,12 @@
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
+#[cfg(feature = "may")]
+use std::time::Duration;
 use std::time::Instant;
 
+#[cfg(feature = "may")]
+use crate::sys::coroutine;
 use crate::sys::memory::SharedBlocks;
 
 const OPEN: usize = 0;
@@ -27,6 +31,9 @@ pub struct Ledger {
 
 impl Ledger {
     /// A ledger with so many blocks; children forked from here on share it.
+    ///
+    /// # Errors
+    /// If there is no memory for so many.
     ///
     /// # Panics
     /// If `blocks` is 0.
@@ -67,6 +74,14 @@ pub enum Doing {
 /// The block of one worker. Only that worker may change it.
 #[derive(Clone, Copy)]
 pub struct Counters<'l>(&'l [AtomicU64; FIELDS]);
+
+#[cfg(feature = "may")]
+impl Counters<'static> {
+    /// Has a coroutine of the engine "may" stamp the begin of a turn every so often.
+    pub fn begin_turns(self, ledger: &Ledger, every: Duration) {
+        coroutine::stamp(every, ledger.start, &self.0[TURN_MS], &self.0[ROUTE]);
+    }
+}
 
 impl Counters<'_> {
     /// Connections open now.

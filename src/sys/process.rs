@@ -404,6 +404,7 @@ mod tests {
     use std::process::Command;
 
     #[test]
+    #[allow(clippy::zombie_processes, reason = "that it is waited for is what is tested")]
     fn a_child_that_cannot_be_watched_has_ended_and_was_reaped() {
         let child = Command::new("sleep").arg("600").spawn().expect("a child");
         let pid = Pid::from_raw(child.id() as ProcessId);

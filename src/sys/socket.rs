@@ -108,19 +108,7 @@ impl Listener {
     /// Reads the accept queue back from the kernel: for a listener, `TCP_INFO` holds its length in
     /// `tcpi_unacked` and its bound in `tcpi_sacked` (net/ipv4/tcp.c, `tcp_get_info`).
     pub fn accept_queue(&self) -> io::Result<AcceptQueue> {
-        // SAFETY: tcp_info is plain integers, for which all zeroes is a value.
-        let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
-        let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
-        // SAFETY: `info` and `length` outlive the call, and `length` states the room in `info`.
-        cvt(unsafe {
-            libc::getsockopt(
-                self.0.as_raw_fd(),
-                libc::IPPROTO_TCP,
-                libc::TCP_INFO,
-                (&raw mut info).cast(),
-                &raw mut length,
-            )
-        })?;
+        let info = tcp_info(self.0.as_fd())?;
         Ok(AcceptQueue { waiting: info.tcpi_unacked, backlog: info.tcpi_sacked })
     }
 
@@ -211,6 +199,24 @@ impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+/// getsockopt(2) of `TCP_INFO`.
+fn tcp_info(socket: BorrowedFd<'_>) -> io::Result<libc::tcp_info> {
+    // SAFETY: tcp_info is plain integers, for which all zeroes is a value.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+    // SAFETY: `info` and `length` outlive the call, and `length` states the room in `info`.
+    cvt(unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &raw mut length,
+        )
+    })?;
+    Ok(info)
 }
 
 /// Takes the program of [`Listener::steer`] away; none is no error.
@@ -322,30 +328,29 @@ pub fn shutdown_write(socket: BorrowedFd<'_>) -> io::Result<()> {
     Ok(nix::sys::socket::shutdown(socket.as_raw_fd(), Shutdown::Write)?)
 }
 
-/// shutdown(2) of a connection that another library owns, known by its number: of the reading side, or of both. One
-/// that is gone is no error.
+/// Sets `TCP_NODELAY`.
 #[cfg(feature = "may")]
-pub fn shutdown_by_number(number: RawFd, is_whole: bool) {
-    let how = if is_whole { Shutdown::Both } else { Shutdown::Read };
-    // It is gone, then.
-    let _ = nix::sys::socket::shutdown(number, how);
+pub fn set_nodelay(socket: BorrowedFd<'_>) -> io::Result<()> {
+    socket2::SockRef::from(&socket).set_tcp_nodelay(true)
 }
 
-/// Sets `TCP_NODELAY` on a connection that another library owns.
+/// What became of everything that was written to a TCP socket.
 #[cfg(feature = "may")]
-pub fn set_nodelay_by_number(number: RawFd) -> io::Result<()> {
-    let one: libc::c_int = 1;
-    // SAFETY: the option's value is an int that outlives the call; a number that is no socket is an error.
-    cvt(unsafe {
-        libc::setsockopt(
-            number,
-            libc::IPPROTO_TCP,
-            libc::TCP_NODELAY,
-            (&raw const one).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
-    })
-    .map(drop)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// So much was acknowledged by the peer's kernel, in bytes since the connection began.
+    pub acknowledged: u64,
+    /// So much was not, or has not left yet.
+    pub waiting: u64,
+}
+
+/// Reads it back from the kernel (tcp(7), `TCP_INFO` and `SIOCOUTQ`).
+#[cfg(feature = "may")]
+pub fn written(socket: BorrowedFd<'_>) -> io::Result<Written> {
+    // In this order: what is acknowledged in between is counted twice, and not left out.
+    let waiting = unacknowledged(socket)?.into();
+    let info = tcp_info(socket)?;
+    Ok(Written { acknowledged: info.tcpi_bytes_acked, waiting })
 }
 
 /// Two connected `SOCK_SEQPACKET` sockets: messages arrive whole, in order, and an end of stream says

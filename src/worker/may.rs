@@ -7,19 +7,19 @@
 //! - Its parser is lenient, so every head is put together again and read by our own [`Receiver`].
 //! - A body that nobody reads would be taken for the next request: it is always read, up to the limit.
 //! - `Transfer-Encoding` is unknown to it: such a request is refused, and nothing behind it is ever routed.
-//! - It can't close a connection: the reading side is shut, which ends it when the response is on its way.
+//! - It can't close a connection: the reading side is shut, which ends it at its next read, whatever it has left to
+//!   send. So that waits until all has left (`Main::end_sent`).
 //! - It accepts without end while connections come: over the limit, it has to wait until those before are closed.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io::{self, Read};
-use std::os::fd::RawFd;
+use std::os::fd::AsFd;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use may::coroutine::{self, JoinHandle};
-use may_minihttp::{HttpService, HttpServiceFactory, Request, Response};
+use may_minihttp::{HttpService, Request, Response};
 
 use super::connection::DRAIN_GRACE_MS;
 use super::control::{Assignment, Command, Control, News, Order, Received};
@@ -28,13 +28,17 @@ use crate::content::{Answer, Echo, Fixed};
 use crate::http::{self, BodyLength, Head, Limits, Method, Receiver, Refusal, Step, Version};
 use crate::observe::ledger::Counters;
 use crate::observe::panics;
-use crate::sys::socket::{set_nodelay_by_number, shutdown_by_number};
-use crate::sys::{coroutine as sys_coroutine, has_input_within};
+use crate::sys::coroutine::{Handle, Serve, Server, count_pass, rest};
+use crate::sys::wake::Wake;
+use crate::sys::which_have_input_within;
 
 /// Stack of a coroutine, in words: enough for a request in a debug build. What isn't touched takes no memory.
 const STACK_WORDS: usize = 16 * 1024;
-/// How often a drain looks whether the last connection is gone.
-const DRAIN_TICK: Duration = Duration::from_millis(10);
+/// How often it is looked whether connections that are to end have sent all, and in a drain whether the last is gone.
+const TICK: Duration = Duration::from_millis(10);
+/// The kernel takes so much at once for a connection that has sent nothing before: no socket's buffer is smaller
+/// (tcp(7), `tcp_wmem`).
+const SENT_AT_ONCE_BYTES: usize = 4096;
 /// How long the main thread waits for the supervisor at a time.
 const PATIENCE: Duration = Duration::from_secs(3600);
 
@@ -58,16 +62,32 @@ pub(super) fn run(
         limits,
         is_draining: AtomicBool::new(false),
         connections: Mutex::default(),
+        accepted: AtomicU64::new(0),
+        ending: Mutex::default(),
+        wake: Wake::new().map_err(|error| error.to_string())?,
     }));
     lane.show_life();
     let accepting = generation.addresses.iter().map(|address| {
-        let service = Factory(lane).start(address);
-        service.map_err(|error| format!("cannot listen on {address}: {error}"))
+        let server = Server::start(Services(lane), *address);
+        server.map_err(|error| format!("cannot listen on {address}: {error}"))
     });
     let accepting = accepting.collect::<Result<Vec<_>, _>>()?;
     // Its sockets are its own: once it has them it serves, whether the others of its generation are ready or not.
     control.report(lane.worker, News::Ready { driver: None, reason: None });
-    Main { lane, control, accepting, drain: None, is_deaf: false }.run();
+    let (passes, ending) = (Arc::default(), Vec::new());
+    let look_again = Instant::now();
+    let main = Main {
+        lane,
+        control,
+        accepting,
+        drain: None,
+        is_deaf: false,
+        ending,
+        passes,
+        asked: 0,
+        look_again,
+    };
+    main.run();
     Ok(())
 }
 
@@ -79,26 +99,46 @@ struct Lane {
     generation: &'static Generation,
     limits: Limits,
     is_draining: AtomicBool,
-    /// The descriptors of open connections. Locked when one begins and ends, and in a drain; never for a request.
-    connections: Mutex<BTreeSet<RawFd>>,
+    /// The open connections. Locked when one begins and ends, and in a drain; never for a request.
+    connections: Mutex<BTreeMap<u64, Arc<Open>>>,
+    /// How many there ever were.
+    accepted: AtomicU64,
+    /// Those that are to end, on their way to the main thread, which `wake` tells of them.
+    ending: Mutex<Vec<Arc<Open>>>,
+    wake: Wake,
+}
+
+/// An open connection.
+struct Open {
+    handle: Handle,
+    /// A request is being answered: what comes of it is not written yet.
+    is_busy: AtomicBool,
+    /// It is to end.
+    is_ending: AtomicBool,
 }
 
 impl Lane {
-    fn connections(&self) -> MutexGuard<'_, BTreeSet<RawFd>> {
+    fn connections(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Open>>> {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ending(&self) -> MutexGuard<'_, Vec<Arc<Open>>> {
+        self.ending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has a connection end when all that was written to it has left.
+    fn end_when_sent(&self, open: &Arc<Open>) {
+        if !open.is_ending.swap(true, Ordering::Relaxed) {
+            self.ending().push(Arc::clone(open));
+            self.wake.notify();
+        }
     }
 
     /// Stamps the ledger for as long as the scheduler runs coroutines.
     fn show_life(&'static self) {
         let watchdog = self.generation.config.supervisor.watchdog;
         let every = if watchdog.is_zero() { PATIENCE } else { watchdog / 4 };
-        let stamp = move || {
-            loop {
-                self.counters.begin_turn(self.generation.ledger.now_ms());
-                rest(every);
-            }
-        };
-        sys_coroutine::spawn(stamp);
+        self.counters.begin_turns(&self.generation.ledger, every);
     }
 }
 
@@ -107,10 +147,24 @@ struct Main<'c> {
     lane: &'static Lane,
     control: &'c Control,
     /// The coroutines that accept, one for each address.
-    accepting: Vec<JoinHandle<()>>,
+    accepting: Vec<Server>,
     drain: Option<Drain>,
     /// The supervisor is gone, or this process was told to end.
     is_deaf: bool,
+    ending: Vec<Ending>,
+    /// How often every coroutine that could run has run since that was asked for, and how often it was.
+    passes: Arc<AtomicU64>,
+    asked: u64,
+    /// When to look whether those that are to end have sent all.
+    look_again: Instant,
+}
+
+/// A connection that is to end.
+struct Ending {
+    open: Arc<Open>,
+    /// When all that was written had left: how much that was, and after how many passes it would be more, if the library
+    /// had anything left to write.
+    sent: Option<(u64, u64)>,
 }
 
 struct Drain {
@@ -125,12 +179,60 @@ impl Main<'_> {
             if self.drain.is_some() && self.is_drained() {
                 return;
             }
-            let patience = if self.drain.is_some() { DRAIN_TICK } else { PATIENCE };
+            self.end_sent();
+            let ticks = self.drain.is_some() || !self.ending.is_empty();
+            let patience = if ticks { TICK } else { PATIENCE };
             if self.is_deaf {
-                std::thread::sleep(DRAIN_TICK);
-            } else if has_input_within(self.control, patience) {
+                std::thread::sleep(TICK);
+                continue;
+            }
+            let fds = [self.control.as_fd(), self.lane.wake.as_fd()];
+            let [has_heard, is_woken] = which_have_input_within(fds, patience);
+            if is_woken {
+                // It was told of connections that are to end.
+                let _ = self.lane.wake.reset();
+            }
+            if has_heard {
                 self.hear();
             }
+        }
+    }
+
+    /// Ends the connections that are to end and have sent all. What the library has written has left when the client's
+    /// kernel has acknowledged it; that it has nothing left to write is known when it writes no more although every
+    /// coroutine had its turn.
+    fn end_sent(&mut self) {
+        let new = std::mem::take(&mut *self.lane.ending());
+        self.ending.extend(new.into_iter().map(|open| Ending { open, sent: None }));
+        let now = Instant::now();
+        if self.ending.is_empty() || now < self.look_again {
+            return;
+        }
+        self.look_again = now + TICK;
+        let (passes, next) = (self.passes.load(Ordering::Acquire), self.asked + 1);
+        let mut waits_for_next = false;
+        self.ending.retain_mut(|ending| {
+            let Ok(written) = ending.open.handle.written() else {
+                return false; // It has ended.
+            };
+            let is_quiet = written.waiting == 0 && !ending.open.is_busy.load(Ordering::Acquire);
+            ending.sent = match ending.sent.filter(|_| is_quiet) {
+                Some((bytes, after)) if bytes == written.acknowledged => {
+                    if after <= passes {
+                        // One that has just gone has ended, too.
+                        let _ = ending.open.handle.shutdown_read();
+                        return false;
+                    }
+                    Some((bytes, after))
+                }
+                _ => is_quiet.then_some((written.acknowledged, next)),
+            };
+            waits_for_next |= ending.sent.is_some_and(|(_, after)| after == next);
+            true
+        });
+        if waits_for_next {
+            self.asked = next;
+            count_pass(Arc::clone(&self.passes));
         }
     }
 
@@ -158,7 +260,7 @@ impl Main<'_> {
             return;
         }
         self.lane.is_draining.store(true, Ordering::Relaxed);
-        self.accepting.drain(..).for_each(sys_coroutine::cancel);
+        self.accepting.drain(..).for_each(Server::end);
         self.control.report(self.lane.worker, News::Left);
         self.drain = Some(Drain { start: Instant::now(), is_idle_closed: false, timeout });
     }
@@ -172,8 +274,8 @@ impl Main<'_> {
         let elapsed = drain.start.elapsed();
         if !drain.is_idle_closed && elapsed >= Duration::from_millis(DRAIN_GRACE_MS) {
             drain.is_idle_closed = true;
-            // A connection that waits for a request finds its end; one that is served ends after its response.
-            open.iter().for_each(|connection| shutdown_by_number(*connection, false));
+            // A connection that waits for a request ends, and one that is served after its response.
+            open.values().for_each(|open| self.lane.end_when_sent(open));
         }
         if drain.timeout.is_some_and(|timeout| timeout <= elapsed) {
             self.control.report(self.lane.worker, News::Cut(open.len()));
@@ -184,38 +286,43 @@ impl Main<'_> {
 }
 
 /// Makes a service for each connection.
-struct Factory(&'static Lane);
+struct Services(&'static Lane);
 
-impl HttpServiceFactory for Factory {
+impl Serve for Services {
     type Service = Service;
 
-    fn new_service(&self, id: usize) -> Service {
+    fn serve(&self, handle: Handle) -> Service {
         let lane = self.0;
-        let connection = id as RawFd;
-        // Without it, pipelined responses may wait for an acknowledgement.
-        let _ = set_nodelay_by_number(connection);
+        // Without it, pipelined responses may wait for an acknowledgement; that is all.
+        let _ = handle.set_nodelay();
         let connections_max = lane.generation.config.workers.max_connections as usize;
         if lane.connections().len() >= connections_max {
-            // The library accepts for as long as somebody comes, and runs nobody else: until those that were shut
+            // The library accepts for as long as connections come, and runs nothing else: until those that were shut
             // before this one are closed, it has to wait, or they would take every descriptor.
             rest(Duration::ZERO);
         }
         let mut open = lane.connections();
         let is_too_many = open.len() >= connections_max;
         if is_too_many {
-            shutdown_by_number(connection, true);
+            // One that is gone is no error.
+            let _ = handle.shutdown();
         }
-        open.insert(connection);
+        let number = lane.accepted.fetch_add(1, Ordering::Relaxed);
+        let is_ending = AtomicBool::new(is_too_many);
+        let connection = Arc::new(Open { handle, is_busy: AtomicBool::new(false), is_ending });
+        open.insert(number, Arc::clone(&connection));
         lane.counters.set_open(open.len());
         lane.counters.count_accepted();
-        Service { lane, connection, requests: 0, is_closing: is_too_many, head: Vec::new() }
+        let (requests, head) = (0, Vec::new());
+        Service { lane, number, open: connection, requests, is_closing: is_too_many, head }
     }
 }
 
 /// One connection.
 struct Service {
     lane: &'static Lane,
-    connection: RawFd,
+    number: u64,
+    open: Arc<Open>,
     requests: u32,
     /// There is no next response: whatever is still parsed is no request.
     is_closing: bool,
@@ -225,7 +332,7 @@ struct Service {
 impl Drop for Service {
     fn drop(&mut self) {
         let mut open = self.lane.connections();
-        open.remove(&self.connection);
+        open.remove(&self.number);
         self.lane.counters.set_open(open.len());
     }
 }
@@ -242,6 +349,7 @@ enum Reply {
 impl HttpService for Service {
     fn call(&mut self, request: Request, response: &mut Response) -> io::Result<()> {
         panics::keep();
+        self.open.is_busy.store(true, Ordering::Relaxed);
         let attempt = panic::catch_unwind(AssertUnwindSafe(|| self.serve(request)));
         let (reply, persistence) = attempt.unwrap_or_else(|payload| {
             // A payload may itself panic when it is dropped.
@@ -251,11 +359,31 @@ impl HttpService for Service {
         });
         if persistence == http::Persistence::Close {
             self.is_closing = true;
-            // What was written before is sent; the next read finds the end.
-            shutdown_by_number(self.connection, false);
+            if self.requests == 1 && reply.bytes() <= SENT_AT_ONCE_BYTES {
+                // It is written before the next read, which finds the end. One that is gone has ended already.
+                let _ = self.open.handle.shutdown_read();
+            } else {
+                self.lane.end_when_sent(&self.open);
+            }
         }
         write(response, reply, persistence);
+        // It is written, as far as there is room, before another coroutine runs.
+        self.open.is_busy.store(false, Ordering::Release);
         Ok(())
+    }
+}
+
+impl Reply {
+    /// About so many bytes, with its head.
+    fn bytes(&self) -> usize {
+        /// What the library adds, and the texts of refusals, are less.
+        const OTHER_BYTES: usize = 1024;
+        OTHER_BYTES
+            + match self {
+                Reply::Fixed(fixed) => fixed.response.head.len() + fixed.body.len(),
+                Reply::Echo(echo, body) => echo.response.head.len() + body.len(),
+                Reply::Refused(_) | Reply::NoHead => 0,
+            }
     }
 }
 
@@ -332,13 +460,6 @@ impl Service {
         }
         reply
     }
-}
-
-/// Lets time pass for this coroutine alone. A sleep ends in the timer's thread, which has to be left: the ledger has
-/// one writer, and a scheduler that hangs must be seen to.
-fn rest(time: Duration) {
-    coroutine::sleep(time);
-    coroutine::yield_now();
 }
 
 /// The client went before its body had come.
