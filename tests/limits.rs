@@ -347,6 +347,8 @@ fn what_a_full_lane_has_no_room_for_goes_to_the_other_lanes(mode: Mode) {
     let mut one_more = server.connect();
     one_more.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     assert!(!one_more.hears_within(Duration::from_millis(200)), "there is no room for it");
+    let full = server.journal.wait_for("all lanes full");
+    assert_eq!((full.number("lanes"), full.number("connections")), (2, 2 * ROOM as u64));
     // Wherever there is room again, it is used.
     clients.drain(..ROOM);
     assert_eq!(one_more.response().status, 200);

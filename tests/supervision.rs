@@ -23,6 +23,7 @@ in_every_mode!(
     a_panic_in_a_worker_ends_that_worker_alone,
     an_abort_ends_the_worker_process_alone,
     a_worker_told_to_terminate_drains_and_is_replaced,
+    a_worker_told_to_terminate_is_no_crash_however_often,
     a_killed_supervisor_takes_its_workers_along_after_their_requests,
     as_pid_1_it_reaps_orphans_and_drains_on_term,
 );
@@ -301,10 +302,30 @@ fn a_worker_told_to_terminate_drains_and_is_replaced(mode: Mode) {
     server.journal.wait_nth("worker ready", 2);
     assert_ne!(server.worker_pid(0), worker);
     assert_eq!(server.get("/").status, 200);
+    let leaving = server.journal.wait_for("worker leaving");
+    assert_eq!((leaving.pid(), leaving.text("level")), (worker, "INFO"));
+    // The connection that helped to see the request arrive may still count.
+    assert!(leaving.number("generation") == 1 && leaving.number("connections") >= 1, "{leaving:?}");
     assert!(
         server.journal.named("drain started").iter().all(|event| event.has("lane")),
         "the server as a whole must not drain"
     );
+}
+
+fn a_worker_told_to_terminate_is_no_crash_however_often(mode: Mode) {
+    let server = setup(mode).lanes(1).set("supervisor.max_restarts", 1).start();
+    for told in 1..=4 {
+        let worker = server.worker_pid(0);
+        send_signal(worker, SIGTERM);
+        let restarting = server.journal.wait_nth("worker restarting", told);
+        assert_eq!((restarting.number("delay_ms"), restarting.number("restarts")), (0, 0));
+        assert_eq!(restarting.text("reason"), "told to end by a signal of its own");
+        assert_eq!(restarting.pid(), worker);
+        server.journal.wait_nth("worker ready", told + 1);
+        assert_eq!(server.get("/").status, 200);
+    }
+    assert!(server.journal.named("worker exited").is_empty());
+    assert!(server.journal.named("worker gave up").is_empty());
 }
 
 fn a_killed_supervisor_takes_its_workers_along_after_their_requests(mode: Mode) {

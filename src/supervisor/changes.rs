@@ -123,10 +123,10 @@ impl Supervisor {
                 self.commands.refuse(Request::Reload, &answer);
             }
             Change::Upgrade => {
-                tracing::error!(reason, "upgrade failed");
+                tracing::error!(generation = self.current, reason, "upgrade failed");
                 self.commands.refuse(Request::Upgrade, &answer);
             }
-            Change::Resize(by) => tracing::warn!(by, reason, "resize rejected"),
+            Change::Resize(by) => tracing::error!(by, reason, "resize rejected"),
         }
     }
 
@@ -228,7 +228,7 @@ impl Supervisor {
             } else {
                 "there can't be more lanes than workers.count allows"
             };
-            tracing::warn!(lanes, by, reason, "resize rejected");
+            tracing::error!(lanes, by, reason, "resize rejected");
         }
         if wanted == lanes {
             if by == 0 {

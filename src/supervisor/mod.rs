@@ -548,7 +548,7 @@ impl Supervisor {
                 let text = format!("generation {generation} serves");
                 self.generation_settled(*generation, &Answer::Done(text));
             }
-            Fact::WorkerRestarting { role, .. } => self.processes.count_restart(*role),
+            Fact::WorkerRestarting { worker, .. } => self.processes.count_restart(worker.role),
             _ => {}
         }
     }

@@ -23,6 +23,7 @@
 //! goes out as [`Action`]s. Jitter comes from a generator that is part of the state.
 
 mod drain;
+mod full;
 mod generation;
 mod sockets;
 mod watchdog;
@@ -227,11 +228,13 @@ pub enum Fact {
     WorkerReady { worker: Worker },
     AllReady { generation: u64, lanes: usize },
     WorkerExited { worker: Worker, cause: String },
-    WorkerRestarting { role: Role, delay_ms: u64, restarts: u32 },
-    WorkerGaveUp { role: Role, restarts: u32 },
+    WorkerLeaving { worker: Worker, cause: &'static str },
+    WorkerRestarting { worker: Worker, cause: String, delay_ms: u64, restarts: u32 },
+    WorkerGaveUp { worker: Worker, cause: String, restarts: u32 },
     WorkerHung { worker: Worker, age_ms: u64 },
     WorkerRecovered { worker: Worker },
     WorkerAdopted { lane: usize, by: Worker },
+    AllFull { lanes: usize },
     NotReadyInTime { worker: Worker },
     CouldNotStart { cause: String },
     Replaced { generation: u64, lanes: usize, renews: bool },
@@ -255,6 +258,8 @@ pub struct Policy {
     numbers: Numbers,
     /// When the workers' beats are read next.
     beats_ms: u64,
+    /// From when on it is told that every lane is full.
+    full_ms: u64,
     random: u64,
     now_ms: u64,
     actions: Vec<Action>,
@@ -297,6 +302,7 @@ impl Policy {
             replacing: None,
             numbers: Numbers::default(),
             beats_ms: now_ms,
+            full_ms: now_ms,
             random: seed | 1,
             now_ms,
             actions: Vec::new(),
@@ -378,7 +384,8 @@ impl Policy {
                 let watch = self.watch_interval_ms().map(|_| self.beats_ms);
                 let generations = self.generations.iter().filter_map(Generation::next_ms);
                 let replaced = self.replacing.as_ref().map(|replacing| replacing.until_ms);
-                generations.chain(self.sockets.next_ms()).chain(watch).chain(replaced).min()
+                let own = [watch, replaced, self.full_next_ms()].into_iter().flatten();
+                generations.chain(self.sockets.next_ms()).chain(own).min()
             }
         }
     }
@@ -481,6 +488,7 @@ impl Policy {
                 self.finish_replacing();
                 self.close_sockets();
                 self.watch();
+                self.tell_full();
             }
             _ => {}
         }

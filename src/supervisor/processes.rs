@@ -469,7 +469,7 @@ impl Processes {
             | News::RequestPanicked(_)
             | News::AcceptPaused(_)
             | News::AcceptResumed => {
-                tell::news(worker.role, post.pid, &news);
+                tell::news(post, &news);
                 return None;
             }
         };

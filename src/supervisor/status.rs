@@ -136,6 +136,9 @@ impl History {
             Fact::WorkerExited { worker, cause } => {
                 of_worker("worker exited", *worker, Some(cause.clone()), processes)
             }
+            Fact::WorkerLeaving { worker, cause } => {
+                of_worker("worker leaving", *worker, Some((*cause).to_owned()), processes)
+            }
             Fact::WorkerHung { worker, age_ms } => {
                 let reason = format!("no turn of its loop for {age_ms} ms");
                 of_worker("worker hung", *worker, Some(reason), processes)

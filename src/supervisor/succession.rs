@@ -22,7 +22,7 @@ impl Supervisor {
         self.commands.begin(Request::Upgrade, number);
         let patience = self.config().map(|config| 2 * config.supervisor.ready_timeout);
         let until_ms = self.now_ms() + patience.unwrap_or_default().as_millis() as u64;
-        tracing::info!("upgrade started");
+        tracing::info!(generation = self.current, "upgrade started");
         let started = if process::id() == 1 {
             Err("as pid 1 it can't make way for another process; replace the container".into())
         } else if self.engine() == Some(Engine::May) {
@@ -87,7 +87,7 @@ impl Supervisor {
     }
 
     fn upgrade_failed(&mut self, number: u64, reason: &str) {
-        tracing::error!(reason, "upgrade failed");
+        tracing::error!(generation = self.current, reason, "upgrade failed");
         self.commands.answer_of(number, &Answer::Failed(reason.to_owned()));
     }
 
@@ -101,7 +101,7 @@ impl Supervisor {
         self.tell_heir(&Parcel::HandedOver);
         self.listeners.leave_to_heir();
         manager::main_process(pid);
-        tracing::info!(pid, "upgrade done");
+        tracing::info!(pid, generation = self.current, "upgrade done");
         let mut text = format!("pid {pid} serves");
         if process::is_in_foreground() {
             // The shell waits for this process alone, and then takes the terminal back.

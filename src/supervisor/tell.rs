@@ -1,4 +1,5 @@
-//! Facts as log events. The names and fields of events are part of the interface: DESIGN.md lists them.
+//! Facts as log events. The names and fields of events are part of the interface: docs/events.md lists them, and a
+//! test compares.
 
 use std::time::Duration;
 
@@ -6,7 +7,7 @@ use super::policy::{Fact, Worker};
 use super::processes::{Post, Processes};
 use crate::config::RoutePath;
 use crate::observe::ledger::Doing;
-use crate::sys::process::{self, ProcessId};
+use crate::sys::process;
 use crate::worker::control::{News, Role};
 
 /// The fields that say who: a lane, or the acceptor.
@@ -25,22 +26,25 @@ pub(super) fn started(post: &Post) {
 }
 
 /// What a worker told of itself, short of its end.
-pub(super) fn news(role: Role, pid: ProcessId, news: &News) {
-    let (lane, role) = who(role);
+pub(super) fn news(post: &Post, news: &News) {
+    let Post { worker, pid, generation, .. } = post;
+    let (lane, role) = who(worker.role);
     match news {
         News::RequestPanicked(message) => {
-            tracing::error!(lane, pid, reason = message, "request panicked");
+            tracing::error!(lane, pid, generation, reason = message, "request panicked");
         }
         News::AcceptPaused(reason) => {
             let remedy = "raise the limit on open files, or lower workers.max_connections";
-            tracing::warn!(lane, role, pid, reason, remedy, "accept paused");
+            tracing::warn!(lane, role, pid, generation, reason, remedy, "accept paused");
         }
-        News::AcceptResumed => tracing::info!(lane, role, pid, "accept resumed"),
+        News::AcceptResumed => {
+            tracing::info!(lane, role, pid, generation, "accept resumed");
+        }
         News::NotPinned(cpu) => {
             let reason = "the CPU is not allowed any more";
-            tracing::warn!(lane, pid, cpu, reason, "worker not pinned");
+            tracing::warn!(lane, role, pid, generation, cpu, reason, "worker not pinned");
         }
-        News::Cut(connections) => tracing::warn!(lane, pid, connections, "drain deadline"),
+        News::Cut(connections) => cut(post, *connections as u64),
         News::Ready { .. }
         | News::Failed(_)
         | News::Panicked(_)
@@ -50,6 +54,13 @@ pub(super) fn news(role: Role, pid: ProcessId, news: &News) {
         | News::Drained
         | News::Leaving => {}
     }
+}
+
+/// The drain of a worker took too long, and its connections are closed.
+fn cut(post: &Post, connections: u64) {
+    let Post { worker, pid, generation, .. } = post;
+    let (lane, role) = who(worker.role);
+    tracing::warn!(lane, role, pid, generation, connections, "drain deadline");
 }
 
 /// What the policy has to say.
@@ -88,13 +99,46 @@ pub(super) fn fact(fact: &Fact, processes: &Processes) {
                 "worker exited"
             );
         }
-        Fact::WorkerRestarting { role, delay_ms, restarts } => {
-            let (lane, role) = who(*role);
-            tracing::warn!(lane, role, delay_ms, restarts, "worker restarting");
+        Fact::WorkerLeaving { worker, cause } => {
+            let (pid, generation) = of(worker);
+            let connections = open(worker);
+            let (lane, role) = who(worker.role);
+            tracing::info!(
+                lane,
+                role,
+                pid,
+                generation,
+                reason = cause,
+                connections,
+                "worker leaving"
+            );
         }
-        Fact::WorkerGaveUp { role, restarts } => {
-            let (lane, role) = who(*role);
-            tracing::error!(lane, role, restarts, "worker gave up");
+        Fact::WorkerRestarting { worker, cause, delay_ms, restarts } => {
+            let (pid, generation) = of(worker);
+            let (lane, role) = who(worker.role);
+            tracing::warn!(
+                lane,
+                role,
+                pid,
+                generation,
+                reason = cause,
+                delay_ms,
+                restarts,
+                "worker restarting"
+            );
+        }
+        Fact::WorkerGaveUp { worker, cause, restarts } => {
+            let (pid, generation) = of(worker);
+            let (lane, role) = who(worker.role);
+            tracing::error!(
+                lane,
+                role,
+                pid,
+                generation,
+                reason = cause,
+                restarts,
+                "worker gave up"
+            );
         }
         Fact::WorkerHung { worker, age_ms } => {
             let (pid, generation) = of(worker);
@@ -109,7 +153,16 @@ pub(super) fn fact(fact: &Fact, processes: &Processes) {
             tracing::warn!(lane, role, pid, generation, "worker recovered");
         }
         Fact::WorkerAdopted { lane, by } => {
-            tracing::info!(lane, by = by.role.lane(), pid = of(by).0, "worker adopted");
+            let (pid, generation) = of(by);
+            tracing::info!(lane, by = by.role.lane(), pid, generation, "worker adopted");
+        }
+        Fact::AllFull { lanes } => {
+            let connections: u64 =
+                processes.posts().map(|post| processes.counters(post).open()).sum();
+            let reason = "every lane has workers.max_connections: who connects now waits for another to leave";
+            let remedy =
+                "raise workers.max_connections, or lower timeouts.keep_alive if most are idle";
+            tracing::warn!(lanes, connections, reason, remedy, "all lanes full");
         }
         Fact::NotReadyInTime { worker } => {
             let (pid, generation) = of(worker);
@@ -136,10 +189,8 @@ pub(super) fn fact(fact: &Fact, processes: &Processes) {
         }
         Fact::DrainDone { generation } => tracing::info!(generation, "drain done"),
         Fact::DrainDeadline { workers } => {
-            let connections: u64 = workers.iter().map(open).sum();
-            let lanes = workers.iter().filter_map(|worker| worker.role.lane());
-            let lanes: Vec<usize> = lanes.collect();
-            tracing::warn!(connections, lanes = ?lanes, "drain deadline");
+            let posts = workers.iter().filter_map(|worker| processes.post(*worker));
+            posts.for_each(|post| cut(post, processes.counters(post).open()));
         }
         Fact::StopForced { reason } => tracing::warn!(reason, "stop forced"),
     }

@@ -136,6 +136,11 @@ impl Seat {
     }
 
     /// Counts an end of its worker, and says how many there were within the window.
+    /// How often it ended within the window.
+    fn ends_within(&self, now_ms: u64, window_ms: u64) -> u32 {
+        self.ends_ms.iter().filter(|end_ms| now_ms - **end_ms < window_ms).count() as u32
+    }
+
     pub(super) fn count_end(&mut self, now_ms: u64, window_ms: u64) -> u32 {
         self.ends_ms.retain(|end_ms| now_ms - end_ms < window_ms);
         self.ends_ms.push_back(now_ms);
@@ -189,6 +194,9 @@ impl Generation {
         self.processes.iter_mut().find(|process| process.key == key)
     }
 }
+
+/// Why a worker ends that somebody else has told to.
+const TOLD_TO_END: &str = "told to end by a signal of its own";
 
 impl Policy {
     /// Starts a generation. Its processes follow from its lanes' being due.
@@ -371,7 +379,39 @@ impl Policy {
         // Its workers take the end of their conversation with the supervisor for a stop.
         process.drain = Some(Drain { deadline_ms, kind: DrainKind::Stop });
         let workers = process.workers.clone();
-        self.lose(index, &workers, "told to end by a signal of its own");
+        for worker in &workers {
+            self.tell(Fact::WorkerLeaving { worker: *worker, cause: TOLD_TO_END });
+        }
+        let (now_ms, seated) = (self.now_ms, self.seated(index, &workers));
+        let generation = &mut self.generations[index];
+        let window_ms = generation.settings.restart_window_ms;
+        let mut seats = seated.iter().filter_map(|worker| generation.seat(worker.role));
+        let never_ready = seats.any(|seat| !seat.was_ready);
+        if matches!(generation.stage, Stage::Incoming { .. }) && never_ready {
+            return self.withdraw(index, TOLD_TO_END);
+        }
+        // No failure, so it counts as none: another worker comes at once, however often it happens.
+        for worker in seated {
+            let Some(seat) = self.generations[index].seat_mut(worker.role) else { continue };
+            seat.state = SeatState::Waiting { until_ms: now_ms };
+            let restarts = seat.ends_within(now_ms, window_ms);
+            let cause = TOLD_TO_END.to_owned();
+            self.tell(Fact::WorkerRestarting { worker, cause, delay_ms: 0, restarts });
+        }
+    }
+
+    /// Those of `workers` whose lanes wait for no other, and are to be driven on.
+    fn seated(&self, index: usize, workers: &[Worker]) -> Vec<Worker> {
+        let generation = &self.generations[index];
+        let is_outgoing = matches!(generation.stage, Stage::Outgoing { .. });
+        if is_outgoing || matches!(self.phase, Phase::Draining { .. }) {
+            return Vec::new();
+        }
+        let is_seated = |worker: &&Worker| {
+            let seat = generation.seat(worker.role);
+            seat.is_some_and(|seat| seat.state.worker() == Some(**worker))
+        };
+        workers.iter().filter(is_seated).copied().collect()
     }
 
     /// Workers of one process no longer drive their lanes, all by the same cause.
@@ -382,25 +422,20 @@ impl Policy {
         for worker in workers {
             self.tell(Fact::WorkerExited { worker: *worker, cause: cause.to_owned() });
         }
-        let generation = &mut self.generations[index];
-        let is_seated = |worker: &&Worker| {
-            let seat = generation.seat(worker.role);
-            seat.is_some_and(|seat| seat.state.worker() == Some(**worker))
-        };
-        let lost: Vec<Role> = workers.iter().filter(is_seated).map(|worker| worker.role).collect();
-        let is_outgoing = matches!(generation.stage, Stage::Outgoing { .. });
-        if lost.is_empty() || is_outgoing || matches!(self.phase, Phase::Draining { .. }) {
+        let lost = self.seated(index, workers);
+        if lost.is_empty() {
             return;
         }
+        let generation = &mut self.generations[index];
         let (now_ms, window_ms) = (self.now_ms, generation.settings.restart_window_ms);
         // Seats that emptied together are filled together, after the longest of their delays.
         let (mut never_ready, mut restarts, mut exhausted) = (false, 0, Vec::new());
-        for role in &lost {
-            let Some(seat) = generation.seat_mut(*role) else { continue };
+        for worker in &lost {
+            let Some(seat) = generation.seat_mut(worker.role) else { continue };
             never_ready |= !seat.was_ready;
             let ends = seat.count_end(now_ms, window_ms);
             restarts = restarts.max(ends);
-            exhausted.extend((ends > generation.settings.max_restarts).then_some(*role));
+            exhausted.extend((ends > generation.settings.max_restarts).then_some(*worker));
         }
         if matches!(generation.stage, Stage::Incoming { .. })
             && (never_ready || !exhausted.is_empty())
@@ -408,20 +443,22 @@ impl Policy {
             return self.withdraw(index, cause);
         }
         if !exhausted.is_empty() {
-            return self.give_up(&exhausted, restarts - 1);
+            return self.give_up(&exhausted, cause, restarts - 1);
         }
         let delay_ms = self.delay_ms(index, restarts);
-        for role in lost {
-            if let Some(seat) = self.generations[index].seat_mut(role) {
+        for worker in lost {
+            if let Some(seat) = self.generations[index].seat_mut(worker.role) {
                 seat.state = SeatState::Waiting { until_ms: now_ms + delay_ms };
             }
-            self.tell(Fact::WorkerRestarting { role, delay_ms, restarts });
+            let cause = cause.to_owned();
+            self.tell(Fact::WorkerRestarting { worker, cause, delay_ms, restarts });
         }
     }
 
-    pub(super) fn give_up(&mut self, roles: &[Role], restarts: u32) {
-        for role in roles {
-            self.tell(Fact::WorkerGaveUp { role: *role, restarts });
+    pub(super) fn give_up(&mut self, workers: &[Worker], cause: &str, restarts: u32) {
+        for worker in workers {
+            let cause = cause.to_owned();
+            self.tell(Fact::WorkerGaveUp { worker: *worker, cause, restarts });
         }
         self.drain("a worker could not be kept alive".to_owned(), 1, DrainKind::Stop);
     }

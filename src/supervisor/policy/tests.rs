@@ -70,8 +70,9 @@ fn exited(worker: Worker) -> Action {
     Tell(Fact::WorkerExited { worker, cause: KILLED.into() })
 }
 
-fn restarting(lane: usize, delay_ms: u64, restarts: u32) -> Action {
-    Tell(Fact::WorkerRestarting { role: Role::Lane(lane), delay_ms, restarts })
+/// A worker that was killed is followed by another at once; it has ended so many times.
+fn restarting(worker: Worker, restarts: u32) -> Action {
+    Tell(Fact::WorkerRestarting { worker, cause: KILLED.into(), delay_ms: 0, restarts })
 }
 
 fn adopted(lane: usize, by: Worker) -> [Action; 2] {
@@ -114,7 +115,10 @@ fn a_process_that_ends_is_started_again_at_once_and_its_sockets_are_adopted_befo
     let [take, told] = adopted(1, apart(1, 0));
     let leave = Leave { worker: apart(2, 1), lane: 1 };
     let start = StartProcess { generation: 1, workers: vec![next] };
-    assert_eq!(actions, [exited(apart(2, 1)), restarting(1, 0, 1), take, told, leave, start]);
+    assert_eq!(
+        actions,
+        [exited(apart(2, 1)), restarting(apart(2, 1), 1), take, told, leave, start]
+    );
     let actions = policy.decide(Input::Ready(next), 1_001);
     let give_back = [Take { worker: next, lane: 1 }, Leave { worker: apart(1, 0), lane: 1 }];
     assert_eq!(actions, [&[Tell(Fact::WorkerReady { worker: next })][..], &give_back].concat());
@@ -128,8 +132,8 @@ fn a_process_of_threads_that_ends_is_started_again_with_all_its_lanes() {
     let expected = [
         exited(before[0]),
         exited(before[1]),
-        restarting(0, 0, 1),
-        restarting(1, 0, 1),
+        restarting(before[0], 1),
+        restarting(before[1], 1),
         Leave { worker: before[0], lane: 0 },
         Leave { worker: before[1], lane: 1 },
         start,
@@ -166,7 +170,7 @@ fn restarts_beyond_the_window_are_forgotten() {
     policy.decide(Input::Ready(apart(1, 0)), 0);
     for (process, now_ms) in (1..).zip([0, 60_000, 120_000, 180_000, 240_000]) {
         let actions = policy.decide(ended(process), now_ms);
-        assert_eq!(actions[1], restarting(0, 0, 1));
+        assert_eq!(actions[1], restarting(apart(process, 0), 1));
     }
 }
 
@@ -186,7 +190,8 @@ fn the_restart_after_the_last_allowed_one_is_given_up_and_the_rest_drained() {
         policy.decide(Input::Ready(apart(process, 0)), now_ms);
     }
     let actions = policy.decide(ended(process), now_ms);
-    let gave_up = Tell(Fact::WorkerGaveUp { role: Role::Lane(0), restarts: 3 });
+    let worker = apart(process, 0);
+    let gave_up = Tell(Fact::WorkerGaveUp { worker, cause: KILLED.into(), restarts: 3 });
     let reason = "a worker could not be kept alive";
     let last = exited(apart(process, 0));
     assert_eq!(actions, [last, gave_up, drain_started(1, reason), CloseListeners, Drain(2, Stop)]);
@@ -460,7 +465,9 @@ fn a_hung_process_loses_its_sockets_at_once_and_its_life_after_a_moment() {
     let actions = policy.decide(ended(2), 2_000);
     let gone = Tell(Fact::WorkerExited { worker: hung, cause: HUNG.into() });
     let start = StartProcess { generation: 1, workers: vec![apart(3, 1)] };
-    assert_eq!(actions, [gone, restarting(1, 0, 1), start]);
+    let cause = HUNG.into();
+    let next = Tell(Fact::WorkerRestarting { worker: hung, cause, delay_ms: 0, restarts: 1 });
+    assert_eq!(actions, [gone, next, start]);
 }
 
 #[test]
@@ -535,10 +542,29 @@ fn a_process_whose_threads_all_hang_is_killed() {
 #[test]
 fn a_process_that_somebody_else_told_to_end_is_replaced_while_it_drains() {
     let mut policy = processes();
-    let actions = policy.decide(Input::Leaving(2), 10);
-    let start = StartProcess { generation: 1, workers: vec![apart(3, 1)] };
-    assert_eq!(actions.last(), Some(&start));
-    assert_eq!(policy.decide(left(2), 20), []);
+    // However often: it is no failure, and counts as none.
+    for (process, now_ms) in (2..).zip((10..).step_by(10)).take(20) {
+        let (worker, next) = (apart(process, 1), apart(process + 1, 1));
+        let cause = "told to end by a signal of its own";
+        let leaving = Tell(Fact::WorkerLeaving { worker, cause });
+        let cause = cause.to_owned();
+        let restarting = Tell(Fact::WorkerRestarting { worker, cause, delay_ms: 0, restarts: 0 });
+        let actions = policy.decide(Input::Leaving(process), now_ms);
+        assert_eq!(actions[..2], [leaving, restarting]);
+        let start = StartProcess { generation: 1, workers: vec![next] };
+        assert_eq!(actions.last(), Some(&start));
+        policy.decide(Input::Ready(next), now_ms + 1);
+        assert_eq!(policy.decide(left(process), now_ms + 2), []);
+    }
+}
+
+#[test]
+fn a_worker_that_is_told_to_end_before_it_was_ready_ends_the_start() {
+    let (mut policy, _) = Policy::begin(plan(&SETTINGS, 1, false), 1, 0);
+    let actions = policy.decide(Input::Leaving(1), 1);
+    let cause = "told to end by a signal of its own";
+    assert_eq!(actions[0], Tell(Fact::WorkerLeaving { worker: apart(1, 0), cause }));
+    assert_eq!(actions[1], Tell(Fact::CouldNotStart { cause: cause.into() }));
 }
 
 #[test]
@@ -570,11 +596,29 @@ fn a_full_lanes_sockets_go_to_a_sibling_with_room_and_come_back() {
     let (full, other) = (apart(1, 0), apart(2, 1));
     let actions = policy.decide(Input::Full(full, true), 10);
     assert_eq!(actions, [Take { worker: other, lane: 0 }, Leave { worker: full, lane: 0 }]);
-    // Nobody has room: each has what is his.
+    // Every lane is full, so each keeps its own sockets.
     let actions = policy.decide(Input::Full(other, true), 20);
-    assert_eq!(actions, [Take { worker: full, lane: 0 }, Leave { worker: other, lane: 0 }]);
+    let told = Tell(Fact::AllFull { lanes: 2 });
+    assert_eq!(actions, [Take { worker: full, lane: 0 }, Leave { worker: other, lane: 0 }, told]);
     let actions = policy.decide(Input::Full(other, false), 30);
     assert_eq!(actions, [Take { worker: other, lane: 0 }, Leave { worker: full, lane: 0 }]);
     let actions = policy.decide(Input::Full(full, false), 40);
     assert_eq!(actions, [Take { worker: full, lane: 0 }, Leave { worker: other, lane: 0 }]);
+}
+
+#[test]
+fn that_every_lane_is_full_is_told_once_a_minute_while_it_lasts() {
+    let mut policy = processes();
+    let told = |actions: &[Action]| actions.contains(&Tell(Fact::AllFull { lanes: 2 }));
+    assert!(!told(&policy.decide(Input::Full(apart(1, 0), true), 10)));
+    assert!(told(&policy.decide(Input::Full(apart(2, 1), true), 20)));
+    // One that has room for a moment makes no news of the next time.
+    assert!(!told(&policy.decide(Input::Full(apart(2, 1), false), 30)));
+    assert!(!told(&policy.decide(Input::Full(apart(2, 1), true), 40)));
+    assert_eq!(policy.next_ms(), Some(60_020));
+    assert!(!told(&policy.decide(Input::Tick, 60_019)));
+    assert!(told(&policy.decide(Input::Tick, 60_020)));
+    assert_eq!(policy.next_ms(), Some(120_020));
+    policy.decide(Input::Full(apart(1, 0), false), 60_030);
+    assert!(!told(&policy.decide(Input::Tick, 200_000)));
 }

@@ -2,7 +2,6 @@
 
 use super::generation::{Process, Seat, SeatState, Stage};
 use super::{Action, Fact, Plan, Policy, Worker};
-use crate::worker::control::Role;
 
 /// How long a hung worker has to turn again before it is killed.
 pub(super) const MOMENT_MS: u64 = 1_000;
@@ -73,7 +72,7 @@ impl Policy {
                 self.kill(worker.process, HUNG);
                 u64::MAX
             } else if self.incoming().is_none() {
-                self.renew(index, worker.role);
+                self.renew(index, worker);
                 u64::MAX
             } else {
                 now_ms + MOMENT_MS
@@ -88,13 +87,13 @@ impl Policy {
     }
 
     /// Starts the current generation anew beside itself, because the worker of one seat hangs.
-    fn renew(&mut self, index: usize, role: Role) {
+    fn renew(&mut self, index: usize, worker: Worker) {
         let generation = &mut self.generations[index];
         let window_ms = generation.settings.restart_window_ms;
-        let seat = generation.seat_mut(role);
+        let seat = generation.seat_mut(worker.role);
         let restarts = seat.map_or(0, |seat| seat.count_end(self.now_ms, window_ms));
         if restarts > generation.settings.max_restarts {
-            return self.give_up(&[role], restarts - 1);
+            return self.give_up(&[worker], HUNG, restarts - 1);
         }
         let plan = Plan {
             settings: generation.settings.clone(),

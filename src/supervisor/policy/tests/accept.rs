@@ -40,7 +40,7 @@ fn shared_sockets_belong_to_everybody_who_is_ready() {
     let leave = Leave { worker: apart(2, 1), lane: 0 };
     let start = StartProcess { generation: 1, workers: vec![apart(3, 1)] };
     let look = Look { worker: apart(1, 0), lane: 0 };
-    assert_eq!(actions, [exited(apart(2, 1)), restarting(1, 0, 1), leave, look, start]);
+    assert_eq!(actions, [exited(apart(2, 1)), restarting(apart(2, 1), 1), leave, look, start]);
     let actions = policy.decide(Input::Ready(apart(3, 1)), 1_001);
     assert_eq!(actions[1..], [Take { worker: apart(3, 1), lane: 0 }]);
 }
@@ -51,7 +51,8 @@ fn whom_a_full_lane_was_told_of_a_sibling_looks_for() {
     let (first, second) = (apart(1, 0), apart(2, 1));
     let actions = policy.decide(Input::Full(first, true), 1_000);
     assert_eq!(actions, [Look { worker: second, lane: 0 }]);
-    assert_eq!(policy.decide(Input::Full(second, true), 1_001), [], "nobody has room");
+    let actions = policy.decide(Input::Full(second, true), 1_001);
+    assert_eq!(actions, [Tell(Fact::AllFull { lanes: 2 })], "no lane has room");
     assert_eq!(policy.decide(Input::Full(first, false), 1_002), []);
 }
 
@@ -117,7 +118,7 @@ fn a_lane_without_a_worker_is_passed_over_and_what_was_handed_to_it_is_a_sibling
     let next = Worker { id: 4, process: 4, role: Role::Lane(1) };
     let expected = [
         exited(apart(2, 1)),
-        restarting(1, 0, 1),
+        restarting(apart(2, 1), 1),
         take,
         told,
         Leave { worker: apart(2, 1), lane: 1 },
@@ -139,10 +140,9 @@ fn an_acceptor_that_ends_is_replaced_and_meanwhile_nobody_accepts() {
     let (mut policy, _) = handing_over();
     let (before, next) = (acceptor(3, 3), acceptor(4, 4));
     let actions = policy.decide(ended(3), 1_000);
-    let role = Role::Acceptor;
     let expected = [
         exited(before),
-        Tell(Fact::WorkerRestarting { role, delay_ms: 0, restarts: 1 }),
+        restarting(before, 1),
         Leave { worker: before, lane: 0 },
         StartProcess { generation: 1, workers: vec![next] },
     ];

@@ -91,7 +91,7 @@ impl World {
                 Tell(Fact::WorkerExited { worker, .. } | Fact::WorkerHung { worker, .. }) => {
                     self.ends.push((worker.role, now_ms));
                 }
-                Tell(Fact::WorkerGaveUp { role, .. }) => {
+                Tell(Fact::WorkerGaveUp { worker: Worker { role, .. }, .. }) => {
                     let since_ms = now_ms.saturating_sub(WATCHED.restart_window_ms);
                     let recent = |(of, ms): &&(Role, u64)| *of == role && *ms >= since_ms;
                     let ends = self.ends.iter().filter(recent).count();
