@@ -4,7 +4,8 @@
 
 mod harness;
 
-use harness::{Client, Mode, Server, Setup, in_every_mode};
+use harness::{Client, Mode, Server, Setup, in_every_mode, skipped};
+use std::process::Command;
 use std::time::Duration;
 
 in_every_mode!(
@@ -20,6 +21,8 @@ in_every_mode!(
     an_absolute_target_overrides_the_host_field,
     a_body_that_no_route_wants_is_never_taken_for_a_request,
     a_half_closed_connection_is_answered_and_closed,
+    a_client_of_http_2_is_told_to_go_away_in_its_own_words,
+    curl_understands_that_http_2_is_not_spoken_here,
 );
 harness::in_may!(
     ten_pipelined_requests_are_answered_in_order,
@@ -225,6 +228,52 @@ fn a_body_that_no_route_wants_is_never_taken_for_a_request(mode: Mode) {
             assert!(closed_early || text.ends_with("slow"), "{head} {body:?} got {text}");
         }
     }
+}
+
+/// What a client of HTTP/2 begins with: its preface, empty settings, and a stream that it opens.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0\0\0\x04\x01\x05\0\0\0\x01\x82\x84\x86\x41";
+
+fn a_client_of_http_2_is_told_to_go_away_in_its_own_words(mode: Mode) {
+    let server = server(mode);
+    let mut pacer = server.connect();
+    let mut check = |pieces: &[&[u8]]| {
+        let mut client = server.connect();
+        send_apart(&mut client, &mut pacer, pieces.iter().copied());
+        client.send("more of what it may send before it hears");
+        let frames = client.rest();
+        // Frames are a length in 3 bytes, a type, flags, a stream in 4 (RFC 9113 §4.1). Settings first, and empty.
+        assert_eq!(&frames[..9], b"\0\0\0\x04\0\0\0\0\0", "{frames:?}");
+        let goaway = &frames[9..];
+        assert_eq!(&goaway[..2], b"\0\0", "{frames:?}");
+        assert_eq!(usize::from(goaway[2]), goaway.len() - 9, "the length of the frame");
+        // GOAWAY: nothing was looked at, HTTP_1_1_REQUIRED.
+        assert_eq!(&goaway[3..17], b"\x07\0\0\0\0\0\0\0\0\0\0\0\0\x0d", "{frames:?}");
+        assert!(!client.was_reset());
+    };
+    check(&[PREFACE]);
+    check(&PREFACE.chunks(1).collect::<Vec<_>>());
+    for at in 1..PREFACE.len() {
+        let (first, second) = PREFACE.split_at(at);
+        check(&[first, second]);
+    }
+    // Anything else of HTTP/2.0 comes from a client of HTTP/1.
+    for line in ["PRI / HTTP/2.0", "GET * HTTP/2.0", "PRI * HTTP/2.1"] {
+        let response = server.connect().request(format!("{line}\r\n\r\n"));
+        assert_eq!(response.status, 505, "{line}");
+    }
+}
+
+fn curl_understands_that_http_2_is_not_spoken_here(mode: Mode) {
+    let about = Command::new("curl").arg("--version").output();
+    if !about.is_ok_and(|about| String::from_utf8_lossy(&about.stdout).contains("HTTP2")) {
+        return skipped("there is no curl that speaks HTTP/2");
+    }
+    let server = server(mode);
+    let url = format!("http://{}/", server.address());
+    let mut curl = Command::new("curl");
+    let output = curl.args(["-sv", "--http2-prior-knowledge", &url]).output().expect("run curl");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("GOAWAY, error=13"), "{said}");
 }
 
 fn a_half_closed_connection_is_answered_and_closed(mode: Mode) {

@@ -151,6 +151,9 @@ fn request_line(line: &[u8]) -> Result<RequestLine<'_>, Refusal> {
         [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
             if major.is_ascii_digit() && minor.is_ascii_digit() =>
         {
+            if line == b"PRI * HTTP/2.0" {
+                return Err(Refusal::PREFACE);
+            }
             if *major != b'1' {
                 return Err(Refusal::VERSION);
             }

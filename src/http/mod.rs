@@ -28,7 +28,7 @@ mod target;
 
 pub use head::{BodyLength, Head, Method, Version};
 pub use receiver::{Receiver, Step};
-pub use response::{CONTINUE, DATE_LINE_BYTES, Persistence, Response, encode, reason};
+pub use response::{CONTINUE, DATE_LINE_BYTES, GOAWAY, Persistence, Response, encode, reason};
 pub use target::Target;
 
 /// How much of anything a request may have, and how its path is read.
@@ -97,6 +97,8 @@ impl Refusal {
     /// 505 HTTP Version Not Supported (RFC 9110 §15.6.6).
     pub const VERSION: Refusal =
         Refusal { status: 505, reason: "only HTTP/1.0 and HTTP/1.1 are spoken here" };
+    /// The same, of the preface that HTTP/2 begins with (RFC 9113 §3.4): [`GOAWAY`] says it to its client.
+    pub const PREFACE: Refusal = Refusal { status: 505, reason: "HTTP/2 is not spoken here" };
 }
 
 /// Whether `byte` may stand in a token (RFC 9110 §5.6.2).

@@ -3,6 +3,12 @@
 /// 100 (Continue), whole (RFC 9110 §15.2.1).
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
+/// What a client of HTTP/2 understands, whole: an empty SETTINGS frame, which has to come first, and a GOAWAY with the
+/// code HTTP_1_1_REQUIRED, stream 0 as the last that was looked at, and a sentence (RFC 9113 §6.5, §6.8).
+pub const GOAWAY: &[u8] = b"\0\0\0\x04\0\0\0\0\0\
+    \0\0\x33\x07\0\0\0\0\0\0\0\0\0\0\0\0\x0d\
+    HTTP/1.0 and HTTP/1.1 alone are spoken here";
+
 /// Length of a `Date` line (RFC 9110 §6.6.1) with its line end.
 pub const DATE_LINE_BYTES: usize = 37;
 

@@ -147,10 +147,14 @@ impl<'s> Connection<'s> {
 
     /// Answers with an error, after which the connection closes. A HEAD gets the head alone, as of any response.
     pub(super) fn refuse(&mut self, cause: Refusal, lane: &mut Context<'s>) {
-        let fixed = refusal(cause);
-        http::encode(&mut lane.output, &fixed.response, None, &lane.date, Persistence::Close);
-        if !self.receiver.is_head() {
-            lane.output.extend_from_slice(&fixed.body);
+        if cause == Refusal::PREFACE {
+            lane.output.extend_from_slice(http::GOAWAY);
+        } else {
+            let fixed = refusal(cause);
+            http::encode(&mut lane.output, &fixed.response, None, &lane.date, Persistence::Close);
+            if !self.receiver.is_head() {
+                lane.output.extend_from_slice(&fixed.body);
+            }
         }
         self.phase = Phase::Last { has_more: true };
     }
