@@ -79,8 +79,7 @@ fn check_engine(case: &Case, pieces: &[&[u8]]) {
     let canary_sang = seen.iter().any(canary_seen);
     let as_asked = match &case.outcome {
         Outcome::Refused { statuses, .. } => {
-            let refused =
-                matches!(seen.last(), Some(Seen::Refused(status)) if statuses.contains(status));
+            let refused = matches!(seen.last(), Some(Seen::Refused { status, .. }) if statuses.contains(status));
             refused && !canary_sang
         }
         // What answers it, and that nothing follows the last one, is not the engine's.
@@ -98,7 +97,7 @@ fn check_engine(case: &Case, pieces: &[&[u8]]) {
         // A head whose message has not ended, and no refusal: the end of the stream decides.
         Outcome::CutOff => {
             let open = matches!(seen.first(), Some(Seen::Head { has_body: true, .. }));
-            open && !seen.iter().any(|seen| matches!(seen, Seen::End | Seen::Refused(_)))
+            open && !seen.iter().any(|seen| matches!(seen, Seen::End | Seen::Refused { .. }))
         }
     };
     assert!(as_asked, "{} in {} pieces came to {seen:?}", case.what, pieces.len());

@@ -15,6 +15,12 @@ const FRAGMENTS: &[&str] = &[
     "GET / HTTP/1.1\r\n",
     "GET /late HTTP/1.1\r\n",
     "HEAD /big HTTP/1.1\r\n",
+    "HEAD /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello",
+    "HEAD /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+    "PURGE /request HTTP/1.1\r\nHost: a\r\n\r\n",
+    "POST /echo HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+    "GET //%2Fbig HTTP/1.1\r\nHost: %61\r\n\r\n",
+    "PRI * HTTP/2.0\r\n\r\n",
     "GET /big HTTP/1.1\r\n",
     "POST /echo HTTP/1.1\r\n",
     "POST /request HTTP/1.1\r\n",
@@ -38,6 +44,7 @@ const FRAGMENTS: &[&str] = &[
     "hello",
     "5\r\nhello\r\n",
     "A;x=\"y\"\r\n0123456789\r\n",
+    "5 ; a = b\r\nhello\r\n",
     "0\r\n\r\n",
     "0\r\nTrailer: x\r\n\r\n",
     " ",
@@ -69,7 +76,22 @@ fn stream() -> impl Strategy<Value = Bytes> {
 
 fn chunked_body() -> impl Strategy<Value = Bytes> {
     let parts = select(
-        &["5", "0", "A", "\r\n", "\r\n", "hello", "0123456789", ";a=b", "X: y", ";", "\n"][..],
+        &[
+            "5",
+            "0",
+            "A",
+            "\r\n",
+            "\r\n",
+            "hello",
+            "0123456789",
+            ";a=b",
+            "X: y",
+            ";",
+            "\n",
+            " ",
+            "=b",
+            "00000000",
+        ][..],
     );
     vec(parts, 0..24).prop_map(|parts| Bytes(parts.concat().into_bytes()))
 }

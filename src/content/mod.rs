@@ -192,3 +192,6 @@ fn allow(methods: &[Method<'_>]) -> String {
     let names: Vec<_> = methods.iter().map(|method| method.name()).collect();
     names.join(", ")
 }
+
+#[cfg(test)]
+mod tests;

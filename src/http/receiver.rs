@@ -89,7 +89,10 @@ impl Receiver {
                 self.is_head = input.starts_with(b"HEAD ");
                 match found {
                     Ok(None) => (skipped, Step::Incomplete),
-                    Ok(Some(length)) => (skipped + length, self.head(&input[..length], limits)),
+                    Ok(Some(length)) => match self.head(&input[..length], limits) {
+                        refused @ Step::Refused(_) => (skipped, refused),
+                        step => (skipped + length, step),
+                    },
                     Err(refusal) => (skipped, Step::Refused(refusal)),
                 }
             }

@@ -137,3 +137,63 @@ pub fn reason(status: u16) -> &'static str {
         _ => "",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DATE: &[u8; DATE_LINE_BYTES] = b"Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
+
+    fn encoded(response: &Response, length: Option<usize>, persistence: Persistence) -> String {
+        let mut output = b"before|".to_vec();
+        encode(&mut output, response, length, DATE, persistence);
+        String::from_utf8(output).expect("text")
+    }
+
+    #[test]
+    fn a_head_is_rendered_once_and_gets_what_changes_behind_it() {
+        let response = Response::new(200, [("A", "b"), ("C", "d e")], Some(10));
+        let expected = "before|HTTP/1.1 200 OK\r\nA: b\r\nC: d e\r\nContent-Length: 10\r\n\
+                        Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n";
+        assert_eq!(encoded(&response, None, Persistence::Keep), expected);
+        let kept = expected.replace("GMT\r\n", "GMT\r\nConnection: keep-alive\r\n");
+        assert_eq!(encoded(&response, None, Persistence::KeepHttp10), kept);
+        let closed = expected.replace("GMT\r\n", "GMT\r\nConnection: close\r\n");
+        assert_eq!(encoded(&response, None, Persistence::Close), closed);
+    }
+
+    #[test]
+    fn a_length_that_is_known_late_is_added_late() {
+        let response = Response::new(200, [], None);
+        let text = encoded(&response, Some(7), Persistence::Keep);
+        assert!(
+            text.starts_with("before|HTTP/1.1 200 OK\r\nContent-Length: 7\r\nDate: "),
+            "{text}"
+        );
+        let text = encoded(&response, None, Persistence::Keep);
+        assert!(text.starts_with("before|HTTP/1.1 200 OK\r\nDate: "), "{text}");
+    }
+
+    #[test]
+    fn a_status_that_forbids_a_body_has_no_length_either() {
+        for (status, bodiless) in [(200, false), (204, true), (205, false), (304, true)] {
+            let early = Response::new(status, [], Some(0));
+            let late = Response::new(status, [], None);
+            assert_eq!((early.is_bodiless(), late.is_bodiless()), (bodiless, bodiless), "{status}");
+            for text in [
+                encoded(&early, None, Persistence::Keep),
+                encoded(&late, Some(0), Persistence::Keep),
+            ] {
+                assert_eq!(text.contains("Content-Length"), !bodiless, "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_goaway_is_as_long_as_it_says() {
+        // A frame is a length in 3 bytes, a type, flags, a stream in 4, and as much as it said (RFC 9113 §4.1).
+        let length = usize::from(GOAWAY[9 + 2]);
+        assert_eq!((GOAWAY[3], GOAWAY[9 + 3]), (4, 7), "SETTINGS and GOAWAY");
+        assert_eq!(GOAWAY.len(), 9 + 9 + length);
+    }
+}

@@ -7,7 +7,10 @@ pub(crate) fn decode(input: &[u8]) -> Option<(Vec<u8>, usize)> {
     let mut at = 0;
     loop {
         let (line, next) = line(input, at)?;
-        let digits = line.split(|byte| *byte == b';').next()?;
+        let digits = match line.iter().position(|byte| *byte == b';') {
+            Some(semicolon) => line[..semicolon].trim_ascii_end(),
+            None => line,
+        };
         let digits = std::str::from_utf8(digits).ok()?;
         if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return None;

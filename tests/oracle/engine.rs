@@ -20,7 +20,11 @@ pub(crate) enum Seen {
     },
     Body(Vec<u8>),
     End,
-    Refused(u16),
+    Refused {
+        status: u16,
+        /// Whether what was refused is a HEAD.
+        is_head: bool,
+    },
 }
 
 /// What the engine makes of a stream that comes in these pieces, up to the first refusal.
@@ -31,6 +35,8 @@ pub(crate) fn feed<'b>(pieces: impl IntoIterator<Item = &'b [u8]>, limits: &Limi
     let mut receiver = Receiver::default();
     let mut seen = Vec::new();
     let mut kept = Vec::new();
+    // Within a message that has a body: whether its method is HEAD.
+    let mut within = None;
     for piece in pieces {
         kept.extend_from_slice(piece);
         let mut position = 0;
@@ -42,22 +48,32 @@ pub(crate) fn feed<'b>(pieces: impl IntoIterator<Item = &'b [u8]>, limits: &Limi
             position += consumed;
             match step {
                 Step::Incomplete => break,
-                Step::Head(head) => seen.push(Seen::Head {
-                    request: format!("{} {}", head.method.name(), text(&head.target.path)),
-                    line: format!("{} {}", head.method.name(), text(head.target.raw)),
-                    has_body: head.body != BodyLength::None,
-                    keep_alive: head.keep_alive,
-                    said: format!("{head:?}"),
-                }),
+                Step::Head(head) => {
+                    let method = head.method.name();
+                    let has_body = head.body != BodyLength::None;
+                    within = has_body.then_some(method == "HEAD");
+                    seen.push(Seen::Head {
+                        request: format!("{method} {}", text(&head.target.path)),
+                        line: format!("{method} {}", text(head.target.raw)),
+                        has_body,
+                        keep_alive: head.keep_alive,
+                        said: format!("{head:?}"),
+                    });
+                }
                 Step::Body(piece) => match seen.last_mut() {
                     Some(Seen::Body(body)) => body.extend_from_slice(piece),
                     _ => seen.push(Seen::Body(piece.to_vec())),
                 },
-                Step::End => seen.push(Seen::End),
+                Step::End => {
+                    within = None;
+                    seen.push(Seen::End);
+                }
                 Step::Refused(refusal) => {
                     let again = receiver.step(&kept[position..], limits);
                     assert_eq!(again, (0, Step::Refused(refusal)), "it went on behind a refusal");
-                    seen.push(Seen::Refused(refusal.status));
+                    let is_head = within.unwrap_or(kept[position..].starts_with(b"HEAD "));
+                    assert_eq!(receiver.is_head(), is_head, "it lost sight of the method");
+                    seen.push(Seen::Refused { status: refusal.status, is_head });
                     return seen;
                 }
             }

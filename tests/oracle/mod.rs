@@ -56,15 +56,54 @@ pub(crate) fn check_chunks(body: &[u8], places: &[usize]) {
     assert_eq!(seen.last(), Some(&Seen::End), "two decoders find different ends");
 }
 
-/// A connection answers the same to a stream whole and in pieces.
+/// A connection answers the same to a stream whole and in pieces, and what it answers is what its requests ask for.
 pub(crate) fn check_connection(stream: &[u8], places: &[usize]) {
     let whole = connection::converse(&[stream]);
+    check_answers(stream, &whole);
     let in_pieces = connection::converse(&cut(stream, places));
     assert_eq!(
         String::from_utf8_lossy(&in_pieces),
         String::from_utf8_lossy(&whole),
         "the answers depend on the pieces"
     );
+}
+
+/// The answers to a stream are whole responses, at most one for each request in it; none to a HEAD has a body, even
+/// if it was refused. Interim responses don't count.
+fn check_answers(stream: &[u8], answers: &[u8]) {
+    let seen = feed([stream], &TIGHT);
+    // Of a message that is refused within its body, one response answers both.
+    let mut is_head: Vec<bool> = Vec::new();
+    let mut has_answer = false;
+    for step in &seen {
+        match step {
+            Seen::Head { request, has_body, .. } => {
+                is_head.push(request.starts_with("HEAD "));
+                has_answer = *has_body;
+            }
+            Seen::End => has_answer = false,
+            Seen::Refused { is_head: head, .. } if !has_answer => is_head.push(*head),
+            Seen::Refused { .. } | Seen::Body(_) => {}
+        }
+    }
+    let mut is_head = is_head.into_iter();
+    let mut rest = answers;
+    while !rest.is_empty() && rest != http::GOAWAY {
+        let end = rest.windows(4).position(|bytes| bytes == b"\r\n\r\n").expect("a whole head");
+        let head = std::str::from_utf8(&rest[..end]).expect("a head in ASCII");
+        rest = &rest[end + 4..];
+        let status = head.strip_prefix("HTTP/1.1 ").expect("a status line").split(' ').next();
+        if status == Some("100") {
+            continue;
+        }
+        let is_head = is_head.next().expect("a request for each response");
+        if !is_head && status != Some("204") {
+            let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
+            let length: usize = length.expect("a length").parse().expect("a number");
+            assert!(length <= rest.len(), "a body is not whole");
+            rest = &rest[length..];
+        }
+    }
 }
 
 /// Cuts a stream at these places, which need not be in order or within it.

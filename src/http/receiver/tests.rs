@@ -25,7 +25,7 @@ fn outcome(input: impl AsRef<[u8]>) -> Vec<String> {
         Seen::Head { request, .. } => request,
         Seen::Body(body) => String::from_utf8_lossy(&body).into_owned(),
         Seen::End => "end".into(),
-        Seen::Refused(status) => status.to_string(),
+        Seen::Refused { status, .. } => status.to_string(),
     };
     whole.into_iter().map(in_words).collect()
 }
@@ -129,4 +129,119 @@ fn paths_are_decoded_once_and_lose_their_dot_segments() {
         let text = format!("GET {bad} HTTP/1.1\r\nHost: a\r\n\r\n");
         assert_eq!(outcome(text), ["400"], "{bad}");
     }
+}
+
+#[test]
+fn noise_is_refused_at_its_first_byte() {
+    for byte in (0..=u8::MAX).filter(|byte| !is_token_byte(*byte) && *byte != b'\r') {
+        let noise = [byte];
+        let (_, step) = Receiver::default().step(&noise, &LIMITS);
+        assert!(matches!(step, Step::Refused(Refusal { status: 400, .. })), "{byte:#x}");
+    }
+    // A CR may become an empty line; once it can't, it is noise too.
+    let mut receiver = Receiver::default();
+    assert_eq!(receiver.step(b"\r", &LIMITS), (0, Step::Incomplete));
+    assert!(matches!(receiver.step(b"\rG", &LIMITS), (_, Step::Refused(_))));
+}
+
+#[test]
+fn empty_lines_are_taken_as_they_come_and_leave_it_idle() {
+    let mut receiver = Receiver::default();
+    for _ in 0..4 {
+        assert_eq!(receiver.step(b"\r", &LIMITS), (0, Step::Incomplete));
+        assert!(!receiver.is_idle(), "half a line is the start of something");
+        assert_eq!(receiver.step(b"\r\n\r\n", &LIMITS), (4, Step::Incomplete));
+        assert!(receiver.is_idle());
+    }
+    let refused = receiver.step(b"\r\n", &LIMITS);
+    assert!(matches!(refused, (0, Step::Refused(Refusal { status: 400, .. }))), "{refused:?}");
+    // Each request has as many before it.
+    let lines = "\r\n".repeat(8);
+    let request = format!("{lines}GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(outcome(request.repeat(2)), ["GET /", "GET /"]);
+}
+
+#[test]
+fn it_is_idle_between_two_requests_and_in_a_body_within_one() {
+    let mut receiver = Receiver::default();
+    let mut seen = Vec::new();
+    let mut see = |receiver: &Receiver| seen.push((receiver.is_idle(), receiver.is_in_body()));
+    see(&receiver);
+    let sized = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab";
+    receiver.step(&sized[..4], &LIMITS);
+    see(&receiver);
+    receiver.step(sized, &LIMITS);
+    see(&receiver);
+    assert_eq!(receiver.step(b"", &LIMITS), (0, Step::Incomplete));
+    assert_eq!(receiver.step(b"ab", &LIMITS), (2, Step::Body(b"ab")));
+    assert_eq!(receiver.step(b"", &LIMITS), (0, Step::End));
+    see(&receiver);
+    receiver.step(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", &LIMITS);
+    see(&receiver);
+    assert_eq!(receiver.step(b"0\r\n\r\n", &LIMITS), (5, Step::End));
+    see(&receiver);
+    let (idle, head, body) = ((true, false), (false, false), (false, true));
+    assert_eq!(seen, [idle, head, body, idle, body, idle]);
+}
+
+#[test]
+fn a_head_request_is_known_by_its_first_word() {
+    let is_head = |input: &str| {
+        let mut receiver = Receiver::default();
+        receiver.step(input.as_bytes(), &LIMITS);
+        receiver.is_head()
+    };
+    let whole = "HEAD / HTTP/1.1\r\nHost: a\r\n\r\n";
+    for input in [whole, "HEAD ", "\r\nHEAD /", "HEAD / HTTP/9.9\r\n\r\n", "HEAD / x\n"] {
+        assert!(is_head(input), "{input:?}");
+    }
+    for input in
+        ["", "HEAD", "HEADER / HTTP/1.1\r\nHost: a\r\n\r\n", "GET / HTTP/1.1\r\n", "head /"]
+    {
+        assert!(!is_head(input), "{input:?}");
+    }
+    let mut receiver = Receiver::default();
+    let with_body = b"HEAD / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n";
+    receiver.step(with_body, &LIMITS);
+    receiver.step(b"x", &LIMITS);
+    assert!(receiver.is_head(), "its body is still its own");
+    receiver.step(b"", &LIMITS);
+    receiver.step(b"GET ", &LIMITS);
+    assert!(!receiver.is_head());
+}
+
+#[test]
+fn trailers_and_extensions_may_be_as_many_as_their_limits() {
+    const CHUNKED: &str = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let body = |rest: &str| outcome(format!("{CHUNKED}{rest}")).pop().unwrap_or_default();
+    let trailers = |count: usize| body(&format!("0\r\n{}\r\n", "X: y\r\n".repeat(count)));
+    assert_eq!((trailers(4), trailers(5)), ("end".into(), "431".into()));
+    let trailer = |bytes: usize| {
+        let value = "v".repeat(bytes - "X: \r\n".len());
+        body(&format!("0\r\nX: {value}\r\n\r\n"))
+    };
+    assert_eq!((trailer(128), trailer(129)), ("end".into(), "431".into()));
+    // Over all chunks of a message; too long to be cut everywhere.
+    let extension = "a".repeat(2047);
+    let chunks = |more: &str| {
+        let rest = format!("1;{extension}\r\nx\r\n1;{extension}{more}\r\nx\r\n0\r\n\r\n");
+        feed([CHUNKED, &rest].map(str::as_bytes), &LIMITS).pop()
+    };
+    assert_eq!(
+        (chunks(""), chunks("a")),
+        (Some(Seen::End), Some(Seen::Refused { status: 400, is_head: false }))
+    );
+}
+
+#[test]
+fn fields_keep_their_order_and_lose_the_white_space_around_them() {
+    let text = b"GET / HTTP/1.1\r\nHost: a\r\nX:y\r\nEmpty:\r\nX: \t b c \t\r\n\r\n";
+    let (_, step) = Receiver::default().step(text, &LIMITS);
+    let Step::Head(head) = step else {
+        panic!("a head");
+    };
+    let fields: Vec<_> = head.fields.iter().collect();
+    let expected: [(&[u8], &[u8]); 4] =
+        [(b"Host", b"a"), (b"X", b"y"), (b"Empty", b""), (b"X", b"b c")];
+    assert_eq!(fields, expected);
 }

@@ -1,0 +1,170 @@
+//! Routing and answers, by hand: which route takes a request, and what of it depends on the method.
+
+use super::*;
+use crate::config::{HOST_BYTES_MAX, Route, RoutePath};
+use crate::http::{Limits, Receiver, Step};
+
+const LIMITS: Limits =
+    Limits { request_line: 8192, header_bytes: 8192, headers: 8, body: 64, merge_slashes: true };
+
+fn text(path: &str, host: Option<&str>, body: &str) -> Route {
+    let path = match path.strip_suffix('*') {
+        Some(prefix) => RoutePath::Prefix(prefix.into()),
+        None => RoutePath::Exact(path.into()),
+    };
+    Route {
+        path,
+        host: host.map(Into::into),
+        content: Content::Fixed { content_type: Some("text/plain"), body: body.as_bytes().into() },
+        status: 200,
+        headers: vec![("X".into(), "y".into())],
+        delay: Duration::ZERO,
+    }
+}
+
+fn other(path: &str, content: Content, status: u16) -> Route {
+    Route { content, status, ..text(path, None, "") }
+}
+
+/// The number of the route that takes it, the head of its response, and its body; an echo's is what it made of the
+/// request and of "body".
+fn ask(site: &Site, method: &str, target: &str, host: &str) -> (Option<usize>, String, String) {
+    let request = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+    let mut receiver = Receiver::default();
+    let (_, Step::Head(head)) = receiver.step(request.as_bytes(), &LIMITS) else {
+        panic!("{request:?} is not a head");
+    };
+    let (route, answer) = site.answer(&head);
+    let (response, body) = match answer {
+        Answer::Fixed(fixed) => (&fixed.response, fixed.body.to_vec()),
+        Answer::Echo(echo) => {
+            let mut collected = echo.begin(&head);
+            let before = collected.held_bytes();
+            collected.push(b"bo");
+            collected.push(b"dy");
+            assert_eq!(collected.held_bytes(), before + 4);
+            (&echo.response, echo.finish(collected))
+        }
+    };
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (route, text(&response.head), text(&body))
+}
+
+#[test]
+fn the_host_goes_before_any_host_and_the_exact_path_before_the_longest_prefix() {
+    let longest_host = "a".repeat(HOST_BYTES_MAX);
+    let site = Site::new(&[
+        text("/", None, "root"),
+        text("/a/*", None, "a"),
+        text("/a/b/*", None, "a b"),
+        text("/a/b", None, "exact"),
+        text("/a/*", Some("vh.example"), "host"),
+        text("/", Some(&longest_host), "longest"),
+    ]);
+    let body = |target: &str, host: &str| {
+        let (route, head, body) = ask(&site, "GET", target, host);
+        assert_eq!(route.is_some(), head.starts_with("HTTP/1.1 200 OK\r\n"), "{target}: {head}");
+        if route.is_some() { body } else { "none".to_owned() }
+    };
+    let expected = [
+        ("/", "x", "root"),
+        ("/a", "x", "none"),
+        ("/a/", "x", "a"),
+        ("/a/x", "x", "a"),
+        ("/a/b", "x", "exact"),
+        ("/a/b/", "x", "a b"),
+        ("/a/b/c/d", "x", "a b"),
+        ("/a/bc", "x", "a"),
+        ("/a/b", "vh.example", "host"),
+        ("/a/b", "VH.Example.", "host"),
+        ("/a/b", "vh%2eexample:80", "host"),
+        ("/a/b", "vh.example.org", "exact"),
+        ("/", "vh.example", "root"),
+        ("/a/b", "", "exact"),
+        ("/", &longest_host.to_uppercase(), "longest"),
+        ("/", &format!("{}A", longest_host), "root"),
+        ("/b/a/b/c", "x", "none"),
+    ];
+    for (target, host, answer) in expected {
+        assert_eq!(body(target, host), answer, "{target} of {host}");
+    }
+}
+
+#[test]
+fn what_a_route_makes_of_a_method() {
+    let site = Site::new(&[
+        text("/", None, "root"),
+        other("/echo", Content::EchoBody, 201),
+        other("/mirror", Content::EchoRequest, 200),
+        other("/old", Content::Redirect("/new".into()), 307),
+    ]);
+    let status = |method: &str, target: &str| {
+        let (_, head, _) = ask(&site, method, target, "a");
+        head["HTTP/1.1 ".len()..][..3].to_owned()
+    };
+    // (path, by GET, HEAD, POST, OPTIONS, PURGE)
+    let expected = [
+        ("/", ["200", "200", "405", "204", "405"]),
+        ("/echo", ["201", "201", "201", "204", "201"]),
+        ("/mirror", ["200", "200", "200", "204", "200"]),
+        ("/old", ["307", "307", "307", "307", "307"]),
+        ("/missing", ["404", "404", "404", "404", "404"]),
+    ];
+    for (target, statuses) in expected {
+        let seen = ["GET", "HEAD", "POST", "OPTIONS", "PURGE"].map(|method| status(method, target));
+        assert_eq!(seen, statuses, "{target}");
+    }
+    let allow = |method: &str, target: &str| {
+        let (_, head, _) = ask(&site, method, target, "a");
+        let line = head.lines().find_map(|line| line.strip_prefix("Allow: "));
+        line.unwrap_or("no Allow").to_owned()
+    };
+    assert_eq!(allow("PURGE", "/"), "GET, HEAD, OPTIONS");
+    assert_eq!(allow("OPTIONS", "/"), "GET, HEAD, OPTIONS");
+    let all = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+    assert_eq!(allow("OPTIONS", "/echo"), all);
+    assert_eq!(allow("OPTIONS", "*"), all);
+    // The asterisk alone is the server's: no path is called so.
+    assert_eq!(allow("GET", "/*"), "no Allow");
+    assert_eq!(allow("OPTIONS", "/*"), "no Allow");
+}
+
+#[test]
+fn fields_and_bodies_are_those_of_the_route() {
+    let own_type = vec![("content-type".to_owned(), "a/b".to_owned())];
+    let site = Site::new(&[
+        text("/", None, "root"),
+        other("/old", Content::Redirect("/new".into()), 308),
+        other("/echo", Content::EchoBody, 200),
+        Route { headers: own_type.clone(), ..other("/typed", Content::EchoBody, 200) },
+        other("/mirror", Content::EchoRequest, 200),
+    ]);
+    let (_, head, body) = ask(&site, "GET", "/", "a");
+    let fields = "Content-Type: text/plain\r\nX: y\r\nContent-Length: 4\r\n";
+    assert_eq!((head, &*body), (format!("HTTP/1.1 200 OK\r\n{fields}"), "root"));
+    let (_, head, body) = ask(&site, "GET", "/old", "a");
+    assert!(head.contains("\r\nLocation: /new\r\n"), "{head}");
+    assert_eq!(body, "308 Permanent Redirect\n");
+    let (_, head, body) = ask(&site, "QUERY", "/echo", "a");
+    let fields = "Content-Type: application/octet-stream\r\nX: y\r\n";
+    assert_eq!((head, &*body), (format!("HTTP/1.1 200 OK\r\n{fields}"), "body"));
+    let (_, head, _) = ask(&site, "GET", "/typed", "a");
+    assert_eq!(head, "HTTP/1.1 200 OK\r\ncontent-type: a/b\r\n");
+    let (_, head, body) = ask(&site, "QUERY", "/mirror?q", "b");
+    assert!(head.contains("Content-Type: application/json\r\n"), "{head}");
+    let expected = r#"{"method":"QUERY","target":"/mirror?q","host":"b","path":"/mirror","query":"q","version":"HTTP/1.1","headers":[["Host","b"]],"body":"body"}"#;
+    assert_eq!(body, format!("{expected}\n"));
+}
+
+#[test]
+fn an_error_says_what_was_wrong() {
+    let fixed = refusal(Refusal::BODY_TOO_LARGE);
+    let text = "413 Content Too Large: the body is larger than this server takes\n";
+    assert_eq!(String::from_utf8_lossy(&fixed.body), text);
+    let head = String::from_utf8_lossy(&fixed.response.head);
+    let length = format!("Content-Length: {}\r\n", text.len());
+    assert!(
+        head.starts_with("HTTP/1.1 413 Content Too Large\r\n") && head.ends_with(&length),
+        "{head}"
+    );
+}
