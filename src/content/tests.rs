@@ -15,7 +15,10 @@ fn text(path: &str, host: Option<&str>, body: &str) -> Route {
     Route {
         path,
         host: host.map(Into::into),
-        content: Content::Fixed { content_type: Some("text/plain"), body: body.as_bytes().into() },
+        content: Content::Fixed {
+            content_type: Some("text/plain".into()),
+            body: body.as_bytes().into(),
+        },
         status: 200,
         headers: vec![("X".into(), "y".into())],
         delay: Duration::ZERO,
