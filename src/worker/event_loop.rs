@@ -71,12 +71,16 @@ impl<'s> EventLoop<'s> {
         exchange: Option<&'s Exchange>,
     ) -> io::Result<EventLoop<'s>> {
         driver.watch(control, TOKEN_CONTROL)?;
+        let mut sources = Sources::new(worker, control);
+        if config.workers.accept == Accept::Shared && matches!(driver, Driver::IoUring(_)) {
+            sources = sources.rechecking();
+        }
         let watchdog_ms = config.supervisor.watchdog.as_millis() as u64;
         Ok(EventLoop {
             worker,
             driver,
             control,
-            sources: Sources::new(worker, control),
+            sources,
             accept: config.workers.accept,
             exchange,
             told_full: false,
@@ -115,6 +119,11 @@ impl<'s> EventLoop<'s> {
             self.sources.resume(has_room, self.context.now_ms, &mut self.driver)?;
             if self.sources.has_rest(self.context.now_ms) {
                 self.accept_waiting(None)?;
+            } else if self.sources.is_recheck_due(self.context.now_ms) {
+                let before = self.context.counters.accepted();
+                self.accept_waiting(None)?;
+                let found = self.context.counters.accepted() > before;
+                self.sources.rechecked(found, self.context.now_ms);
             }
             if self.context.draining.is_some() && self.sources.is_empty() && !self.has_left {
                 self.has_left = true;

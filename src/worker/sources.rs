@@ -17,6 +17,9 @@ const MISSED_PAUSE_MS: u64 = 1_000;
 /// How long accepting rests when descriptors or memory have run out.
 const ACCEPT_PAUSE_MS: u64 = 100;
 
+/// How often a loop accepts without having been told of anybody, where another one may have been: see
+/// [`Sources::rechecks`]. So long may a connection wait because the worker that was told of it is stopped or hangs.
+const RECHECK_MS: u64 = 200;
 /// How long a socket that is closed for good is kept for handshakes under way: long enough for a SYN-ACK that was lost
 /// to be sent again (after a second, tcp(7)) and answered.
 const HANDSHAKES_MS: u64 = 3_000;
@@ -43,6 +46,8 @@ pub(super) struct Sources<'s> {
     lets_go_ms: Option<u64>,
     /// No source is let go of before, because a handshake was under way.
     keeps_until_ms: u64,
+    /// When it is next accepted from all sources without an event, if that is needed at all.
+    recheck_ms: Option<u64>,
     /// What there were no descriptors for, and when that is told, so that it comes again.
     missed: Vec<(usize, Missed, u64)>,
 }
@@ -86,8 +91,17 @@ impl<'s> Sources<'s> {
             exhausted: false,
             lets_go_ms: None,
             keeps_until_ms: 0,
+            recheck_ms: None,
             missed: Vec::new(),
         }
+    }
+
+    /// The same, where of a connection one of several workers is told, and that is final: with io_uring, in accept mode
+    /// shared. If that one is stopped, or busy for long, the connection waits for it while the others are idle, and nobody
+    /// can know; it may even belong to a generation or a supervisor that this one's supervisor knows nothing of. So each
+    /// worker looks from time to time.
+    pub(super) fn rechecking(self) -> Sources<'s> {
+        Sources { recheck_ms: Some(0), ..self }
     }
 
     pub(super) fn worker(&self) -> u64 {
@@ -238,6 +252,18 @@ impl<'s> Sources<'s> {
         self.lets_go_ms = Some(self.lets_go_ms.unwrap_or(u64::MAX).min(from_ms));
     }
 
+    /// Whether all sources are to be accepted from without an event.
+    pub(super) fn is_recheck_due(&self, now_ms: u64) -> bool {
+        let is_due = self.recheck_ms.is_some_and(|due_ms| due_ms <= now_ms);
+        is_due && self.rest == Rest::No && !self.watched.is_empty()
+    }
+
+    /// That was done. If it `found` somebody, more may wait: then the next turn looks again.
+    pub(super) fn rechecked(&mut self, found: bool, now_ms: u64) {
+        let pause_ms = if found { 0 } else { RECHECK_MS };
+        self.recheck_ms = self.recheck_ms.map(|_| now_ms + pause_ms);
+    }
+
     fn keep_for_handshakes(&mut self, now_ms: u64) {
         if self.keeps_until_ms <= now_ms {
             self.keeps_until_ms = now_ms + HANDSHAKES_AGAIN_MS;
@@ -284,7 +310,9 @@ impl<'s> Sources<'s> {
     /// When to look again, if nothing happens.
     pub(super) fn due_ms(&self, now_ms: u64) -> Option<u64> {
         let missed = self.missed.iter().map(|(_, _, at_ms)| *at_ms);
-        missed.chain(self.rest_due_ms(now_ms)).min()
+        let is_watching = self.rest == Rest::No && !self.watched.is_empty();
+        let recheck_ms = self.recheck_ms.filter(|_| is_watching);
+        missed.chain(self.rest_due_ms(now_ms)).chain(recheck_ms).min()
     }
 
     fn rest_due_ms(&self, now_ms: u64) -> Option<u64> {
@@ -375,6 +403,32 @@ impl AsFd for Source {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::socket::{Bound, Sharing, packet_pair};
+    use crate::worker::driver::epoll;
+
+    #[test]
+    fn where_one_of_several_is_told_each_looks_again_after_a_while_and_at_once_if_it_found_somebody()
+     {
+        let (ours, _theirs) = packet_pair().expect("a pair");
+        let control = Control::new(ours);
+        let mut driver = Driver::Epoll(epoll::Driver::new().expect("a driver"));
+        let address = "127.0.0.1:0".parse().expect("an address");
+        let listener = Bound::bind(address, Sharing::Exclusive).and_then(|bound| bound.listen(1));
+        let source = Source::Listener(listener.expect("a listener"));
+        let mut sources = Sources::new(1, &control).rechecking();
+        assert!(!sources.is_recheck_due(100), "there is nothing to accept from");
+        sources.watch(0, source, &mut driver).expect("it is watched");
+        assert!(sources.is_recheck_due(100));
+        sources.rechecked(false, 100);
+        assert_eq!(sources.due_ms(100), Some(100 + RECHECK_MS));
+        assert!(!sources.is_recheck_due(100 + RECHECK_MS - 1));
+        assert!(sources.is_recheck_due(100 + RECHECK_MS));
+        sources.rechecked(true, 400);
+        assert!(sources.is_recheck_due(400));
+        sources.recheck_ms = None;
+        sources.rechecked(false, 400);
+        assert!(!sources.is_recheck_due(u64::MAX));
+    }
 
     #[test]
     fn handshakes_are_waited_for_as_long_as_there_are_any_and_no_longer_than_is_of_use() {
