@@ -22,7 +22,7 @@ use nix::sys::socket::{MsgFlags, recv};
 const CONNECTIONS: usize = 4_000;
 /// How long an idle connection stays open in a drain.
 const GRACE: Duration = Duration::from_millis(500);
-const KEEP_ALIVE: Duration = Duration::from_secs(1);
+const KEEP_ALIVE: Duration = Duration::from_secs(3);
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
 const RING: Mode = Mode::new(Workers::Threads, Accept::Reuseport);
@@ -93,12 +93,14 @@ impl Idle {
     }
 }
 
-/// Connections that were answered once, and are idle.
+/// Connections that were answered once, and are idle. None is left unused for long before.
 fn idle_connections(address: SocketAddr, count: usize) -> Vec<Idle> {
-    let mut idle: Vec<Idle> = (0..count).map(|_| Idle::connect(address)).collect();
-    for batch in idle.chunks_mut(64) {
+    let mut idle = Vec::with_capacity(count);
+    while idle.len() < count {
+        let mut batch: Vec<Idle> = (0..50).map(|_| Idle::connect(address)).collect();
         batch.iter_mut().for_each(Idle::send);
         batch.iter_mut().for_each(|idle| idle.receive().expect("an answer"));
+        idle.append(&mut batch);
     }
     idle
 }
@@ -179,21 +181,17 @@ fn cross_keep_alive(mode: Mode) {
 /// Every request has come before its connection's deadline, and none has been read when all deadlines have passed.
 fn come_before_the_deadline(mode: Mode) {
     let setup = Setup::new(mode).lanes(1).set("supervisor.watchdog", "60s");
-    let server = setup.set("timeouts.keep_alive", "500ms").start();
-    let address = server.address();
-    let mut idle: Vec<Idle> = (0..400).map(|_| Idle::connect(address)).collect();
-    for idle in &mut idle {
-        idle.send();
-        idle.receive().expect("an answer");
-    }
-    idle.retain(|idle| !idle.was_told());
+    let server = setup.set("timeouts.keep_alive", "2s").start();
     let worker = server.worker_pid(0);
+    let mut idle = idle_connections(server.address(), 400);
+    // Where that took so long that the first are about to be closed, they are no part of this.
+    idle.retain(|idle| idle.since.elapsed() < Duration::from_secs(1));
+    assert!(!idle.is_empty());
     send_signal(worker, SIGSTOP);
     eventually("the worker is stopped", || is_stopped(worker).then_some(()));
     idle.retain(|idle| !idle.was_told());
-    assert!(!idle.is_empty());
     idle.iter_mut().for_each(Idle::send);
-    let_time_pass(Duration::from_millis(600));
+    let_time_pass(Duration::from_millis(2_100));
     send_signal(worker, SIGCONT);
     let answers = idle.iter_mut().map(Idle::receive);
     let failed = answers.filter(Result::is_err).count();
