@@ -23,6 +23,7 @@ in_every_mode!(
     a_reload_whose_workers_cannot_start_is_withdrawn,
     a_reload_changes_the_mode_without_a_failure,
     a_reload_adds_and_removes_addresses,
+    an_added_address_outlives_the_end_of_an_older_generation,
     a_reload_whose_address_is_taken_is_rejected,
     a_reload_changes_the_number_of_lanes_without_a_failure,
     a_reload_changes_the_log,
@@ -147,6 +148,32 @@ fn a_reload_adds_and_removes_addresses(mode: Mode) {
     assert_eq!(reload(&server).name(), "reload done");
     assert_eq!(Client::connect(second).get("/").text(), OLD);
     eventually("the removed address is free", || is_refused(first).then_some(()));
+}
+
+fn an_added_address_outlives_the_end_of_an_older_generation(mode: Mode) {
+    if skip_without_faults() {
+        return;
+    }
+    let mut site = Site::new(mode);
+    let server = site.start();
+    let mut client = Client::connect(site.listen[0]);
+    client.get("/");
+    client.send("GET / HTTP/1.1\r\n");
+    assert_eq!(reload(&server).name(), "reload done");
+    // The first generation drains still, and ends while the third one, with an address more, is on its way.
+    let hold = server.folder().join("hold-start");
+    std::fs::write(&hold, "").expect("hold the workers");
+    let added = private_loopback(8080);
+    site.listen.push(added);
+    site.write();
+    server.signal(SIGHUP);
+    server.journal.wait_where("listening", |event| event.text("address") == added.to_string());
+    client.send("Host: a\r\n\r\n");
+    assert_eq!(client.response().status, 200);
+    server.journal.wait_where("drain done", |event| event.number("generation") == 1);
+    std::fs::remove_file(hold).expect("let the workers start");
+    server.journal.wait_nth("reload done", 2);
+    assert_eq!(Client::connect(added).get("/").text(), OLD);
 }
 
 fn a_reload_whose_address_is_taken_is_rejected(mode: Mode) {

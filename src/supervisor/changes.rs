@@ -196,10 +196,11 @@ impl Supervisor {
         self.config().map(|config| config.workers.engine)
     }
 
-    /// Closes the sockets of addresses that the generation that serves has no use for.
+    /// Closes the sockets of addresses that neither the generation that serves nor one on its way has a use for.
     pub(super) fn keep_current_listeners(&mut self) {
-        if let Some(made) = self.processes.generation(self.current) {
-            self.listeners.keep(&made.addresses);
+        let asked = self.processes.addresses_from(self.current);
+        if !asked.is_empty() {
+            self.listeners.keep(&asked);
         }
     }
 

@@ -155,6 +155,11 @@ impl Processes {
         self.generations.get(&number)
     }
 
+    /// The addresses of this generation and of all that came after it, as they were asked for.
+    pub(super) fn addresses_from(&self, number: u64) -> Vec<Asked> {
+        self.generations.range(number..).flat_map(|(_, made)| made.addresses.clone()).collect()
+    }
+
     pub(super) fn generation_mut(&mut self, number: u64) -> Option<&mut Made> {
         self.generations.get_mut(&number)
     }
