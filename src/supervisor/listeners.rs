@@ -170,15 +170,21 @@ impl Listeners {
                         opened.new.extend(is_new.then_some(asked));
                         count += 1;
                     }
-                    Err(error) if name && error.is_absent_address() => opened.left_out.push(error),
+                    Err(error) if error.can_be_left_out(name) => opened.left_out.push(error),
                     Err(error) => return Err(error),
                 }
             }
             if count == 0
+                && name
                 && let Some(error) = opened.left_out.pop()
             {
                 return Err(error);
             }
+        }
+        if opened.asked.is_empty()
+            && let Some(error) = opened.left_out.pop()
+        {
+            return Err(error);
         }
         let activated = self.groups.iter().filter(|group| group.is_activated);
         let activated = activated.map(|group| group.asked);
@@ -473,9 +479,12 @@ impl Error {
         Error { address: address.to_string(), cause }
     }
 
-    pub(super) fn is_absent_address(&self) -> bool {
+    /// Whether the server can serve without this address, as long as there is another one: one of those that a `name`
+    /// stands for and this machine doesn't have, or one of a family that its kernel doesn't have, as `[::]` without IPv6.
+    pub(super) fn can_be_left_out(&self, name: bool) -> bool {
         let absent = [Errno::EADDRNOTAVAIL, Errno::EAFNOSUPPORT];
-        matches!(&self.cause, Cause::Other(error) if is_errno(error, &absent))
+        let absent = if name { &absent[..] } else { &absent[1..] };
+        matches!(&self.cause, Cause::Other(error) if is_errno(error, absent))
     }
 }
 

@@ -1,8 +1,12 @@
 //! The service manager that started this process, if one did: systemd's notifications (sd_notify(3)), its
 //! watchdog, and the sockets that it passes (sd_listen_fds(3)). Without one, all of this does nothing.
 
+use std::env;
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 use sd_notify::NotifyState;
 
@@ -36,12 +40,38 @@ pub(super) fn main_process(pid: ProcessId) {
 
 /// Tells it that the supervisor's loop turns.
 pub(super) fn alive() {
-    notify(&[NotifyState::Watchdog]);
+    // The manager itself tells of one that it doesn't hear.
+    let _ = try_notify(&[NotifyState::Watchdog]);
 }
 
+/// Where the service manager listens.
+const SOCKET: &str = "NOTIFY_SOCKET";
+
+/// Tells it, and logs if that can't be: a manager that never hears of the readiness ends the service.
 fn notify(states: &[NotifyState<'_>]) {
-    // A manager that doesn't listen is none of the server's business.
-    let _ = sd_notify::notify(states);
+    if let Err(error) = try_notify(states) {
+        let socket = env::var_os(SOCKET).unwrap_or_default();
+        let (socket, what) = (socket.to_string_lossy(), states.first().map(ToString::to_string));
+        tracing::warn!(%socket, what, reason = %error, "not notified");
+    }
+}
+
+fn try_notify(states: &[NotifyState<'_>]) -> io::Result<()> {
+    let Some(name) = env::var_os(SOCKET).filter(|name| !name.is_empty()) else {
+        return Ok(());
+    };
+    let text: String = states.iter().map(|state| format!("{state}\n")).collect();
+    let socket = UnixDatagram::unbound()?;
+    // One that has stopped reading must not keep this from its workers.
+    socket.set_nonblocking(true)?;
+    // `@` stands for the zero byte that an abstract name begins with (sd_notify(3), unix(7)).
+    match name.as_bytes().strip_prefix(b"@") {
+        Some(name) => {
+            socket.send_to_addr(text.as_bytes(), &SocketAddr::from_abstract_name(name)?)?
+        }
+        None => socket.send_to(text.as_bytes(), name)?,
+    };
+    Ok(())
 }
 
 /// How often [`alive`] is due, in milliseconds: twice within the time that the manager waits.
@@ -58,7 +88,7 @@ const PASSED_MAX: RawFd = PACKET_FILES_MAX as RawFd;
 /// The sockets that it passed to this process. Its own library would make them close-on-exec before they are claimed,
 /// which is what tells them from those that were opened here.
 pub(super) fn sockets(claim: &Claim) -> io::Result<Vec<OwnedFd>> {
-    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<RawFd>().ok());
+    let number = |name| env::var(name).ok().and_then(|text| text.parse::<RawFd>().ok());
     let count = match (number("LISTEN_PID"), number("LISTEN_FDS")) {
         (Some(pid), Some(count)) if pid == process::id() => count,
         _ => return Ok(Vec::new()),

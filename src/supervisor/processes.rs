@@ -269,9 +269,11 @@ impl Processes {
         };
         let mode = made.generation.config.workers.mode;
         let (control_token, pidfd_token) = tokens(key);
-        let watched = epoll
-            .add(&ours, control_token, Interest::Edges)
-            .and_then(|()| epoll.add(&child, pidfd_token, Interest::Readable));
+        let watched =
+            epoll.add(&ours, control_token, Interest::Edges).and_then(|()| match child.pidfd() {
+                Some(pidfd) => epoll.add(pidfd, pidfd_token, Interest::Readable),
+                None => Ok(()),
+            });
         if let Err(error) = watched {
             // Its workers' blocks of the ledger are given to others: it must not be there any more.
             child.end();

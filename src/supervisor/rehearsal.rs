@@ -80,14 +80,14 @@ fn addresses(
                         None => found.push((address, listen)),
                     }
                 }
-                Err(error) if is_name && error.is_absent_address() => absent.push(error),
+                Err(error) if error.can_be_left_out(is_name) => absent.push(error),
                 Err(error) => errors.push(error.to_string()),
             }
         }
         if count == 0 && is_name {
             errors.extend(absent.pop().map(|error| error.to_string()));
         }
-        let left_out = "it is left out, as long as the name stands for another address, too";
+        let left_out = "it is left out, as long as there is another address, too";
         warnings.extend(absent.iter().map(|error| (error.to_string(), left_out.to_owned())));
     }
     found.into_iter().map(|(address, _)| address).collect()

@@ -1,8 +1,10 @@
 //! Processes: fork, pidfds, reaping, and what a worker does about signals and its parent's death.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString, OsStr};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -25,7 +27,9 @@ pub type ProcessId = i32;
 /// A child that was forked here, held by a pidfd so that a signal never meets a recycled pid.
 pub struct Child {
     id: ProcessId,
-    pidfd: OwnedFd,
+    /// `None` where a seccomp profile that is older than the call refuses it, or the kernel hasn't got it. Then a signal
+    /// goes to the pid, which stays the child's until it is reaped, and its end is told by SIGCHLD alone.
+    pidfd: Option<OwnedFd>,
 }
 
 /// Ends a child of this process, and waits until it has ended.
@@ -68,17 +72,25 @@ pub fn fork() -> io::Result<Forked> {
 
 /// A child that was just forked, by a descriptor. One that there is no descriptor for has ended when this returns: it may
 /// have what the next child is given, and would go on using it.
-fn hold(child: Pid, open: impl FnOnce(ProcessId) -> io::Result<OwnedFd>) -> io::Result<Child> {
+fn hold(
+    child: Pid,
+    open: impl FnOnce(ProcessId) -> io::Result<Option<OwnedFd>>,
+) -> io::Result<Child> {
     let id = child.as_raw();
     open(id).map(|pidfd| Child { id, pidfd }).inspect_err(|_| end(child))
 }
 
-/// pidfd_open(2).
-fn pidfd_open(child: ProcessId) -> io::Result<OwnedFd> {
+/// pidfd_open(2); none where the call is refused as such.
+fn pidfd_open(child: ProcessId) -> io::Result<Option<OwnedFd>> {
     // SAFETY: it takes two integers. The child can't have been reaped yet, so the pid is its own.
-    let fd = cvt(unsafe { libc::syscall(libc::SYS_pidfd_open, child, 0) } as libc::c_int)?;
-    // SAFETY: the descriptor was just made and nothing else knows of it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    match cvt(unsafe { libc::syscall(libc::SYS_pidfd_open, child, 0) } as libc::c_int) {
+        // SAFETY: the descriptor was just made and nothing else knows of it.
+        Ok(fd) => Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) })),
+        Err(error) => match error.raw_os_error() {
+            Some(libc::ENOSYS | libc::EPERM) => Ok(None),
+            _ => Err(error),
+        },
+    }
 }
 
 fn has_one_thread() -> Result<(), String> {
@@ -111,13 +123,22 @@ impl Child {
         self.id
     }
 
+    /// Readable when the child has ended. Without one its end is told by SIGCHLD alone.
+    pub fn pidfd(&self) -> Option<BorrowedFd<'_>> {
+        self.pidfd.as_ref().map(AsFd::as_fd)
+    }
+
     /// pidfd_send_signal(2) with SIGKILL; a child that is gone already is no error.
     pub fn kill(&self) -> io::Result<()> {
+        let Some(pidfd) = &self.pidfd else {
+            kill(self.id);
+            return Ok(());
+        };
         // SAFETY: integers and a null siginfo, which means "as kill(2) would".
         let result = unsafe {
             libc::syscall(
                 libc::SYS_pidfd_send_signal,
-                self.pidfd.as_raw_fd(),
+                pidfd.as_raw_fd(),
                 libc::SIGKILL,
                 std::ptr::null::<libc::siginfo_t>(),
                 0,
@@ -132,13 +153,6 @@ impl Child {
     /// Ends it, and waits until it has ended. It must not have been reaped.
     pub fn end(self) {
         end(Pid::from_raw(self.id));
-    }
-}
-
-/// Readable when the child has ended.
-impl AsFd for Child {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.pidfd.as_fd()
     }
 }
 
@@ -201,6 +215,24 @@ pub fn keep_ended_children() -> io::Result<()> {
 /// This process's id.
 pub fn id() -> ProcessId {
     nix::unistd::getpid().as_raw()
+}
+
+/// The process that started this one.
+pub fn parent() -> ProcessId {
+    nix::unistd::getppid().as_raw()
+}
+
+/// The file that was executed, by the name that execve(2) was given (getauxval(3), `AT_EXECFN`).
+pub fn executed_file() -> Option<PathBuf> {
+    // SAFETY: it takes an integer, and returns 0 for what isn't there.
+    let address = unsafe { libc::getauxval(libc::AT_EXECFN) };
+    let name = std::ptr::with_exposed_provenance::<libc::c_char>(address as usize);
+    if name.is_null() {
+        return None;
+    }
+    // SAFETY: the kernel has put a string with its end there, which stays for the life of the process.
+    let name = unsafe { CStr::from_ptr(name) };
+    Some(PathBuf::from(OsStr::from_bytes(name.to_bytes())))
 }
 
 /// What the handler of SIGTERM needs; set before it is installed, and only read afterwards.
@@ -268,8 +300,28 @@ impl Identity {
             None => setgroups(&[gid])?,
         }
         setresgid(gid, gid, gid)?;
-        Ok(setresuid(uid, uid, uid)?)
+        empty_bounding_set()?;
+        setresuid(uid, uid, uid)?;
+        Ok(nix::sys::prctl::set_no_new_privs()?)
     }
+}
+
+/// Takes every capability out of the bounding set, so that no file that is executed could give one (capabilities(7)).
+fn empty_bounding_set() -> io::Result<()> {
+    for capability in 0..=u64::BITS {
+        // SAFETY: integers alone.
+        match cvt(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) }) {
+            Ok(_) => {}
+            Err(error) => match error.raw_os_error() {
+                // The kernel has no more of them.
+                Some(libc::EINVAL) => break,
+                // It takes CAP_SETPCAP, which a container may have taken away: then no_new_privs alone has to do.
+                Some(libc::EPERM) => break,
+                _ => return Err(error),
+            },
+        }
+    }
+    Ok(())
 }
 
 /// Makes this process a worker of `parent`, whose control socket is `control`.

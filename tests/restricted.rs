@@ -1,0 +1,102 @@
+//! Kernels and profiles that refuse something: the server does without, or says what it would need.
+
+mod harness;
+
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+
+use harness::{DEADLINE, GREETING, Mode, Setup, eventually, reload, send_signal, skip_without};
+use nix::sys::signal::{SIGKILL, SIGTERM};
+
+/// Has a system call fail in what follows, as an old seccomp profile does: its number on x86-64 and on AArch64, the first
+/// argument that it fails with, or -1 for any, and the error.
+const PROFILE: &str = r#"
+import ctypes, os, platform, struct, sys
+call, first, errno = (int(word) for word in sys.argv[1 if platform.machine() == "x86_64" else 2].split(","))
+load, jump, give = 0x20, 0x15, 0x06
+lines = [(load, 0, 0, 0), (jump, 0, 3, call), (load, 0, 0, 16), (jump, 0, 1, first),
+         (give, 0, 0, 0x50000 | errno), (give, 0, 0, 0x7fff0000)]
+if first == -1:
+    lines = [(load, 0, 0, 0), (jump, 0, 1, call), (give, 0, 0, 0x50000 | errno), (give, 0, 0, 0x7fff0000)]
+code = b"".join(struct.pack("HBBI", *line) for line in lines)
+buffer = ctypes.create_string_buffer(code)
+program = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(lines), ctypes.addressof(buffer)))
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(38, 1, 0, 0, 0) == 0
+assert libc.prctl(22, 2, program) == 0, os.strerror(ctypes.get_errno())
+os.execvp(sys.argv[3], sys.argv[3:])
+"#;
+
+/// The server where a call is refused; `None` where that can't be arranged.
+fn restricted(mode: Mode, x86_64: &str, aarch64: &str) -> Option<Setup> {
+    if skip_without("python3") {
+        return None;
+    }
+    Some(Setup::new(mode).under(&["python3", "-c", PROFILE, x86_64, aarch64]))
+}
+
+fn without_pidfds(mode: Mode) {
+    let Some(setup) = restricted(mode, "434,-1,1", "434,-1,1") else { return };
+    let server = setup.faults("requests").start();
+    assert_eq!(server.get("/").text(), GREETING);
+    let worker = server.worker_pid(0);
+    send_signal(worker, SIGKILL);
+    eventually("it is replaced", || (server.worker_pid(0) != worker).then_some(()));
+    assert_eq!(reload(&server).name(), "reload done");
+    assert_eq!(server.get("/").text(), GREETING);
+    let mut server = server;
+    server.signal(SIGTERM);
+    assert_eq!(server.wait_exit(), 0);
+}
+
+#[test]
+fn threads_are_supervised_where_pidfd_open_is_refused() {
+    without_pidfds(Mode::THREADS);
+}
+
+#[test]
+fn processes_are_supervised_where_pidfd_open_is_refused() {
+    without_pidfds(Mode::PROCESSES);
+}
+
+#[test]
+fn without_ipv6_the_other_address_is_served() {
+    // socket(AF_INET6, …) fails with EAFNOSUPPORT.
+    let kernel = || restricted(Mode::THREADS, "41,10,97", "198,10,97");
+    let Some(setup) = kernel() else { return };
+    let both = "[\"127.0.0.1:0\", \"[::]:0\"]";
+    let server = setup.set("server.listen", both).start();
+    assert_eq!(server.get("/").text(), GREETING);
+    let left_out = server.journal.wait_for("address left out");
+    let reason = left_out.text("reason");
+    assert!(reason.contains("cannot listen on [::]:0: Address family not supported"), "{reason}");
+    assert_eq!(reload(&server).name(), "reload done");
+    let Some(setup) = kernel() else { return };
+    let mut alone = setup.set("server.listen", "[::]:0").spawn();
+    assert_eq!(alone.wait_exit(), 1);
+    let failed = alone.journal.wait_for("could not start");
+    assert!(failed.text("reason").contains("Address family not supported"), "{failed:?}");
+}
+
+#[test]
+fn an_abstract_socket_of_a_service_manager_is_told() {
+    let name = format!("laneway-test-{}", std::process::id());
+    let address = SocketAddr::from_abstract_name(&name).expect("an abstract name");
+    let manager = UnixDatagram::bind_addr(&address).expect("bind the manager's socket");
+    manager.set_read_timeout(Some(DEADLINE)).expect("set a timeout");
+    let _server = Setup::new(Mode::THREADS).env("NOTIFY_SOCKET", &format!("@{name}")).start();
+    let mut buffer = [0; 1024];
+    let length = manager.recv(&mut buffer).expect("a notification");
+    let text = String::from_utf8_lossy(&buffer[..length]);
+    assert!(text.starts_with("READY=1\nSTATUS=2 lanes serve, generation 1\n"), "{text}");
+}
+
+#[test]
+fn a_readiness_that_can_not_be_delivered_is_logged() {
+    for socket in ["/nonexistent/notify", "@laneway-nobody-listens-here"] {
+        let server = Setup::new(Mode::THREADS).env("NOTIFY_SOCKET", socket).start();
+        let told = server.journal.wait_for("not notified");
+        assert_eq!((told.text("socket"), told.text("what")), (socket, "READY=1"));
+        assert!(told.has("reason"));
+    }
+}
