@@ -40,6 +40,9 @@ struct Given {
     /// Set one key, over file and environment, such as workers.count=4
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// The server's command socket [default: beside supervisor.pid_file, else in the runtime directory]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, Subcommand)]
@@ -77,7 +80,7 @@ enum Command {
 /// What is left to do after the command line was looked at.
 pub enum Task {
     /// Serve this, and what these options say after a reload.
-    Serve(Box<config::Config>, Options),
+    Serve(Box<config::Config>, Box<Options>),
     /// Exit with this code: everything was printed.
     Done(i32),
 }
@@ -105,18 +108,20 @@ pub fn parse() -> Task {
         }
         Command::Manpage => manual::page().map_or(Task::Done(1), |page| print(&page)),
         Command::Run(more) => match load(given, more) {
-            Ok((loaded, options)) => Task::Serve(Box::new(loaded.config), options),
+            Ok((loaded, options)) => {
+                Task::Serve(Box::new(loaded.config), Box::new(with_whole_paths(options)))
+            }
             Err(task) => task,
         },
         Command::Check(more) => {
             load(given, more).map_or_else(|task| task, |(loaded, _)| summary::check(&loaded))
         }
         Command::Status { given: more, json } => {
-            remote::run(load(given, more), Request::Status, json)
+            remote::run(&options(given, more), Request::Status, json)
         }
-        Command::Reload(more) => remote::run(load(given, more), Request::Reload, false),
-        Command::Upgrade(more) => remote::run(load(given, more), Request::Upgrade, false),
-        Command::Stop(more) => remote::run(load(given, more), Request::Stop, false),
+        Command::Reload(more) => remote::run(&options(given, more), Request::Reload, false),
+        Command::Upgrade(more) => remote::run(&options(given, more), Request::Upgrade, false),
+        Command::Stop(more) => remote::run(&options(given, more), Request::Stop, false),
         Command::ShowConfig(more) => load(given, more)
             .map_or_else(|task| task, |(loaded, _)| print(loaded.to_toml().as_bytes())),
     }
@@ -148,8 +153,9 @@ fn with_hint(mut error: clap::Error) -> clap::Error {
     error
 }
 
-/// Loads what was given before the command and behind it, or tells what is wrong.
-fn load(before: Given, behind: Given) -> Result<(Loaded, Options), Task> {
+/// What was given before the command and behind it.
+fn options(before: Given, behind: Given) -> Options {
+    let socket = behind.socket.clone().or(before.socket.clone());
     let file = behind.config.clone().or(before.config.clone());
     let short = |given: &Given| {
         let count = given.workers.iter().map(|count| format!("workers.count={count}"));
@@ -161,16 +167,36 @@ fn load(before: Given, behind: Given) -> Result<(Loaded, Options), Task> {
         Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
     };
     let environment = std::env::vars_os().filter_map(text).collect();
-    let options = Options { file, set, environment };
-    let loaded = config::load(&options).map_err(|errors| {
+    Options { file, set, environment, folder: None, socket }
+}
+
+/// The same, for a server that may lose its working directory: a path that begins in it is named from the root on.
+fn with_whole_paths(options: Options) -> Options {
+    let folder = config::start_folder().ok();
+    let whole = |file: PathBuf| match &folder {
+        Some(folder) => config::absolute(&file, folder),
+        None => file,
+    };
+    let file = options.file.map(whole);
+    Options { file, folder, ..options }
+}
+
+/// Loads the configuration, or tells what is wrong.
+fn load(before: Given, behind: Given) -> Result<(Loaded, Options), Task> {
+    let options = options(before, behind);
+    let loaded = load_with(&options)?;
+    Ok((loaded, options))
+}
+
+fn load_with(options: &Options) -> Result<Loaded, Task> {
+    config::load(options).map_err(|errors| {
         let colour = config::takes_colour(&options.environment) && io::stderr().is_terminal();
         let text = if colour { errors.coloured() } else { errors.to_string() };
         let count = counted(errors.count());
         // Standard error is all there is to tell it on.
         let _ = writeln!(io::stderr(), "{text}\n\nthe configuration is not valid: {count}");
         Task::Done(USAGE)
-    })?;
-    Ok((loaded, options))
+    })
 }
 
 fn counted(errors: usize) -> String {

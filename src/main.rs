@@ -14,7 +14,7 @@ fn main() {
     };
     panics::install();
     log::start(config.log);
-    let code = match supervisor::run(*config, options, passed) {
+    let code = match supervisor::run(*config, *options, passed) {
         Outcome::Exit(code) => code,
         Outcome::Worker(worker) => worker.run(),
         Outcome::Loader(loader) => loader.run(),

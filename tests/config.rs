@@ -24,6 +24,7 @@ fn load_toml(
             .iter()
             .map(|(name, value)| (name.to_string(), value.to_string()))
             .collect(),
+        ..Options::default()
     };
     match load(&options) {
         Ok(loaded) => Ok((loaded.config.clone(), loaded.to_toml())),
@@ -380,7 +381,8 @@ fn warnings(toml: &str, environment: &[(&str, &str)]) -> String {
     let file = folder.path().join("laneway.toml");
     std::fs::write(&file, toml).unwrap();
     let environment = environment.iter().map(|(name, value)| (name.to_string(), value.to_string()));
-    let options = Options { file: Some(file), set: vec![], environment: environment.collect() };
+    let options =
+        Options { file: Some(file), environment: environment.collect(), ..Options::default() };
     let loaded = load(&options).unwrap_or_else(|errors| panic!("{errors}"));
     loaded.warnings.to_string().replace(&format!("{}/", folder.path().display()), "")
 }

@@ -34,7 +34,7 @@ in_every_mode!(
     an_activated_socket_that_cannot_be_joined_is_shared,
     workers_run_as_the_user_and_the_supervisor_does_not,
     an_unknown_user_is_an_error,
-    without_a_place_to_write_it_serves_all_the_same,
+    without_a_place_for_its_socket_it_serves_all_the_same,
 );
 
 harness::in_mode!(
@@ -520,6 +520,8 @@ fn workers_run_as_the_user_and_the_supervisor_does_not(mode: Mode) {
     server.journal.wait_where("worker exited", |event| event.number("lane") == 0);
     eventually("a new one serves", || (server.worker_pid(0) != worker).then_some(()));
     assert_eq!(uid(server.worker_pid(0), "Uid"), expected(nobody.uid.as_raw()));
+    assert_eq!(uid(server.worker_pid(0), "NoNewPrivs").as_deref(), Some("1"));
+    assert_eq!(uid(server.worker_pid(0), "CapBnd"), Some("0".repeat(16)));
     // The signal of its parent's death survived the change of user.
     let mut server = server;
     server.kill_supervisor();
@@ -535,12 +537,11 @@ fn an_unknown_user_is_an_error(mode: Mode) {
     assert!(failed.text("reason").contains("there is no user"), "{failed:?}");
 }
 
-fn without_a_place_to_write_it_serves_all_the_same(mode: Mode) {
+fn without_a_place_for_its_socket_it_serves_all_the_same(mode: Mode) {
     // Nobody may make a file there, not even root: as on a read-only file system.
-    let setup = Setup::new(mode).set("supervisor.pid_file", "/proc/self/laneway.pid");
-    let mut server = setup.start();
-    server.journal.wait_for("no pid file");
-    server.journal.wait_for("no command socket");
+    let mut server = Setup::new(mode).env("XDG_RUNTIME_DIR", "/proc/self").start();
+    let told = server.journal.wait_for("no command socket");
+    assert!(told.text("remedy").starts_with("name a place with --socket PATH"), "{told:?}");
     assert_eq!(server.get("/").status, 200);
     server.signal(SIGHUP);
     server.journal.wait_for("reload done");

@@ -1,52 +1,75 @@
 //! The commands that speak to a running server.
 
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytesize::ByteSize;
 
 use super::layout::{self, columns_of_output, wrap};
-use super::{Task, print};
-use crate::config::{Loaded, Mode, Options};
+use super::{Task, load_with, print};
+use crate::config::{self, Mode, Options, Places};
 use crate::supervisor::commands::{Answer, Request, ask};
 use crate::supervisor::status::{Happening, LaneStatus, Queue, Status};
 
-/// Asks the server of this configuration, and prints its answer.
-pub(super) fn run(loaded: Result<(Loaded, Options), Task>, request: Request, json: bool) -> Task {
-    let config = match loaded {
-        Ok((loaded, _)) => loaded.config,
-        Err(task) => return task,
-    };
-    let Some(path) = config.supervisor.control_socket else {
-        return failed(
-            "this configuration leaves no place for the server's command socket; set \
-             supervisor.pid_file, for the server and for this command",
-        );
-    };
+/// Asks the server that was started with these options, and prints its answer.
+pub(super) fn run(options: &Options, request: Request, json: bool) -> Task {
+    let Places { paths, is_guess } = config::control_sockets(options);
     let begun = |text: &str| {
         print(format!("{text}\n").as_bytes());
     };
-    match ask(&path, request, begun) {
-        Ok(Answer::Status(status)) if json => match serde_json::to_string_pretty(&status) {
-            Ok(text) => print(format!("{text}\n").as_bytes()),
-            Err(error) => failed(&error.to_string()),
+    let mut reached = None;
+    for path in &paths {
+        let asked = ask(path, request, begun);
+        let is_absent = asked.as_ref().is_err_and(is_absent);
+        reached = Some((path, asked));
+        if !is_absent {
+            break;
+        }
+    }
+    match reached {
+        Some((_, Ok(answer))) => show(answer, json),
+        Some((path, Err(error))) if !is_absent(&error) => {
+            failed(&format!("cannot ask the server at {}: {error}", path.display()))
+        }
+        // It may state another place, if only it could be understood.
+        _ if is_guess => match load_with(options) {
+            Err(task) => task,
+            Ok(_) => failed(&nowhere(&paths)),
         },
-        Ok(Answer::Status(status)) => print(table(&status, columns_of_output()).as_bytes()),
-        Ok(Answer::Done(text) | Answer::Begun(text)) => print(format!("{text}\n").as_bytes()),
-        Ok(Answer::Failed(reason)) => failed(&reason),
-        Err(error) => failed(&not_reached(&path, &error)),
+        _ => failed(&nowhere(&paths)),
     }
 }
 
-fn not_reached(path: &Path, error: &io::Error) -> String {
-    let path = path.display();
-    match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-            format!("no server runs with this configuration: nobody listens at {path}")
-        }
-        _ => format!("cannot ask the server at {path}: {error}"),
+fn show(answer: Answer, json: bool) -> Task {
+    match answer {
+        Answer::Status(status) if json => match serde_json::to_string_pretty(&status) {
+            Ok(text) => print(format!("{text}\n").as_bytes()),
+            Err(error) => failed(&error.to_string()),
+        },
+        Answer::Status(status) => print(table(&status, columns_of_output()).as_bytes()),
+        Answer::Done(text) | Answer::Begun(text) => print(format!("{text}\n").as_bytes()),
+        Answer::Failed(reason) => failed(&reason),
     }
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+}
+
+/// No server was found at any of these.
+fn nowhere(paths: &[PathBuf]) -> String {
+    if paths.is_empty() {
+        return "this configuration leaves no place for the server's command socket; set supervisor.pid_file or \
+                --socket, for the server and for this command"
+            .to_owned();
+    }
+    let places: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+    let places = places.join(" or ");
+    format!(
+        "no server runs with this configuration: none listens at {places}; one that was started with --socket or with \
+         another supervisor.pid_file is found by --socket PATH"
+    )
 }
 
 fn failed(reason: &str) -> Task {

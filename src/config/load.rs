@@ -19,6 +19,25 @@ pub struct Options {
     pub set: Vec<String>,
     /// Names and values of environment variables.
     pub environment: Vec<(String, String)>,
+    /// The folder that `./config.toml` is looked for in; `None`: the working directory.
+    pub folder: Option<PathBuf>,
+    /// `--socket`: where the command socket is.
+    pub socket: Option<PathBuf>,
+}
+
+impl Options {
+    /// The configuration file, if there is one.
+    fn file(&self) -> Option<PathBuf> {
+        let folder = self.folder.as_deref().unwrap_or(Path::new(""));
+        let default = || Some(folder.join(DEFAULT_FILE)).filter(|file| file.exists());
+        self.file.clone().or_else(default)
+    }
+}
+
+/// The text of the configuration file, whatever is in it; none if there is no file.
+pub(super) fn text(options: &Options) -> Result<String, Errors> {
+    let source = options.file().map(|file| read(&file, resolve::read_at_most)).transpose()?;
+    Ok(source.map(|source| source.text).unwrap_or_default())
 }
 
 /// A valid configuration.
@@ -40,7 +59,7 @@ impl Loaded {
 }
 
 /// The file that is read when none is named.
-const DEFAULT_FILE: &str = "config.toml";
+pub(super) const DEFAULT_FILE: &str = "config.toml";
 /// Largest configuration file, in bytes.
 const FILE_BYTES_MAX: u64 = 64 << 20;
 
@@ -65,10 +84,7 @@ pub fn reload(options: &Options) -> Result<Loaded, Errors> {
 type ReadFile = fn(&Path, u64) -> io::Result<Vec<u8>>;
 
 fn load_from(options: &Options, read_file: ReadFile) -> Result<Loaded, Errors> {
-    let file = match &options.file {
-        Some(file) => Some(file.clone()),
-        None => Some(PathBuf::from(DEFAULT_FILE)).filter(|file| file.exists()),
-    };
+    let file = options.file();
     let mut sources = Vec::new();
     if let Some(file) = &file {
         sources.push(read(file, read_file)?);
@@ -105,29 +121,7 @@ fn load_from(options: &Options, read_file: ReadFile) -> Result<Loaded, Errors> {
     }
     let mut loaded = merged.finish(file, sources)?;
     loaded.config.log.colour = variables::takes_colour(&options.environment);
-    loaded.config.supervisor.control_socket = control_socket(&loaded.config, &options.environment);
     Ok(loaded)
-}
-
-/// Where the supervisor listens for commands: beside its pid file, or in the runtime directory under a name
-/// that other instances don't use. None where neither gives a place that a client could guess.
-fn control_socket(config: &Config, environment: &[(String, String)]) -> Option<PathBuf> {
-    if let Some(pid_file) = &config.supervisor.pid_file {
-        return Some(pid_file.with_extension("sock"));
-    }
-    let variable = |name: &str| {
-        let found = environment.iter().find(|(of, value)| of == name && !value.is_empty());
-        // systemd may name several, separated by colons; the first is the service's main one.
-        found.and_then(|(_, value)| value.split(':').next()).map(PathBuf::from)
-    };
-    let folder = variable("RUNTIME_DIRECTORY").or_else(|| variable("XDG_RUNTIME_DIR"));
-    let folder = folder.or_else(|| nix::unistd::geteuid().is_root().then(|| "/run".into()))?;
-    let address = config.server.listen.first()?.to_string();
-    if address.ends_with(":0") {
-        return None;
-    }
-    let name = address.replace(['[', ']'], "").replace(':', "-");
-    Some(folder.join(format!("laneway-{name}.sock")))
 }
 
 /// Settings of the environment with their texts, and the names that were probably meant as such.

@@ -7,6 +7,7 @@ mod diagnostic;
 mod engine;
 mod load;
 mod merge;
+mod paths;
 mod raw;
 mod resolve;
 mod source;
@@ -16,6 +17,7 @@ mod variables;
 
 pub use diagnostic::{Errors, Warning, Warnings};
 pub use load::{Loaded, Options, load, reload};
+pub use paths::{Places, absolute, are_same, control_socket, control_sockets, start_folder};
 pub use variables::takes_colour;
 
 use std::borrow::Cow;
@@ -217,9 +219,6 @@ pub struct Supervisor {
     pub user: Option<String>,
     /// The group that workers run as; the user's own if only that is given.
     pub group: Option<String>,
-    /// Where the supervisor listens for `server status` and its like; follows from the pid file or the
-    /// runtime directory.
-    pub control_socket: Option<PathBuf>,
 }
 
 /// `[limits]`

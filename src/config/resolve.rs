@@ -95,7 +95,6 @@ pub(super) fn resolve(
             watchdog: supervisor.watchdog.0,
             pid_file: (!supervisor.pid_file.as_os_str().is_empty())
                 .then(|| supervisor.pid_file.clone()),
-            control_socket: None,
             user: Some(supervisor.user.clone()).filter(|user| !user.is_empty()),
             group: Some(supervisor.group.clone()).filter(|group| !group.is_empty()),
         },

@@ -4,11 +4,11 @@
 //! One change goes on at a time. What is asked for meanwhile waits for its turn, passes to the supervisor that
 //! follows, or is refused in so many words. Each has a number, by which its outcome finds those that asked for it.
 
-use super::commands::{Answer, Commands, Request};
+use super::commands::{Answer, Request};
 use super::policy::Input;
 use super::upgrade::Heir;
 use super::waiting::Change;
-use super::{LANES_MAX, MEASURE_MS, Supervisor, manager, pid_file, sizing, startup, status};
+use super::{LANES_MAX, MEASURE_MS, Supervisor, manager, sizing, startup, status};
 use crate::config::Engine;
 
 /// Why nothing can change any more.
@@ -143,53 +143,6 @@ impl Supervisor {
         self.give_up_changes("this server was told to stop");
         manager::stopping();
         Some(Input::Stop(reason))
-    }
-
-    /// Opens the command socket and writes the pid file. Without them the server serves all the same.
-    pub(super) fn appear(&mut self) {
-        let Some(supervisor) = self.config().map(|config| config.supervisor.clone()) else {
-            return;
-        };
-        if let Some(path) = &supervisor.control_socket {
-            match Commands::open(path, self.is_heir, &self.epoll) {
-                Ok(commands) => self.commands = commands,
-                Err(error) => {
-                    let path = path.display();
-                    tracing::warn!(%path, reason = %error, "no command socket");
-                }
-            }
-        }
-        if let Some(path) = &supervisor.pid_file {
-            match pid_file::write(path) {
-                Ok(()) => self.pid_file = Some(path.clone()),
-                Err(error) => {
-                    let path = path.display();
-                    tracing::warn!(%path, reason = %error, "no pid file");
-                }
-            }
-        }
-    }
-
-    /// Has the command socket and the pid file be this supervisor's again, where an heir that has failed had replaced
-    /// them.
-    pub(super) fn reappear(&mut self) {
-        if let Err(error) = self.commands.restore(&self.epoll) {
-            tracing::warn!(reason = %error, "no command socket");
-        }
-        if let Some(path) = &self.pid_file
-            && let Err(error) = pid_file::write(path)
-        {
-            let path = path.display();
-            tracing::warn!(%path, reason = %error, "no pid file");
-        }
-    }
-
-    /// Takes away what [`Supervisor::appear`] has made.
-    pub(super) fn disappear(&mut self) {
-        self.commands.close();
-        if let Some(path) = self.pid_file.take() {
-            pid_file::remove(&path);
-        }
     }
 
     pub(super) fn engine(&self) -> Option<Engine> {

@@ -5,17 +5,21 @@
 //! it waits for a client.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use super::status::Status;
 use crate::sys::epoll::{Epoll, Interest};
-use crate::sys::process;
+use crate::sys::process::{self, ProcessId};
+use crate::sys::socket;
 
 /// What a client can ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +72,98 @@ const CLIENTS_MAX: usize = 16;
 /// No request is longer.
 const REQUEST_BYTES_MAX: usize = 64;
 
+/// How long it doesn't listen when it has no descriptor for a client.
+const PAUSE_MS: u64 = 1_000;
+/// How long another server may take to open its socket in the same folder.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Why there is no command socket.
+#[derive(Debug)]
+pub(super) enum NotOpened {
+    /// A server that lives has it, this one.
+    Taken(ProcessId),
+    Failed(io::Error),
+}
+
+impl From<io::Error> for NotOpened {
+    fn from(error: io::Error) -> NotOpened {
+        NotOpened::Failed(error)
+    }
+}
+
+fn reserve() -> Option<File> {
+    File::open("/dev/null").ok()
+}
+
+/// Keeps other servers from opening a socket in this folder. Without a lock the order is left to chance, as it is where a
+/// file system has none.
+fn lock_folder(path: &Path) -> Option<File> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = File::open(folder.unwrap_or(Path::new("."))).ok()?;
+    let start = Instant::now();
+    while let Err(TryLockError::WouldBlock) = folder.try_lock() {
+        if start.elapsed() > LOCK_PATIENCE {
+            return None;
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    Some(folder)
+}
+
+/// Removes a socket that was left behind, or that of `predecessor`. Nothing else is ever removed.
+fn make_way(path: &Path, predecessor: Option<ProcessId>) -> Result<(), NotOpened> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error.into()),
+        Ok(found) if found.file_type().is_socket() => {}
+        Ok(_) => {
+            let text = "what is there is no socket, and is left alone";
+            return Err(io::Error::new(ErrorKind::AlreadyExists, text).into());
+        }
+    }
+    match UnixStream::connect(path) {
+        Ok(stream) => {
+            let pid = socket::peer_pid(&stream)?;
+            if Some(pid) != predecessor {
+                return Err(NotOpened::Taken(pid));
+            }
+        }
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(fs::remove_file(path)?)
+}
+
+impl Open {
+    /// Tells a client that there is no descriptor for it, with the one in reserve. False if that can't be.
+    fn refuse(&mut self, error: &io::Error) -> bool {
+        if self.reserve.take().is_none() {
+            return false;
+        }
+        let accepted = self.listener.accept();
+        if let Ok((stream, _)) = &accepted {
+            let answer = Answer::Failed(format!("the server can't take a command: {error}"));
+            let line = serde_json::to_string(&answer).unwrap_or_default();
+            // One line fits into an empty socket; a client that is gone needs none.
+            let _ = stream.set_nonblocking(true).and_then(|()| writeln!(&*stream, "{line}"));
+        }
+        let is_told = accepted.is_ok();
+        drop(accepted);
+        self.reserve = reserve();
+        is_told
+    }
+}
+
+/// Takes the socket's file away, if it is still this one's.
+impl Drop for Open {
+    fn drop(&mut self) {
+        if self.owner == process::id() && self.is_at_its_path() {
+            // What can't be removed is taken for left behind by the next.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
 /// The socket and its clients.
 #[derive(Default)]
 pub(super) struct Commands {
@@ -79,6 +175,12 @@ pub(super) struct Commands {
 struct Open {
     listener: UnixListener,
     path: PathBuf,
+    /// A descriptor to give up, so that a client can be told when there are no others.
+    reserve: Option<File>,
+    /// There was none either: when it listens again.
+    resume_ms: Option<u64>,
+    /// A forked child that drops its copy removes nothing.
+    owner: ProcessId,
     /// Device and inode: whether the path still leads here.
     identity: (u64, u64),
     next: u64,
@@ -86,7 +188,7 @@ struct Open {
 
 impl Open {
     fn is_at_its_path(&self) -> bool {
-        fs::metadata(&self.path).is_ok_and(|of| (of.dev(), of.ino()) == self.identity)
+        fs::symlink_metadata(&self.path).is_ok_and(|of| (of.dev(), of.ino()) == self.identity)
     }
 }
 
@@ -134,51 +236,81 @@ impl Client {
 }
 
 impl Commands {
-    /// Listens at `path`, in place of a socket that was left behind there; if this is an heir, also in place of
-    /// the one that it follows.
+    /// Listens at `path`, in place of a socket that was left behind there, or of the one of `predecessor`.
     ///
     /// # Errors
-    /// Also if somebody else still listens there.
-    pub(super) fn open(path: &Path, is_heir: bool, epoll: &Epoll) -> io::Result<Commands> {
-        match UnixStream::connect(path) {
-            Ok(_) if is_heir => fs::remove_file(path)?,
-            Ok(_) => return Err(io::Error::other("another supervisor listens there")),
-            Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path)?,
-            // Whatever else stands in the way, the bind below tells of it.
-            Err(_) => {}
-        }
+    /// Also if another server listens there, or if what is there is no socket.
+    pub(super) fn open(
+        path: &Path,
+        predecessor: Option<ProcessId>,
+        epoll: &Epoll,
+    ) -> Result<Commands, NotOpened> {
+        // Of two that start at once and find a socket that was left behind, the second would remove the first one's.
+        let _lock = lock_folder(path);
+        make_way(path, predecessor)?;
+        Ok(Commands::listen(path, epoll)?)
+    }
+
+    fn listen(path: &Path, epoll: &Epoll) -> io::Result<Commands> {
         let listener = process::with_private_umask(|| UnixListener::bind(path))?;
         listener.set_nonblocking(true)?;
         epoll.add(&listener, TOKEN_LISTENER, Interest::Readable)?;
         let metadata = fs::metadata(path)?;
         let identity = (metadata.dev(), metadata.ino());
-        let open = Open { listener, path: path.to_owned(), identity, next: TOKEN_LISTENER + 1 };
+        let open = Open {
+            listener,
+            path: path.to_owned(),
+            identity,
+            next: TOKEN_LISTENER + 1,
+            reserve: reserve(),
+            resume_ms: None,
+            owner: process::id(),
+        };
         Ok(Commands { open: Some(open), clients: BTreeMap::new() })
     }
 
     /// Listens at the path again, if an heir that has ended had taken it. Clients that are connected stay.
-    pub(super) fn restore(&mut self, epoll: &Epoll) -> io::Result<()> {
+    pub(super) fn restore(&mut self, epoll: &Epoll) -> Result<(), NotOpened> {
         if let Some(before) = self.open.take_if(|open| !open.is_at_its_path()) {
-            let Commands { open, .. } = Commands::open(&before.path, true, epoll)?;
-            self.open = open.map(|open| Open { next: before.next, ..open });
+            let Commands { mut open, .. } = Commands::open(&before.path, None, epoll)?;
+            if let Some(open) = &mut open {
+                open.next = before.next;
+            }
+            self.open = open;
         }
         Ok(())
     }
 
     /// Takes the socket's file away, if it is still this one's. Clients that wait for the end stay.
     pub(super) fn close(&mut self) {
-        if let Some(open) = self.open.take()
-            && open.is_at_its_path()
+        self.open = None;
+    }
+
+    /// When it listens again, if it had no descriptor for a client.
+    pub(super) fn resume_ms(&self) -> Option<u64> {
+        self.open.as_ref()?.resume_ms
+    }
+
+    /// Listens again when it is time to.
+    pub(super) fn resume(&mut self, now_ms: u64, epoll: &Epoll) {
+        if let Some(open) = &mut self.open
+            && open.resume_ms.is_some_and(|resume_ms| resume_ms <= now_ms)
         {
-            // What can't be removed is taken for left behind by the next.
-            let _ = fs::remove_file(&open.path);
+            open.reserve = open.reserve.take().or_else(reserve);
+            let added = epoll.add(&open.listener, TOKEN_LISTENER, Interest::Readable);
+            open.resume_ms = added.err().map(|_| now_ms + PAUSE_MS);
         }
     }
 
     /// Works on what an event told of, and returns a request that has come whole.
-    pub(super) fn on_ready(&mut self, token: u64, epoll: &Epoll) -> Option<(u64, Request)> {
+    pub(super) fn on_ready(
+        &mut self,
+        token: u64,
+        epoll: &Epoll,
+        now_ms: u64,
+    ) -> Option<(u64, Request)> {
         if token == TOKEN_LISTENER {
-            self.accept(epoll);
+            self.accept(epoll, now_ms);
             return None;
         }
         let heard = self.clients.get_mut(&token)?.hear();
@@ -211,11 +343,24 @@ impl Commands {
         }
     }
 
-    fn accept(&mut self, epoll: &Epoll) {
+    fn accept(&mut self, epoll: &Epoll, now_ms: u64) {
         let Some(open) = &mut self.open else {
             return;
         };
-        while let Ok((stream, _)) = open.listener.accept() {
+        for _ in 0..CLIENTS_MAX {
+            let stream = match open.listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(error) if socket::is_exhaustion(&error) => {
+                    if open.refuse(&error) {
+                        continue;
+                    }
+                    // It would be announced again and again.
+                    let _ = epoll.remove(open.listener.as_fd());
+                    open.resume_ms = Some(now_ms + PAUSE_MS);
+                    return;
+                }
+                Err(_) => return,
+            };
             let token = open.next;
             open.next += 1;
             let ready = stream.set_nonblocking(true).is_ok();

@@ -9,9 +9,11 @@ mod event;
 pub mod listeners;
 mod loader;
 mod manager;
+mod origin;
 pub mod passed;
 mod pid_file;
 pub mod policy;
+mod presence;
 mod processes;
 pub mod rehearsal;
 mod reload;
@@ -26,7 +28,6 @@ mod waiting;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -34,7 +35,7 @@ use crate::config::{self, Config, Count, Engine};
 use crate::observe::ledger::Ledger;
 use crate::observe::log;
 use crate::sys::epoll::{Epoll, Events, Interest};
-use crate::sys::process;
+use crate::sys::process::{self, ProcessId};
 use crate::sys::signal::{Signal, Signals};
 use crate::worker::control::{Control, Order, Received};
 use crate::worker::process::WorkerProcess;
@@ -43,13 +44,15 @@ use commands::{Answer, Commands};
 use event::Event;
 use listeners::Listeners;
 use loader::{Loaded, Loader};
+use origin::Origin;
 use passed::Passed;
+use pid_file::PidFile;
 use policy::{Action, Fact, Input, Policy};
 use processes::{Processes, Source};
 use reload::Reloading;
 use startup::Warned;
 use status::History;
-use upgrade::{Heir, Inheritance, Origin};
+use upgrade::{Heir, Inheritance};
 use waiting::{Change, Waiting};
 
 /// How a call of [`run`] ends: twice, if it forked.
@@ -105,13 +108,12 @@ struct Supervisor {
     options: config::Options,
     commands: Commands,
     history: History,
-    /// The pid file that was written.
-    pid_file: Option<PathBuf>,
+    pid_file: Option<PidFile>,
     origin: Origin,
     /// The conversation with the supervisor that started this one, until that one ends.
     predecessor: Option<Control>,
-    /// Whether there was one.
-    is_heir: bool,
+    /// Its pid, if there was one.
+    follows: Option<ProcessId>,
     /// The supervisor that is about to follow this one, or does.
     heir: Option<Heir>,
     /// How often the service manager wants to hear, and when next.
@@ -157,19 +159,21 @@ impl Supervisor {
         epoll
             .add(&signals, TOKEN_SIGNALS, Interest::Readable)
             .map_err(|error| format!("cannot watch for signals: {error}"))?;
-        let origin = Origin::of_this_process().map_err(doing("cannot find this binary"))?;
+        let origin = Origin::of_this_process(options.folder.clone());
         let Passed { predecessor, activated } = passed;
         let inheritance = predecessor
             .and_then(|socket| socket.map(Inheritance::receive).transpose())
             .map_err(doing("cannot take over"))?;
-        let is_heir = inheritance.is_some();
+        let follows = inheritance.is_some().then(process::parent);
         let (predecessor, mut listeners, history) = match inheritance {
             Some(Inheritance { control, listeners, history }) => {
                 (Some(control), listeners, history)
             }
             None => (None, Listeners::default(), History::default()),
         };
-        if !is_heir {
+        if let Some(follows) = follows {
+            origin.tell_heir(follows);
+        } else {
             activated
                 .and_then(|sockets| listeners.activate(sockets))
                 .map_err(doing("cannot use the sockets of the service manager"))?;
@@ -179,6 +183,7 @@ impl Supervisor {
                         the supervisor before"
                 .into());
         }
+        let (pid_file, commands) = Supervisor::claim(&loaded.config, &options, follows, &epoll)?;
         let ledger = Ledger::new(LEDGER_BLOCKS).map_err(doing("cannot map the ledger"))?;
         let mut processes = Processes::new(Arc::new(ledger));
         let mut warned = Warned::default();
@@ -195,12 +200,12 @@ impl Supervisor {
             processes,
             policy,
             options,
-            commands: Commands::default(),
+            commands,
             history,
-            pid_file: None,
+            pid_file,
             origin,
             predecessor,
-            is_heir,
+            follows,
             heir: None,
             alive_every_ms: manager::watchdog_ms(),
             alive_ms: 0,
@@ -261,7 +266,7 @@ impl Supervisor {
         let alive_ms = self.alive_every_ms.map(|_| self.alive_ms);
         let heir_ms = self.heir.as_ref().and_then(Heir::until_ms);
         let own = alive_ms.into_iter().chain(heir_ms).chain(self.loading_until_ms());
-        own.chain(self.measures_ms())
+        own.chain(self.commands.resume_ms()).chain(self.measures_ms())
     }
 
     /// Tells the service manager, as often as it wants to hear, that this loop turns.
@@ -293,7 +298,7 @@ impl Supervisor {
             TOKEN_PREDECESSOR => return self.collect_from_predecessor(happened),
             TOKEN_LOADER => return self.collect_from_loader(),
             commands::TOKENS.. => {
-                let request = self.commands.on_ready(token, &self.epoll);
+                let request = self.commands.on_ready(token, &self.epoll, self.now_ms());
                 happened.extend(request.map(|(token, request)| Event::Asked(token, request)));
                 return;
             }
@@ -372,6 +377,7 @@ impl Supervisor {
                     self.disinherit("it was not ready in time");
                 }
                 self.give_up_loading();
+                self.commands.resume(now_ms, &self.epoll);
                 Some(Input::Tick)
             }
             Event::Stop(signal) => self.stop(signal.as_str()),

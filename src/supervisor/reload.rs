@@ -125,6 +125,12 @@ impl Supervisor {
                     "workers.engine can't change while the server runs; stop and start".into()
                 );
             }
+            let pid_file = self.config().and_then(|config| config.supervisor.pid_file.as_ref());
+            if pid_file != loaded.config.supervisor.pid_file.as_ref() {
+                let reason =
+                    "a reload changes neither the pid file nor the command socket beside it";
+                tracing::warn!(reason, remedy = "stop and start the server", "pid file unchanged");
+            }
             let generation = self.policy.next_generation();
             let (listeners, ledger) = (&mut self.listeners, self.processes.ledger());
             startup::prepare(generation, *loaded, listeners, ledger, &mut self.warned)

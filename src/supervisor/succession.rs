@@ -8,7 +8,7 @@ use super::changes::ENDING;
 use super::commands::{Answer, Request};
 use super::event::Event;
 use super::policy::Input;
-use super::upgrade::{self, HeirState, Parcel};
+use super::upgrade::{self, Heir, HeirState, Parcel};
 use super::waiting::Change;
 use super::{Supervisor, TOKEN_HEIR, TOKEN_PREDECESSOR, manager, processes};
 use crate::config::Engine;
@@ -22,13 +22,14 @@ impl Supervisor {
         self.commands.begin(Request::Upgrade, number);
         let patience = self.config().map(|config| 2 * config.supervisor.ready_timeout);
         let until_ms = self.now_ms() + patience.unwrap_or_default().as_millis() as u64;
-        tracing::info!(generation = self.current, "upgrade started");
+        let (generation, binary) = (self.current, self.origin.binary());
+        tracing::info!(generation, binary, "upgrade started");
         let started = if process::id() == 1 {
             Err("as pid 1 it can't make way for another process; replace the container".into())
         } else if self.engine() == Some(Engine::May) {
             Err("the sockets of the engine \"may\" can't be handed over; stop and start".into())
         } else {
-            let heir = self.origin.start_heir(&self.listeners, &self.history, number, until_ms);
+            let heir = Heir::start(&self.origin, &self.listeners, &self.history, number, until_ms);
             let heir = heir.and_then(|heir| {
                 self.epoll.add(&heir.control, TOKEN_HEIR, Interest::Readable)?;
                 Ok(heir)
@@ -71,7 +72,7 @@ impl Supervisor {
 
     /// The new supervisor has ended before it served: if that is who ended, this says so.
     pub(super) fn heir_ended(&mut self, reaped: &Reaped) -> bool {
-        let is_it = |heir: &mut upgrade::Heir| heir.pid == reaped.pid && !heir.serves();
+        let is_it = |heir: &mut Heir| heir.pid == reaped.pid && !heir.serves();
         let Some(heir) = self.heir.take_if(is_it) else {
             return false;
         };

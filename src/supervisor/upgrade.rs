@@ -13,16 +13,14 @@
 //! Until `Ready` the old one serves as if nothing were; if the new one ends before, or takes too long, that is
 //! all that has happened. What is said is here, what is done about it in `succession`.
 
-use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::listeners::{Asked, Group, Listeners};
+use super::origin::Origin;
 use super::status::{Happening, History};
 use super::waiting::Change;
 use crate::sys::process::{self, Inheritable, ProcessId};
@@ -31,12 +29,6 @@ use crate::worker::control::{Control, Received};
 
 /// The variable that tells a supervisor the number of its end of the conversation.
 pub(super) const VARIABLE: &str = "LANEWAY_UPGRADE";
-
-/// How this process was started, which is how another one is.
-pub(super) struct Origin {
-    binary: PathBuf,
-    arguments: Vec<OsString>,
-}
 
 /// A supervisor on its way, seen from the old one.
 pub(super) struct Heir {
@@ -91,16 +83,10 @@ pub(super) struct Inheritance {
     pub(super) history: History,
 }
 
-impl Origin {
-    /// Looks while the binary is still the one that runs: later, /proc tells of a deleted file.
-    pub(super) fn of_this_process() -> io::Result<Origin> {
-        let binary = std::env::current_exe()?;
-        Ok(Origin { binary, arguments: std::env::args_os().skip(1).collect() })
-    }
-
-    /// Starts the binary that lies there now, and hands it everything.
-    pub(super) fn start_heir(
-        &self,
+impl Heir {
+    /// Starts the binary of `origin` as it is now, and hands it everything.
+    pub(super) fn start(
+        origin: &Origin,
         listeners: &Listeners,
         history: &History,
         number: u64,
@@ -108,8 +94,8 @@ impl Origin {
     ) -> io::Result<Heir> {
         let (ours, theirs) = socket::packet_pair()?;
         let theirs = Inheritable::new(theirs)?;
-        let child = Command::new(&self.binary)
-            .args(&self.arguments)
+        let child = origin
+            .command()?
             .env(VARIABLE, theirs.number().to_string())
             // It speaks of the process that it was made for.
             .env_remove("WATCHDOG_PID")
@@ -123,9 +109,7 @@ impl Origin {
         }
         Ok(heir)
     }
-}
 
-impl Heir {
     fn send(&self, listeners: &Listeners, history: &History) -> io::Result<()> {
         for group in listeners.groups() {
             for listeners in group.listeners.chunks(PACKET_FILES_MAX) {

@@ -7,8 +7,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, MsgFlags, Shutdown, SockFlag, SockType, recv as nix_recv,
-    send as nix_send, sendmsg, setsockopt, sockopt,
+    AddressFamily, ControlMessage, MsgFlags, Shutdown, SockFlag, SockType, getsockopt,
+    recv as nix_recv, send as nix_send, sendmsg, setsockopt, sockopt,
 };
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
@@ -351,6 +351,11 @@ pub fn written(socket: BorrowedFd<'_>) -> io::Result<Written> {
     let waiting = unacknowledged(socket)?.into();
     let info = tcp_info(socket)?;
     Ok(Written { acknowledged: info.tcpi_bytes_acked, waiting })
+}
+
+/// The process that listens at the other end of a connection to a Unix socket (unix(7), `SO_PEERCRED`).
+pub fn peer_pid(stream: &impl AsFd) -> io::Result<super::process::ProcessId> {
+    Ok(getsockopt(stream, sockopt::PeerCredentials)?.pid())
 }
 
 /// Two connected `SOCK_SEQPACKET` sockets: messages arrive whole, in order, and an end of stream says

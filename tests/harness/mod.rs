@@ -274,6 +274,7 @@ pub(crate) struct Setup {
     settings: Vec<(String, String)>,
     environment: Vec<(String, String)>,
     launcher: Vec<String>,
+    arguments: Vec<String>,
     binary: PathBuf,
     stdin: Option<OwnedFd>,
     cpus: Option<Vec<usize>>,
@@ -307,6 +308,7 @@ impl Setup {
             settings: Vec::new(),
             environment: Vec::new(),
             launcher: Vec::new(),
+            arguments: Vec::new(),
             binary: env!("CARGO_BIN_EXE_server").into(),
             stdin: None,
             cpus: None,
@@ -371,6 +373,12 @@ impl Setup {
         self
     }
 
+    /// Further arguments, behind the others.
+    pub(crate) fn arguments(mut self, words: &[&str]) -> Self {
+        self.arguments.extend(words.iter().map(|&word| word.to_owned()));
+        self
+    }
+
     /// What it finds as its standard input.
     pub(crate) fn stdin(mut self, file: impl Into<OwnedFd>) -> Self {
         self.stdin = Some(file.into());
@@ -431,12 +439,17 @@ impl Setup {
         for (key, value) in &self.settings {
             command.arg("--set").arg(format!("{key}={value}"));
         }
+        command.args(&self.arguments);
         for (name, _) in std::env::vars_os() {
             if name.as_encoded_bytes().starts_with(b"LANEWAY_") {
                 command.env_remove(name);
             }
         }
         command
+            // Its command socket is its own, where it has no pid file.
+            .env("XDG_RUNTIME_DIR", self.scratch.path())
+            .env_remove("RUNTIME_DIRECTORY")
+            .env_remove("NOTIFY_SOCKET")
             .envs(self.environment.iter().cloned())
             .env(MARK, mark)
             .current_dir(self.scratch.path())

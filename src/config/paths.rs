@@ -1,0 +1,237 @@
+//! Where things are, by the names that their user gave them: the folder that the server was started in, the files of
+//! the command line, and the command socket. None of it depends on what a reload may change.
+//!
+//! A name is kept as it was given. A release may be a folder that a symbolic link leads to, `current/`, so that the
+//! name stays right when the link moves and the folder that was meant is gone.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+
+use toml::de::{DeTable, DeValue};
+
+use super::Options;
+use super::load::{self, DEFAULT_FILE};
+use super::source::{from_argument, from_variable};
+use super::variables::Variable;
+
+/// The folder that this process was started in, by the name that the shell knows, `PWD`, if that leads there.
+///
+/// # Errors
+/// If it is unknown.
+pub fn start_folder() -> io::Result<PathBuf> {
+    let named = std::env::var_os("PWD").map(PathBuf::from).filter(|path| path.is_absolute());
+    match named.filter(|path| are_same(path, Path::new("."))) {
+        Some(path) => Ok(path),
+        None => std::env::current_dir(),
+    }
+}
+
+/// Whether two paths lead to one file.
+pub fn are_same(one: &Path, other: &Path) -> bool {
+    let identity = |path| fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
+    identity(one).is_some_and(|found| Some(found) == identity(other))
+}
+
+/// `path`, from `folder` on; without `.`, and without `..` except behind a symbolic link, where it leads elsewhere.
+pub fn absolute(path: &Path, folder: &Path) -> PathBuf {
+    let mut absolute = PathBuf::new();
+    for part in folder.join(path).components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir if !absolute.is_symlink() => {
+                absolute.pop();
+            }
+            part => absolute.push(part),
+        }
+    }
+    absolute
+}
+
+/// What the pid file of a configuration is, as far as can be told of one that may be wrong.
+enum Stated {
+    /// No source states one.
+    Nothing,
+    PidFile(PathBuf),
+    /// The file can't be understood.
+    Unknown,
+}
+
+/// Where a client of the command socket looks for it.
+pub struct Places {
+    /// In this order.
+    pub paths: Vec<PathBuf>,
+    /// The configuration file can't be understood, so that it may state another place.
+    pub is_guess: bool,
+}
+
+/// Where the supervisor listens for commands: at `--socket`, else beside its pid file, else in the runtime directory under
+/// a name that is made of the configuration file's. None where there is no such directory.
+pub fn control_socket(options: &Options, pid_file: Option<&Path>) -> Option<PathBuf> {
+    if let Some(path) = &options.socket {
+        return Some(path.clone());
+    }
+    match pid_file {
+        Some(pid_file) => Some(pid_file.with_extension("sock")),
+        None => runtime_sockets(options).into_iter().next(),
+    }
+}
+
+/// Where a client finds the supervisor that was started with these options. It needs no more of the configuration file
+/// than `supervisor.pid_file`, so that one with a mistake keeps nobody from a server that runs.
+pub fn control_sockets(options: &Options) -> Places {
+    let found = |paths| Places { paths, is_guess: false };
+    if let Some(path) = &options.socket {
+        return found(vec![path.clone()]);
+    }
+    match stated_pid_file(options) {
+        Stated::PidFile(path) => found(vec![path.with_extension("sock")]),
+        Stated::Nothing => found(runtime_sockets(options)),
+        Stated::Unknown => Places { paths: runtime_sockets(options), is_guess: true },
+    }
+}
+
+/// The command socket in each runtime directory. A server has the first; who asks may be in a session of its own, whose
+/// runtime directory isn't that of the server.
+fn runtime_sockets(options: &Options) -> Vec<PathBuf> {
+    let variable = |name: &str| {
+        let found = options.environment.iter().find(|(of, value)| of == name && !value.is_empty());
+        // systemd may name several, separated by colons; the first is the service's main one.
+        found.and_then(|(_, value)| value.split(':').next()).map(PathBuf::from)
+    };
+    let root = nix::unistd::geteuid().is_root().then(|| PathBuf::from("/run"));
+    let folders = [variable("RUNTIME_DIRECTORY"), variable("XDG_RUNTIME_DIR"), root];
+    let Some(name) = socket_name(options) else {
+        return Vec::new();
+    };
+    folders.into_iter().flatten().map(|folder| folder.join(&name)).collect()
+}
+
+/// A name that is made of the configuration file's path alone. Without a file it is the path that one would have.
+fn socket_name(options: &Options) -> Option<String> {
+    let folder = match &options.folder {
+        Some(folder) => folder.clone(),
+        None => start_folder().ok()?,
+    };
+    let file = options.file.as_deref().unwrap_or(Path::new(DEFAULT_FILE));
+    let file = absolute(file, &folder);
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+    let is_plain = |letter: &char| letter.is_ascii_alphanumeric() || "-_.".contains(*letter);
+    let stem: String = stem.chars().filter(is_plain).take(STEM_LETTERS_MAX).collect();
+    Some(format!("laneway-{stem}-{:016x}.sock", fnv(file.as_os_str().as_encoded_bytes())))
+}
+
+/// Most of a file's name in that of the socket: a socket's path has 107 bytes at most (unix(7)).
+const STEM_LETTERS_MAX: usize = 24;
+
+/// FNV-1a, which is the same in every build, unlike the standard library's hash.
+fn fnv(bytes: &[u8]) -> u64 {
+    let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)
+}
+
+const SECTION: &str = "supervisor";
+const KEY: &str = "pid_file";
+
+/// `supervisor.pid_file`, whatever else is wrong with the configuration.
+fn stated_pid_file(options: &Options) -> Stated {
+    let is_it = |path: &[String]| path.iter().map(String::as_str).eq([SECTION, KEY]);
+    let stated = |text: &str| match text {
+        "" => Stated::Nothing,
+        path => Stated::PidFile(path.into()),
+    };
+    let arguments = options.set.iter().rev().filter_map(|text| from_argument(0, text).ok());
+    let mut arguments = arguments.filter(|setting| is_it(&setting.path));
+    if let Some(setting) = arguments.next() {
+        return setting.value.get_ref().as_str().map_or(Stated::Unknown, stated);
+    }
+    for (name, value) in &options.environment {
+        if let Variable::Setting(path) = Variable::of(name, value, super::merge::is_key)
+            && is_it(&path)
+        {
+            let text = format!("{name}={value}");
+            let setting = from_variable(0, path, &text);
+            return setting.value.get_ref().as_str().map_or(Stated::Unknown, stated);
+        }
+    }
+    let Ok(text) = load::text(options) else {
+        return Stated::Unknown;
+    };
+    let (tree, errors) = DeTable::parse_recoverable(&text);
+    let section = tree.get_ref().get(SECTION).map(|section| section.get_ref());
+    let value = match section {
+        Some(DeValue::Table(table)) => table.get(KEY).and_then(|value| value.get_ref().as_str()),
+        _ => None,
+    };
+    match value {
+        Some(path) => stated(path),
+        None if errors.is_empty() => Stated::Nothing,
+        None => Stated::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_absolute_without_dots() {
+        let absolute = |path| absolute(Path::new(path), Path::new("/a/b"));
+        assert_eq!(absolute("c/./d"), Path::new("/a/b/c/d"));
+        assert_eq!(absolute("../c"), Path::new("/a/c"));
+        assert_eq!(absolute("/c/d"), Path::new("/c/d"));
+        assert_eq!(absolute("../../../c"), Path::new("/c"));
+    }
+
+    #[test]
+    fn two_dots_behind_a_link_stay() {
+        // On every Linux, and a symbolic link.
+        assert_eq!(
+            absolute(Path::new("/proc/self/../x"), Path::new("/")),
+            Path::new("/proc/self/../x")
+        );
+    }
+
+    #[test]
+    fn the_sockets_name_is_made_of_the_files_path_alone() {
+        let of = |file: &str, set: &[&str]| {
+            let set = set.iter().map(ToString::to_string).collect();
+            let environment = vec![("RUNTIME_DIRECTORY".to_owned(), "/run/x:/run/y".to_owned())];
+            let folder = Some(PathBuf::from("/srv"));
+            let options =
+                Options { file: Some(file.into()), set, environment, folder, socket: None };
+            control_socket(&options, None).expect("a place")
+        };
+        let one = of("a.toml", &[]);
+        assert!(
+            one.starts_with("/run/x") && one.to_string_lossy().contains("/laneway-a-"),
+            "{one:?}"
+        );
+        assert_eq!(of("/srv/./a.toml", &["server.listen=127.0.0.1:1"]), one);
+        assert_ne!(of("b.toml", &[]), one);
+        let long = of(&"é/l.".repeat(300), &[]);
+        assert!(long.as_os_str().len() < 80, "{long:?}");
+    }
+
+    #[test]
+    fn a_pid_file_is_found_in_a_file_with_mistakes() {
+        let folder = std::env::temp_dir().join(format!("laneway-paths-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let file = folder.join("config.toml");
+        let places = |text: &str, set: &[&str]| {
+            fs::write(&file, text).unwrap();
+            let set = set.iter().map(ToString::to_string).collect();
+            let options = Options { file: Some(file.clone()), set, ..Options::default() };
+            let Places { paths, is_guess } = control_sockets(&options);
+            (paths.iter().any(|path| path == Path::new("/x/s.sock")), is_guess)
+        };
+        let stated = "supervisor.pid_file = \"/x/s.pid\"\n";
+        assert_eq!(places(stated, &[]), (true, false));
+        assert_eq!(places(&format!("nonsense = 1\n{stated}"), &[]), (true, false));
+        assert_eq!(places("[[[", &[]), (false, true));
+        assert_eq!(places("[[[", &["supervisor.pid_file=/x/s.pid"]), (true, false));
+        assert_eq!(places("nonsense = 1", &[]), (false, false));
+        fs::remove_dir_all(folder).unwrap();
+    }
+}

@@ -1,0 +1,66 @@
+//! How this process was started, which is how the one is that an upgrade starts: by the names of the command line, so that
+//! a link that has moved meanwhile leads to the new release.
+
+use std::env;
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::config::{absolute, are_same};
+use crate::sys::process::{self, ProcessId};
+
+/// What was started, where, and with which arguments.
+pub(super) struct Origin {
+    /// `None` if nothing says which file runs.
+    binary: Option<PathBuf>,
+    arguments: Vec<OsString>,
+    /// The folder it was started in, by the name that its user gave it.
+    folder: Option<PathBuf>,
+}
+
+impl Origin {
+    /// Looks while the binary is still the one that runs: later, /proc tells of a deleted file.
+    pub(super) fn of_this_process(folder: Option<PathBuf>) -> Origin {
+        let mut arguments = env::args_os();
+        let named = arguments.next().map(PathBuf::from).unwrap_or_default();
+        let from = folder.clone().unwrap_or_default();
+        let path = env::var_os("PATH").unwrap_or_default();
+        let candidates: Vec<PathBuf> = if named.components().count() > 1 {
+            vec![absolute(&named, &from)]
+        } else {
+            env::split_paths(&path).map(|entry| absolute(&entry.join(&named), &from)).collect()
+        };
+        let executed = process::executed_file().map(|file| absolute(&file, &from));
+        let is_running = |file: &PathBuf| match Path::new("/proc/self/exe") {
+            running if running.exists() => are_same(file, running),
+            _ => executed.as_ref().is_some_and(|executed| are_same(file, executed)),
+        };
+        let found = candidates.into_iter().find(is_running);
+        let binary = found.or_else(|| env::current_exe().ok()).or_else(|| executed.clone());
+        Origin { binary, arguments: arguments.collect(), folder }
+    }
+
+    /// What an upgrade starts.
+    pub(super) fn binary(&self) -> String {
+        self.binary.as_ref().map_or("unknown".into(), |binary| binary.display().to_string())
+    }
+
+    /// The process that an upgrade starts.
+    pub(super) fn command(&self) -> io::Result<Command> {
+        let unknown = || io::Error::other("nothing says which file was started");
+        let mut command = Command::new(self.binary.as_ref().ok_or_else(unknown)?);
+        command.args(&self.arguments);
+        // A folder that is gone without another one of its name: this process's own will have to do.
+        if let Some(folder) = self.folder.as_ref().filter(|folder| folder.is_dir()) {
+            command.current_dir(folder).env("PWD", folder);
+        }
+        Ok(command)
+    }
+
+    /// Says which binary of which version follows `predecessor`.
+    pub(super) fn tell_heir(&self, predecessor: ProcessId) {
+        let (binary, version) = (self.binary(), env!("CARGO_PKG_VERSION"));
+        tracing::info!(pid = process::id(), binary, version, predecessor, "upgrade received");
+    }
+}

@@ -1,0 +1,357 @@
+//! By what a server is found, and found to be there already: its pid file and its command socket.
+
+mod harness;
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::symlink;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use harness::{
+    Mode, NEW, OLD, Server, Setup, Site, cpu_ticks, eventually, let_time_pass, private_loopback,
+    reload, skip_without, skip_without_faults,
+};
+use nix::sys::signal::{SIGTERM, SIGUSR2};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_server");
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into_owned()
+}
+
+/// A command of the binary, in the server's folder and session.
+fn command(server: &Server, words: &[&str]) -> Output {
+    let mut command = Command::new(BINARY);
+    command.args(words).current_dir(server.folder()).env("XDG_RUNTIME_DIR", server.folder());
+    command.env_remove("RUNTIME_DIRECTORY").output().expect("run the server's binary")
+}
+
+#[track_caller]
+fn assert_refused(mut second: Server, with: &[&str]) {
+    assert_eq!(second.wait_exit(), 1);
+    let failed = second.journal.wait_for("could not start");
+    for part in with {
+        assert!(failed.text("reason").contains(part), "{part}: {failed:?}");
+    }
+}
+
+fn ends(mut server: Server) {
+    server.signal(SIGTERM);
+    assert_eq!(server.wait_exit(), 0);
+}
+
+fn on_another_port(pid_file: &Path) -> Setup {
+    Setup::new(Mode::THREADS).set("supervisor.pid_file", pid_file.display())
+}
+
+#[test]
+fn a_second_server_with_the_same_pid_file_is_refused() {
+    let scratch = harness::Scratch::new();
+    let path = scratch.path().join("server.pid");
+    let first = on_another_port(&path).start();
+    let pid = format!("with pid {}", first.pid());
+    assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", first.pid()));
+    assert_refused(on_another_port(&path).spawn(), &[&pid, "has supervisor.pid_file /"]);
+    assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", first.pid()));
+    assert!(!scratch.path().join("server.pid.new").exists());
+    ends(first);
+    assert!(!path.exists() && !scratch.path().join("server.sock").exists());
+    // What a killed one leaves is no obstacle.
+    let mut killed = on_another_port(&path).start();
+    killed.kill_supervisor();
+    killed.wait_gone();
+    assert!(path.exists() && scratch.path().join("server.sock").exists());
+    let third = on_another_port(&path).start();
+    assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", third.pid()));
+    UnixStream::connect(scratch.path().join("server.sock")).expect("its command socket");
+    ends(third);
+}
+
+#[test]
+fn of_servers_that_start_at_once_with_one_pid_file_one_serves() {
+    let scratch = harness::Scratch::new();
+    let path = scratch.path().join("server.pid");
+    for _ in 0..5 {
+        let servers: Vec<Server> = (0..4).map(|_| on_another_port(&path).spawn()).collect();
+        let (mut serving, mut refused) = (Vec::new(), 0);
+        for mut server in servers {
+            let first = server.journal.wait_for_any(&["ready", "could not start"]);
+            if first.expect("one or the other").name() == "ready" {
+                serving.push(server);
+            } else {
+                assert_eq!(server.wait_exit(), 1);
+                refused += 1;
+            }
+        }
+        assert_eq!((serving.len(), refused), (1, 3));
+        let mut server = serving.remove(0);
+        assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", server.pid()));
+        // Killed every other time, so that something is left behind.
+        server.kill_supervisor();
+        server.wait_gone();
+    }
+}
+
+#[test]
+fn an_heir_takes_the_pid_file_and_the_socket_over() {
+    let site = Site::new(Mode::PROCESSES);
+    let server = site.start();
+    server.signal(SIGUSR2);
+    let heir = server.journal.wait_for("upgrade done").pid();
+    let path = server.folder().join("server.pid");
+    assert_eq!(fs::read_to_string(&path).unwrap(), format!("{heir}\n"));
+    let status = site.command(&server, &["status"]);
+    assert!(text(&status).contains(&format!("pid {heir}")), "{}", text(&status));
+    let second = on_another_port(&path);
+    assert_refused(second.spawn(), &[&format!("with pid {heir}")]);
+    let stopped = site.command(&server, &["stop"]);
+    assert!(stopped.status.success(), "{}", text(&stopped));
+    assert!(!path.exists());
+}
+
+#[test]
+fn what_a_planted_link_leads_to_is_not_written() {
+    let scratch = harness::Scratch::new();
+    let victim = scratch.write("victim", "precious\n");
+    let path = scratch.path().join("server.pid");
+    symlink(&victim, scratch.path().join("server.pid.new")).unwrap();
+    assert_refused(
+        on_another_port(&path).spawn(),
+        &["server.pid.new is in the way", "symbolic link"],
+    );
+    fs::rename(scratch.path().join("server.pid.new"), &path).unwrap();
+    assert_refused(on_another_port(&path).spawn(), &["server.pid is in the way", "symbolic link"]);
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "precious\n");
+    // A name that was meant for something else.
+    assert_refused(on_another_port(&victim).spawn(), &["it holds something else than a pid"]);
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "precious\n");
+    assert!(!scratch.path().join("victim.new").exists());
+}
+
+#[test]
+fn a_file_that_is_no_socket_is_not_removed() {
+    let scratch = harness::Scratch::new();
+    let victim = scratch.write("server.sock", "precious\n");
+    let server = on_another_port(&scratch.path().join("server.pid")).start();
+    let told = server.journal.wait_for("no command socket");
+    assert!(told.text("reason").contains("no socket, and is left alone"), "{told:?}");
+    ends(server);
+    let explicit = Setup::new(Mode::THREADS).arguments(&["--socket", victim.to_str().unwrap()]);
+    assert_refused(explicit.spawn(), &["cannot open the command socket"]);
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "precious\n");
+}
+
+#[test]
+fn a_pid_file_that_can_not_be_written_is_an_error_at_the_start() {
+    let missing = on_another_port(Path::new("/nonexistent/server.pid"));
+    let reason = "cannot write supervisor.pid_file /nonexistent/server.pid: No such file or directory \
+                  (os error 2); create its folder, or name another file";
+    assert_refused(missing.spawn(), &[reason]);
+    assert_refused(on_another_port(Path::new("/proc/self/server.pid")).spawn(), &["cannot write"]);
+}
+
+#[test]
+fn a_reload_of_another_address_leaves_the_server_where_it_is_found() {
+    let mut site = Site::new(Mode::THREADS);
+    site.write();
+    let toml = |site: &Site| {
+        let whole = fs::read_to_string(site.path()).unwrap();
+        let without: Vec<&str> = whole.lines().filter(|line| !line.contains("pid_file")).collect();
+        site.scratch.write("site.toml", without.join("\n"));
+    };
+    toml(&site);
+    let server = Setup::bare().config_at(site.path()).start();
+    let path = site.path();
+    let config = ["--config", path.to_str().unwrap()];
+    site.listen = vec![private_loopback(8085)];
+    site.text = NEW;
+    site.write();
+    toml(&site);
+    let reloaded = command(&server, &[&config[..], &["reload"]].concat());
+    assert!(reloaded.status.success(), "{}", text(&reloaded));
+    assert_eq!(site.get(), NEW);
+    // A mistake in the file keeps nobody from what needs nothing of it.
+    site.scratch.write("site.toml", "[[[ nonsense");
+    let status = command(&server, &[&config[..], &["status"]].concat());
+    assert!(status.status.success(), "{}", text(&status));
+    let rejected = command(&server, &[&config[..], &["reload"]].concat());
+    assert_eq!(rejected.status.code(), Some(1));
+    assert!(text(&rejected).contains("site.toml:1:"), "{}", text(&rejected));
+    let stopped = command(&server, &[&config[..], &["stop"]].concat());
+    assert!(stopped.status.success(), "{}", text(&stopped));
+    // Where none runs, the mistake is what there is to tell.
+    let status = command(&server, &[&config[..], &["status"]].concat());
+    assert_eq!(status.status.code(), Some(2));
+    assert!(text(&status).contains("site.toml:1:"), "{}", text(&status));
+}
+
+#[test]
+fn servers_of_one_file_are_told_apart_by_their_sockets() {
+    let site = Site::new(Mode::THREADS);
+    site.write();
+    let start = |more: &[&str]| {
+        let port = format!("server.listen={}", private_loopback(8086));
+        let setup = Setup::bare()
+            .config_at(site.path())
+            .env("XDG_RUNTIME_DIR", site.scratch.path().to_str().unwrap());
+        setup.arguments(&[&["--set", "supervisor.pid_file=", "--set", &port], more].concat())
+    };
+    let first = start(&[]).start();
+    let pid = format!("another server with pid {} has the command socket", first.pid());
+    assert_refused(start(&[]).spawn(), &[&pid, "with --socket PATH"]);
+    let second = start(&["--socket", "own.sock"]).start();
+    let status = command(&second, &["--socket", "own.sock", "status"]);
+    assert!(text(&status).contains(&format!("pid {}", second.pid())), "{}", text(&status));
+    let nowhere = command(&second, &["--socket", "no.sock", "status"]);
+    assert_eq!(nowhere.status.code(), Some(1));
+    assert!(text(&nowhere).contains("none listens at no.sock"), "{}", text(&nowhere));
+    ends(first);
+    ends(second);
+}
+
+#[test]
+fn a_socket_that_was_left_behind_is_replaced_and_a_failed_start_leaves_none() {
+    let scratch = harness::Scratch::new();
+    let path = scratch.path().join("left.sock");
+    drop(UnixListener::bind(&path).unwrap());
+    let socket = path.to_str().unwrap().to_owned();
+    let server = Setup::new(Mode::THREADS).arguments(&["--socket", &socket]).start();
+    let port = server.address();
+    ends(server);
+    assert!(!path.exists());
+    let holder = std::net::TcpListener::bind(port).unwrap();
+    let taken =
+        Setup::new(Mode::THREADS).set("server.listen", port).arguments(&["--socket", &socket]);
+    assert_refused(taken.spawn(), &["in use"]);
+    drop(holder);
+    assert!(!path.exists());
+}
+
+#[test]
+fn at_its_limit_of_descriptors_a_client_of_the_socket_costs_no_cpu() {
+    if skip_without("prlimit") {
+        return;
+    }
+    let site = Site::new(Mode::THREADS);
+    let server = site.start();
+    let limit = |files: &str| {
+        let mut prlimit = Command::new("prlimit");
+        prlimit.args(["--pid", &server.pid().to_string(), &format!("--nofile={files}:")]);
+        assert!(prlimit.status().expect("run prlimit").success());
+    };
+    // The descriptor in reserve is enough to say so.
+    let highest = fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap();
+    let highest =
+        highest.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok()).max();
+    limit(&(highest.unwrap() + 1).to_string());
+    let status = site.command(&server, &["status"]);
+    let told = text(&status);
+    assert!(told.contains("the server can't take a command") || status.status.success(), "{told}");
+    // Not even that one.
+    limit("3");
+    let mut client = UnixStream::connect(server.folder().join("server.sock")).unwrap();
+    let before = cpu_ticks(server.pid());
+    let_time_pass(Duration::from_millis(1500));
+    let spent = cpu_ticks(server.pid()) - before;
+    assert!(spent < 30, "{spent} hundredths of a second in one and a half");
+    limit("1024");
+    use std::io::Write;
+    client.write_all(b"status\n").unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("{\"Status\":"), "{answer}");
+    ends(server);
+}
+
+/// A release: the binary, or a script that says that it was started and then is the binary, and a configuration.
+fn release(site: &Site, name: &str, body: &str, marks: bool) {
+    let folder = site.scratch.path().join(name);
+    fs::create_dir_all(&folder).expect("prepare the releases");
+    let server = folder.join("server");
+    if marks {
+        let script = format!(
+            "#!/bin/sh\n: > {}\nexec {BINARY} \"$@\"\n",
+            site.scratch.path().join("marked").display()
+        );
+        fs::write(&server, script).expect("prepare the releases");
+        let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(&server, executable).expect("prepare the releases");
+    } else if fs::hard_link(BINARY, &server).is_err() {
+        fs::copy(BINARY, &server).expect("prepare the releases");
+    }
+    let whole = fs::read_to_string(site.path()).expect("prepare the releases");
+    fs::write(folder.join("site.toml"), whole.replace(OLD.trim_end(), body.trim_end()))
+        .expect("prepare the releases");
+}
+
+/// Starts the server as `script` says in a folder where `current` leads to the release r1, moves `current` to r2, removes
+/// r1, and upgrades.
+fn upgrade_of_a_moved_link(script: &str) {
+    let site = Site::new(Mode::THREADS);
+    site.write();
+    release(&site, "r1", OLD, false);
+    release(&site, "r2", NEW, true);
+    let current = site.scratch.path().join("current");
+    symlink("r1", &current).expect("prepare the releases");
+    let root = site.scratch.path().to_str().expect("prepare the releases");
+    let script = format!("cd {root} && {script}");
+    let server = Setup::bare().binary("sh").arguments(&["-c", &script]).start();
+    assert_eq!(site.get(), OLD);
+    fs::remove_file(&current).expect("prepare the releases");
+    symlink("r2", &current).expect("prepare the releases");
+    fs::remove_dir_all(site.scratch.path().join("r1")).expect("prepare the releases");
+    // A reload reads what the name leads to now.
+    assert_eq!(reload(&server).name(), "reload done");
+    assert_eq!(site.get(), NEW);
+    server.signal(SIGUSR2);
+    let heir = server.journal.wait_for("upgrade done").pid();
+    let started = server.journal.wait_for("upgrade started");
+    assert!(started.text("binary").ends_with("/current/server"), "{started:?}");
+    let received = server.journal.wait_for("upgrade received");
+    assert_eq!(received.text("version"), env!("CARGO_PKG_VERSION"));
+    assert!(site.scratch.path().join("marked").exists(), "the binary of r2 was started");
+    eventually("the old one is gone", || {
+        server.processes().iter().all(|pid| *pid != server.pid()).then_some(())
+    });
+    assert_eq!(site.get(), NEW);
+    harness::send_signal(heir, SIGTERM);
+    server.wait_gone();
+}
+
+#[test]
+fn an_upgrade_starts_what_a_moved_link_leads_to() {
+    upgrade_of_a_moved_link("exec current/server --config current/site.toml");
+}
+
+#[test]
+fn an_upgrade_from_a_folder_that_is_gone_starts_what_its_name_leads_to() {
+    upgrade_of_a_moved_link("cd current && exec ./server --config site.toml");
+}
+
+#[test]
+fn an_upgrade_of_what_was_found_on_path_starts_what_is_there_now() {
+    upgrade_of_a_moved_link(
+        "PATH=$PWD/r3:$PWD/current:$PATH exec server --config current/site.toml",
+    );
+}
+
+#[test]
+fn without_proc_it_starts_serves_and_is_upgraded() {
+    if !nix::unistd::Uid::effective().is_root() || skip_without("unshare") || skip_without_faults()
+    {
+        return;
+    }
+    let site = Site::new(Mode::PROCESSES);
+    let script = "mount -t tmpfs none /proc && exec \"$0\" \"$@\"";
+    let server = site.setup().under(&["unshare", "--mount", "sh", "-c", script]).start();
+    assert_eq!(site.get(), OLD);
+    assert_eq!(reload(&server).name(), "reload done");
+    server.signal(SIGUSR2);
+    let heir = server.journal.wait_for("upgrade done").pid();
+    assert_eq!(site.get(), OLD);
+    harness::send_signal(heir, SIGTERM);
+    server.wait_gone();
+}
