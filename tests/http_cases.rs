@@ -77,13 +77,14 @@ fn check_engine(case: &Case, pieces: &[&[u8]]) {
     let canary_seen =
         |seen: &Seen| matches!(seen, Seen::Head { request, .. } if request == "GET /canary");
     let canary_sang = seen.iter().any(canary_seen);
+    let is_kept = matches!(seen.first(), Some(Seen::Head { keep_alive: true, .. }));
     let as_asked = match &case.outcome {
         Outcome::Refused { statuses, .. } => {
             let refused = matches!(seen.last(), Some(Seen::Refused { status, .. }) if statuses.contains(status));
             refused && !canary_sang
         }
         // What answers it, and that nothing follows the last one, is not the engine's.
-        Outcome::Served | Outcome::Answered(_) => canary_sang,
+        Outcome::Served | Outcome::Answered(_) => canary_sang && is_kept,
         Outcome::Last => {
             matches!(seen.first(), Some(Seen::Head { has_body: false, keep_alive: false, .. }))
         }
@@ -92,7 +93,7 @@ fn check_engine(case: &Case, pieces: &[&[u8]]) {
                 Seen::Body(read) => Some(&read[..]),
                 _ => None,
             });
-            canary_sang && read.unwrap_or_default() == body.as_bytes()
+            canary_sang && is_kept && read.unwrap_or_default() == body.as_bytes()
         }
         // A head whose message has not ended, and no refusal: the end of the stream decides.
         Outcome::CutOff => {

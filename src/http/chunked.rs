@@ -159,7 +159,6 @@ impl Chunked {
             (ExtensionQuoted, b'"') => ExtensionQuoteEnd,
             (ExtensionQuoted, b'\\') => ExtensionEscaped,
             (ExtensionQuoted | ExtensionEscaped, b'\t' | 0x20..=0x7e | 0x80..) => ExtensionQuoted,
-            (ExtensionQuoted | ExtensionEscaped, _) => return Err(EXTENSION),
 
             (ExtensionStart | ExtensionName, _) if token => ExtensionName,
             (ExtensionName | ExtensionNameEnd, b'=') => ExtensionValueStart,

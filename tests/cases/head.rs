@@ -23,6 +23,7 @@ pub(super) fn request_lines() -> Vec<Case> {
         ("a fourth word §3", &[400], "GET / HTTP/1.1 x", fine),
         ("HTTP/9.9 S:15.6.6", &[505], "GET / HTTP/9.9", "GET / HTTP/1.2"),
         ("HTTP/2.0 S:15.6.6", &[505], "GET / HTTP/2.0", fine),
+        ("no target §3", &[400], "GET  HTTP/1.1", fine),
         ("two spaces before the target §3", &[400], "GET  / HTTP/1.1", fine),
         ("two spaces before the version §3", &[400], "GET /  HTTP/1.1", fine),
         ("a tab before the target §3", &[400], "GET\t/ HTTP/1.1", fine),

@@ -2,7 +2,7 @@
 //! `tests/cases/`.
 
 use super::*;
-use crate::http::{self, Method, Version};
+use crate::http::{self, Version};
 
 #[path = "../../../tests/oracle/engine.rs"]
 mod engine;
@@ -84,6 +84,12 @@ fn a_limit_is_enforced_before_the_line_ends() {
     let endless = [b'a'; 66];
     let (_, step) = receiver.step(&endless, &LIMITS);
     assert_eq!(step, Step::Refused(Refusal::REQUEST_LINE_TOO_LONG));
+    let [most, too_many] =
+        [128, 129].map(|bytes: usize| format!("GET / HTTP/1.1\r\n{:v<bytes$}", "X: "));
+    let mut receiver = Receiver::default();
+    assert_eq!(receiver.step(most.as_bytes(), &LIMITS), (0, Step::Incomplete));
+    let (_, step) = receiver.step(too_many.as_bytes(), &LIMITS);
+    assert_eq!(step, Step::Refused(Refusal::FIELDS_TOO_LARGE));
 }
 
 #[test]
@@ -95,16 +101,33 @@ fn a_head_says_what_the_connection_should_do() {
         let Step::Head(head) = step else {
             panic!("{text:?} came to {step:?}");
         };
-        assert_eq!(head.method, Method::Get);
-        (head.version, head.keep_alive, head.expects_continue)
+        (head.version, head.keep_alive, head.is_last, head.expects_continue)
     };
     use Version::{Http10, Http11};
-    assert_eq!(head("GET / HTTP/1.1\r\nHost: a"), (Http11, true, false));
-    assert_eq!(head("GET / HTTP/1.1\r\nHost: a\r\nConnection: x, Close"), (Http11, false, false));
-    assert_eq!(head("GET / HTTP/1.0"), (Http10, false, false));
-    assert_eq!(head("GET / HTTP/1.0\r\nConnection: Keep-Alive"), (Http10, true, false));
-    assert_eq!(head("GET / HTTP/1.1\r\nHost: a\r\nExpect: 100-Continue"), (Http11, true, true));
-    assert_eq!(head("GET / HTTP/1.0\r\nExpect: 100-continue"), (Http10, false, false));
+    let kept = (Http11, true, false, false);
+    assert_eq!(head("GET / HTTP/1.1\r\nHost: a"), kept);
+    assert_eq!(head("POST / HTTP/1.1\r\nHost: a"), kept);
+    assert_eq!(head("GET / HTTP/1.1\r\nHost: a\r\nAbcdefghij: close"), kept);
+    assert_eq!(head("GET / HTTP/1.1\r\nHost: a\r\nAbcdef: 100-continue"), kept);
+    let last = (Http11, false, true, false);
+    assert_eq!(head("GET / HTTP/1.1\r\nHost: a\r\nConnection: x, Close"), last);
+    assert_eq!(head("GET / HTTP/1.1\r\nHost: a\r\nConnection: close, keep-alive"), last);
+    assert_eq!(head("GET / HTTP/1.0"), (Http10, false, true, false));
+    assert_eq!(head("GET / HTTP/1.0\r\nConnection: Keep-Alive"), (Http10, true, false, false));
+    assert_eq!(
+        head("GET / HTTP/1.1\r\nHost: a\r\nExpect: 100-Continue"),
+        (Http11, true, false, true)
+    );
+    assert_eq!(head("GET / HTTP/1.0\r\nExpect: 100-continue"), (Http10, false, true, false));
+    // Where its end is not known, nothing behind it is a request, and something may come.
+    assert_eq!(head("POST / HTTP/1.0"), (Http10, false, false, false));
+    assert_eq!(head("POST / HTTP/1.0\r\nConnection: Keep-Alive"), (Http10, false, false, false));
+    let with_length = "POST / HTTP/1.0\r\nContent-Length: 0";
+    assert_eq!(head(with_length), (Http10, false, true, false));
+    assert_eq!(
+        head(&format!("{with_length}\r\nConnection: keep-alive")),
+        (Http10, true, false, false)
+    );
 }
 
 #[test]
