@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use super::Refusal;
 use super::head::Method;
+use super::{Refusal, letters_digits_and};
 
 /// What a request asks for.
 #[derive(Debug, PartialEq)]
@@ -48,7 +48,6 @@ pub(super) fn parse<'b>(
         return Err(HOST);
     }
     let (path, query) = match rest {
-        [] => (Cow::Borrowed(&b"/"[..]), None),
         [b'/', ..] => path_and_query(rest, merge_slashes)?,
         _ => (Cow::Borrowed(&b"/"[..]), path_and_query(rest, merge_slashes)?.1),
     };
@@ -84,22 +83,34 @@ type PathAndQuery<'b> = (Cow<'b, [u8]>, Option<&'b [u8]>);
 fn path_and_query(raw: &[u8], merge_slashes: bool) -> Result<PathAndQuery<'_>, Refusal> {
     // Visible ASCII but the fragment's sign, and the bytes of UTF-8, which browsers' address bars encode
     // and command lines often don't.
-    if raw.iter().any(|byte| matches!(byte, 0..=0x20 | 0x7f | b'#')) {
+    let is_allowed = |byte: &u8| !matches!(byte, 0..=0x20 | 0x7f | b'#');
+    let mut is_plain = true;
+    let mut before = 0;
+    let mut end = raw.len();
+    // One pass finds the mark, and whether there is anything to normalise: in most paths there is not.
+    for (at, byte) in raw.iter().enumerate() {
+        if *byte == b'?' {
+            end = at;
+            break;
+        }
+        if !is_allowed(byte) {
+            return Err(SYNTAX);
+        }
+        is_plain &= *byte != b'%' && !is_odd(before, *byte, merge_slashes);
+        before = *byte;
+    }
+    let (path, query) = raw.split_at(end);
+    if !query.iter().all(is_allowed) {
         return Err(SYNTAX);
     }
-    let (path, query) = match memchr::memchr(b'?', raw) {
-        Some(mark) => (&raw[..mark], Some(&raw[mark + 1..])),
-        None => (raw, None),
-    };
-    let plain = memchr::memchr(b'%', path).is_none() && !has_odd_segment(path, merge_slashes);
     let path =
-        if plain { Cow::Borrowed(path) } else { Cow::Owned(normalise(path, merge_slashes)?) };
-    Ok((path, query))
+        if is_plain { Cow::Borrowed(path) } else { Cow::Owned(normalise(path, merge_slashes)?) };
+    Ok((path, query.get(1..)))
 }
 
-/// Whether a segment might be `.` or `..`, or is empty and to be left out: `/.` or `//` is in every such path.
-fn has_odd_segment(path: &[u8], merge_slashes: bool) -> bool {
-    path.windows(2).any(|pair| pair == b"/." || merge_slashes && pair == b"//")
+/// Whether these two bytes may begin a segment `.` or `..`, or one that is empty and left out.
+fn is_odd(before: u8, byte: u8, merge_slashes: bool) -> bool {
+    before == b'/' && (byte == b'.' || merge_slashes && byte == b'/')
 }
 
 /// Decodes percent-encoding once, then merges slashes and removes dot segments (RFC 3986 §5.2.4), in that order, so
@@ -107,7 +118,7 @@ fn has_odd_segment(path: &[u8], merge_slashes: bool) -> bool {
 /// root is refused, not clamped.
 fn normalise(path: &[u8], merge_slashes: bool) -> Result<Vec<u8>, Refusal> {
     let decoded = percent_decode(path)?;
-    if !has_odd_segment(&decoded, merge_slashes) {
+    if !decoded.windows(2).any(|pair| is_odd(pair[0], pair[1], merge_slashes)) {
         return Ok(decoded);
     }
     let mut output: Vec<u8> = Vec::with_capacity(decoded.len());
@@ -214,7 +225,8 @@ fn is_address(address: &[u8]) -> bool {
 
 /// What may stand in a registered name as it is (RFC 3986 §3.2.2), without the comma, which a list of hosts would have.
 fn is_name_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+;=".contains(&byte)
+    const NAME: [bool; 256] = letters_digits_and(b"-._~!$&'()*+;=");
+    NAME[usize::from(byte)]
 }
 
 /// A registered name in which what needs no percent-encoding has none (RFC 3986 §6.2.2.2). Other escapes stay: decoded,

@@ -148,6 +148,8 @@ fn paths_are_decoded_once_and_lose_their_dot_segments() {
     assert_eq!(path("/.hidden"), "/.hidden");
     assert_eq!(path("/a//b"), "/a/b");
     assert_eq!(path("http://b?q"), "/");
+    assert_eq!(path("http://b"), "/");
+    assert_eq!(path("http://b/x//y?q"), "/x/y");
     for bad in ["/a/../..", "/..%2fx", "/a%00b"] {
         let text = format!("GET {bad} HTTP/1.1\r\nHost: a\r\n\r\n");
         assert_eq!(outcome(text), ["400"], "{bad}");
@@ -267,4 +269,21 @@ fn fields_keep_their_order_and_lose_the_white_space_around_them() {
     let expected: [(&[u8], &[u8]); 4] =
         [(b"Host", b"a"), (b"X", b"y"), (b"Empty", b""), (b"X", b"b c")];
     assert_eq!(fields, expected);
+}
+
+#[test]
+fn slashes_stay_where_they_are_not_to_be_merged() {
+    let limits = Limits { merge_slashes: false, ..LIMITS };
+    let path = |target: &str| {
+        let text = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+        match feed([text.as_bytes()], &limits).pop() {
+            Some(Seen::Head { request, .. }) => request,
+            other => panic!("{target} came to {other:?}"),
+        }
+    };
+    assert_eq!(path("//a///b//"), "GET //a///b//");
+    assert_eq!(path("/%2fa"), "GET //a");
+    // As RFC 3986 §5.2.4 has it: an empty segment is one to climb from.
+    assert_eq!(path("/a//./b"), "GET /a//b");
+    assert_eq!(path("/a//../b"), "GET /a/b");
 }
