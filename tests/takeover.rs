@@ -28,6 +28,9 @@ in_every_mode!(
     changes_during_an_upgrade_are_made_by_the_heir,
     changes_during_an_upgrade_that_fails_are_made_after_it,
     a_killed_supervisor_leaves_its_heir_alone,
+    the_first_term_after_a_hand_over_cuts_nothing_and_the_second_forces,
+    an_upgrade_and_a_reload_keep_the_lanes_that_signals_made,
+    totals_never_go_backwards,
     a_service_manager_is_told_of_every_change,
     a_service_manager_hears_that_the_loop_turns,
     an_activated_socket_is_joined_by_the_other_lanes,
@@ -386,6 +389,93 @@ fn a_killed_supervisor_leaves_its_heir_alone(mode: Mode) {
     of.server.kill_supervisor();
     assert_eq!(of.site.get(), OLD);
     assert!(process_state(heir).is_some());
+}
+
+fn the_first_term_after_a_hand_over_cuts_nothing_and_the_second_forces(mode: Mode) {
+    let slow = "[[route]]\npath = \"/slower\"\ntext = \"slow\"\ndelay = \"1500ms\"\n\
+                [[route]]\npath = \"/slowest\"\ntext = \"slow\"\ndelay = \"60s\"\n";
+    let mut of = Replaceable::start_of(mode, slow, 1);
+    let mut client = of.server.in_flight("GET /slower HTTP/1.1\r\nHost: a\r\n\r\n");
+    of.server.signal(SIGUSR2);
+    let heir = of.server.journal.wait_for("upgrade done").pid();
+    of.server.signal(SIGTERM);
+    assert_eq!(client.response().text(), "slow");
+    assert_eq!(of.server.wait_exit(), 0);
+    of.server.journal.wait_for("drain goes on");
+    // The heir in its turn is told twice, after it has handed over.
+    let mut client = of.server.in_flight("GET /slowest HTTP/1.1\r\nHost: a\r\n\r\n");
+    send_signal(heir, SIGUSR2);
+    of.server.journal.wait_nth("upgrade done", 2);
+    send_signal(heir, SIGTERM);
+    of.server.journal.wait_nth("drain goes on", 2);
+    send_signal(heir, SIGTERM);
+    of.server.journal.wait_for("stop forced");
+    client.expect_end();
+}
+
+fn an_upgrade_and_a_reload_keep_the_lanes_that_signals_made(mode: Mode) {
+    let mut of = Replaceable::start(mode);
+    of.server.signal(SIGTTIN);
+    of.server.journal.wait_for("resized");
+    of.site.text = NEW;
+    of.site.write();
+    let done = reload(&of.server);
+    assert_eq!((done.name(), done.number("lanes")), ("reload done", 3));
+    assert!(done.text("reason").contains("TTIN"), "{done:?}");
+    let output = of.site.command(&of.server, &["upgrade"]);
+    assert!(output.status.success(), "{output:?}");
+    let heir = of.server.journal.wait_for("upgrade done").pid();
+    assert_eq!(of.server.wait_exit(), 0);
+    let lanes = |pid| status_of(&of, pid)["lanes"].as_array().map_or(0, Vec::len);
+    assert_eq!(lanes(heir), 3);
+    // Another number in the file is another wish.
+    of.site.lanes = 1;
+    of.site.write();
+    let output = of.site.command(&of.server, &["reload"]);
+    assert!(output.status.success(), "{output:?}");
+    let lanes = status_of(&of, heir)["lanes"].as_array().map_or(0, Vec::len);
+    assert_eq!(lanes, 1);
+    send_signal(heir, SIGTERM);
+    of.server.wait_gone();
+}
+
+fn totals_never_go_backwards(mode: Mode) {
+    let of = Replaceable::start(mode);
+    let totals = |pid: i32| {
+        let totals = &status_of(&of, pid)["totals"];
+        ["accepted", "requests", "restarts"].map(|name| totals[name].as_u64().expect("a number"))
+    };
+    let old = of.server.pid();
+    let mut slow = of.server.connect();
+    slow.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    of.server.signal(SIGTTIN);
+    of.server.journal.wait_for("resized");
+    of.server.journal.wait_where("worker ready", |event| event.number("lane") == 2);
+    (0..30).for_each(|_| drop(of.site.get()));
+    eventually("every request is counted", || (totals(old)[1] == 31).then_some(()));
+    for nth in 2..=3 {
+        of.server.signal(SIGTTOU);
+        of.server.journal.wait_nth("resized", nth);
+        assert_eq!(totals(old)[..2], [31, 31]);
+    }
+    send_signal(of.server.worker_pid(0), SIGKILL);
+    of.server.journal.wait_for("worker exited");
+    of.server.journal.wait_for("worker restarting");
+    let before = totals(old);
+    assert!(before[2] >= 1, "{before:?}");
+    of.server.signal(SIGUSR2);
+    let heir = of.server.journal.wait_for("upgrade done").pid();
+    let after = totals(heir);
+    assert!(after >= before && after[2] >= before[2], "{before:?} {after:?}");
+    of.site.get();
+    eventually("the old one leaves", || {
+        process_state(old).is_none_or(|state| state == 'Z').then_some(())
+    });
+    let all = before[1] + 1;
+    eventually("what the old one did last is known", || (totals(heir)[1] >= all).then_some(()));
+    send_signal(heir, SIGTERM);
+    let stopped = of.server.journal.wait_where("stopped", |event| event.number("requests") >= all);
+    assert!(stopped.number("connections") > 30, "{stopped:?}");
 }
 
 /// A socket that listens as a service manager does.

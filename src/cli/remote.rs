@@ -10,7 +10,7 @@ use super::layout::{self, columns_of_output, wrap};
 use super::{Task, load_with, print};
 use crate::config::{self, Mode, Options, Places};
 use crate::supervisor::commands::{Answer, Request, ask};
-use crate::supervisor::status::{Happening, LaneStatus, Queue, Status};
+use crate::supervisor::status::{Happening, LaneStatus, Queue, Status, Totals};
 
 /// Asks the server that was started with these options, and prints its answer.
 pub(super) fn run(options: &Options, request: Request, json: bool) -> Task {
@@ -105,6 +105,15 @@ fn table(status: &Status, width: Option<usize>) -> String {
     text.push('\n');
     let rows: Vec<Vec<String>> = status.lanes.iter().map(row).collect();
     text.push_str(&layout::table(&HEAD, &rows, width));
+    let Totals { accepted, requests, restarts } = status.totals;
+    let parts = [
+        "since the server began, with lanes that are gone".to_owned(),
+        format!("connections {accepted}"),
+        format!("requests {requests}"),
+        format!("restarts {restarts}"),
+    ];
+    text.push('\n');
+    text.push_str(&wrap(&parts, width, 4));
     if let Some(acceptor) = &status.acceptor {
         let parts = [
             "acceptor".to_owned(),
@@ -221,6 +230,7 @@ mod tests {
             addresses: vec!["127.0.0.1:8080".into(), "[2001:db8:1:2:3:4:5:6]:8080".into()],
             accept: Accept::Reuseport,
             engine: Engine::Native,
+            totals: Totals::default(),
             lanes: vec![lane(0), lane(1)],
             acceptor: None,
             shared_queue: None,
@@ -231,6 +241,6 @@ mod tests {
                 assert!(line.chars().count() <= width, "{width}: {line}");
             }
         }
-        assert_eq!(table(&status, None).lines().count(), 9, "what goes elsewhere is not broken");
+        assert_eq!(table(&status, None).lines().count(), 11, "what goes elsewhere is not broken");
     }
 }

@@ -141,7 +141,9 @@ impl Supervisor {
     /// Begins the end of this server, or forces it.
     pub(super) fn stop(&mut self, reason: &'static str) -> Option<Input> {
         self.give_up_changes("this server was told to stop");
-        manager::stopping();
+        if !self.heir.as_ref().is_some_and(Heir::serves) {
+            manager::stopping();
+        }
         Some(Input::Stop(reason))
     }
 
@@ -170,6 +172,13 @@ impl Supervisor {
     pub(super) fn begin_to_listen(&self) -> Result<(), String> {
         let backlog = self.config().map_or(0, |config| config.server.backlog);
         self.listeners.begin_to_listen(backlog).map_err(|error| format!("cannot listen: {error}"))
+    }
+
+    /// How the lanes came to be that there are.
+    pub(super) fn lanes_now(&self) -> Option<sizing::Before> {
+        let made = self.processes.generation(self.current)?;
+        let (count, configured) = (made.generation.config.workers.count, made.size.configured);
+        Some(sizing::Before { count, configured, lanes: self.policy.lanes() })
     }
 
     /// So many lanes more, or fewer, within what there can be.
@@ -212,12 +221,14 @@ impl Supervisor {
         let machine = sizing::measure_again();
         let config = self.config()?;
         let (count, pin) = (config.workers.count, config.workers.pin);
-        let lanes = sizing::size(count, &machine).lanes.min(LANES_MAX);
-        if lanes == self.measured {
+        let size = sizing::size(count, &machine);
+        let lanes = size.lanes.min(LANES_MAX);
+        let made = self.processes.generation_mut(self.current)?;
+        if lanes == made.size.configured {
             return None;
         }
-        startup::size(count, &machine, &mut self.warned);
-        self.measured = lanes;
+        startup::tell_size(&size, &machine, &mut self.warned);
+        made.size = size;
         if pin && let Some(made) = self.processes.generation_mut(self.current) {
             made.cpus = machine.cpus;
         }

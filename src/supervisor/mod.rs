@@ -22,6 +22,7 @@ mod startup;
 pub mod status;
 mod succession;
 mod tell;
+mod totals;
 mod upgrade;
 mod waiting;
 
@@ -128,9 +129,10 @@ struct Supervisor {
     reloading: Option<Reloading>,
     /// This process is a child that was forked to become this.
     forked: Option<Box<Loader>>,
-    /// How many lanes the machine was last measured to be good for, and when it is measured next.
-    measured: usize,
+    /// When the machine is measured next.
     measure_ms: u64,
+    /// When a supervisor that follows is told next what was counted.
+    totals_ms: u64,
     warned: Warned,
     started: Instant,
 }
@@ -165,11 +167,11 @@ impl Supervisor {
             .and_then(|socket| socket.map(Inheritance::receive).transpose())
             .map_err(doing("cannot take over"))?;
         let follows = inheritance.is_some().then(process::parent);
-        let (predecessor, mut listeners, history) = match inheritance {
-            Some(Inheritance { control, listeners, history }) => {
-                (Some(control), listeners, history)
+        let (predecessor, mut listeners, history, before, totals) = match inheritance {
+            Some(Inheritance { control, listeners, history, lanes, totals }) => {
+                (Some(control), listeners, history, lanes, totals)
             }
-            None => (None, Listeners::default(), History::default()),
+            None => (None, Listeners::default(), History::default(), None, Vec::new()),
         };
         if let Some(follows) = follows {
             origin.tell_heir(follows);
@@ -188,9 +190,9 @@ impl Supervisor {
         let mut processes = Processes::new(Arc::new(ledger));
         let mut warned = Warned::default();
         let (made, plan) =
-            startup::prepare(1, loaded, &mut listeners, processes.ledger(), &mut warned)?;
+            startup::prepare(1, loaded, before, &mut listeners, processes.ledger(), &mut warned)?;
         processes.add(made);
-        let measured = plan.lanes;
+        processes.inherit(totals);
         let seed = u64::from(std::process::id()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let (policy, actions) = Policy::begin(plan, seed, 0);
         let supervisor = Supervisor {
@@ -214,9 +216,9 @@ impl Supervisor {
             changes: 0,
             reloading: None,
             forked: None,
-            measured,
             warned,
             measure_ms: MEASURE_MS,
+            totals_ms: 0,
             started: Instant::now(),
         };
         Ok((supervisor, actions))
@@ -265,6 +267,7 @@ impl Supervisor {
     fn own_due_ms(&self) -> impl Iterator<Item = u64> {
         let alive_ms = self.alive_every_ms.map(|_| self.alive_ms);
         let heir_ms = self.heir.as_ref().and_then(Heir::until_ms);
+        let heir_ms = heir_ms.into_iter().chain(self.totals_due_ms());
         let own = alive_ms.into_iter().chain(heir_ms).chain(self.loading_until_ms());
         own.chain(self.commands.resume_ms()).chain(self.measures_ms())
     }
@@ -378,6 +381,9 @@ impl Supervisor {
                 }
                 self.give_up_loading();
                 self.commands.resume(now_ms, &self.epoll);
+                if self.totals_due_ms().is_some_and(|due_ms| due_ms <= now_ms) {
+                    self.tell_totals();
+                }
                 Some(Input::Tick)
             }
             Event::Stop(signal) => self.stop(signal.as_str()),
@@ -429,6 +435,7 @@ impl Supervisor {
                     }
                 }
                 Action::Exit(code) => {
+                    self.tell_totals();
                     self.disappear();
                     tell::stopped(code, self.started.elapsed(), &self.processes);
                     self.commands.answer_end(&match code {

@@ -16,7 +16,7 @@
 //!
 //! the whole:    Starting ── first generation Current ─▶ Serving ── TERM, or giving up ─▶ Draining ─▶ Over
 //!                   └ a worker ends before it was ever ready ─▶ Stopping ── all ended ────────────▲
-//!                             (a second signal, or the deadline of the drain: Stopping) ───────────┘
+//!                             (a second signal that asks for it, or the deadline of the drain: Stopping) ───────────┘
 //! ```
 //!
 //! No I/O and no clock: time comes in as milliseconds since the supervisor began, and what is to be done
@@ -242,6 +242,7 @@ pub enum Fact {
     Resized { lanes: usize },
     LaneClosed { lane: usize },
     DrainStarted { generation: u64, reason: String },
+    DrainGoesOn { reason: &'static str },
     DrainDone { generation: u64 },
     DrainDeadline { workers: Vec<Worker> },
     StopForced { reason: &'static str },
@@ -278,9 +279,11 @@ enum Phase {
     /// No generation has been current yet.
     Starting,
     Serving,
+    /// `is_asked`: somebody asked for the end, who has to ask again to force it.
     Draining {
         deadline_ms: u64,
         code: i32,
+        is_asked: bool,
     },
     /// Every process was killed; gone when they are.
     Stopping {
@@ -409,8 +412,17 @@ impl Policy {
 
     fn stop(&mut self, reason: &'static str) {
         match self.phase {
-            Phase::Starting | Phase::Serving => self.drain(reason.to_owned(), 0, DrainKind::Stop),
-            Phase::Draining { .. } => {
+            Phase::Starting | Phase::Serving => {
+                self.drain(reason.to_owned(), 0, DrainKind::Stop);
+                if let Phase::Draining { is_asked, .. } = &mut self.phase {
+                    *is_asked = true;
+                }
+            }
+            Phase::Draining { deadline_ms, code, is_asked: false } => {
+                self.phase = Phase::Draining { deadline_ms, code, is_asked: true };
+                self.tell(Fact::DrainGoesOn { reason });
+            }
+            Phase::Draining { is_asked: true, .. } => {
                 self.tell(Fact::StopForced { reason });
                 self.kill_all(1);
             }
@@ -427,7 +439,8 @@ impl Policy {
         let latest = latest.map(|index| &self.generations[index]);
         let timeout_ms = latest.map_or(0, |generation| generation.settings.drain_timeout_ms);
         let number = latest.map_or(0, |generation| generation.number);
-        self.phase = Phase::Draining { deadline_ms: self.now_ms + timeout_ms, code };
+        let deadline_ms = self.now_ms + timeout_ms;
+        self.phase = Phase::Draining { deadline_ms, code, is_asked: false };
         self.tell(Fact::DrainStarted { generation: number, reason });
         // The supervisor's sockets first: when a worker then closes its own, nobody can queue on them.
         self.act(Action::CloseListeners);
@@ -471,7 +484,7 @@ impl Policy {
     /// Whatever is due by now.
     fn pass_time(&mut self) {
         match self.phase {
-            Phase::Draining { deadline_ms, code } if deadline_ms <= self.now_ms => {
+            Phase::Draining { deadline_ms, code, .. } if deadline_ms <= self.now_ms => {
                 let generations = self.generations.iter();
                 let workers = generations.flat_map(Generation::workers).collect();
                 self.tell(Fact::DrainDeadline { workers });

@@ -4,12 +4,15 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
+use std::ops::Add;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use super::listeners::Asked;
 use super::policy::{CLEAN_EXIT, Input, Worker};
+use super::sizing::Size;
 use super::tell;
+use super::totals::Totals;
 use crate::config::{Accept, Config, Mode};
 use crate::observe::ledger::{Counters, Ledger};
 use crate::sys::epoll::{Epoll, Interest};
@@ -31,7 +34,10 @@ pub(super) struct Processes {
     /// By their workers' numbers; those whose worker is gone are kept until [`Processes::sweep`].
     posts: HashMap<u64, Post>,
     blocks: Vec<usize>,
+    /// What the workers of this supervisor did that are gone.
     totals: BTreeMap<Role, Totals>,
+    /// What the supervisors before it counted.
+    inherited: BTreeMap<Role, Totals>,
     /// In accept mode handoff between processes, by generation and lane. Like sockets they outlive workers.
     conduits: HashMap<(u64, usize), Conduit>,
     /// How processes ended of whose workers' ends people have not been told yet.
@@ -46,6 +52,8 @@ pub(super) struct Made {
     pub(super) generation: Generation,
     /// The addresses that it serves, as they were asked for.
     pub(super) addresses: Vec<Asked>,
+    /// How its lanes came to be so many.
+    pub(super) size: Size,
     /// The CPUs that its lanes are pinned to in turn; none if they are not pinned.
     pub(super) cpus: Vec<usize>,
     /// Who its workers run as, if not as the supervisor.
@@ -87,14 +95,6 @@ pub(super) struct Post {
     pub(super) driver_reason: Option<String>,
 }
 
-/// What workers have done that are gone.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Totals {
-    pub(super) accepted: u64,
-    pub(super) requests: u64,
-    pub(super) restarts: u64,
-}
-
 /// How a process ended.
 #[derive(Clone, Copy)]
 pub(super) struct End {
@@ -123,6 +123,7 @@ impl Processes {
             running: HashMap::new(),
             posts: HashMap::new(),
             totals: BTreeMap::new(),
+            inherited: BTreeMap::new(),
             conduits: HashMap::new(),
             ends: HashMap::new(),
             memory_kills: cgroup::memory_kills(),
@@ -197,13 +198,28 @@ impl Processes {
         self.ledger.now_ms().saturating_sub(post.started_ms)
     }
 
-    /// What the workers did that are gone, those of a lane or the acceptors.
+    /// What was counted since the server began for a lane, or for the acceptors: by workers that are gone and that are
+    /// there, and by the supervisors before this one.
     pub(super) fn totals(&self, role: Role) -> Totals {
-        self.totals.get(&role).copied().unwrap_or_default()
+        let of = |totals: &BTreeMap<Role, Totals>| totals.get(&role).copied().unwrap_or_default();
+        let living = self.posts.values().filter(|post| post.worker.role == role);
+        let living = living.map(|post| Totals::counted(self.counters(post)));
+        living.fold(of(&self.totals) + of(&self.inherited), Totals::add)
     }
 
-    pub(super) fn all_totals(&self) -> impl Iterator<Item = &Totals> {
-        self.totals.values()
+    /// The same of every lane that there is or was, and of the acceptors.
+    pub(super) fn all_totals(&self) -> BTreeMap<Role, Totals> {
+        let living = self.posts.values().map(|post| post.worker.role);
+        let roles = self.totals.keys().chain(self.inherited.keys()).copied().chain(living);
+        roles.map(|role| (role, self.totals(role))).collect()
+    }
+
+    /// Takes note of what the supervisors before this one have counted by now.
+    pub(super) fn inherit(&mut self, totals: Vec<(Role, Totals)>) {
+        for (role, totals) in totals {
+            let before = self.inherited.entry(role).or_default();
+            *before = before.latest(totals);
+        }
     }
 
     pub(super) fn count_restart(&mut self, role: Role) {
@@ -497,10 +513,9 @@ impl Processes {
         for id in over {
             if let Some(post) = self.posts.remove(&id) {
                 let counters = self.ledger.block(post.block);
-                let (accepted, requests) = (counters.accepted(), counters.requests());
+                let counted = Totals::counted(counters);
                 let totals = self.totals.entry(post.worker.role).or_default();
-                totals.accepted += accepted;
-                totals.requests += requests;
+                *totals = *totals + counted;
                 self.blocks.push(post.block);
             }
         }

@@ -132,12 +132,12 @@ impl Supervisor {
                 tracing::warn!(reason, remedy = "stop and start the server", "pid file unchanged");
             }
             let generation = self.policy.next_generation();
+            let before = self.lanes_now();
             let (listeners, ledger) = (&mut self.listeners, self.processes.ledger());
-            startup::prepare(generation, *loaded, listeners, ledger, &mut self.warned)
+            startup::prepare(generation, *loaded, before, listeners, ledger, &mut self.warned)
         });
         match prepared {
             Ok((made, plan)) => {
-                self.measured = plan.lanes;
                 let stage = Stage::Replacing(made.generation.number);
                 self.reloading = Some(Reloading { number, stage });
                 self.processes.add(made);

@@ -6,6 +6,8 @@
 //! rounds down and knows v1 only in part. The quota of every ancestor is therefore read here, and num_cpus
 //! has a say in case it knows of a limit that this doesn't.
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::Count;
 use crate::sys::{cgroup, cpu};
 
@@ -25,10 +27,23 @@ pub struct Machine {
 pub struct Size {
     /// Lanes, at least 1.
     pub lanes: usize,
-    /// "affinity", "quota", "num_cpus" or "configuration".
+    /// How many the configuration and the machine come to by themselves.
+    pub configured: usize,
+    /// "affinity", "quota", "num_cpus", "configuration" or "signals".
     pub decided_by: &'static str,
     /// The same as a sentence.
     pub reason: String,
+}
+
+/// How the lanes came to be that a configuration finds which follows another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Before {
+    /// What the other one asked for.
+    pub count: Count,
+    /// How many that came to.
+    pub configured: usize,
+    /// How many there are: another number if TTIN or TTOU made them.
+    pub lanes: usize,
 }
 
 /// Reads the machine. Pinning changes the mask: this comes first.
@@ -47,12 +62,32 @@ pub fn size(count: Count, machine: &Machine) -> Size {
     match count {
         Count::Fixed(lanes) => Size {
             lanes,
+            configured: lanes,
             decided_by: "configuration",
             reason: format!("workers.count asks for {lanes}; {} allowed", cpus(allowed)),
         },
         Count::Auto => auto(allowed, machine),
     }
 }
+
+/// The same, where lanes are there already: what TTIN and TTOU have made of them stays for as long as the configuration
+/// and the machine say what they said before.
+pub fn size_after(before: Option<Before>, count: Count, machine: &Machine) -> Size {
+    let size = size(count, machine);
+    let is_same = |before: &Before| {
+        (before.count, before.configured) == (count, size.lanes) && before.lanes != size.lanes
+    };
+    let Some(Before { lanes, configured, .. }) = before.filter(is_same) else {
+        return size;
+    };
+    let reason = format!(
+        "TTIN and TTOU made {lanes} of {configured}, which stays while workers.count asks for the same"
+    );
+    Size { lanes, configured, decided_by: SIGNALS, reason }
+}
+
+/// [`Size::decided_by`] where TTIN and TTOU did.
+pub const SIGNALS: &str = "signals";
 
 fn auto(allowed: usize, machine: &Machine) -> Size {
     // Without a mask to read, num_cpus is all there is.
@@ -76,7 +111,7 @@ fn auto(allowed: usize, machine: &Machine) -> Size {
     } else {
         ("num_cpus", format!("num_cpus counts {}", cpus(counted)))
     };
-    Size { lanes, decided_by, reason }
+    Size { lanes, configured: lanes, decided_by, reason }
 }
 
 fn cpus(count: usize) -> String {
@@ -105,6 +140,30 @@ mod tests {
             let machine = Machine { cpus: (0..mask).collect(), quota, counted: Some(counted) };
             let size = size(Count::Auto, &machine);
             assert_eq!((size.lanes, size.decided_by), (lanes, decided_by), "{machine:?}");
+        }
+    }
+
+    #[test]
+    fn what_signals_made_of_the_lanes_stays_until_the_configuration_or_the_machine_says_otherwise()
+    {
+        let machine = |cpus| Machine { cpus: (0..cpus).collect(), quota: None, counted: None };
+        let (fixed, auto) = (Count::Fixed(2), Count::Auto);
+        // (before: asked, came to, lanes), asked, CPUs → lanes, decided by
+        let cases = [
+            (Some((fixed, 2, 3)), fixed, 4, (3, "signals")),
+            (Some((fixed, 2, 1)), fixed, 4, (1, "signals")),
+            (Some((fixed, 2, 2)), fixed, 4, (2, "configuration")),
+            (Some((fixed, 2, 3)), Count::Fixed(4), 4, (4, "configuration")),
+            (Some((auto, 4, 3)), auto, 4, (3, "signals")),
+            (Some((auto, 4, 3)), auto, 2, (2, "affinity")),
+            (Some((fixed, 4, 3)), auto, 4, (4, "affinity")),
+            (None, fixed, 4, (2, "configuration")),
+        ];
+        for (before, count, cpus, expected) in cases {
+            let before =
+                before.map(|(count, configured, lanes)| Before { count, configured, lanes });
+            let size = size_after(before, count, &machine(cpus));
+            assert_eq!((size.lanes, size.decided_by), expected, "{before:?} {count:?} {cpus}");
         }
     }
 

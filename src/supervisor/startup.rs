@@ -9,7 +9,7 @@ use super::loader::Loaded;
 use super::policy::{Plan, Settings};
 use super::processes::Made;
 use super::{doing, sizing};
-use crate::config::{Accept, Config, Count, Engine, Mode, Warning};
+use crate::config::{Accept, Config, Engine, Mode, Warning};
 use crate::observe::ledger::Ledger;
 use crate::sys::{cpu, socket};
 use crate::worker::Generation;
@@ -39,6 +39,7 @@ impl Warned {
 pub(super) fn prepare(
     number: u64,
     loaded: Loaded,
+    before: Option<sizing::Before>,
     listeners: &mut Listeners,
     ledger: &Arc<Ledger>,
     warned: &mut Warned,
@@ -50,7 +51,9 @@ pub(super) fn prepare(
         }
     }
     let machine = if number == 1 { sizing::machine() } else { sizing::measure_again() };
-    let lanes = size(config.workers.count, &machine, warned);
+    let size = sizing::size_after(before, config.workers.count, &machine);
+    tell_size(&size, &machine, warned);
+    let lanes = size.lanes;
     let identity = identity?;
     if let Some(FileLimit { limit, needed, reason, remedy }) = check_file_limit(&config, lanes)?
         && warned.is_new("file limit too small", &format!("{reason} {needed} {limit}"))
@@ -91,7 +94,7 @@ pub(super) fn prepare(
     let addresses = listeners.addresses(&opened.asked);
     warned.turn();
     let generation = Generation::new(number, config, addresses, Arc::clone(ledger));
-    Ok((Made { generation, addresses: opened.asked, cpus, identity }, plan))
+    Ok((Made { generation, addresses: opened.asked, size, cpus, identity }, plan))
 }
 
 /// That fewer files may be open than could have to be.
@@ -121,9 +124,8 @@ fn settings(supervisor: &crate::config::Supervisor) -> Settings {
     }
 }
 
-/// How many lanes `count` comes to on `machine`; tells why.
-pub(super) fn size(count: Count, machine: &sizing::Machine, warned: &mut Warned) -> usize {
-    let size = sizing::size(count, machine);
+/// Tells how many lanes there are to be on `machine`, and why.
+pub(super) fn tell_size(size: &sizing::Size, machine: &sizing::Machine, warned: &mut Warned) {
     let allowed = machine.cpus.len();
     tracing::info!(
         lanes = size.lanes,
@@ -143,7 +145,6 @@ pub(super) fn size(count: Count, machine: &sizing::Machine, warned: &mut Warned)
             "more lanes than CPUs"
         );
     }
-    size.lanes
 }
 
 fn tell_listening(group: &Group, config: &Config, lanes: usize) {

@@ -1,6 +1,7 @@
 //! What `server status` shows: the lanes as they are, and the last things that happened to their workers.
 
 use std::collections::VecDeque;
+use std::ops::Add;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
@@ -8,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::listeners::Listeners;
 use super::policy::{Fact, Policy, Worker};
 use super::processes::Processes;
+pub use super::totals::Totals;
 use crate::config::{Accept, Engine, Mode, Workers};
 use crate::sys::process::{self, Ended};
 use crate::worker::control::Role;
@@ -31,6 +33,9 @@ pub struct Status {
     pub accept: Accept,
     /// What drives a lane.
     pub engine: Engine,
+    /// What the server has counted since it began: by the lanes below, by lanes that are gone, and before upgrades.
+    #[serde(default)]
+    pub totals: Totals,
     /// By lane.
     pub lanes: Vec<LaneStatus>,
     /// Who hands connections to the lanes, if somebody does.
@@ -235,6 +240,7 @@ pub(super) fn status(
         addresses: groups.map(|group| group.address.to_string()).collect(),
         accept,
         engine,
+        totals: processes.all_totals().into_values().fold(Totals::default(), Totals::add),
         lanes: lanes.collect(),
         acceptor: acceptor.map(|(state, worker)| of_acceptor(state, worker, processes)),
         shared_queue: (accept != Accept::Reuseport).then(|| self::queue(0, listeners)),
@@ -250,13 +256,8 @@ fn of_lane(
     queue: Option<Queue>,
 ) -> LaneStatus {
     let totals = processes.totals(Role::Lane(lane));
-    let (mut connections, mut accepted, mut requests) = (0, totals.accepted, totals.requests);
-    for post in processes.posts().filter(|post| post.worker.role == Role::Lane(lane)) {
-        let counters = processes.counters(post);
-        connections += counters.open();
-        accepted += counters.accepted();
-        requests += counters.requests();
-    }
+    let posts = processes.posts().filter(|post| post.worker.role == Role::Lane(lane));
+    let connections = posts.map(|post| processes.counters(post).open()).sum();
     let post = worker.and_then(|worker| processes.post(worker));
     LaneStatus {
         lane,
@@ -267,8 +268,8 @@ fn of_lane(
         uptime_ms: post.map(|post| processes.uptime_ms(post)),
         restarts: totals.restarts,
         connections,
-        accepted,
-        requests,
+        accepted: totals.accepted,
+        requests: totals.requests,
         queue,
     }
 }

@@ -8,7 +8,7 @@ use super::changes::ENDING;
 use super::commands::{Answer, Request};
 use super::event::Event;
 use super::policy::Input;
-use super::upgrade::{self, Heir, HeirState, Parcel};
+use super::upgrade::{self, Estate, Heir, HeirState, Parcel};
 use super::waiting::Change;
 use super::{Supervisor, TOKEN_HEIR, TOKEN_PREDECESSOR, manager, processes};
 use crate::config::Engine;
@@ -16,6 +16,9 @@ use crate::sys::epoll::Interest;
 use crate::sys::process::{self, Reaped};
 use crate::worker::control::Received;
 use crate::worker::fault;
+/// How often the new supervisor is told what this one still counts.
+const TOTALS_MS: u64 = 1_000;
+
 impl Supervisor {
     /// Starts the binary anew and hands it the sockets. Until it serves, nothing else changes.
     pub(super) fn upgrade(&mut self, number: u64) {
@@ -29,7 +32,13 @@ impl Supervisor {
         } else if self.engine() == Some(Engine::May) {
             Err("the sockets of the engine \"may\" can't be handed over; stop and start".into())
         } else {
-            let heir = Heir::start(&self.origin, &self.listeners, &self.history, number, until_ms);
+            let estate = Estate {
+                listeners: &self.listeners,
+                history: &self.history,
+                lanes: self.lanes_now(),
+                totals: self.processes.all_totals(),
+            };
+            let heir = Heir::start(&self.origin, estate, number, until_ms);
             let heir = heir.and_then(|heir| {
                 self.epoll.add(&heir.control, TOKEN_HEIR, Interest::Readable)?;
                 Ok(heir)
@@ -99,6 +108,7 @@ impl Supervisor {
         let (pid, number) = (heir.pid, heir.number);
         let changes = self.waiting.take_all();
         self.pass_on(&changes);
+        self.tell_totals();
         self.tell_heir(&Parcel::HandedOver);
         self.listeners.leave_to_heir();
         manager::main_process(pid);
@@ -139,6 +149,23 @@ impl Supervisor {
                 Change::Resize(_) => {}
             }
         }
+    }
+
+    /// Tells the supervisor that follows, if there is one, what was counted by now.
+    pub(super) fn tell_totals(&mut self) {
+        if self.totals_due_ms().is_none() {
+            return;
+        }
+        self.totals_ms = self.now_ms() + TOTALS_MS;
+        for parcel in upgrade::parcels(self.processes.all_totals()) {
+            // What it has no room for now is part of the next account.
+            self.tell_heir(&parcel);
+        }
+    }
+
+    /// When it is to be told next.
+    pub(super) fn totals_due_ms(&self) -> Option<u64> {
+        self.heir.as_ref().filter(|heir| heir.serves()).map(|_| self.totals_ms)
     }
 
     /// Whether the supervisor that follows takes what it is told.
@@ -185,8 +212,13 @@ impl Supervisor {
     pub(super) fn told(&mut self, parcel: Parcel) {
         match parcel {
             Parcel::Changes(changes) => changes.into_iter().for_each(|change| self.want(change)),
+            Parcel::Totals(totals) => self.processes.inherit(totals),
             // What comes before this one is ready is part of its start.
-            Parcel::HandedOver | Parcel::Group { .. } | Parcel::Happening(_) | Parcel::End => {}
+            Parcel::HandedOver
+            | Parcel::Group { .. }
+            | Parcel::Happening(_)
+            | Parcel::Lanes(_)
+            | Parcel::End => {}
         }
     }
 }

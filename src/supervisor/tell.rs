@@ -1,10 +1,13 @@
 //! Facts as log events. The names and fields of events are part of the interface: docs/events.md lists them, and a
 //! test compares.
 
+use std::ops::Add;
 use std::time::Duration;
 
 use super::policy::{Fact, Worker};
 use super::processes::{Post, Processes};
+use super::sizing;
+use super::totals::Totals;
 use crate::config::RoutePath;
 use crate::observe::ledger::Doing;
 use crate::sys::process;
@@ -171,7 +174,10 @@ pub(super) fn fact(fact: &Fact, processes: &Processes) {
         }
         Fact::CouldNotStart { cause } => tracing::error!(reason = cause, "could not start"),
         Fact::Replaced { generation, lanes, renews: false } => {
-            tracing::info!(generation, lanes, "reload done");
+            let size = processes.generation(*generation).map(|made| &made.size);
+            let size = size.filter(|size| size.decided_by == sizing::SIGNALS);
+            let reason = size.map(|size| size.reason.as_str());
+            tracing::info!(generation, lanes, reason, "reload done");
         }
         Fact::Replaced { generation, lanes, renews: true } => {
             tracing::info!(generation, lanes, "workers renewed");
@@ -187,6 +193,7 @@ pub(super) fn fact(fact: &Fact, processes: &Processes) {
             let timeout_s = timeout.unwrap_or_default().as_secs_f64();
             tracing::info!(reason, timeout_s, generation, "drain started");
         }
+        Fact::DrainGoesOn { reason } => tracing::info!(reason, "drain goes on"),
         Fact::DrainDone { generation } => tracing::info!(generation, "drain done"),
         Fact::DrainDeadline { workers } => {
             let posts = workers.iter().filter_map(|worker| processes.post(*worker));
@@ -218,11 +225,8 @@ fn doing(worker: Worker, processes: &Processes) -> String {
 
 /// The last line.
 pub(super) fn stopped(code: i32, uptime: Duration, processes: &Processes) {
-    let living = processes.posts().map(|post| processes.counters(post));
-    let living = living.map(|counters| (counters.accepted(), counters.requests()));
-    let gone = processes.all_totals().map(|totals| (totals.accepted, totals.requests));
-    let (connections, requests) =
-        living.chain(gone).fold((0, 0), |sum, of| (sum.0 + of.0, sum.1 + of.1));
+    let totals = processes.all_totals().into_values().fold(Totals::default(), Totals::add);
+    let Totals { accepted: connections, requests, .. } = totals;
     let uptime_s = (uptime.as_secs_f64() * 1000.0).round() / 1000.0;
     tracing::info!(code, uptime_s, connections, requests, "stopped");
 }

@@ -6,13 +6,14 @@
 //! new: starts its workers with those sockets; when they are ready ──── Ready ──────▶
 //! old: drains; sends the changes that waited ── HandedOver ────────────────────────▶
 //! new: from here on what the kernel keeps for the sockets is its own to change
-//! old: passes on what it is still asked for ── Changes ────────────────────────────▶
+//! old: passes on what it is still asked for, and counts ── Changes, Totals ─────────▶
 //! old: exits with code 0, which is the end of the conversation
 //! ```
 //!
 //! Until `Ready` the old one serves as if nothing were; if the new one ends before, or takes too long, that is
 //! all that has happened. What is said is here, what is done about it in `succession`.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -21,11 +22,13 @@ use serde::{Deserialize, Serialize};
 
 use super::listeners::{Asked, Group, Listeners};
 use super::origin::Origin;
+use super::sizing::Before;
 use super::status::{Happening, History};
+use super::totals::Totals;
 use super::waiting::Change;
 use crate::sys::process::{self, Inheritable, ProcessId};
 use crate::sys::socket::{self, Listener, PACKET_FILES_MAX};
-use crate::worker::control::{Control, Received};
+use crate::worker::control::{Control, Received, Role};
 
 /// The variable that tells a supervisor the number of its end of the conversation.
 pub(super) const VARIABLE: &str = "LANEWAY_UPGRADE";
@@ -61,6 +64,10 @@ pub(super) enum Parcel {
     Group { asked: Asked, is_activated: bool },
     /// Something that happened.
     Happening(Box<Happening>),
+    /// How the lanes came to be that there are.
+    Lanes(Before),
+    /// What was counted so far, by the old one and those before it. Comes again, with what it counts while it drains.
+    Totals(Vec<(Role, Totals)>),
     /// That is all that the new one needs to start.
     End,
     /// Changes that the old one was asked for, and that are the new one's to make.
@@ -81,14 +88,32 @@ pub(super) struct Inheritance {
     pub(super) control: Control,
     pub(super) listeners: Listeners,
     pub(super) history: History,
+    pub(super) lanes: Option<Before>,
+    pub(super) totals: Vec<(Role, Totals)>,
+}
+
+/// What the new one is told before it starts.
+pub(super) struct Estate<'s> {
+    pub(super) listeners: &'s Listeners,
+    pub(super) history: &'s History,
+    pub(super) lanes: Option<Before>,
+    pub(super) totals: BTreeMap<Role, Totals>,
+}
+
+/// Most lanes whose totals one parcel holds.
+const TOTALS_MAX: usize = 128;
+
+/// What was counted, in as many parcels as it takes.
+pub(super) fn parcels(totals: BTreeMap<Role, Totals>) -> Vec<Parcel> {
+    let totals: Vec<_> = totals.into_iter().collect();
+    totals.chunks(TOTALS_MAX).map(|totals| Parcel::Totals(totals.to_vec())).collect()
 }
 
 impl Heir {
     /// Starts the binary of `origin` as it is now, and hands it everything.
     pub(super) fn start(
         origin: &Origin,
-        listeners: &Listeners,
-        history: &History,
+        estate: Estate<'_>,
         number: u64,
         until_ms: u64,
     ) -> io::Result<Heir> {
@@ -103,14 +128,15 @@ impl Heir {
         let pid = child.id() as ProcessId;
         let state = HeirState::Starting { until_ms };
         let heir = Heir { control: Control::new(ours), pid, number, state };
-        if let Err(error) = heir.send(listeners, history) {
+        if let Err(error) = heir.send(estate) {
             process::kill(pid);
             return Err(error);
         }
         Ok(heir)
     }
 
-    fn send(&self, listeners: &Listeners, history: &History) -> io::Result<()> {
+    fn send(&self, estate: Estate<'_>) -> io::Result<()> {
+        let Estate { listeners, history, lanes, totals } = estate;
         for group in listeners.groups() {
             for listeners in group.listeners.chunks(PACKET_FILES_MAX) {
                 let files: Vec<BorrowedFd<'_>> = listeners.iter().map(AsFd::as_fd).collect();
@@ -120,6 +146,9 @@ impl Heir {
         }
         for happening in &history.0 {
             self.control.command(&Parcel::Happening(Box::new(happening.clone())), &[])?;
+        }
+        for parcel in lanes.map(Parcel::Lanes).into_iter().chain(parcels(totals)) {
+            self.control.command(&parcel, &[])?;
         }
         self.control.command(&Parcel::End, &[])
     }
@@ -152,6 +181,7 @@ impl Inheritance {
         let bad = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
         let control = Control::new(socket);
         let (mut groups, mut history) = (Vec::<Group>::new(), History::default());
+        let (mut lanes, mut totals) = (None, Vec::new());
         loop {
             match control.receive_within(PATIENCE) {
                 Received::Message(Parcel::Group { asked, is_activated }, files) => {
@@ -164,6 +194,8 @@ impl Inheritance {
                 Received::Message(Parcel::Happening(happening), _) => {
                     history.0.push_back(*happening);
                 }
+                Received::Message(Parcel::Lanes(before), _) => lanes = Some(before),
+                Received::Message(Parcel::Totals(more), _) => totals.extend(more),
                 Received::Message(Parcel::End, _) => break,
                 Received::Message(Parcel::Changes(_) | Parcel::HandedOver, _) => {
                     return Err(bad("the old supervisor hands over before this one is ready"));
@@ -172,7 +204,8 @@ impl Inheritance {
                 Received::End => return Err(bad("the old supervisor hung up")),
             }
         }
-        Ok(Inheritance { control, listeners: Listeners::inherit(groups), history })
+        let listeners = Listeners::inherit(groups);
+        Ok(Inheritance { control, listeners, history, lanes, totals })
     }
 }
 

@@ -591,6 +591,17 @@ fn a_stop_hurries_what_drains_already_and_leaves_it_its_deadline() {
 }
 
 #[test]
+fn the_first_signal_after_a_hand_over_is_graceful_and_the_second_forces() {
+    let mut policy = processes();
+    policy.decide(Input::HandedOver, 5);
+    let goes_on = Tell(Fact::DrainGoesOn { reason: "SIGTERM" });
+    assert_eq!(policy.decide(Input::Stop("SIGTERM"), 6), [goes_on]);
+    assert_eq!(policy.next_ms(), Some(30_005), "with the time that it had");
+    let forced = Tell(Fact::StopForced { reason: "SIGINT" });
+    assert_eq!(policy.decide(Input::Stop("SIGINT"), 7), [forced, Kill(1), Kill(2)]);
+}
+
+#[test]
 fn a_full_lanes_sockets_go_to_a_sibling_with_room_and_come_back() {
     let mut policy = processes();
     let (full, other) = (apart(1, 0), apart(2, 1));
