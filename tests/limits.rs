@@ -3,8 +3,9 @@
 mod harness;
 
 use harness::{
-    Accept, Client, DEADLINE, Mode, Server, Setup, Workers, cpu_ticks, eventually, in_every_mode,
-    is_stopped, let_time_pass, memory_bytes, open_files_limit, send_signal, skip_without,
+    Accept, Client, DEADLINE, Driver, Mode, Server, Setup, Workers, cpu_ticks, eventually,
+    in_every_mode, is_stopped, let_time_pass, memory_bytes, open_files_limit, send_signal,
+    skip_without,
 };
 use nix::sys::signal::{SIGCONT, SIGKILL, SIGSTOP};
 use std::time::{Duration, Instant};
@@ -299,6 +300,11 @@ fn a_client_that_reads_slowly_may_take_longer_than_the_write_deadline(mode: Mode
 /// What a connection may cost beyond an idle one, whatever its client does or doesn't: a read buffer of
 /// unhandled requests, a batch of output, and their rounding.
 const CONNECTION_BYTES_MAX: u64 = 256 << 10;
+/// The same with the ring. Instead of a read buffer's 64 KiB the kernel hands over 128 KiB at a time: it receives up to
+/// 32 times, into buffers of 4 KiB, before it looks at anything else (io_uring/net.c, `MULTISHOT_MAX_RETRY`). They come on
+/// top of the 16 KiB after which no more is taken, while these grow an as large piece may be left free behind them, and
+/// the ring's own buffers are touched for the first time.
+const CONNECTION_BYTES_MAX_RING: u64 = 384 << 10;
 
 fn clients_that_pipeline_and_never_read_cost_bounded_memory(mode: Mode) {
     const CLIENTS: u64 = 16;
@@ -315,7 +321,11 @@ fn clients_that_pipeline_and_never_read_cost_bounded_memory(mode: Mode) {
         })
         .collect();
     let grown = memory_bytes(worker).saturating_sub(before);
-    assert!(grown < CLIENTS * CONNECTION_BYTES_MAX, "{grown} bytes for {CLIENTS} connections");
+    let bytes_max = match mode.driver {
+        Driver::Epoll => CONNECTION_BYTES_MAX,
+        Driver::Auto => CONNECTION_BYTES_MAX_RING,
+    };
+    assert!(grown < CLIENTS * bytes_max, "{grown} bytes for {CLIENTS} connections");
     assert_eq!(server.get("/").status, 200);
     drop(clients);
 }
