@@ -638,3 +638,17 @@ fn without_a_place_for_its_socket_it_serves_all_the_same(mode: Mode) {
     server.signal(SIGTERM);
     assert_eq!(server.wait_exit(), 0);
 }
+
+#[test]
+fn a_variable_that_names_no_socket_of_a_supervisor_is_refused_with_a_remedy() {
+    // 4 would be the supervisor's own epoll, if it were believed.
+    for number in ["4", "2", "-1", "four"] {
+        let site = Site::new(Mode::THREADS);
+        let mut server = site.setup().env("LANEWAY_UPGRADE", number).spawn();
+        assert_eq!(server.wait_exit(), 1, "{number}");
+        let event = server.journal.wait_for("could not start");
+        let reason = event.text("reason");
+        assert!(reason.contains(&format!("LANEWAY_UPGRADE is {number:?}")), "{reason}");
+        assert!(reason.contains("unset it"), "{reason}");
+    }
+}
