@@ -413,8 +413,8 @@ fn connections_spread_over_all_lanes(mode: Mode) {
     }
     let server = Setup::new(mode).start();
     let sockets = |server: &Server| [0, 1].map(|lane| open_sockets(server.worker_pid(lane)));
-    let before = eventually("each worker has its control socket and its listener", || {
-        Some(sockets(&server)).filter(|sockets| *sockets == [2, 2])
+    let before = eventually("each worker has its control socket, twice, and its listener", || {
+        Some(sockets(&server)).filter(|sockets| *sockets == [3, 3])
     });
     let clients = server.served_connections(200);
     let during = sockets(&server);
