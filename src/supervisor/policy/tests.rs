@@ -633,3 +633,78 @@ fn that_every_lane_is_full_is_told_once_a_minute_while_it_lasts() {
     policy.decide(Input::Full(apart(1, 0), false), 60_030);
     assert!(!told(&policy.decide(Input::Tick, 200_000)));
 }
+
+#[test]
+fn of_siblings_with_room_the_one_that_serves_the_fewest_lanes_adopts() {
+    let (mut policy, _) = Policy::begin(plan(&SETTINGS, 4, false), 1, 0);
+    (0..4).for_each(|lane| drop(policy.decide(Input::Ready(apart(lane as u64 + 1, lane)), 0)));
+    let adopter = |actions: &[Action], of: usize| {
+        let takes = actions.iter().filter_map(|action| match action {
+            Take { worker, lane } if *lane == of => Some(worker.lane()),
+            _ => None,
+        });
+        takes.collect::<Vec<_>>()
+    };
+    assert_eq!(adopter(&policy.decide(ended(4), 1_000), 3), [0]);
+    // That one serves two by now.
+    assert_eq!(adopter(&policy.decide(ended(3), 1_000), 2), [1]);
+    assert_eq!(adopter(&policy.decide(ended(2), 1_000), 1), [0], "each of those left serves two");
+}
+
+#[test]
+fn lanes_of_a_process_that_starts_wait_for_their_own_workers() {
+    let mut policy = threads();
+    policy.decide(ended(1), 1_000);
+    let (first, second) = (within(2, 3, 0), within(2, 4, 1));
+    let ready = |worker| Tell(Fact::WorkerReady { worker });
+    let take = |worker: Worker| Take { worker, lane: worker.lane() };
+    assert_eq!(policy.decide(Input::Ready(first), 1_001), [ready(first), take(first)]);
+    assert_eq!(policy.decide(Input::Ready(second), 1_002), [ready(second), take(second)]);
+}
+
+#[test]
+fn delays_vary_over_the_whole_of_their_range() {
+    let whole = 1_000;
+    let settings = Settings { max_restarts: 100, restart_delay_ms: whole, ..SETTINGS };
+    let settings = Settings { restart_delay_max_ms: whole, ..settings };
+    for seed in [1, 7, u64::MAX] {
+        let (mut policy, _) = Policy::begin(plan(&settings, 1, false), seed, 0);
+        policy.decide(Input::Ready(apart(1, 0)), 0);
+        let mut delays = Vec::new();
+        for number in 1..=40 {
+            let actions = policy.decide(ended(number), 10);
+            let Tell(Fact::WorkerRestarting { delay_ms, .. }) = actions[1] else {
+                panic!("{actions:?}");
+            };
+            delays.push(delay_ms);
+            policy.decide(Input::Tick, 10 + delay_ms);
+        }
+        // The first comes at once.
+        let mut delays = delays.split_off(1);
+        delays.sort_unstable();
+        delays.dedup();
+        assert!(delays.len() > 30, "seed {seed}: {delays:?}");
+        assert!(delays[0] < 550 && delays[delays.len() - 1] > 950, "seed {seed}: {delays:?}");
+    }
+}
+
+#[test]
+fn a_worker_that_was_sent_term_has_the_time_of_a_drain() {
+    let mut policy = processes();
+    policy.decide(Input::Leaving(2), 1_000);
+    policy.decide(Input::Ready(apart(3, 1)), 1_001);
+    assert_eq!(policy.next_ms(), Some(31_000));
+    assert_eq!(policy.decide(Input::Tick, 30_999), []);
+    let late = Tell(Fact::DrainDeadline { workers: vec![apart(2, 1)] });
+    assert_eq!(policy.decide(Input::Tick, 31_000), [late, Kill(2)]);
+}
+
+#[test]
+fn jitter_is_drawn_by_xorshift64() {
+    let (mut policy, _) = Policy::begin(plan(&SETTINGS, 1, false), 1, 0);
+    let whole = u64::MAX - 1;
+    // The sequence from 1 with the shifts 13, 7, 17 (Marsaglia 2003).
+    for drawn in [1_082_269_761, 1_152_992_998_833_853_505] {
+        assert_eq!(policy.jitter(whole), whole - drawn);
+    }
+}
