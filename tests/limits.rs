@@ -28,6 +28,7 @@ in_every_mode!(
     a_body_that_keeps_coming_may_take_longer_than_the_deadline,
     a_client_that_does_not_read_is_closed_at_the_write_deadline,
     a_client_that_reads_slowly_may_take_longer_than_the_write_deadline,
+    a_client_that_reads_in_steady_sips_gets_all_of_it,
     clients_that_pipeline_and_never_read_cost_bounded_memory,
     slow_readers_of_a_large_body_cost_no_copy_of_it,
     a_full_lane_stops_accepting_until_there_is_room,
@@ -295,6 +296,29 @@ fn a_client_that_reads_slowly_may_take_longer_than_the_write_deadline(mode: Mode
     assert!(read < LENGTH / 2, "the test itself was too quick: {read} bytes");
     let response = client.response();
     assert_eq!(response.body.len(), LENGTH);
+}
+
+/// The kernel tells of room only when a third of its buffer is free, which at this pace takes longer than the deadline.
+fn a_client_that_reads_in_steady_sips_gets_all_of_it(mode: Mode) {
+    const LENGTH: usize = 8 << 20;
+    const PAUSE: Duration = Duration::from_millis(50);
+    let server =
+        setup(mode).set("timeouts.write", "1s").route("/large", "bytes = \"8MiB\"").start();
+    let mut client = Client::connect_with_small_buffer(server.address());
+    client.send("GET /large HTTP/1.1\r\nHost: a\r\n\r\n");
+    let (start, mut read) = (Instant::now(), 0);
+    // About 200 KB a second.
+    while start.elapsed() < Duration::from_secs(6) {
+        let_time_pass(PAUSE);
+        let goal = read + 10_000;
+        while read < goal {
+            let sip = client.sip(goal - read);
+            assert!(sip > 0, "cut after {read} bytes, {:?}", start.elapsed());
+            read += sip;
+        }
+    }
+    assert!(read < LENGTH / 2, "the test itself was too quick: {read} bytes");
+    assert_eq!(client.response().body.len(), LENGTH);
 }
 
 /// What a connection may cost beyond an idle one, whatever its client does or doesn't: a read buffer of

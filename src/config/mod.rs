@@ -245,7 +245,7 @@ pub struct Timeouts {
     pub body: Duration,
     /// An idle connection between two requests.
     pub keep_alive: Duration,
-    /// Between two pieces of a response that the client accepts.
+    /// Between two pieces of a response that the client acknowledges.
     pub write: Duration,
 }
 

@@ -215,7 +215,7 @@ impl<'s> Connection<'s> {
     /// Works on the deadline that has passed.
     pub fn on_deadline(&mut self, input: &mut Input<'_>, lane: &mut Context<'s>) -> Next {
         if self.is_blocked() {
-            return Next::Close;
+            return self.wait_for_room(lane);
         }
         lane.whole_output = Some(0);
         match mem::replace(&mut self.phase, Phase::Reading) {

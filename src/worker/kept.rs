@@ -1,5 +1,9 @@
 //! What a connection keeps between two steps: bytes that could not be handled yet.
 
+/// So often within `timeouts.write` a client that leaves the kernel no room is asked after: one that stalls is closed
+/// after the timeout, and at most one part more.
+const CHECKS_PER_TIMEOUT: u64 = 8;
+
 /// Bytes that could not be handled yet.
 #[derive(Default)]
 pub(super) struct Kept<'s> {
@@ -9,6 +13,37 @@ pub(super) struct Kept<'s> {
     pub(super) output: Vec<u8>,
     pub(super) sent: usize,
     pub(super) tail: Tail<'s>,
+    pub(super) progress: Progress,
+}
+
+/// How a client takes what the kernel holds for it, while the kernel has no room for more.
+#[derive(Default)]
+pub(super) struct Progress {
+    /// What the client had not acknowledged when that was asked last, if it was since the kernel took anything.
+    unacknowledged: Option<u32>,
+    /// When it was last known to have acknowledged something.
+    since_ms: u64,
+}
+
+impl Progress {
+    /// At `now_ms` the kernel took something, because there was room.
+    pub(super) fn begin(now_ms: u64) -> Progress {
+        Progress { unacknowledged: None, since_ms: now_ms }
+    }
+
+    /// So much is unacknowledged at `now_ms`. Whether anything was acknowledged within the last `timeout_ms`.
+    pub(super) fn goes_on(&mut self, unacknowledged: u32, now_ms: u64, timeout_ms: u64) -> bool {
+        if self.unacknowledged.is_none_or(|before| unacknowledged < before) {
+            *self = Progress { unacknowledged: Some(unacknowledged), since_ms: now_ms };
+        }
+        now_ms - self.since_ms < timeout_ms
+    }
+
+    /// When to ask again.
+    pub(super) fn next_ms(&self, now_ms: u64, timeout_ms: u64) -> u64 {
+        let step_ms = timeout_ms.div_ceil(CHECKS_PER_TIMEOUT);
+        (now_ms + step_ms).min(self.since_ms + timeout_ms)
+    }
 }
 
 /// A large body that follows the encoded output, with what of it was sent.

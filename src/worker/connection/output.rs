@@ -5,7 +5,7 @@ use std::mem;
 use super::{Connection, Next, OUTPUT_BYTES_MAX, Phase, Stop};
 use crate::worker::context::Context;
 use crate::worker::driver::{self, Sent};
-use crate::worker::kept::Tail;
+use crate::worker::kept::{Progress, Tail};
 
 impl<'s> Connection<'s> {
     /// Whether output waits for the client.
@@ -24,7 +24,7 @@ impl<'s> Connection<'s> {
             }
             match self.flush(lane) {
                 None => return Some(Next::Close),
-                Some(false) => return Some(Next::WaitUntil(lane.now_ms + lane.timeouts.write_ms)),
+                Some(false) => return Some(self.begin_waiting(lane)),
                 Some(true) => {}
             }
             match &self.phase {
@@ -94,6 +94,27 @@ impl<'s> Connection<'s> {
     pub fn keep_unsent(&mut self, rest: &[u8], lane: &Context<'s>) -> Next {
         debug_assert!(!self.is_blocked(), "nothing is sent while output waits");
         self.kept.get_or_insert_default().output.extend_from_slice(rest);
-        Next::WaitUntil(lane.now_ms + lane.timeouts.write_ms)
+        self.begin_waiting(lane)
+    }
+
+    /// The kernel has no room for more.
+    fn begin_waiting(&mut self, lane: &Context<'s>) -> Next {
+        let kept = self.kept.get_or_insert_default();
+        kept.progress = Progress::begin(lane.now_ms);
+        Next::WaitUntil(kept.progress.next_ms(lane.now_ms, lane.timeouts.write_ms))
+    }
+
+    /// The kernel has had no room for a while, which a client may take megabytes to make: closes if the client has
+    /// not even acknowledged anything for `timeouts.write`.
+    pub(super) fn wait_for_room(&mut self, lane: &Context<'s>) -> Next {
+        let Some(kept) = &mut self.kept else {
+            return Next::Wait;
+        };
+        let (now_ms, timeout_ms) = (lane.now_ms, lane.timeouts.write_ms);
+        let unacknowledged = driver::unacknowledged(&self.socket);
+        match kept.progress.goes_on(unacknowledged, now_ms, timeout_ms) {
+            true => Next::WaitUntil(kept.progress.next_ms(now_ms, timeout_ms)),
+            false => Next::Close,
+        }
     }
 }
