@@ -99,7 +99,7 @@ fn a_key_in_the_wrong_table_is_shown_with_its_home() {
         2 | max_connections = 4
           | ^^^^^^^^^^^^^^^ did you mean `workers.max_connections`?
           |
-          = help: the keys of `limits` are request_line, header_bytes, headers, body, requests_per_connection
+          = help: the keys of `limits` are request_line, header_bytes, headers, body, body_rate, requests_per_connection
         ",
     );
 }
@@ -801,6 +801,7 @@ fn each_bound_holds_at_n_and_n_plus_1() {
         ("limits.header_bytes", ["256B", "16MiB"], ["255", "16777217"]),
         ("limits.headers", ["1", "10000"], ["0", "10001"]),
         ("limits.body", ["0", "1GiB"], ["-1", "1073741825"]),
+        ("limits.body_rate", ["0B", "1GiB"], ["-1", "1073741825"]),
     ];
     for (key, valid, invalid) in cases {
         for value in valid {

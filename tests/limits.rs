@@ -26,6 +26,10 @@ in_every_mode!(
     a_request_that_crosses_the_close_of_an_idle_connection_is_not_reset,
     a_body_that_stalls_is_given_up_at_the_deadline,
     a_body_that_keeps_coming_may_take_longer_than_the_deadline,
+    a_body_that_comes_faster_than_the_least_rate_may_take_long,
+    a_body_that_trickles_is_given_up_as_soon_as_it_is_too_slow,
+    trailers_that_trickle_are_given_up_as_soon_as_they_are_too_slow,
+    without_a_least_rate_a_body_may_trickle,
     a_client_that_does_not_read_is_closed_at_the_write_deadline,
     a_client_that_reads_slowly_may_take_longer_than_the_write_deadline,
     a_client_that_reads_in_steady_sips_gets_all_of_it,
@@ -252,7 +256,8 @@ fn a_body_that_stalls_is_given_up_at_the_deadline(mode: Mode) {
 }
 
 fn a_body_that_keeps_coming_may_take_longer_than_the_deadline(mode: Mode) {
-    let server = setup(mode).set("timeouts.body", "1s").start();
+    // As slow as a test can show it.
+    let server = setup(mode).set("timeouts.body", "1s").set("limits.body_rate", "0B").start();
     let mut client = server.connect();
     let start = Instant::now();
     client.send("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\n");
@@ -262,6 +267,68 @@ fn a_body_that_keeps_coming_may_take_longer_than_the_deadline(mode: Mode) {
     }
     assert!(start.elapsed() > Duration::from_secs(1), "the test itself was too quick");
     assert_eq!(client.request("x").text(), "xxxxxxxx");
+}
+
+/// 100 bytes a second, from the second second on.
+fn with_a_least_rate(mode: Mode) -> Setup {
+    setup(mode).set("timeouts.body", "1s").set("limits.body_rate", "100B")
+}
+
+/// Sends `before`, then bytes at such a rate until it is answered or the time is over. How long it took.
+fn trickle(client: &mut Client, before: &str, per_second: f64, at_most: Duration) -> Duration {
+    let start = Instant::now();
+    client.send(before);
+    let mut sent = 0;
+    while start.elapsed() < at_most && !client.hears_within(Duration::from_millis(50)) {
+        // By the clock: a test that is held up must not become a slow client.
+        let due = (start.elapsed().as_secs_f64() * per_second) as usize;
+        // The server may close just then; its answer is read by the caller.
+        let _ = client.try_send("x".repeat(due - sent));
+        sent = due;
+    }
+    start.elapsed()
+}
+
+const UPLOAD: &str = "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 4000\r\n\r\n";
+const TRAILERS: &str =
+    "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: ";
+
+fn a_body_that_comes_faster_than_the_least_rate_may_take_long(mode: Mode) {
+    const LONG: Duration = Duration::from_secs(4);
+    let server = with_a_least_rate(mode).start();
+    for before in [UPLOAD, TRAILERS] {
+        let mut client = server.connect();
+        // Within the first second nothing has to come, which is what a busy machine has for its hiccups.
+        let took = trickle(&mut client, before, 110.0, LONG);
+        assert!(took >= LONG, "given up after {took:?}: {:?}", client.response());
+    }
+}
+
+/// At half the rate, t seconds have brought 50 t bytes, which may take 1 + 50 t ÷ 100 seconds: 2.
+fn a_body_that_trickles_is_given_up_as_soon_as_it_is_too_slow(mode: Mode) {
+    let server = with_a_least_rate(mode).start();
+    let mut client = server.connect();
+    let took = trickle(&mut client, UPLOAD, 50.0, DEADLINE);
+    assert_refused(client, 408, "a body that trickles");
+    assert!(took > Duration::from_millis(1900), "given up after {took:?}");
+    assert!(took < DEADLINE / 2, "given up only after {took:?}");
+}
+
+fn trailers_that_trickle_are_given_up_as_soon_as_they_are_too_slow(mode: Mode) {
+    let server = with_a_least_rate(mode).start();
+    let mut client = server.connect();
+    let took = trickle(&mut client, TRAILERS, 50.0, DEADLINE);
+    assert_refused(client, 408, "trailers that trickle");
+    assert!(took > Duration::from_millis(1900), "given up after {took:?}");
+    assert!(took < DEADLINE / 2, "given up only after {took:?}");
+}
+
+fn without_a_least_rate_a_body_may_trickle(mode: Mode) {
+    const LONG: Duration = Duration::from_secs(4);
+    let server = with_a_least_rate(mode).set("limits.body_rate", "0B").start();
+    let mut client = server.connect();
+    let took = trickle(&mut client, UPLOAD, 10.0, LONG);
+    assert!(took >= LONG, "given up after {took:?}: {:?}", client.response());
 }
 
 fn a_client_that_does_not_read_is_closed_at_the_write_deadline(mode: Mode) {

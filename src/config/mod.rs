@@ -232,6 +232,9 @@ pub struct Limits {
     pub headers: usize,
     /// Longest request body, in bytes.
     pub body: u64,
+    /// Least average rate of a request body, framing and trailers included, from the second `timeouts.body` on, in
+    /// bytes a second; 0 = no limit.
+    pub body_rate: u64,
     /// Requests answered on one connection; 0 = no limit.
     pub requests_per_connection: u32,
 }

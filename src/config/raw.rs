@@ -116,6 +116,7 @@ pub(super) struct Limits {
     pub(super) header_bytes: Size<256, { 16 << 20 }>,
     pub(super) headers: Number<1, 10_000>,
     pub(super) body: Size<0, { 1 << 30 }>,
+    pub(super) body_rate: Size<0, { 1 << 30 }>,
     pub(super) requests_per_connection: Number<0, { u32::MAX }>,
 }
 
@@ -126,6 +127,7 @@ impl Default for Limits {
             header_bytes: Size(32 << 10),
             headers: Number(100),
             body: Size(1 << 20),
+            body_rate: Size(256),
             requests_per_connection: Number(0),
         }
     }

@@ -103,6 +103,7 @@ pub(super) fn resolve(
             header_bytes: raw.limits.header_bytes.0 as usize,
             headers: raw.limits.headers.0 as usize,
             body: raw.limits.body.0,
+            body_rate: raw.limits.body_rate.0,
             requests_per_connection: raw.limits.requests_per_connection.0,
         },
         timeouts: Timeouts {

@@ -43,7 +43,7 @@ const READS_PER_TURN: usize = 4;
 /// Once so much came while nothing could be done with it, no more is taken.
 const UNASKED_BYTES_MAX: usize = 16 * 1024;
 /// After so much of a body, more is taken to come.
-const BULK_BYTES: usize = 16 * 1024;
+const BULK_BYTES: u64 = 16 * 1024;
 /// How long an idle connection stays open in a drain, for a request that is already on its way. While the server goes
 /// on, one that was never used is not idle: its client is about to use it for the first time.
 pub const DRAIN_GRACE_MS: u64 = 500;
@@ -291,7 +291,7 @@ impl<'s> Connection<'s> {
                 return self.wait(begun && requests == self.requests, lane);
             }
         }
-        Next::Again(lane.now_ms + self.timeout_ms(lane))
+        Next::Again(self.deadline_ms(lane))
     }
 
     /// Parses new bytes, behind those that were kept, and keeps what isn't consumed.
@@ -333,6 +333,9 @@ impl<'s> Connection<'s> {
             lane.whole_output = Some(lane.output.len());
             let (consumed, step) = self.receiver.step(&bytes[position..], lane.limits);
             position += consumed;
+            if let Phase::Receiving(exchange) = &mut self.phase {
+                exchange.received += consumed as u64;
+            }
             match step {
                 Step::Incomplete => return (position, Stop::Starved),
                 Step::Head(head) => self.begin(&head, lane),
@@ -353,7 +356,16 @@ impl<'s> Connection<'s> {
         if unchanged && !self.receiver.is_idle() && !self.receiver.is_in_body() {
             return Next::Wait;
         }
-        Next::WaitUntil(lane.now_ms + self.timeout_ms(lane))
+        Next::WaitUntil(self.deadline_ms(lane))
+    }
+
+    /// When the client has to have sent more.
+    fn deadline_ms(&self, lane: &Context<'s>) -> u64 {
+        let deadline_ms = lane.now_ms + self.timeout_ms(lane);
+        match &self.phase {
+            Phase::Receiving(exchange) => deadline_ms.min(exchange.too_slow_at_ms(lane)),
+            _ => deadline_ms,
+        }
     }
 
     /// How long this connection stays open while nothing comes.

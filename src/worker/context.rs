@@ -28,6 +28,8 @@ pub struct Context<'s> {
     pub limits: &'s Limits,
     /// `limits.requests_per_connection`
     pub requests_per_connection: u32,
+    /// `limits.body_rate`, in bytes a second; 0 is no limit.
+    pub body_rate: u64,
     /// Timeouts in milliseconds.
     pub timeouts: TimeoutsMs,
     /// The lane's block of the ledger.
@@ -85,6 +87,7 @@ impl<'s> Context<'s> {
             site,
             limits,
             requests_per_connection: config.limits.requests_per_connection,
+            body_rate: config.limits.body_rate,
             timeouts: TimeoutsMs::from(&config.timeouts),
             counters,
             now_ms: 0,

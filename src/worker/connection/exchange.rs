@@ -16,8 +16,24 @@ const COPIED_BODY_BYTES_MAX: usize = 16 * 1024;
 pub(super) struct Exchange<'s> {
     request: Request,
     pub(super) answer: Receiving<'s>,
-    /// Bytes of the body so far.
-    pub(super) received: usize,
+    /// Bytes of the body so far, with its framing and trailers.
+    pub(super) received: u64,
+    /// When its head was whole.
+    began_ms: u64,
+}
+
+impl Exchange<'_> {
+    /// When the body has come too slowly, if nothing more comes.
+    pub(super) fn too_slow_at_ms(&self, lane: &Context<'_>) -> u64 {
+        let allowed_ms = allowed_ms(lane.timeouts.body_ms, self.received, lane.body_rate);
+        self.began_ms.saturating_add(allowed_ms)
+    }
+}
+
+/// How long so many bytes of a body may take: `timeouts.body`, and beyond it as long as at the least rate a second.
+fn allowed_ms(body_ms: u64, received: u64, rate: u64) -> u64 {
+    let at_rate_ms = received.saturating_mul(1000).checked_div(rate);
+    at_rate_ms.map_or(u64::MAX, |at_rate_ms| body_ms.saturating_add(at_rate_ms))
 }
 
 pub(super) enum Receiving<'s> {
@@ -78,7 +94,12 @@ impl<'s> Connection<'s> {
         if head.expects_continue && head.body != BodyLength::None {
             lane.output.extend_from_slice(http::CONTINUE);
         }
-        self.phase = Phase::Receiving(Box::new(Exchange { request, answer, received: 0 }));
+        self.phase = Phase::Receiving(Box::new(Exchange {
+            request,
+            answer,
+            received: 0,
+            began_ms: lane.now_ms,
+        }));
         if head.body == BodyLength::None {
             self.end(lane);
         }
@@ -89,7 +110,6 @@ impl<'s> Connection<'s> {
         let Phase::Receiving(exchange) = &mut self.phase else {
             return;
         };
-        exchange.received = exchange.received.saturating_add(piece.len());
         if let Receiving::Echo(_, collected) = &mut exchange.answer {
             if !lane.may_hold(collected.held_bytes() + piece.len()) {
                 return self.refuse(Refusal::OVERLOADED, lane);
@@ -167,5 +187,25 @@ impl Reply<'_> {
             Reply::Echo(echo, _) => echo.delay,
         };
         delay.as_millis() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_may_take_its_timeout_and_as_long_as_its_bytes_at_the_least_rate() {
+        for (received, rate, allowed) in [
+            (0, 256, 30_000),
+            (255, 256, 30_996),
+            (256, 256, 31_000),
+            (257, 256, 31_003),
+            (1 << 20, 256, 30_000 + 4_096_000),
+            (u64::MAX, 1, u64::MAX),
+            (0, 0, u64::MAX),
+        ] {
+            assert_eq!(allowed_ms(30_000, received, rate), allowed, "{received} at {rate}");
+        }
     }
 }
