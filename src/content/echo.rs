@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::http::{Head, Response};
+use crate::http::{BodyLength, Head, Response};
 
 /// An echo route.
 pub struct Echo {
@@ -25,6 +25,8 @@ enum What {
 pub struct Collected {
     bytes: Vec<u8>,
     head_bytes: usize,
+    /// How long it becomes, as far as the head tells.
+    whole_bytes: usize,
 }
 
 impl Echo {
@@ -57,12 +59,19 @@ impl Echo {
             What::Body => Vec::new(),
             What::Request => RequestHead::from(head).to_json(),
         };
-        Collected { head_bytes: bytes.len(), bytes }
+        let head_bytes = bytes.len();
+        let whole_bytes = match head.body {
+            BodyLength::Sized(length) => {
+                head_bytes.saturating_add(usize::try_from(length).unwrap_or(usize::MAX))
+            }
+            _ => usize::MAX,
+        };
+        Collected { bytes, head_bytes, whole_bytes }
     }
 
     /// The response body, once the request's body is whole.
     pub fn finish(&self, collected: Collected) -> Vec<u8> {
-        let Collected { mut bytes, head_bytes } = collected;
+        let Collected { mut bytes, head_bytes, .. } = collected;
         if self.what == What::Body {
             return bytes;
         }
@@ -72,6 +81,7 @@ impl Echo {
         bytes.extend_from_slice(b",\"body\":");
         put_json(&mut bytes, &String::from_utf8_lossy(&body));
         bytes.extend_from_slice(b"}\n");
+        bytes.shrink_to_fit();
         bytes
     }
 }
@@ -79,12 +89,24 @@ impl Echo {
 impl Collected {
     /// Adds a piece of the request's body.
     pub fn push(&mut self, piece: &[u8]) {
+        let more = self.bytes_with(piece.len()) - self.bytes.len();
+        self.bytes.reserve_exact(more);
         self.bytes.extend_from_slice(piece);
     }
 
-    /// How much it holds.
+    /// How much memory it holds.
     pub fn held_bytes(&self) -> usize {
-        self.bytes.len()
+        self.bytes.capacity()
+    }
+
+    /// How much memory it will hold with so many bytes more: an eighth more than it needs, so that a body in many pieces
+    /// isn't copied for each, but no more than it will ever need.
+    pub fn bytes_with(&self, more: usize) -> usize {
+        let needed = self.bytes.len() + more;
+        if needed <= self.bytes.capacity() {
+            return self.bytes.capacity();
+        }
+        (needed + needed / 8).min(self.whole_bytes).max(needed)
     }
 }
 
@@ -126,4 +148,32 @@ impl RequestHead {
 fn put_json(output: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
     // Strings and lists written to memory: there is nothing in them that could fail.
     serde_json::to_writer(output, value).expect("strings serialise to memory");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_takes_an_eighth_more_than_it_needs_and_never_more_than_the_head_told() {
+        let of = |capacity, whole_bytes| Collected {
+            bytes: Vec::with_capacity(capacity),
+            head_bytes: 0,
+            whole_bytes,
+        };
+        for (capacity, more, whole_bytes, expected) in [
+            (0, 0, usize::MAX, 0),
+            (0, 8_000, usize::MAX, 9_000),
+            (8_000, 8_000, usize::MAX, 8_000),
+            (8_000, 8_001, usize::MAX, 9_001),
+            (0, 8_000, 9_000, 9_000),
+            (0, 8_000, 8_999, 8_999),
+            (0, 8_000, 8_000, 8_000),
+        ] {
+            let mut collected = of(capacity, whole_bytes);
+            assert_eq!(collected.bytes_with(more), expected, "{capacity} {more} {whole_bytes}");
+            collected.push(&vec![b'x'; more]);
+            assert_eq!(collected.held_bytes(), expected, "{capacity} {more} {whole_bytes}");
+        }
+    }
 }

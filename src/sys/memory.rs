@@ -1,4 +1,5 @@
-//! Memory that survives a fork as one piece: parent and children read and write the same pages.
+//! Memory that survives a fork as one piece (parent and children read and write the same pages), and what the heap gives
+//! back.
 
 use std::fs::File;
 use std::io;
@@ -16,6 +17,29 @@ pub type Block<const N: usize> = CachePadded<[AtomicU64; N]>;
 /// An empty file in memory, of no folder; `name` is for /proc alone.
 pub fn file(name: &str) -> io::Result<File> {
     Ok(memfd_create(name, MFdFlags::MFD_CLOEXEC)?.into())
+}
+
+/// From this size on a block of the heap is a mapping of its own, in bytes.
+#[cfg(target_env = "gnu")]
+const MAPPED_BYTES: libc::c_int = 128 * 1024;
+
+/// Has the allocator give large blocks back as soon as they are freed, whatever sizes it has seen: glibc would take the
+/// largest for usual, and keep up to 32 MiB of each size (mallopt(3), `M_MMAP_THRESHOLD`).
+pub fn return_large_at_once() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: sets a number of the allocator's, under its lock.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_BYTES);
+    }
+}
+
+/// Gives back what lies free between blocks in use (malloc_trim(3)). Takes about as long as clearing that memory.
+pub fn return_free() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: touches only what is free.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 /// Blocks of `N` counters in anonymous `MAP_SHARED` memory, all zero at first.

@@ -127,7 +127,8 @@ impl<'s> Connection<'s> {
         self.requests == 0
     }
 
-    /// Bytes held for this connection alone: of request and response bodies, and of what came too early.
+    /// Memory held for this connection alone: of request and response bodies, of responses that wait for the client, and
+    /// of what came too early. In bytes, used or not.
     pub fn held_bytes(&self) -> usize {
         let phase = match &self.phase {
             Phase::Receiving(exchange) => match &exchange.answer {
@@ -135,14 +136,14 @@ impl<'s> Connection<'s> {
                 Receiving::Fixed(_) => 0,
             },
             Phase::Delayed(delayed) => match &delayed.reply {
-                Reply::Echo(_, body) => body.len(),
+                Reply::Echo(_, body) => body.capacity(),
                 Reply::Fixed(_) => 0,
             },
             _ => 0,
         };
         let kept = self.kept.as_ref().map_or(0, |kept| {
-            let tail = if let Tail::Owned(body, _) = &kept.tail { body.len() } else { 0 };
-            kept.input.len() + tail
+            let tail = if let Tail::Owned(body, _) = &kept.tail { body.capacity() } else { 0 };
+            kept.input.capacity() + kept.output.capacity() + tail
         });
         phase + kept
     }
@@ -202,9 +203,10 @@ impl<'s> Connection<'s> {
         let Some(bytes) = input.brought() else {
             return Next::Wait;
         };
+        let held = self.held_bytes();
         if let Phase::Last { has_more } = &mut self.phase {
             *has_more = true;
-        } else if !lane.may_hold(bytes.len()) {
+        } else if !lane.may_hold(held + bytes.len()) {
             return Next::Close;
         } else {
             self.kept.get_or_insert_default().input.extend_from_slice(bytes);

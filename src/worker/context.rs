@@ -12,8 +12,9 @@ use crate::content::Site;
 use crate::http::{DATE_LINE_BYTES, Limits};
 use crate::observe::ledger::{Counters, Ledger};
 
-/// Most bytes that a lane holds for its connections, of request and response bodies and of what came too early: each
-/// is within its limit, and this bounds their sum. Bodies of the site's own are not counted.
+/// Most bytes of memory that a lane holds for its connections: request and response bodies, responses that wait for
+/// their client, and what came too early. Each is within its limit, and this bounds their sum. Bodies of the site's own
+/// are not counted.
 const HELD_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 /// Most bytes that a lane throws away in one turn, of what clients send after their last response: some tens of
@@ -46,8 +47,10 @@ pub struct Context<'s> {
     pub whole_output: Option<usize>,
     /// Finishing what is in flight, taking nothing new.
     pub draining: Option<DrainKind>,
-    /// Bytes held for connections.
+    /// Memory held for connections, in bytes.
     pub held_bytes: usize,
+    /// The same without the connection at work.
+    pub held_elsewhere: usize,
     /// How much of what clients send after their last response this turn still throws away.
     pub discards_left: usize,
     clock: Clock,
@@ -97,6 +100,7 @@ impl<'s> Context<'s> {
             whole_output: None,
             draining: None,
             held_bytes: 0,
+            held_elsewhere: 0,
             discards_left: 0,
             clock: Clock { start: Instant::now(), before_ms: ledger.now_ms(), date_until_ms: 0 },
         };
@@ -120,9 +124,9 @@ impl<'s> Context<'s> {
         }
     }
 
-    /// Whether a connection may hold `bytes` more.
+    /// Whether the connection at work may hold `bytes` in all.
     pub fn may_hold(&self, bytes: usize) -> bool {
-        self.held_bytes + bytes <= HELD_BYTES_MAX
+        self.held_elsewhere.saturating_add(bytes) <= HELD_BYTES_MAX
     }
 }
 

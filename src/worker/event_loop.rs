@@ -20,6 +20,7 @@ use crate::config::{Accept, Config};
 use crate::observe::panics;
 use crate::sys::buffers::Buffer;
 use crate::sys::epoll::Ready;
+use crate::sys::memory;
 use crate::sys::ring::Unsent;
 use crate::sys::socket::Listener;
 
@@ -29,6 +30,8 @@ const TURNS_PER_WATCHDOG: u64 = 4;
 const ROOM_MS: u64 = 20;
 /// An output buffer that grew beyond this is given back after the turn.
 const OUTPUT_BYTES_KEPT: usize = 256 * 1024;
+/// Less than this isn't worth the search for memory to give back.
+const RETURNED_BYTES_MIN: usize = 16 * 1024 * 1024;
 
 /// The loop of one lane, for the life of one worker.
 pub struct EventLoop<'s> {
@@ -52,6 +55,8 @@ pub struct EventLoop<'s> {
     /// Connections with more to throw away than one turn allows.
     discards: VecDeque<Key>,
     context: Context<'s>,
+    /// The most that was held for connections since memory was given back.
+    held_peak: usize,
     /// Whether the supervisor was told that this worker, which drains, accepts no more.
     has_left: bool,
     /// When a drain closes what is left.
@@ -92,6 +97,7 @@ impl<'s> EventLoop<'s> {
             again: VecDeque::new(),
             discards: VecDeque::new(),
             context,
+            held_peak: 0,
             has_left: false,
             drain_until_ms: None,
             patience_max_ms: (watchdog_ms > 0).then(|| (watchdog_ms / TURNS_PER_WATCHDOG).max(1)),
@@ -130,6 +136,7 @@ impl<'s> EventLoop<'s> {
                 self.control.report(self.worker, News::Left);
             }
             self.context.output.shrink_to(OUTPUT_BYTES_KEPT);
+            self.give_memory_back();
             if self.drain_until_ms.is_some_and(|until_ms| until_ms <= self.context.now_ms) {
                 self.cut();
                 return Ok(());
@@ -185,6 +192,7 @@ impl<'s> EventLoop<'s> {
         };
         let (mut input, context) = (self.driver.input(token, buffer), &mut self.context);
         let held = connection.held_bytes();
+        context.held_elsewhere = context.held_bytes - held;
         let attempt =
             panic::catch_unwind(AssertUnwindSafe(|| step(connection, &mut input, context)));
         let mut next = attempt.unwrap_or_else(|payload| {
@@ -192,7 +200,6 @@ impl<'s> EventLoop<'s> {
             let again = || connection.on_panic(&mut input, context);
             panic::catch_unwind(AssertUnwindSafe(again)).unwrap_or(Next::Close)
         });
-        context.held_bytes = context.held_bytes + connection.held_bytes() - held;
         if !context.output.is_empty() {
             let (socket, output) = (connection.socket(), &context.output);
             // There is no later for what a connection says last.
@@ -209,6 +216,7 @@ impl<'s> EventLoop<'s> {
             };
             context.output.clear();
         }
+        context.held_bytes = context.held_elsewhere + connection.held_bytes();
         if let (false, Next::Again(_) | Next::Discard(_)) = (connection.is_queued, &next) {
             connection.is_queued = true;
             let reads = matches!(next, Next::Again(_));
@@ -224,7 +232,10 @@ impl<'s> EventLoop<'s> {
             let key = Key::from_token(token);
             match (self.connections.find(key), rest) {
                 (Some(connection), Some(rest)) => {
-                    let next = connection.keep_unsent(&rest, &self.context);
+                    let context = &mut self.context;
+                    context.held_elsewhere = context.held_bytes - connection.held_bytes();
+                    let next = connection.keep_unsent(&rest, context);
+                    context.held_bytes = context.held_elsewhere + connection.held_bytes();
                     self.driver.adjust(connection.socket(), token, connection.interest());
                     self.follow(key, next);
                 }
@@ -252,6 +263,16 @@ impl<'s> EventLoop<'s> {
             self.context.held_bytes -= connection.held_bytes();
             self.timers.disarm(key.index);
             self.context.counters.set_open(self.connections.len());
+        }
+    }
+
+    /// Gives memory back to the kernel when most of what was held for connections is gone.
+    fn give_memory_back(&mut self) {
+        let held = self.context.held_bytes;
+        self.held_peak = self.held_peak.max(held);
+        if self.held_peak >= RETURNED_BYTES_MIN && held < self.held_peak / 8 {
+            memory::return_free();
+            self.held_peak = held;
         }
     }
 

@@ -16,6 +16,7 @@ use super::handoff::Exchange;
 use super::{Generation, run};
 use crate::config::Mode;
 use crate::sys::epoll::{Epoll, Events, Interest};
+use crate::sys::memory;
 use crate::sys::process::{self, Identity, ProcessId};
 use crate::sys::socket::packet_pair;
 
@@ -47,6 +48,7 @@ impl WorkerProcess {
             self.control.report(first, News::Failed(format!("cannot become a worker: {error}")));
             return FAILED;
         }
+        memory::return_large_at_once();
         match (self.generation.config.workers.mode, &self.workers[..]) {
             (Mode::Processes, [only]) => {
                 match only.role {

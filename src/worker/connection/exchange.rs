@@ -107,11 +107,13 @@ impl<'s> Connection<'s> {
 
     /// A piece of the body.
     pub(super) fn collect(&mut self, piece: &[u8], lane: &mut Context<'s>) {
+        let held = self.held_bytes();
         let Phase::Receiving(exchange) = &mut self.phase else {
             return;
         };
         if let Receiving::Echo(_, collected) = &mut exchange.answer {
-            if !lane.may_hold(collected.held_bytes() + piece.len()) {
+            let more = collected.bytes_with(piece.len()) - collected.held_bytes();
+            if !lane.may_hold(held + more) {
                 return self.refuse(Refusal::OVERLOADED, lane);
             }
             collected.push(piece);

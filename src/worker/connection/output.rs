@@ -80,6 +80,10 @@ impl<'s> Connection<'s> {
             Sent::Bytes(sent) => {
                 let of_output = sent.min(lane.output.len());
                 tail.advance(sent - of_output);
+                if !lane.may_hold(self.held_bytes() + lane.output.len() - of_output) {
+                    lane.output.clear();
+                    return None;
+                }
                 let kept = self.kept.get_or_insert_default();
                 kept.output = lane.output[of_output..].to_vec();
                 kept.tail = tail;
@@ -93,6 +97,9 @@ impl<'s> Connection<'s> {
     /// Keeps what was left to be sent, and was not.
     pub fn keep_unsent(&mut self, rest: &[u8], lane: &Context<'s>) -> Next {
         debug_assert!(!self.is_blocked(), "nothing is sent while output waits");
+        if !lane.may_hold(self.held_bytes() + rest.len()) {
+            return Next::Close;
+        }
         self.kept.get_or_insert_default().output.extend_from_slice(rest);
         self.begin_waiting(lane)
     }
