@@ -1,8 +1,9 @@
 //! What do thousands of slow clients cost a good one? `cargo bench --bench abuse`; `-- --quick`, 20 s.
 //!
 //! One lane on one CPU serves a good client on another, alone, then beside connections that each send one
-//! byte of a head a second, then beside connections that each read one byte of a response a second. What
-//! counts is the good client's latency, and that the server's memory stays where it is.
+//! byte of a head, of a body or of a trailer a second, then beside connections that each read one byte of a response a
+//! second. What counts is the good client's latency, and that the server's memory stays where it is. Then clients that
+//! are installed upload more than the server takes, and what counts is that each gets its 413.
 //!
 //! Attackers and good client are one thread: what the attackers do is spread evenly over time, and a latency
 //! is measured from the good request to its answer, so that it holds what the server does for attackers and
@@ -12,19 +13,22 @@ mod load;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
-use std::process::ExitCode;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use load::report::{Spread, table, thousands};
+use load::report::{self, Spread, table, thousands};
 use load::subject::{self, Kind, Subject};
 use load::{Outcome, usage};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, Socket, Type};
 
-const ROUTES: &str =
-    r#"route=[{path="/",text="Hello from laneway\n"},{path="/large",bytes="1MiB"}]"#;
+const SETTINGS: &[&str] = &[
+    r#"route=[{path="/",text="Hello from laneway\n"},{path="/large",bytes="1MiB"},{path="/echo",echo="body"}]"#,
+    // So that bodies that trickle are found too slow within a round.
+    "timeouts.body=3s",
+];
 const GOOD_REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
 const LARGE_REQUEST: &[u8] = b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n";
 /// Good requests a second.
@@ -62,17 +66,36 @@ struct Options {
 enum Attack {
     None,
     Heads,
+    Bodies,
+    Trailers,
     Readers,
 }
 
-const ATTACKS: [Attack; 3] = [Attack::None, Attack::Heads, Attack::Readers];
+const ATTACKS: [Attack; 5] =
+    [Attack::None, Attack::Heads, Attack::Bodies, Attack::Trailers, Attack::Readers];
 
 impl Attack {
     fn name(self) -> &'static str {
         match self {
             Attack::None => "none",
             Attack::Heads => "head bytes",
+            Attack::Bodies => "body bytes",
+            Attack::Trailers => "trailer bytes",
             Attack::Readers => "slow readers",
+        }
+    }
+
+    /// What a connection sends at once.
+    fn opening(self) -> &'static [u8] {
+        match self {
+            Attack::None | Attack::Heads => b"GET / HTTP/1.1\r\nX: ",
+            Attack::Bodies => {
+                b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n"
+            }
+            Attack::Trailers => {
+                b"POST /echo HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: "
+            }
+            Attack::Readers => LARGE_REQUEST,
         }
     }
 }
@@ -116,11 +139,94 @@ fn run(options: &Options) -> Outcome<()> {
         }
     }
     print_table(&samples);
+    print_uploads(options, if options.quick { 3 } else { 20 })
+}
+
+/// A client that may be installed, its arguments before those of the upload, and its script.
+struct Uploader {
+    name: &'static str,
+    program: &'static str,
+    script: Option<(&'static str, &'static str)>,
+}
+
+const UPLOADERS: [Uploader; 4] = [
+    Uploader { name: "curl", program: "curl", script: None },
+    Uploader {
+        name: "Python, http.client",
+        program: "python3",
+        script: Some(("upload.py", include_str!("../tests/clients/upload.py"))),
+    },
+    Uploader {
+        name: "Node, http",
+        program: "node",
+        script: Some(("upload.js", include_str!("../tests/clients/upload.js"))),
+    },
+    Uploader {
+        name: "Java, HttpURLConnection",
+        program: "java",
+        script: Some(("Upload.java", include_str!("../tests/clients/Upload.java"))),
+    },
+];
+
+/// Larger than what the server takes (1 MiB), and than what sockets buffer.
+const UPLOAD_BYTES: usize = 30 << 20;
+
+/// Uploads with each client that is installed, `times` times, and prints how many responses were a 413.
+fn print_uploads(options: &Options, times: usize) -> Outcome<()> {
+    let kind = Kind::Laneway { program: options.server.clone(), settings: SETTINGS };
+    let subject = Subject::start(&kind, options.server_cpu)?;
+    let url = format!("http://{}/echo", subject.address());
+    let folder = std::env::temp_dir().join(format!("laneway-abuse-{}", std::process::id()));
+    std::fs::create_dir_all(&folder)?;
+    let mut cells = vec![["client", "uploads refused", "of them 413"].map(String::from).to_vec()];
+    for uploader in &UPLOADERS {
+        let said = uploader.run(&folder, &url, times)?;
+        let statuses = said.as_ref().map(|said| said.split_whitespace());
+        let answered = statuses.map(|all| all.filter(|status| *status == "413").count());
+        // Java uploads in two ways.
+        let count = if uploader.program == "java" { 2 * times } else { times };
+        cells.push(vec![
+            uploader.name.into(),
+            if said.is_some() { count.to_string() } else { "not installed".into() },
+            answered.map_or_else(String::new, |answered| {
+                format!("{answered}  goal {count}: {}", report::verdict(answered == count))
+            }),
+        ]);
+    }
+    std::fs::remove_dir_all(&folder)?;
+    println!("{}", table(&cells));
+    println!("Uploads of {} MiB to a server that takes 1 MiB.", UPLOAD_BYTES >> 20);
     Ok(())
 }
 
+impl Uploader {
+    /// The statuses that it printed; `None` if it isn't installed. A failure of the client shows as a status too few.
+    fn run(&self, folder: &Path, url: &str, times: usize) -> Outcome<Option<String>> {
+        let mut command = Command::new(self.program);
+        command.stdin(Stdio::null()).stderr(Stdio::null());
+        if let Some((name, text)) = self.script {
+            let path = folder.join(name);
+            std::fs::write(&path, text)?;
+            command.arg(path).args([url, &UPLOAD_BYTES.to_string(), &times.to_string()]);
+        } else {
+            let body = folder.join("body");
+            std::fs::write(&body, vec![b'x'; UPLOAD_BYTES])?;
+            // Without leave to continue: it sends at once.
+            command.args(["-s", "-X", "POST", "-H", "Expect:", "-w", "%{http_code}\n"]);
+            for _ in 0..times {
+                command.arg("-T").arg(&body).args(["-o", "/dev/null", url]);
+            }
+        }
+        match command.output() {
+            Ok(output) => Ok(Some(String::from_utf8_lossy(&output.stdout).into_owned())),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(format!("{}: {e}", self.program).into()),
+        }
+    }
+}
+
 fn measure(options: &Options, attack: Attack, measured: Duration) -> Outcome<Sample> {
-    let kind = Kind::Laneway { program: options.server.clone(), settings: &[ROUTES] };
+    let kind = Kind::Laneway { program: options.server.clone(), settings: SETTINGS };
     let subject = Subject::start(&kind, options.server_cpu)?;
     let count = if attack == Attack::None { 0 } else { options.connections };
     let mut attackers = (0..count)
@@ -201,10 +307,7 @@ impl Attacker {
         }
         socket.connect(&address.into()).map_err(|e| format!("an attacker: {e}"))?;
         socket.set_tcp_nodelay(true)?;
-        match attack {
-            Attack::Readers => (&socket).write_all(LARGE_REQUEST)?,
-            _ => (&socket).write_all(b"GET / HTTP/1.1\r\nX: ")?,
-        }
+        (&socket).write_all(attack.opening())?;
         socket.set_nonblocking(true)?;
         Ok(socket)
     }
@@ -215,10 +318,11 @@ impl Attacker {
         let closed = match (self.attack, (&self.socket).read(&mut byte)) {
             (_, Err(e)) if e.kind() == ErrorKind::WouldBlock => false,
             (Attack::Readers, Ok(1)) => false,
-            // An answer to half a head is a 408.
+            // An answer to half a head or body is a 408.
             _ => true,
         };
-        let gone = closed || (self.attack == Attack::Heads && (&self.socket).write(b"x").is_err());
+        let gone =
+            closed || (self.attack != Attack::Readers && (&self.socket).write(b"x").is_err());
         if gone {
             self.socket = Attacker::open(self.attack, self.address)?;
         }

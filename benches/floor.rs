@@ -9,6 +9,7 @@
 
 mod load;
 
+use std::fmt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -19,15 +20,34 @@ use load::idle::IdleMemory;
 use load::installed::Installed;
 use load::report::{Spread, table, thousands, verdict};
 use load::subject::{self, Kind, Subject};
-use load::{Outcome, Sample, measure, print_caveats, spread, usage};
+use load::{Outcome, Sample, measure, measure_churn, print_caveats, spread, usage};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-const LOADS: [Load; 4] = [
-    Load { connections: 64, pipeline: 1 },
-    Load { connections: 512, pipeline: 1 },
-    Load { connections: 2_000, pipeline: 1 },
-    Load { connections: 64, pipeline: 16 },
+const LOADS: [Demand; 5] = [
+    Demand::Kept(Load { connections: 64, pipeline: 1 }),
+    Demand::Kept(Load { connections: 512, pipeline: 1 }),
+    Demand::Kept(Load { connections: 2_000, pipeline: 1 }),
+    Demand::Kept(Load { connections: 64, pipeline: 16 }),
+    Demand::OneShot { connections: 64 },
 ];
+
+/// What the client asks of every contender.
+#[derive(Clone, Copy)]
+enum Demand {
+    /// Connections that are kept.
+    Kept(Load),
+    /// A connection for each request, so many at a time; the server closes.
+    OneShot { connections: usize },
+}
+
+impl fmt::Display for Demand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Demand::Kept(load) => f.pad(&load.to_string()),
+            Demand::OneShot { connections } => f.pad(&format!("{connections} once")),
+        }
+    }
+}
 /// A request may cost this many times the floor, where [`has_goal`] says so.
 const RATIO_GOAL: f64 = 1.15;
 const IDLE_CONNECTIONS: usize = 5_000;
@@ -80,7 +100,7 @@ struct Contender {
 
 /// What a contender did under a load, round by round.
 struct Row<'a> {
-    load: Load,
+    load: Demand,
     contender: &'a Contender,
     samples: Vec<Sample>,
 }
@@ -173,14 +193,9 @@ fn drive_in_turns<'a>(contenders: &'a [Contender], plan: &Plan) -> Outcome<Vec<R
                 turns.reverse();
             }
             for (row, subject) in turns {
-                let sample = measure(
-                    subject,
-                    row.contender.response_bytes,
-                    row.load,
-                    plan.warm_up,
-                    plan.measured,
-                )
-                .map_err(|e| format!("{} at {} connections: {e}", row.contender.name, row.load))?;
+                let sample = demand(subject, row, plan).map_err(|e| {
+                    format!("{} at {} connections: {e}", row.contender.name, row.load)
+                })?;
                 let of = plan.rounds;
                 let (load, name) = (row.load, &row.contender.name);
                 let (us, busy) = (sample.server_us(), sample.busy() * 100.0);
@@ -195,8 +210,24 @@ fn drive_in_turns<'a>(contenders: &'a [Contender], plan: &Plan) -> Outcome<Vec<R
     Ok(rows)
 }
 
-fn has_goal(load: Load) -> bool {
-    load.pipeline == 1 && load.connections <= 512
+/// Puts the load of a row on its contender.
+fn demand(subject: &Subject, row: &Row<'_>, plan: &Plan) -> Outcome<Sample> {
+    let (warm_up, measured) = (plan.warm_up, plan.measured);
+    match row.load {
+        Demand::Kept(load) => {
+            measure(subject, row.contender.response_bytes, load, warm_up, measured)
+        }
+        Demand::OneShot { connections } => {
+            // The floor knows nothing of HTTP, and leaves the close to the client.
+            let (response, server_closes) = client::fetch_and_close(subject.address())?;
+            let churn = (response.len(), server_closes);
+            measure_churn(subject, churn, connections, warm_up, measured)
+        }
+    }
+}
+
+fn has_goal(load: Demand) -> bool {
+    matches!(load, Demand::Kept(load) if load.pipeline == 1 && load.connections <= 512)
 }
 
 fn print_header(options: &Options, plan: &Plan, contenders: &[Contender]) {
