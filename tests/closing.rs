@@ -118,15 +118,24 @@ fn what_follows_a_preface_of_another_version_takes_nothing_of_the_answer(mode: M
     let server = setup(mode).start();
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x12\x04\x00\x00\x00\x00\x00".to_vec();
     for pause in [Duration::ZERO, Duration::from_millis(20)] {
-        let mut client = server.connect();
-        client.send(&preface);
-        for _ in 0..3 {
-            let_time_pass(pause);
-            client.send([0; 64]);
+        for (request, is_preface) in [(&preface[..], true), (b"GET / HTTP/2.0\r\n\r\n", false)] {
+            let mut client = server.connect();
+            client.send(request);
+            for _ in 0..3 {
+                let_time_pass(pause);
+                client.send([0; 64]);
+            }
+            if is_preface {
+                // A GOAWAY, which has its reason at its end.
+                let answer = client.rest();
+                let answer = String::from_utf8_lossy(&answer);
+                assert!(answer.ends_with("spoken here"), "{answer:?}");
+            } else {
+                assert_eq!(client.response().status, 505);
+                client.expect_end();
+            }
+            assert!(!client.was_reset(), "the connection was reset");
         }
-        assert_eq!(client.response().status, 505);
-        client.expect_end();
-        assert!(!client.was_reset(), "the connection was reset");
     }
 }
 
