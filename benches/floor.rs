@@ -96,6 +96,8 @@ struct Contender {
     name: String,
     kind: Kind,
     response_bytes: usize,
+    /// The bytes of a response after which the connection ends, and whether the server ends it.
+    last: (usize, bool),
 }
 
 /// What a contender did under a load, round by round.
@@ -167,9 +169,14 @@ fn contenders(options: &Options) -> Outcome<Vec<Contender>> {
                 name: "floor".into(),
                 kind: Kind::Floor(response),
                 response_bytes,
+                // It knows nothing of HTTP, and leaves the end to the client.
+                last: (response_bytes, false),
             });
         }
-        contenders.push(Contender { name, kind, response_bytes });
+        let (last, server_closes) =
+            client::fetch_and_close(subject.address()).map_err(|e| format!("{name}: {e}"))?;
+        let last = (last.len(), server_closes);
+        contenders.push(Contender { name, kind, response_bytes, last });
     }
     Ok(contenders)
 }
@@ -218,10 +225,7 @@ fn demand(subject: &Subject, row: &Row<'_>, plan: &Plan) -> Outcome<Sample> {
             measure(subject, row.contender.response_bytes, load, warm_up, measured)
         }
         Demand::OneShot { connections } => {
-            // The floor knows nothing of HTTP, and leaves the close to the client.
-            let (response, server_closes) = client::fetch_and_close(subject.address())?;
-            let churn = (response.len(), server_closes);
-            measure_churn(subject, churn, connections, warm_up, measured)
+            measure_churn(subject, row.contender.last, connections, warm_up, measured)
         }
     }
 }
@@ -235,7 +239,7 @@ fn print_header(options: &Options, plan: &Plan, contenders: &[Contender]) {
     println!("CPU time of a request, compared with a bare epoll loop that answers without parsing");
     println!("{}; server on CPU {server_cpu}, client on CPU {client_cpu}", usage::machine());
     println!("{} rounds of {:?}, in turns, one worker each", plan.rounds, plan.measured);
-    for Contender { name, kind, response_bytes } in contenders {
+    for Contender { name, kind, response_bytes, .. } in contenders {
         let what = match kind {
             Kind::Floor(_) => "epoll, edge-triggered, one recv and one send".into(),
             Kind::Laneway { program, .. } => program.display().to_string(),
