@@ -192,6 +192,10 @@ fn chunked() -> Vec<Case> {
         bad_size("a space before a chunk size §7.1", " 5"),
         bad_size("a space behind a chunk size §7.1", "5 "),
         bad_size("an empty chunk size §7.1", ""),
+        bad("an extension without a size §7.1", ";a\r\n\r\n"),
+        bad("white space and an extension without a size §7.1", " ;a\r\n\r\n"),
+        bad("an extension in place of a chunk's end §7.1", "5\r\nhello;a\r\n\r\n"),
+        bad("an extension within a chunk's end §7.1", "5\r\nhello\r;a\r\n\r\n"),
         bad_size("a chunk size that is no number §7.1", "G"),
         refused(
             "a chunk size beyond 64 bits §7.1",
