@@ -178,7 +178,7 @@ fn a_reload_of_another_address_leaves_the_server_where_it_is_found() {
     let status = command(&server, &[&config[..], &["status"]].concat());
     assert!(status.status.success(), "{}", text(&status));
     let rejected = command(&server, &[&config[..], &["reload"]].concat());
-    assert_eq!(rejected.status.code(), Some(1));
+    assert_eq!(rejected.status.code(), Some(2));
     assert!(text(&rejected).contains("site.toml:1:"), "{}", text(&rejected));
     let stopped = command(&server, &[&config[..], &["stop"]].concat());
     assert!(stopped.status.success(), "{}", text(&stopped));

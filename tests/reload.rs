@@ -597,7 +597,7 @@ fn reload_and_stop_wait_for_their_end(mode: Mode) {
     assert_eq!(site.get(), NEW);
     let good = std::fs::read_to_string(site.path()).expect("the file");
     site.scratch.write("site.toml", format!("{good}\nserver.listenn = 1\n"));
-    // The command itself reads the same file, so it is the one to tell.
+    // The server tells what is wrong, and the exit code that it is the configuration.
     assert_eq!(site.command(&server, &["reload"]).status.code(), Some(2));
     site.write();
     let pid_file = server.folder().join("server.pid");

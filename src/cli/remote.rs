@@ -7,7 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use bytesize::ByteSize;
 
 use super::layout::{self, columns_of_output, wrap};
-use super::{Task, load_with, print};
+use super::{Task, USAGE, load_with, print};
 use crate::config::{self, Mode, Options, Places};
 use crate::supervisor::commands::{Answer, Request, ask};
 use crate::supervisor::status::{Happening, LaneStatus, Queue, Status, Totals};
@@ -50,6 +50,7 @@ fn show(answer: Answer, json: bool) -> Task {
         Answer::Status(status) => print(table(&status, columns_of_output()).as_bytes()),
         Answer::Done(text) | Answer::Begun(text) => print(format!("{text}\n").as_bytes()),
         Answer::Failed(reason) => failed(&reason),
+        Answer::Invalid(reason) => failed_with(USAGE, &reason),
     }
 }
 
@@ -73,9 +74,13 @@ fn nowhere(paths: &[PathBuf]) -> String {
 }
 
 fn failed(reason: &str) -> Task {
+    failed_with(1, reason)
+}
+
+fn failed_with(code: i32, reason: &str) -> Task {
     // Standard error is all there is to tell it on.
     let _ = writeln!(io::stderr(), "{reason}");
-    Task::Done(1)
+    Task::Done(code)
 }
 
 /// The columns of a lane.

@@ -60,6 +60,8 @@ pub enum Answer {
     Done(String),
     /// It could not be, and why.
     Failed(String),
+    /// The configuration is wrong, and why: it could not be.
+    Invalid(String),
     /// The answer to [`Request::Status`].
     Status(Box<Status>),
 }

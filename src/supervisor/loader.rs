@@ -67,8 +67,17 @@ impl Loaded {
     }
 }
 
-/// What reading came to: the reason if the configuration can't be used.
-pub(super) type Read = Result<Box<Loaded>, String>;
+/// What reading came to.
+pub(super) type Read = Result<Box<Loaded>, Rejection>;
+
+/// Why a reload can't be, and whether that is the configuration's fault.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Rejection {
+    /// The configuration is wrong.
+    Invalid(String),
+    /// It could not be read, or can't be put to use now.
+    Unusable(String),
+}
 
 /// From a loader to the supervisor.
 #[derive(Serialize, Deserialize)]
@@ -115,7 +124,7 @@ impl Head {
         let head: Head = serde_json::from_slice(&take(head_bytes)?)?;
         let mut loaded = match head.result {
             Ok(loaded) => Box::new(loaded),
-            Err(reason) => return Ok(Err(reason)),
+            Err(reason) => return Ok(Err(Rejection::Invalid(reason))),
         };
         let mut lengths = head.bodies.into_iter();
         for body in loaded.bodies() {
@@ -207,13 +216,16 @@ impl Loading {
         loop {
             match self.control.receive() {
                 Received::Message(News::Doing(what), _) => self.doing = what,
-                Received::Message(News::Failed(reason), _) => return Some(Err(reason)),
+                Received::Message(News::Failed(reason), _) => {
+                    return Some(Err(Rejection::Unusable(reason)));
+                }
                 Received::Message(News::Done(head_bytes), files) => {
                     let file = files.into_iter().next().map(File::from);
                     let file = file.ok_or_else(socket::out_of_files);
                     let read = file.and_then(|file| Head::read(head_bytes, file));
                     return Some(read.unwrap_or_else(|error| {
-                        Err(format!("cannot take over the configuration: {error}"))
+                        let reason = format!("cannot take over the configuration: {error}");
+                        Err(Rejection::Unusable(reason))
                     }));
                 }
                 Received::Nothing => return None,
@@ -233,7 +245,8 @@ impl Loading {
         let result = self.hear();
         Some(result.unwrap_or_else(|| {
             let cause = processes::cause(reaped.ended, false);
-            Err(format!("the process that read it ended while {}: {cause}", self.doing))
+            let reason = format!("the process that read it ended while {}: {cause}", self.doing);
+            Err(Rejection::Unusable(reason))
         }))
     }
 
@@ -289,7 +302,7 @@ mod tests {
     #[test]
     fn a_reason_is_handed_over_however_long_it_is() {
         let reason = "é".repeat(1 << 20);
-        assert_eq!(handed_over(Err(reason.clone())).unwrap_err(), reason);
+        assert_eq!(handed_over(Err(reason.clone())).unwrap_err(), Rejection::Invalid(reason));
     }
 
     #[test]

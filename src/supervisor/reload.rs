@@ -2,7 +2,7 @@
 //! it, and the policy puts it in the place of the one that serves.
 
 use super::commands::{Answer, Request};
-use super::loader::{Loading, Read, Started};
+use super::loader::{Loading, Read, Rejection, Started};
 use super::policy::Input;
 use super::{Supervisor, TOKEN_LOADER, manager, startup};
 use crate::sys::process::Reaped;
@@ -23,6 +23,15 @@ enum Stage {
     Replacing(u64),
 }
 
+impl From<Rejection> for Answer {
+    fn from(rejection: Rejection) -> Answer {
+        match rejection {
+            Rejection::Invalid(reason) => Answer::Invalid(reason),
+            Rejection::Unusable(reason) => Answer::Failed(reason),
+        }
+    }
+}
+
 impl Supervisor {
     /// Has the configuration read again. The process may be another one after this: see [`Supervisor::forked`].
     pub(super) fn begin_reload(&mut self, number: u64) {
@@ -38,7 +47,8 @@ impl Supervisor {
                 return;
             }
             Err(error) => {
-                Stage::Read(Err(format!("cannot start a process that reads it: {error}")))
+                let reason = format!("cannot start a process that reads it: {error}");
+                Stage::Read(Err(Rejection::Unusable(reason)))
             }
         };
         self.reloading = Some(Reloading { number, stage });
@@ -102,7 +112,7 @@ impl Supervisor {
         if let Some(loading) = self.loading() {
             let doing = loading.give_up();
             let reason = format!("{doing} took longer than supervisor.ready_timeout, {patience}");
-            self.has_read(Err(reason));
+            self.has_read(Err(Rejection::Unusable(reason)));
         }
     }
 
@@ -121,9 +131,8 @@ impl Supervisor {
         };
         let prepared = read.and_then(|loaded| {
             if self.engine().is_some_and(|engine| engine != loaded.config.workers.engine) {
-                return Err(
-                    "workers.engine can't change while the server runs; stop and start".into()
-                );
+                let reason = "workers.engine can't change while the server runs; stop and start";
+                return Err(Rejection::Unusable(reason.into()));
             }
             let pid_file = self.config().and_then(|config| config.supervisor.pid_file.as_ref());
             if pid_file != loaded.config.supervisor.pid_file.as_ref() {
@@ -135,6 +144,7 @@ impl Supervisor {
             let before = self.lanes_now();
             let (listeners, ledger) = (&mut self.listeners, self.processes.ledger());
             startup::prepare(generation, *loaded, before, listeners, ledger, &mut self.warned)
+                .map_err(Rejection::Unusable)
         });
         match prepared {
             Ok((made, plan)) => {
@@ -143,9 +153,10 @@ impl Supervisor {
                 self.processes.add(made);
                 Some(Input::Replace(plan))
             }
-            Err(reason) => {
+            Err(rejection) => {
+                let (Rejection::Invalid(reason) | Rejection::Unusable(reason)) = &rejection;
                 tracing::error!(reason, "reload rejected");
-                self.reload_ended(number, &Answer::Failed(reason));
+                self.reload_ended(number, &rejection.into());
                 self.keep_current_listeners();
                 self.restore_listeners();
                 Some(Input::Opened(self.listeners.lanes()))
