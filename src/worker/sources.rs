@@ -17,8 +17,8 @@ const MISSED_PAUSE_MS: u64 = 1_000;
 /// How long accepting rests when descriptors or memory have run out.
 const ACCEPT_PAUSE_MS: u64 = 100;
 
-/// How often a loop accepts without having been told of anybody, where another one may have been: see
-/// [`Sources::rechecks`]. So long may a connection wait because the worker that was told of it is stopped or hangs.
+/// How often a loop accepts without having been told of a connection, where another worker may have been told instead
+/// ([`Sources::rechecking`]). So long may a connection wait because the worker that was told of it is stopped or hangs.
 const RECHECK_MS: u64 = 200;
 /// How long a socket that is closed for good is kept for handshakes under way: long enough for a SYN-ACK that was lost
 /// to be sent again (after a second, tcp(7)) and answered.
