@@ -157,6 +157,43 @@ fn what_was_handed_to_a_worker_that_is_killed_is_served() {
 }
 
 #[test]
+fn every_lane_gets_its_share_after_a_sibling_had_what_was_handed_to_a_killed_worker() {
+    for mode in [PROCESSES, Mode::on_epoll(Workers::Processes, Accept::Handoff)] {
+        let lanes = 3;
+        let settings = setup(mode).set("supervisor.watchdog", "0s").lanes(lanes);
+        let server = settings.set("supervisor.max_restarts", 1000).start();
+        let wait_for = |expected: [u64; 3]| {
+            eventually("each lane has its share", || {
+                (connections(&server) == expected).then_some(())
+            });
+        };
+        let share = || {
+            let clients = server.served_connections(30);
+            wait_for([10; 3]);
+            drop(clients);
+            wait_for([0; 3]);
+        };
+        // The acceptor hears of the lanes one after the other, and hands out connections meanwhile.
+        share();
+        for round in 1..=6 {
+            let lane = round % lanes;
+            let worker = server.worker_pid(lane as u64);
+            stop(worker);
+            let mut waiting = ask(&server, 30);
+            eventually("the others have theirs, and so it was handed its own", || {
+                (connections(&server).iter().sum::<u64>() >= 15).then_some(())
+            });
+            send_signal(worker, SIGKILL);
+            expect_greeting(&mut waiting);
+            server.journal.wait_nth("worker ready", lanes + round);
+            drop(waiting);
+            wait_for([0; 3]);
+            share();
+        }
+    }
+}
+
+#[test]
 fn who_waits_when_the_server_is_told_to_stop_is_served() {
     for mode in MODES {
         let mut server = setup(mode).start();
