@@ -238,6 +238,18 @@ fn nothing_fails_on_loopback_with_processes() {
     survives(Place::loopback(), Mode::on_epoll(Workers::Processes, Accept::Handoff), 7);
 }
 
+/// In accept mode handoff such a lane gets no new connection until the others have as many: this crowd is too small.
+#[test]
+fn a_lane_with_many_connections_that_stay_is_not_taken_for_one_that_starves() {
+    let subject = Subject::start(Place::loopback(), Mode::new(Workers::Processes, Accept::Handoff));
+    let clients = subject.server.served_connections(80);
+    subject.lose_worker(0, SIGKILL);
+    let crowd = subject.crowd();
+    subject.wait_all_lanes_served();
+    crowd.stop().assert_no_failure("lanes with unequal shares");
+    drop(clients);
+}
+
 #[test]
 fn nothing_leaks() {
     let (changes, kills, stops) = if is_long() { (60, 30, 3) } else { (10, 6, 1) };

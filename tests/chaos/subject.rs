@@ -13,8 +13,8 @@ use serde_json::Value;
 
 use crate::crowd::{Crowd, Ending, Outcome, Timeline};
 use crate::harness::{
-    Event, Link, Mode, Server, Site, eventually, let_time_pass, memory_bytes, private_loopback,
-    process_state, send_signal,
+    Client, Event, Link, Mode, Server, Site, eventually, let_time_pass, memory_bytes,
+    private_loopback, process_state, send_signal,
 };
 
 /// Where server and clients are.
@@ -293,6 +293,10 @@ impl Subject {
     }
 
     /// Waits until every lane has been given connections anew.
+    ///
+    /// Meanwhile it makes connections that stay. In accept mode handoff a lane that has more connections than the others
+    /// gets no new one, and those of the crowd alone may never make the others have as many: most of them stay as well,
+    /// and after a kill all that stay are in the lanes that were not killed.
     pub(crate) fn wait_all_lanes_served(&self) {
         let accepted = || -> Vec<u64> {
             let status = self.status();
@@ -308,13 +312,16 @@ impl Subject {
                 && if spreads { grown.all(|grown| grown) } else { grown.any(|grown| grown) }
         };
         let start = Instant::now();
+        let mut staying = Vec::new();
         while !served(&newest) {
             let waited = start.elapsed();
             assert!(
                 waited < LANE_PATIENCE,
-                "a lane starves: accepted {before:?}, after {waited:?} {newest:?}, {}",
+                "a lane starves: accepted {before:?}, after {waited:?} {newest:?}, {}, {}",
+                self.status()["lanes"],
                 self.timeline.latest()
             );
+            staying.push(self.place.at_clients(|| Client::connect(self.address())));
             thread::sleep(Duration::from_millis(20));
             newest = accepted();
         }
