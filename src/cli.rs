@@ -184,12 +184,15 @@ fn with_whole_paths(options: Options) -> Options {
 /// Loads the configuration, or tells what is wrong.
 fn load(before: Given, behind: Given) -> Result<(Loaded, Options), Task> {
     let options = options(before, behind);
-    let loaded = load_with(&options)?;
+    let loaded = load_with(&options, config::load)?;
     Ok((loaded, options))
 }
 
-fn load_with(options: &Options) -> Result<Loaded, Task> {
-    config::load(options).map_err(|errors| {
+fn load_with(
+    options: &Options,
+    load: fn(&Options) -> Result<Loaded, config::Errors>,
+) -> Result<Loaded, Task> {
+    load(options).map_err(|errors| {
         let colour = config::takes_colour(&options.environment) && io::stderr().is_terminal();
         let text = if colour { errors.coloured() } else { errors.to_string() };
         let count = counted(errors.count());

@@ -266,6 +266,74 @@ fn at_its_limit_of_descriptors_a_client_of_the_socket_costs_no_cpu() {
     ends(server);
 }
 
+#[test]
+fn a_client_that_waits_for_its_answer_does_not_make_way_for_others() {
+    if skip_without_faults() {
+        return;
+    }
+    let site = Site::new(Mode::THREADS);
+    let server = site.start();
+    fs::write(server.folder().join("hang-load"), "").expect("write into the server's folder");
+    let socket = || UnixStream::connect(server.folder().join("server.sock")).expect("connect");
+    use std::io::Write;
+    let mut waits = socket();
+    waits.write_all(b"reload\n").expect("ask");
+    server.journal.wait_for("reload started");
+    // More than there may be.
+    let idle: Vec<UnixStream> = (0..100).map(|_| socket()).collect();
+    let status = site.command(&server, &["status"]);
+    assert!(status.status.success(), "{}", text(&status));
+    drop(idle);
+    server.signal(SIGTERM);
+    let mut answer = String::new();
+    waits.read_to_string(&mut answer).expect("the answer");
+    assert!(answer.contains("told to stop"), "{answer}");
+    let mut server = server;
+    assert_eq!(server.wait_exit(), 0);
+}
+
+#[test]
+fn a_pipe_in_the_place_of_the_configuration_keeps_no_command_waiting() {
+    let site = Site::new(Mode::THREADS);
+    site.write();
+    let socket = site.scratch.path().join("named.sock");
+    let server = Setup::bare()
+        .config_at(site.path())
+        .arguments(&["--set", "supervisor.pid_file=", "--socket", socket.to_str().unwrap()])
+        .start();
+    fs::remove_file(site.path()).unwrap();
+    nix::unistd::mkfifo(&site.path(), nix::sys::stat::Mode::S_IRWXU).expect("make a pipe");
+    // Neither where none is found, nor where one is.
+    let path = site.path();
+    let status = command(&server, &["--config", path.to_str().unwrap(), "status"]);
+    assert_eq!(status.status.code(), Some(2), "{}", text(&status));
+    assert!(text(&status).contains("not a regular file but a pipe"), "{}", text(&status));
+    let words = ["--config", path.to_str().unwrap(), "--socket", socket.to_str().unwrap()];
+    let status = command(&server, &[&words[..], &["status"]].concat());
+    assert!(status.status.success(), "{}", text(&status));
+    ends(server);
+}
+
+#[test]
+fn a_configuration_that_was_found_and_is_gone_is_missed_by_reload_and_upgrade() {
+    let site = Site::new(Mode::THREADS);
+    site.write();
+    let folder = harness::Scratch::new();
+    let file = folder.path().join("config.toml");
+    fs::copy(site.path(), &file).unwrap();
+    let script = format!("cd {} && PWD=$(pwd) exec \"$@\"", folder.path().display());
+    let server = Setup::bare().under(&["sh", "-c", &script, "sh"]).start();
+    fs::rename(&file, folder.path().join("away")).unwrap();
+    assert!(reload(&server).text("reason").contains("config.toml"), "a reload is rejected");
+    server.signal(SIGUSR2);
+    server.journal.wait_for("upgrade failed");
+    assert_eq!(server.get("/").text(), OLD);
+    // And found again.
+    fs::rename(folder.path().join("away"), &file).unwrap();
+    assert_eq!(reload(&server).name(), "reload done");
+    ends(server);
+}
+
 /// A release: the binary, or a script that says that it was started and then is the binary, and a configuration.
 fn release(site: &Site, name: &str, body: &str, marks: bool) {
     let folder = site.scratch.path().join(name);

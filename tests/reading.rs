@@ -146,6 +146,9 @@ fn a_configuration_from_standard_input_serves_and_can_not_be_read_again() {
         reason.contains("cannot read /dev/stdin: it is not a regular file but a pipe"),
         "{reason}"
     );
+    server.signal(nix::sys::signal::SIGUSR2);
+    let failed = server.journal.wait_for("upgrade failed");
+    assert!(failed.text("reason").contains("can be read only once"), "{failed:?}");
     assert_eq!(Client::connect(server.address()).get("/").text(), GREETING);
 }
 

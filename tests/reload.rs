@@ -653,7 +653,7 @@ fn a_reload_is_answered_by_the_outcome_of_the_one_that_read_the_file_after_the_q
     site.scratch.write("site.toml", "[server]\nbacklogg = 5\n");
     let_go(&server);
     let first = answer(first);
-    assert!(first.starts_with("{\"Failed\":") && first.contains("backlogg"), "{first}");
+    assert!(first.starts_with("{\"Invalid\":") && first.contains("backlogg"), "{first}");
     assert_eq!(site.get(), NEW);
     // The other way round: what is under way fails, and what is asked for now does not.
     site.text = OLD;

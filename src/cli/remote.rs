@@ -33,7 +33,7 @@ pub(super) fn run(options: &Options, request: Request, json: bool) -> Task {
             failed(&format!("cannot ask the server at {}: {error}", path.display()))
         }
         // It may state another place, if only it could be understood.
-        _ if is_guess => match load_with(options) {
+        _ if is_guess => match load_with(options, config::reload) {
             Err(task) => task,
             Ok(_) => failed(&nowhere(&paths)),
         },

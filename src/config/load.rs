@@ -8,7 +8,7 @@ use super::merge::{self, Merged};
 use super::raw::Raw;
 use super::source::{Source, from_argument, from_file, from_variable};
 use super::variables::{self, Variable};
-use super::{Config, resolve};
+use super::{Config, paths, resolve};
 
 /// What a configuration is made from.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +26,14 @@ pub struct Options {
 }
 
 impl Options {
+    /// The same, naming the file that was read, so that it is missed when it is gone: its absence means the defaults only
+    /// where there never was one.
+    pub fn reading(self, file: Option<&Path>) -> Options {
+        let folder = self.folder.as_deref().unwrap_or(Path::new(""));
+        let found = file.map(|file| paths::absolute(file, folder));
+        Options { file: self.file.or(found), ..self }
+    }
+
     /// The configuration file, if there is one.
     fn file(&self) -> Option<PathBuf> {
         let folder = self.folder.as_deref().unwrap_or(Path::new(""));
@@ -34,9 +42,10 @@ impl Options {
     }
 }
 
-/// The text of the configuration file, whatever is in it; none if there is no file.
+/// The text of the configuration file, whatever is in it; none if there is no file. An error if it isn't a regular one.
 pub(super) fn text(options: &Options) -> Result<String, Errors> {
-    let source = options.file().map(|file| read(&file, resolve::read_at_most)).transpose()?;
+    // Not what could keep a command waiting: a pipe without a writer, or standard input.
+    let source = options.file().map(|file| read(&file, resolve::read_file)).transpose()?;
     Ok(source.map(|source| source.text).unwrap_or_default())
 }
 

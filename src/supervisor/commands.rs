@@ -69,8 +69,9 @@ pub enum Answer {
 /// Tokens of this module's sockets are these, and higher ones up to another two to the power of 32.
 pub(super) const TOKENS: u64 = 1 << 62;
 const TOKEN_LISTENER: u64 = TOKENS;
-/// Clients at a time: with another one, the oldest has to go.
-const CLIENTS_MAX: usize = 16;
+/// Clients at a time. With another one, the oldest that has asked for nothing yet has to go; if all wait for their answers,
+/// the new one is refused.
+const CLIENTS_MAX: usize = 64;
 /// No request is longer.
 const REQUEST_BYTES_MAX: usize = 64;
 
@@ -346,10 +347,10 @@ impl Commands {
     }
 
     fn accept(&mut self, epoll: &Epoll, now_ms: u64) {
-        let Some(open) = &mut self.open else {
-            return;
-        };
         for _ in 0..CLIENTS_MAX {
+            let Some(open) = &mut self.open else {
+                return;
+            };
             let stream = match open.listener.accept() {
                 Ok((stream, _)) => stream,
                 Err(error) if socket::is_exhaustion(&error) => {
@@ -369,12 +370,25 @@ impl Commands {
             if !ready || epoll.add(&stream, token, Interest::Edges).is_err() {
                 continue;
             }
-            if self.clients.len() == CLIENTS_MAX {
-                self.clients.pop_first();
-            }
             let state = ClientState::Asking;
             let client = Client { stream, input: Vec::new(), output: Vec::new(), state };
             self.clients.insert(token, client);
+            if self.clients.len() > CLIENTS_MAX {
+                self.crowded(token);
+            }
+        }
+    }
+
+    /// There is one client too many, `newest`: has one go that waits for no answer, or refuses that one.
+    fn crowded(&mut self, newest: u64) {
+        let asks = |(_, client): &(&u64, &Client)| client.state == ClientState::Asking;
+        match self.clients.iter().find(asks).map(|(token, _)| *token) {
+            Some(oldest) if oldest != newest => drop(self.clients.remove(&oldest)),
+            _ => {
+                let reason = format!("{CLIENTS_MAX} other commands wait for their answers");
+                self.answer(newest, &Answer::Failed(reason));
+                self.clients.remove(&newest);
+            }
         }
     }
 
@@ -454,14 +468,20 @@ impl Commands {
 /// If nobody listens there, or the answer makes no sense.
 pub fn ask(path: &Path, request: Request, begun: impl Fn(&str)) -> io::Result<Answer> {
     let mut stream = UnixStream::connect(path)?;
-    writeln!(stream, "{}", request.word())?;
+    // A server that can't take a command says so without reading one, and resets what is sent to it.
+    let asked = writeln!(stream, "{}", request.word());
     let mut last = None;
     for line in BufReader::new(stream).lines() {
-        match serde_json::from_str(&line?)? {
+        let line = match line {
+            Ok(line) => line,
+            Err(_) if last.is_some() => break,
+            Err(error) => return Err(error),
+        };
+        match serde_json::from_str(&line)? {
             Answer::Begun(text) => begun(&text),
             answer => last = Some(answer),
         }
     }
     let ended = || io::Error::new(ErrorKind::UnexpectedEof, "it ended without an answer");
-    last.ok_or_else(ended)
+    last.ok_or_else(|| asked.err().unwrap_or_else(ended))
 }

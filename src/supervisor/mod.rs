@@ -161,7 +161,10 @@ impl Supervisor {
         epoll
             .add(&signals, TOKEN_SIGNALS, Interest::Readable)
             .map_err(|error| format!("cannot watch for signals: {error}"))?;
-        let origin = Origin::of_this_process(options.folder.clone());
+        let is_named = options.file.is_some();
+        let options = options.reading(loaded.config.file.as_deref());
+        let origin =
+            Origin::of_this_process(options.folder.clone(), options.file.as_deref(), is_named);
         let Passed { predecessor, activated } = passed;
         let inheritance = predecessor
             .and_then(|socket| socket.map(Inheritance::receive).transpose())

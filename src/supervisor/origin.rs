@@ -17,11 +17,19 @@ pub(super) struct Origin {
     arguments: Vec<OsString>,
     /// The folder it was started in, by the name that its user gave it.
     folder: Option<PathBuf>,
+    /// Whether the configuration can be read another time: not what came from a pipe.
+    pub(super) is_repeatable: bool,
 }
 
 impl Origin {
-    /// Looks while the binary is still the one that runs: later, /proc tells of a deleted file.
-    pub(super) fn of_this_process(folder: Option<PathBuf>) -> Origin {
+    /// Looks while the binary is still the one that runs: later, /proc tells of a deleted file. The next one reads `file`
+    /// again, if one was read; it is named to it where the command line did not (`is_named`), because its absence would
+    /// be taken for the wish to serve the defaults.
+    pub(super) fn of_this_process(
+        folder: Option<PathBuf>,
+        file: Option<&Path>,
+        is_named: bool,
+    ) -> Origin {
         let mut arguments = env::args_os();
         let named = arguments.next().map(PathBuf::from).unwrap_or_default();
         let from = folder.clone().unwrap_or_default();
@@ -38,7 +46,15 @@ impl Origin {
         };
         let found = candidates.into_iter().find(is_running);
         let binary = found.or_else(|| env::current_exe().ok()).or_else(|| executed.clone());
-        Origin { binary, arguments: arguments.collect(), folder }
+        let unnamed = file.filter(|_| !is_named).map(Path::as_os_str);
+        let naming = unnamed.into_iter().flat_map(|file| [OsString::from("--config"), file.into()]);
+        let is_read_once = |file: &Path| file.metadata().is_ok_and(|found| !found.is_file());
+        Origin {
+            binary,
+            arguments: naming.chain(arguments).collect(),
+            folder,
+            is_repeatable: !file.is_some_and(is_read_once),
+        }
     }
 
     /// What an upgrade starts.

@@ -50,7 +50,7 @@ impl PidFile {
                 .create_new(true)
                 .custom_flags(OFlag::O_NOFOLLOW.bits())
                 .open(&new);
-            let mut file = match file {
+            let file = match file {
                 Ok(file) => file,
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     remove_left_over(&new, path)?;
@@ -63,8 +63,10 @@ impl PidFile {
                 continue;
             }
             let owner = process::id();
-            writeln!(file, "{owner}").map_err(|error| cannot(path, &error))?;
-            let claimed = PidFile { path: path.to_owned(), new, file, is_written: false, owner };
+            // First, so that a disk without room for the pid leaves no file behind.
+            let mut claimed =
+                PidFile { path: path.to_owned(), new, file, is_written: false, owner };
+            writeln!(claimed.file, "{owner}").map_err(|error| cannot(path, &error))?;
             check_holder(path, path, predecessor)?;
             return Ok(claimed);
         }

@@ -31,6 +31,8 @@ impl Supervisor {
             Err("as pid 1 it can't make way for another process; replace the container".into())
         } else if self.engine() == Some(Engine::May) {
             Err("the sockets of the engine \"may\" can't be handed over; stop and start".into())
+        } else if !self.origin.is_repeatable {
+            Err("the configuration came from what can be read only once; stop and start".into())
         } else {
             let estate = Estate {
                 listeners: &self.listeners,
