@@ -17,6 +17,7 @@ in_every_mode!(
     a_client_that_ends_its_side_first_gets_the_whole_last_response,
     a_client_that_never_closes_is_closed,
     floods_after_the_last_response_take_nothing_from_others,
+    a_stop_waits_briefly_for_clients_that_go_on_sending,
 );
 
 /// What depends on the driver alone, and takes seconds.
@@ -111,6 +112,24 @@ fn a_refused_upload_without_an_end_is_closed(mode: Mode) {
     // The loop reads its clock once a turn.
     let took = start.elapsed() + Duration::from_millis(50);
     assert!(took > AT_MOST, "closed after only {took:?}");
+}
+
+fn a_stop_waits_briefly_for_clients_that_go_on_sending(mode: Mode) {
+    let mut server = setup(mode).start();
+    let (mut sends, mut is_silent) = (server.connect(), server.connect());
+    for client in [&mut sends, &mut is_silent] {
+        client.send(upload_head(1 << 30));
+        assert_eq!(client.response().status, 413);
+    }
+    let start = Instant::now();
+    server.signal(nix::sys::signal::SIGTERM);
+    while sends.try_send("x").is_ok() {
+        assert!(start.elapsed() < DEADLINE, "it is open still");
+        let_time_pass(Duration::from_millis(50));
+    }
+    assert_eq!(server.wait_exit(), 0);
+    // They have 2 s; otherwise one has 30 s, and the other 5 s.
+    assert!(start.elapsed() < Duration::from_millis(4_500), "{:?}", start.elapsed());
 }
 
 /// RFC 9113 §3.4: the preface is followed by a SETTINGS frame, and a client sends its first request at once.

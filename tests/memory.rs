@@ -7,12 +7,20 @@ use harness::{Client, Mode, Server, Setup, eventually, memory_bytes};
 harness::in_mode!(
     on_io_uring,
     new(Workers::Threads, Accept::Reuseport),
-    [bodies_take_what_they_are_long_and_are_given_back]
+    [
+        bodies_take_what_they_are_long_and_are_given_back,
+        heads_that_never_end_take_no_more_than_the_lane_may_hold,
+        a_body_that_grows_as_json_is_refused_where_the_lane_holds_too_much,
+    ]
 );
 harness::in_mode!(
     on_epoll,
     on_epoll(Workers::Processes, Accept::Reuseport),
-    [bodies_take_what_they_are_long_and_are_given_back]
+    [
+        bodies_take_what_they_are_long_and_are_given_back,
+        heads_that_never_end_take_no_more_than_the_lane_may_hold,
+        a_body_that_grows_as_json_is_refused_where_the_lane_holds_too_much,
+    ]
 );
 
 const MIB: usize = 1 << 20;
@@ -77,4 +85,52 @@ fn bodies_take_what_they_are_long_and_are_given_back(mode: Mode) {
         let what = format!("{what}, and the others too");
         eventually(&what, || (memory_bytes(worker) <= before + REST).then_some(()));
     }
+}
+
+/// Fewer connections than files that a test may have open, each with as much of a head as a generous limit allows.
+fn heads_that_never_end_take_no_more_than_the_lane_may_hold(mode: Mode) {
+    const HEAD_BYTES: usize = 900 << 10;
+    let server = Setup::new(mode).lanes(1).set("limits.header_bytes", "1MiB").start();
+    let worker = server.worker_pid(0);
+    let before = memory_bytes(worker);
+    let mut refused = 0;
+    let clients: Vec<Client> = (0..HELD_MAX / HEAD_BYTES + 20)
+        .map(|_| {
+            let mut client = server.connect();
+            client.send("GET / HTTP/1.1\r\nHost: a\r\nX: ");
+            // One that is refused meanwhile can't be sent all of it.
+            let _ = client.try_send(vec![b'x'; HEAD_BYTES]);
+            client
+        })
+        .collect();
+    for mut client in clients {
+        if client.hears_within(std::time::Duration::from_millis(1)) {
+            assert_eq!(client.response().status, 503);
+            refused += 1;
+        }
+    }
+    assert!(refused > 0, "every head was kept");
+    let most = before + HELD_MAX as u64 + HELD_MAX as u64 / 8 + REST;
+    assert!(memory_bytes(worker) <= most, "{} bytes", memory_bytes(worker));
+}
+
+fn a_body_that_grows_as_json_is_refused_where_the_lane_holds_too_much(mode: Mode) {
+    const BODY_BYTES: usize = 40 * MIB;
+    let setup = Setup::new(mode).lanes(1).set("limits.body", "64MiB");
+    let server = setup.route("/request", "echo = \"request\"").start();
+    let ask = || {
+        let mut client = server.connect();
+        client.send(format!(
+            "POST /request HTTP/1.1\r\nHost: a\r\nContent-Length: {BODY_BYTES}\r\n\r\n"
+        ));
+        // Each of these is six bytes of JSON: 240 MiB.
+        client.send(vec![1; BODY_BYTES]);
+        client
+    };
+    let mut first = ask();
+    assert!(first.hears_within(harness::DEADLINE), "the first is answered");
+    // Its response waits for a client that doesn't read it.
+    let mut second = ask();
+    assert_eq!(second.response().status, 503);
+    assert_eq!(first.response().status, 200);
 }

@@ -4,13 +4,14 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, Shutdown, SockFlag, SockType, getsockopt,
     recv as nix_recv, send as nix_send, sendmsg, setsockopt, sockopt,
 };
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use super::{cvt, retry};
 
@@ -82,24 +83,24 @@ pub struct AcceptQueue {
 impl Listener {
     /// Changes the length of the accept queue: listen(2) again. Who waits in it stays.
     pub fn set_backlog(&self, backlog: u32) -> io::Result<()> {
-        socket2::SockRef::from(&self.0).listen(i32::try_from(backlog).unwrap_or(i32::MAX))
+        SockRef::from(&self.0).listen(i32::try_from(backlog).unwrap_or(i32::MAX))
     }
 
     /// Gives a socket that was opened by somebody else what [`Bound::bind`] gives: nonblocking, `TCP_NODELAY`.
     pub fn prepare(&self) -> io::Result<()> {
-        let socket = socket2::SockRef::from(&self.0);
+        let socket = SockRef::from(&self.0);
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)
     }
 
     /// Lets later sockets join this one's port as a `SO_REUSEPORT` group.
     pub fn open_to_group(&self) -> io::Result<()> {
-        socket2::SockRef::from(&self.0).set_reuse_port(true)
+        SockRef::from(&self.0).set_reuse_port(true)
     }
 
     /// The address it is bound to, with the port the kernel chose for port 0.
     pub fn local_address(&self) -> io::Result<SocketAddr> {
-        socket2::SockRef::from(&self.0)
+        SockRef::from(&self.0)
             .local_addr()?
             .as_socket()
             .ok_or_else(|| io::Error::from(io::ErrorKind::AddrNotAvailable))
@@ -131,7 +132,7 @@ impl Listener {
         const FLAGS: u32 = 13;
         const SYN: u32 = 0x02;
         const ACK: u32 = 0x10;
-        socket2::SockRef::from(&self.0).attach_filter(&[
+        SockRef::from(&self.0).attach_filter(&[
             SockFilter::new((libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16, 0, 0, FLAGS),
             SockFilter::new((libc::BPF_ALU | libc::BPF_AND | libc::BPF_K) as u16, 0, 0, SYN | ACK),
             SockFilter::new((libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16, 0, 1, SYN),
@@ -159,7 +160,7 @@ impl Listener {
 
     /// The end of [`Listener::ignore_new`], whoever asked for it.
     pub fn heed_new(&self) -> io::Result<()> {
-        match socket2::SockRef::from(&self.0).detach_filter() {
+        match SockRef::from(&self.0).detach_filter() {
             // There was none.
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
             result => result,
@@ -323,6 +324,11 @@ pub fn send_both(
     retry(|| sendmsg::<()>(socket.as_raw_fd(), &slices, &[], departure.flags(), None))
 }
 
+/// Has close(2) reset the connection and drop what was not acknowledged (`SO_LINGER` of zero seconds, socket(7)).
+pub fn reset_on_close(socket: BorrowedFd<'_>) -> io::Result<()> {
+    SockRef::from(&socket).set_linger(Some(Duration::ZERO))
+}
+
 /// shutdown(2) of the writing side: the peer reads an end of stream, and may still write.
 pub fn shutdown_write(socket: BorrowedFd<'_>) -> io::Result<()> {
     Ok(nix::sys::socket::shutdown(socket.as_raw_fd(), Shutdown::Write)?)
@@ -331,7 +337,7 @@ pub fn shutdown_write(socket: BorrowedFd<'_>) -> io::Result<()> {
 /// Sets `TCP_NODELAY`.
 #[cfg(feature = "may")]
 pub fn set_nodelay(socket: BorrowedFd<'_>) -> io::Result<()> {
-    socket2::SockRef::from(&socket).set_tcp_nodelay(true)
+    SockRef::from(&socket).set_tcp_nodelay(true)
 }
 
 /// What became of everything that was written to a TCP socket.

@@ -142,8 +142,7 @@ impl<'s> Connection<'s> {
             _ => 0,
         };
         let kept = self.kept.as_ref().map_or(0, |kept| {
-            let tail = if let Tail::Owned(body, _) = &kept.tail { body.capacity() } else { 0 };
-            kept.input.capacity() + kept.output.capacity() + tail
+            kept.input.capacity() + kept.output.capacity() + kept.tail.held_bytes()
         });
         phase + kept
     }
@@ -156,6 +155,7 @@ impl<'s> Connection<'s> {
             _ if self.is_blocked() && unasked < UNASKED_BYTES_MAX => Interest::RoomOrInput,
             _ if self.is_blocked() => Interest::Room,
             Phase::Receiving(exchange) if exchange.received >= BULK_BYTES => self.bulk(),
+            Phase::Lingering(lingering) if lingering.is_over => Interest::Nothing,
             Phase::Lingering(lingering) if lingering.is_bulk => self.bulk(),
             Phase::Delayed(_) if unasked >= UNASKED_BYTES_MAX => Interest::Nothing,
             Phase::Leaving => Interest::Nothing,
@@ -302,14 +302,29 @@ impl<'s> Connection<'s> {
             self.kept.as_mut().map(|kept| &mut kept.input).filter(|input| !input.is_empty());
         if let Some(kept_input) = kept_input {
             kept_input.extend_from_slice(bytes);
-            return self.absorb_kept(lane);
+            let stop = self.absorb_kept(lane);
+            return self.bound_kept(stop, lane);
         }
         let (consumed, stop) = self.consume(bytes, lane);
         if consumed < bytes.len() {
             let kept = self.kept.get_or_insert_default();
             kept.input.extend_from_slice(&bytes[consumed..]);
+            return self.bound_kept(stop, lane);
         }
         stop
+    }
+
+    /// Refuses a request of which a part is kept, if the lane holds too much with it.
+    fn bound_kept(&mut self, stop: Stop, lane: &mut Context<'s>) -> Stop {
+        let has_part = matches!(stop, Stop::Starved) && self.kept.is_some();
+        if !has_part || lane.may_hold(self.held_bytes()) {
+            return stop;
+        }
+        if let Some(kept) = &mut self.kept {
+            kept.input = Vec::new();
+        }
+        self.refuse(Refusal::OVERLOADED, lane);
+        Stop::Occupied
     }
 
     /// Parses what was kept.

@@ -477,6 +477,13 @@ impl<'s> EventLoop<'s> {
         self.context.draining = Some(kind);
         let keys: Vec<Key> = self.connections.keys().collect();
         for key in keys {
+            if kind == DrainKind::Stop
+                && let Some(connection) = self.connections.find(key)
+                && let Some(until_ms) = connection.linger_briefly(self.context.now_ms)
+                && let Some(deadline_ms) = self.timers.deadline_ms(key.index)
+            {
+                self.timers.arm(key.index, until_ms.min(deadline_ms));
+            }
             let idle = self.connections.find(key).filter(|connection| connection.is_idle());
             // One without a deadline is about to leave.
             let deadline_ms = self.timers.deadline_ms(key.index);

@@ -70,6 +70,11 @@ impl Tail<'_> {
         self.rest().is_empty()
     }
 
+    /// Memory of this response's own that it holds, in bytes.
+    pub(super) fn held_bytes(&self) -> usize {
+        if let Tail::Owned(body, _) = self { body.capacity() } else { 0 }
+    }
+
     pub(super) fn rest(&self) -> &[u8] {
         match self {
             Tail::None => &[],

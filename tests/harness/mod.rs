@@ -181,7 +181,7 @@ macro_rules! in_may {
 pub(crate) use in_may;
 
 macro_rules! in_mode {
-    ($name:ident, $mode:ident $(($($of:expr),+))?, [$($case:ident),+]) => {
+    ($name:ident, $mode:ident $(($($of:expr),+))?, [$($case:ident),+ $(,)?]) => {
         mod $name {
             #[allow(unused_imports, reason = "not every mode is made of these")]
             use $crate::harness::{Accept, Mode, Workers};

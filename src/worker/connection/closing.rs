@@ -8,13 +8,14 @@
 
 use super::{Connection, Next, Phase};
 use crate::worker::context::Context;
+use crate::worker::control::DrainKind;
 use crate::worker::driver::{self, Discarded, Input};
 
 /// A client from which nothing has come since the last response may take so long to close.
 const QUIET_MS: u64 = 2_000;
 /// One that has more to send may pause for so long.
 const PAUSE_MS: u64 = 5_000;
-/// One that goes on sending is closed after so long.
+/// Of one that goes on sending, no more is thrown away after so long. While the server stops it is [`QUIET_MS`].
 const LINGER_MS: u64 = 30_000;
 /// After an idle spell: a request that crossed the close arrives within a round trip.
 const IDLE_LINGER_MS: u64 = 500;
@@ -23,12 +24,22 @@ const LEAVING_MS: u64 = 1_000;
 
 /// What is to be known of a connection whose writing side is shut. Part of every connection's size.
 pub(super) struct Lingering {
-    /// When one that goes on sending is closed.
+    /// When what a client goes on sending is not read any more.
     until_ms: u64,
     /// What the client had not acknowledged when that was asked last; `u32::MAX` before.
     unacknowledged: u32,
     /// More came, so that yet more is taken to come.
     pub(super) is_bulk: bool,
+    /// Nothing is read any more: all that is waited for is that the response arrives.
+    pub(super) is_over: bool,
+}
+
+/// How long a client may go on sending.
+fn linger_ms(lane: &Context<'_>) -> u64 {
+    match lane.draining {
+        Some(DrainKind::Stop) => QUIET_MS,
+        Some(DrainKind::Replaced) | None => LINGER_MS,
+    }
 }
 
 impl<'s> Connection<'s> {
@@ -64,11 +75,20 @@ impl<'s> Connection<'s> {
         if driver::finish_sending(&self.socket).is_err() {
             return Next::Close;
         }
-        let until_ms = lane.now_ms + LINGER_MS;
-        self.phase =
-            Phase::Lingering(Lingering { until_ms, unacknowledged: u32::MAX, is_bulk: false });
+        let until_ms = lane.now_ms + linger_ms(lane);
+        let (unacknowledged, is_bulk, is_over) = (u32::MAX, false, false);
+        self.phase = Phase::Lingering(Lingering { until_ms, unacknowledged, is_bulk, is_over });
         // What came before this may have had its event: then nothing but a read would tell of it.
-        Next::Discard(lane.now_ms + quiet_ms)
+        Next::Discard(until_ms.min(lane.now_ms + quiet_ms))
+    }
+
+    /// The server stops: when a connection that lingers is to be looked at, at the latest.
+    pub fn linger_briefly(&mut self, now_ms: u64) -> Option<u64> {
+        let Phase::Lingering(lingering) = &mut self.phase else {
+            return None;
+        };
+        lingering.until_ms = lingering.until_ms.min(now_ms + QUIET_MS);
+        Some(lingering.until_ms)
     }
 
     /// Throws away what came. `to_the_end`: a short read is not enough to know that the socket is empty.
@@ -81,6 +101,9 @@ impl<'s> Connection<'s> {
         let Phase::Lingering(lingering) = &mut self.phase else {
             return Next::Wait;
         };
+        if lingering.is_over {
+            return Next::Wait;
+        }
         let deadline_ms = lingering.until_ms.min(lane.now_ms + PAUSE_MS);
         if lane.discards_left == 0 {
             return Next::Discard(deadline_ms);
@@ -97,7 +120,7 @@ impl<'s> Connection<'s> {
     }
 
     /// The client was silent for long enough, or sent for long enough. Closes, unless part of the response is on its
-    /// way and arrives bit by bit.
+    /// way and arrives bit by bit; what the client sends meanwhile is read for its time and no longer.
     pub(super) fn linger_on(&mut self, lane: &Context<'s>) -> Next {
         let Phase::Lingering(lingering) = &mut self.phase else {
             return Next::Wait;
@@ -107,8 +130,7 @@ impl<'s> Connection<'s> {
             return Next::Close;
         }
         lingering.unacknowledged = unacknowledged;
-        let next_ms = lane.now_ms + PAUSE_MS;
-        lingering.until_ms = lingering.until_ms.max(next_ms);
-        Next::WaitUntil(next_ms)
+        lingering.is_over = lane.now_ms >= lingering.until_ms;
+        Next::WaitUntil(lane.now_ms + PAUSE_MS.min(linger_ms(lane)))
     }
 }

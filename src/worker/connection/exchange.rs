@@ -126,7 +126,14 @@ impl<'s> Connection<'s> {
             let Exchange { request, answer, .. } = *exchange;
             let reply = match answer {
                 Receiving::Fixed(fixed) => Reply::Fixed(fixed),
-                Receiving::Echo(echo, collected) => Reply::Echo(echo, echo.finish(collected)),
+                Receiving::Echo(echo, collected) => {
+                    let body = echo.finish(collected);
+                    // As JSON it may be six times as long as what was collected.
+                    if !lane.may_hold(self.held_bytes() + body.capacity()) {
+                        return self.refuse(Refusal::OVERLOADED, lane);
+                    }
+                    Reply::Echo(echo, body)
+                }
             };
             self.respond(request, reply, lane);
         }

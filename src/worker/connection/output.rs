@@ -80,7 +80,8 @@ impl<'s> Connection<'s> {
             Sent::Bytes(sent) => {
                 let of_output = sent.min(lane.output.len());
                 tail.advance(sent - of_output);
-                if !lane.may_hold(self.held_bytes() + lane.output.len() - of_output) {
+                let unsent = lane.output.len() - of_output + tail.held_bytes();
+                if !lane.may_hold(self.held_bytes() + unsent) {
                     lane.output.clear();
                     return None;
                 }
@@ -121,7 +122,11 @@ impl<'s> Connection<'s> {
         let unacknowledged = driver::unacknowledged(&self.socket);
         match kept.progress.goes_on(unacknowledged, now_ms, timeout_ms) {
             true => Next::WaitUntil(kept.progress.next_ms(now_ms, timeout_ms)),
-            false => Next::Close,
+            false => {
+                // Else the kernel would keep megabytes for a client that takes none, long after the close.
+                driver::forget_unsent(&self.socket);
+                Next::Close
+            }
         }
     }
 }

@@ -337,6 +337,13 @@ pub fn unacknowledged(socket: &Connected) -> u32 {
     socket::unacknowledged(socket.as_fd()).unwrap_or(0)
 }
 
+/// Has the close of a connection reset it, with what was not acknowledged, instead of the kernel keeping that for a
+/// client that takes none.
+pub fn forget_unsent(socket: &impl AsFd) {
+    // A socket that refuses this is closed as any other.
+    let _ = socket::reset_on_close(socket.as_fd());
+}
+
 /// What an accept came to.
 pub enum Accepted {
     /// A connection.
