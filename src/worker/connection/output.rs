@@ -33,7 +33,8 @@ impl<'s> Connection<'s> {
                     Stop::Occupied => stop = self.absorb_kept(lane),
                 },
                 Phase::Delayed(delayed) => {
-                    return Some(Next::WaitUntil(lane.now_ms + delayed.reply.delay_ms()));
+                    // The turn's time is in whole milliseconds that have passed: a part of one more may have.
+                    return Some(Next::WaitUntil(lane.now_ms + delayed.reply.delay_ms() + 1));
                 }
                 Phase::Last { has_more } => return Some(self.finish(*has_more, lane)),
                 Phase::Leaving | Phase::Lingering(_) => return Some(Next::Wait),
