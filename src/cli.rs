@@ -139,17 +139,56 @@ fn listen(addresses: &[String]) -> Option<String> {
     }
 }
 
-/// Says how to name a file, where a file stands in the place of a command.
+/// What people type who know other servers, and what it is here.
+const ELSEWHERE: [(&[&str], &str); 10] = [
+    (&["start", "serve", "server", "launch", "up"], "'server run' starts the server"),
+    (
+        &["restart"],
+        "'server upgrade' starts a new process without a lost request, 'server reload' reads the file again",
+    ),
+    (
+        &["test", "validate", "verify", "configtest", "-t"],
+        "'server check' validates the configuration",
+    ),
+    (&["quit", "shutdown", "down", "kill"], "'server stop' ends the server"),
+    (&["list", "ls", "ps", "info", "monit"], "'server status' shows the lanes"),
+    (&["logs", "log"], "the log goes to standard error of the process"),
+    (
+        &["-p", "--port", "--bind", "-b", "--host", "-l"],
+        "'--listen 127.0.0.1:8080' names address and port",
+    ),
+    (
+        &["-w", "--threads", "--processes", "-i", "--instances"],
+        "'--workers 4' says how many lanes there are",
+    ),
+    (&["-v", "-V", "version"], "'server --version' says the version"),
+    (
+        &["-d", "--daemon", "-D", "--daemonize"],
+        "the server stays in the foreground; systemd or '&' puts it behind",
+    ),
+];
+
+/// Says how to name a file, where a file stands in the place of a command, and what commands of other servers are here.
 fn with_hint(mut error: clap::Error) -> clap::Error {
-    let given = match error.get(ContextKind::InvalidSubcommand) {
-        Some(ContextValue::String(given)) => given.clone(),
-        _ => return error,
+    let of_kind = |kind| match error.get(kind) {
+        Some(ContextValue::String(given)) => Some(given.clone()),
+        _ => None,
     };
-    if given.contains(['/', '.']) || PathBuf::from(&given).exists() {
-        let hint = format!("a configuration file is named with '--config {given}'");
-        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![hint.into()]));
-        error.remove(ContextKind::SuggestedSubcommand);
-    }
+    let Some(given) =
+        of_kind(ContextKind::InvalidSubcommand).or_else(|| of_kind(ContextKind::InvalidArg))
+    else {
+        return error;
+    };
+    let known = ELSEWHERE.iter().find(|(names, _)| names.contains(&given.as_str()));
+    let is_file =
+        !given.starts_with('-') && (given.contains(['/', '.']) || PathBuf::from(&given).exists());
+    let hint = match known {
+        Some((_, hint)) => (*hint).to_owned(),
+        None if is_file => format!("a configuration file is named with '--config {given}'"),
+        None => return error,
+    };
+    error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![hint.into()]));
+    error.remove(ContextKind::SuggestedSubcommand);
     error
 }
 
@@ -203,7 +242,11 @@ fn load_with(
 }
 
 fn counted(errors: usize) -> String {
-    if errors == 1 { "1 error".to_owned() } else { format!("{errors} errors") }
+    match errors {
+        1 => "1 error".to_owned(),
+        errors if errors > config::ERRORS_MAX => format!("more than {} errors", config::ERRORS_MAX),
+        errors => format!("{errors} errors"),
+    }
 }
 
 /// Prints to standard output. A reader that has gone away (`| head`) is no failure.

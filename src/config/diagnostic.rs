@@ -138,7 +138,10 @@ fn render_all(
     rendered.collect::<Vec<_>>().join("\n\n")
 }
 
-/// Everything that is wrong with a configuration.
+/// How many errors of a configuration are told: showing each searches its text.
+pub const ERRORS_MAX: usize = 100;
+
+/// What is wrong with a configuration: everything, or the first [`ERRORS_MAX`] and a note that there are more.
 #[derive(Debug)]
 pub struct Errors {
     pub(super) sources: Vec<Source>,
@@ -146,7 +149,16 @@ pub struct Errors {
 }
 
 impl Errors {
-    /// How many there are.
+    /// Those that are to be told. `diagnostics` is in the order in which they are.
+    pub(super) fn of(sources: Vec<Source>, mut diagnostics: Vec<Diagnostic>) -> Errors {
+        if diagnostics.len() > ERRORS_MAX {
+            diagnostics.truncate(ERRORS_MAX);
+            diagnostics.push(Diagnostic::new("there are more errors, which are not shown", None));
+        }
+        Errors { sources, diagnostics }
+    }
+
+    /// How many there are; beyond [`ERRORS_MAX`], one more than that.
     pub fn count(&self) -> usize {
         self.diagnostics.len()
     }

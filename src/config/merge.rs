@@ -13,7 +13,7 @@ use super::diagnostic::{Diagnostic, Errors, Place, Warnings};
 use super::load::Loaded;
 use super::raw::{self, Raw};
 use super::source::{Setting, Source};
-use super::{nearest, resolve};
+use super::{elsewhere, nearest, resolve};
 
 /// Where each key's value came from: `workers.count`, `route[2].path`.
 pub(super) type Places = HashMap<String, Place>;
@@ -31,6 +31,32 @@ impl Section {
             T::deserialize(Deserializer::from(Spanned::new(0..0, table))).map(drop)
         };
         Section { name, keys: raw::keys::<T>, check }
+    }
+
+    /// How a value that is wrong, by `error`, is written, where that can be told.
+    fn written_right(
+        &self,
+        key: &str,
+        value: &Spanned<DeValue<'_>>,
+        error: &str,
+    ) -> Option<String> {
+        if self.name == "route" && key == "headers" {
+            return Some("write headers = { X-Name = \"value\" }".to_owned());
+        }
+        if error.ends_with("expected a text in quotes") {
+            return match value.get_ref() {
+                DeValue::Integer(number) => Some(format!("write {key} = \"{number}\"")),
+                DeValue::Float(number) => Some(format!("write {key} = \"{number}\"")),
+                DeValue::Boolean(truth) => Some(format!("write {key} = \"{truth}\"")),
+                _ => None,
+            };
+        }
+        if let Some(bare) = self.without_quotes(key, value) {
+            return Some(format!("write {key} = {bare}, without quotes"));
+        }
+        let is_truth = error.ends_with("expected true or false");
+        let truth = truth(value.get_ref()).filter(|_| is_truth)?;
+        Some(format!("write {key} = {truth}"))
     }
 
     /// The number or truth value that a text holds, if the key takes that.
@@ -83,9 +109,46 @@ const LATER: [(&str, &str); 20] = [
     ("route.symlinks", "routes that serve files"),
 ];
 
+const ROUTES_TITLE: &str = "`route` is a list of tables";
+const ROUTES_HELP: &str = "write [[route]] and its keys below it, or set the whole list: \
+                           route=[{path=\"/\", text=\"hello\"}]";
+
 /// What the table or key `name` will be for.
 fn later(name: &str) -> Option<&'static str> {
     LATER.iter().find(|(of, _)| *of == name).map(|(_, what)| *what)
+}
+
+/// The setting that the variable `name` stands for.
+fn setting_of_variable(name: &str) -> Option<String> {
+    let (table, key) = name.strip_prefix("LANEWAY_")?.split_once("__")?;
+    let (table, key) = (table.to_ascii_lowercase(), key.to_ascii_lowercase());
+    is_key(&table, &key).then(|| format!("{table}.{key}"))
+}
+
+/// A message of serde's in the words of a configuration.
+fn plain(message: &str) -> String {
+    const WORDS: [(&str, &str); 5] = [
+        ("invalid type: sequence, expected", "invalid type: list, expected"),
+        ("invalid type: map, expected", "invalid type: table, expected"),
+        (", expected a boolean", ", expected true or false"),
+        (", expected a map", ", expected a table"),
+        (", expected a string", ", expected a text in quotes"),
+    ];
+    WORDS.iter().fold(message.to_owned(), |text, (of, plain)| text.replacen(of, plain, 1))
+}
+
+/// How `value` is written where true or false is expected.
+fn truth(value: &DeValue<'_>) -> Option<&'static str> {
+    let text = match value {
+        DeValue::String(text) => text.to_ascii_lowercase(),
+        DeValue::Integer(number) => number.to_string(),
+        _ => return None,
+    };
+    match text.as_str() {
+        "yes" | "on" | "1" | "true" => Some("true"),
+        "no" | "off" | "0" | "false" => Some("false"),
+        _ => None,
+    }
 }
 
 /// Whether `table.key` is a setting.
@@ -149,10 +212,8 @@ impl Merged {
     fn not_a_list(&mut self, place: &Place) {
         // Once is enough for all keys.
         if self.unknown_sections.insert("route".into()) {
-            let diagnostic = Diagnostic::new("`route` is a list of tables", Some(place.clone()));
-            let help = "write [[route]] and its keys below it, or set the whole list: \
-                        route=[{path=\"/\", text=\"hello\"}]";
-            self.diagnostics.push(diagnostic.help(help));
+            let diagnostic = Diagnostic::new(ROUTES_TITLE, Some(place.clone()));
+            self.diagnostics.push(diagnostic.help(ROUTES_HELP));
         }
     }
 
@@ -160,12 +221,13 @@ impl Merged {
     fn add_routes(&mut self, setting: &Setting<'_>) {
         let wrong = |value: &Spanned<DeValue<'_>>| {
             let place = Some(setting.place(value.span()));
-            Diagnostic::new("a route is a table", place)
-                .help("write [[route]] and its keys below it")
+            Diagnostic::new("a route is a table", place).help(ROUTES_HELP)
         };
         let DeValue::Array(list) = setting.value.get_ref() else {
             self.unknown_sections.insert("route".into());
-            return self.diagnostics.push(wrong(&setting.value));
+            let place = setting.place(setting.value.span());
+            let diagnostic = Diagnostic::new(ROUTES_TITLE, Some(place)).help(ROUTES_HELP);
+            return self.diagnostics.push(diagnostic);
         };
         self.routes.clear();
         for (index, route) in list.iter().enumerate() {
@@ -235,10 +297,10 @@ impl Merged {
         if let Err(error) = (section.check)(alone) {
             let span = error.span().filter(|span| !span.is_empty());
             let place = setting.place(span.unwrap_or_else(|| value.span()));
-            let text = format!("`{}.{key}`: {}", section.name, error.message());
+            let text = format!("`{}.{key}`: {}", section.name, plain(error.message()));
             let mut diagnostic = Diagnostic::of_text(&text, place);
-            if let Some(bare) = section.without_quotes(key, value) {
-                diagnostic = diagnostic.help(format!("write {key} = {bare}, without quotes"));
+            if let Some(written) = section.written_right(key, value, &text) {
+                diagnostic = diagnostic.help(written);
             }
             self.diagnostics.push(diagnostic);
             return None;
@@ -254,8 +316,10 @@ impl Merged {
             diagnostic = diagnostic.label(format!("{what}: not in this version; leave it out"));
             return self.diagnostics.push(diagnostic);
         }
-        if let Some(near) = nearest(key, keys) {
+        if let Some(near) = nearest(&key.to_ascii_lowercase(), keys) {
             diagnostic = diagnostic.label(format!("did you mean `{near}`?"));
+        } else if let Some(meant) = elsewhere::meant(section.name, key) {
+            diagnostic = diagnostic.label(meant);
         } else if let Some(home) = SECTIONS.iter().find(|of| (of.keys)().contains(&key)) {
             diagnostic = diagnostic.label(format!("did you mean `{}.{key}`?", home.name));
         }
@@ -277,8 +341,12 @@ impl Merged {
             diagnostic = diagnostic.label(format!("{what}: not in this version; leave it out"));
             return self.diagnostics.push(diagnostic);
         }
-        if let Some(near) = nearest(name, &names) {
+        if let Some(setting) = setting_of_variable(name) {
+            diagnostic = diagnostic.label(format!("in a file it is `{setting}`"));
+        } else if let Some(near) = nearest(&name.to_ascii_lowercase(), &names) {
             diagnostic = diagnostic.label(format!("did you mean `{near}`?"));
+        } else if let Some(meant) = elsewhere::meant("", name) {
+            diagnostic = diagnostic.label(meant);
         } else if let Some(home) = SECTIONS.iter().find(|of| (of.keys)().contains(&name)) {
             diagnostic = diagnostic.label(format!("did you mean `{}.{name}`?", home.name));
         }
@@ -312,7 +380,7 @@ impl Merged {
             let warnings = Warnings { sources, diagnostics: self.warnings };
             Ok(Loaded { config, warnings, raw })
         } else {
-            Err(Errors { sources, diagnostics: self.diagnostics })
+            Err(Errors::of(sources, self.diagnostics))
         }
     }
 }

@@ -4,18 +4,21 @@
 //! the file again. Units are in the types: `Duration`, or bytes where the field is a size.
 
 mod diagnostic;
+mod elsewhere;
 mod engine;
 mod load;
 mod merge;
 mod paths;
 mod raw;
 mod resolve;
+mod reword;
 mod source;
 mod syntax;
+mod twice;
 mod value;
 mod variables;
 
-pub use diagnostic::{Errors, Warning, Warnings};
+pub use diagnostic::{ERRORS_MAX, Errors, Warning, Warnings};
 pub use load::{Loaded, Options, load, reload};
 pub use paths::{Places, absolute, are_same, control_socket, control_sockets, start_folder};
 pub use variables::takes_colour;
@@ -341,6 +344,8 @@ pub enum Content {
 fn nearest<'c>(name: &str, candidates: &[&'c str]) -> Option<&'c str> {
     let distance = |candidate: &&str| strsim::damerau_levenshtein(name, candidate);
     let nearest = candidates.iter().copied().min_by_key(distance)?;
-    // A third of the letters may be wrong; more is another word.
-    (distance(&nearest) <= (name.len() / 3).max(1)).then_some(nearest)
+    // A third of the letters may be wrong; more is another word, but for one that goes on (`warning`).
+    let is_near = distance(&nearest) <= (name.len() / 3).max(1);
+    let begins = |candidate: &&&str| candidate.len() > 3 && name.starts_with(**candidate);
+    is_near.then_some(nearest).or_else(|| candidates.iter().find(begins).copied())
 }

@@ -5,7 +5,8 @@ use std::ops::Range;
 
 use toml::de::{DeTable, DeValue, Error};
 
-use super::diagnostic::{Diagnostic, Place};
+use super::diagnostic::{Diagnostic, ERRORS_MAX, Place};
+use super::{reword, twice};
 
 /// What is wrong with `text`, of which the parser made `tree` and `errors`. At most one thing a line, and nothing
 /// behind a bracket or a string that is not closed: all that follows from it.
@@ -26,9 +27,12 @@ pub(super) fn diagnose(
     let end = open.as_ref().map_or(usize::MAX, |open| open.span.start);
     let mut found: Vec<(usize, Diagnostic)> = Vec::new();
     for error in errors {
+        if found.len() > ERRORS_MAX {
+            break;
+        }
         let span = error.span().unwrap_or(0..0);
         let line = line_start(text, span.start);
-        let is_told = found.iter().any(|(of, _)| *of == line);
+        let is_told = found.iter().any(|(of, _)| *of == line) || goes_on(text, errors, line);
         if span.start < end && !is_told {
             found.push((line, one(source, text, tree, error.message(), &span)));
         }
@@ -41,6 +45,20 @@ pub(super) fn diagnose(
     found.into_iter().map(|(_, diagnostic)| diagnostic).collect()
 }
 
+/// Whether the line at `line` is no key, and goes on with the text that the line before it leaves open.
+fn goes_on(text: &str, errors: &[Error], line: usize) -> bool {
+    let Some(before) = line.checked_sub(1).map(|end| line_start(text, end)) else {
+        return false;
+    };
+    let is_open = |error: &Error| {
+        let at = error.span().map(|span| line_start(text, span.start));
+        reword::is_open_text(error.message()) && at == Some(before)
+    };
+    let key = line_at(text, line).split_once('=').map(|(key, _)| key.trim());
+    let is_key = key.is_some_and(|key| !key.is_empty() && key.bytes().all(is_key_byte));
+    !is_key && errors.iter().any(is_open)
+}
+
 /// One error of the parser, in better words where there are some.
 fn one(
     source: usize,
@@ -51,15 +69,15 @@ fn one(
 ) -> Diagnostic {
     let place = |span: Range<usize>| Some(Place { source, span });
     if message == "duplicate key" {
-        let name = text.get(span.clone()).unwrap_or_default();
-        let first = first_of(text, tree, span).and_then(place);
-        return Diagnostic::new(format!("`{name}` stands twice"), place(span.clone()))
-            .label("leave one of them out")
-            .other(first, "here first");
+        return twice::diagnose(source, text, tree, span);
     }
     if message.starts_with("cannot recurse") {
         return Diagnostic::new("brackets within brackets go too deep", place(span.clone()))
             .help("80 is the most");
+    }
+    if let Some(reworded) = reword::reworded(text, message, span) {
+        let diagnostic = Diagnostic::new(reworded.title, place(reworded.span));
+        return diagnostic.help(reworded.help);
     }
     if let Some(bare) = bare_text(text, span.start) {
         let value = text[bare.clone()].trim_matches(['“', '”', '„', '‘', '’', '\'', '"']);
@@ -87,11 +105,13 @@ fn one(
     Diagnostic::new(message, place(span.clone()))
 }
 
-fn line_start(text: &str, at: usize) -> usize {
+/// Where the line begins that `at` is in.
+pub(super) fn line_start(text: &str, at: usize) -> usize {
     text.get(..at).and_then(|before| before.rfind('\n')).map_or(0, |end| end + 1)
 }
 
-fn line_at(text: &str, at: usize) -> &str {
+/// The line that `at` is in.
+pub(super) fn line_at(text: &str, at: usize) -> &str {
     text.get(line_start(text, at)..).and_then(|rest| rest.lines().next()).unwrap_or_default()
 }
 
@@ -102,7 +122,9 @@ fn bare_text(text: &str, at: usize) -> Option<Range<usize>> {
     let before = line.get(..at.checked_sub(start)?)?;
     // Within a list it ends at the next comma or bracket, else with the line.
     let front = before.rfind(['=', '[', '{', ',']).map(|at| at + 1)?;
-    let in_list = before[..front].ends_with(['[', ',', '{']);
+    let opened = before[..front].matches(['[', '{']).count();
+    let in_list =
+        opened > before[..front].matches([']', '}']).count() || before[..front].ends_with([',']);
     let value = line.get(front..)?;
     let ends: &[char] = if in_list { &[',', ']', '}', '#'] } else { &['#'] };
     let value = &value[..value.find(ends).unwrap_or(value.len())];
@@ -140,7 +162,8 @@ fn yaml_pair(line: &str) -> Option<(&str, &str)> {
     (is_key && (value.is_empty() || value.starts_with(' '))).then(|| (key, value.trim()))
 }
 
-fn is_key_byte(byte: u8) -> bool {
+/// Whether a key without quotes may have it.
+pub(super) fn is_key_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"_-.".contains(&byte)
 }
 
@@ -160,11 +183,19 @@ fn other_language(text: &str) -> Option<(&'static str, Range<usize>)> {
         let is_pair = line
             .split_once('=')
             .is_some_and(|(key, _)| key.trim().bytes().all(is_key_byte) && !key.trim().is_empty());
+        if matches!(line, "[Unit]" | "[Service]" | "[Install]") {
+            return Some(("a unit of systemd", span));
+        }
+        if line.starts_with("module.exports") || line.starts_with("export default") {
+            return Some(("JavaScript", span));
+        }
         if is_table || is_pair {
             return None;
         }
         let language = if line.starts_with('{') {
             Some("JSON")
+        } else if line.starts_with("<VirtualHost") || line.starts_with("<IfModule") {
+            Some("Apache's configuration")
         } else if line.starts_with('<') {
             Some("XML")
         } else if line.ends_with(';') {
@@ -183,45 +214,6 @@ fn other_language(text: &str) -> Option<(&'static str, Range<usize>)> {
         }
     }
     shown
-}
-
-/// Where a key of the same name as the one at `second` stands first.
-fn first_of(text: &str, tree: &DeTable<'_>, second: &Range<usize>) -> Option<Range<usize>> {
-    let line = line_at(text, second.start).trim();
-    if line.starts_with('[') {
-        let bare = |line: &str| line.split('#').next().unwrap_or_default().replace([' ', '\t'], "");
-        let mut at = 0;
-        for of in text.split_inclusive('\n') {
-            if at < line_start(text, second.start) && bare(of.trim()) == bare(line) {
-                let lead = of.len() - of.trim_start().len();
-                return Some(at + lead..at + lead + of.trim().len());
-            }
-            at += of.len();
-        }
-        return None;
-    }
-    let name = text.get(second.clone())?.trim_matches(['"', '\'']);
-    let first = latest_before(tree, name, second.start)?;
-    // In another table it would be another key.
-    let between = text.get(first.end..second.start)?;
-    let is_same_table = !between.lines().skip(1).any(|line| line.trim_start().starts_with('['));
-    is_same_table.then_some(first)
-}
-
-fn latest_before(tree: &DeTable<'_>, name: &str, end: usize) -> Option<Range<usize>> {
-    fn of_value(value: &DeValue<'_>, name: &str, end: usize) -> Option<Range<usize>> {
-        match value {
-            DeValue::Table(table) => latest_before(table, name, end),
-            DeValue::Array(list) => {
-                let found = list.iter().filter_map(|value| of_value(value.get_ref(), name, end));
-                found.max_by_key(|span| span.start)
-            }
-            _ => None,
-        }
-    }
-    let own = tree.iter().filter(|(key, _)| key.get_ref() == name).map(|(key, _)| key.span());
-    let below = tree.iter().filter_map(|(_, value)| of_value(value.get_ref(), name, end));
-    own.chain(below).filter(|span| span.start < end).max_by_key(|span| span.start)
 }
 
 /// Something that opens and doesn't close.

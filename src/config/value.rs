@@ -40,29 +40,61 @@ impl<'de, const MIN_MS: u64, const OFF: bool> Deserialize<'de> for Time<MIN_MS, 
                 if OFF { f.write_str(", or \"0s\" for never") } else { Ok(()) }
             }
             fn visit_i64<E: Error>(self, number: i64) -> Result<Self::Value, E> {
-                Err(without_unit(&number.to_string()))
+                self.visit_str(&number.to_string())
             }
             fn visit_f64<E: Error>(self, number: f64) -> Result<Self::Value, E> {
-                Err(without_unit(&number.to_string()))
+                self.visit_str(&number.to_string())
             }
             fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-                let bad = || E::invalid_value(Unexpected::Str(text), &self);
-                // humantime takes "0" alone without a unit.
-                if text.parse::<f64>().is_ok() {
-                    return Err(without_unit(text));
-                }
-                let duration = humantime::parse_duration(text).map_err(|_| bad())?;
-                let whole = duration.subsec_nanos() % 1_000_000 == 0;
-                let is_long_enough = duration >= Duration::from_millis(MIN_MS);
-                let is_valid = is_long_enough || OFF && duration.is_zero();
-                if whole && is_valid && duration <= DURATION_MAX {
-                    Ok(Time(duration))
-                } else {
-                    Err(bad())
-                }
+                let never = if OFF { ", or \"0s\" for never" } else { "" };
+                duration(text, Duration::from_millis(MIN_MS), OFF).map(Time).map_err(|what| {
+                    let least = written_duration(Duration::from_millis(MIN_MS));
+                    let most = written_duration(DURATION_MAX);
+                    match what {
+                        None => without_unit(text),
+                        Some(what) => E::custom(format_args!(
+                            "\"{text}\" {what}\nwrite a number with a unit (ms, s, m, h, d), such as \"250ms\", \
+                             \"30s\" or \"1h 30m\": from {least} to {most}{never}"
+                        )),
+                    }
+                })
             }
         }
         deserializer.deserialize_any(V)
+    }
+}
+
+/// The duration that `text` states, or what is wrong with it; `None` if it has no unit.
+fn duration(text: &str, least: Duration, is_off_allowed: bool) -> Result<Duration, Option<String>> {
+    let fails = |what: &str| Err(Some(what.to_owned()));
+    if text.trim_start().starts_with('-') {
+        return fails("is no duration: it is negative");
+    }
+    // humantime takes "0" alone without a unit.
+    if text.parse::<f64>().is_ok() {
+        return Err(None);
+    }
+    if text.split(|of: char| !of.is_alphabetic()).any(|unit| unit == "M") {
+        return fails("has the unit of a month: a minute is written m");
+    }
+    let longer = || format!("is longer than {}, the most", written_duration(DURATION_MAX));
+    match humantime::parse_duration(text) {
+        Ok(duration) if duration > DURATION_MAX => Err(Some(longer())),
+        Err(humantime::DurationError::NumberOverflow) => Err(Some(longer())),
+        Err(_) => fails("is no duration"),
+        Ok(duration) if duration.subsec_nanos() % 1_000_000 != 0 => {
+            fails("is no whole number of milliseconds")
+        }
+        Ok(duration) if duration >= least || is_off_allowed && duration.is_zero() => Ok(duration),
+        Ok(_) => Err(Some(format!("is shorter than {}, the least", written_duration(least)))),
+    }
+}
+
+/// A duration in one unit that states it exactly.
+fn written_duration(duration: Duration) -> String {
+    match duration.as_secs() {
+        days if days != 0 && days.is_multiple_of(86_400) => format!("{}d", days / 86_400),
+        _ => format!("{}ms", duration.as_millis()),
     }
 }
 
@@ -99,13 +131,14 @@ impl<'de, const MIN: u64, const MAX: u64> Deserialize<'de> for Size<MIN, MAX> {
                 write!(f, "a size from {least} to {most}, such as \"64KiB\"")
             }
             fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-                let size = text.parse::<ByteSize>().map(|size| size.0);
-                let within = size.ok().filter(|bytes| (MIN..=MAX).contains(bytes));
-                within.map(Size).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
+                size(text, MIN, MAX).map(Size).map_err(|what| {
+                    E::custom(format_args!("\"{text}\" {what}\n{}", size_forms(MIN, MAX)))
+                })
             }
             fn visit_i64<E: Error>(self, number: i64) -> Result<Self::Value, E> {
-                let bytes = u64::try_from(number).ok().filter(|bytes| (MIN..=MAX).contains(bytes));
-                bytes.map(Size).ok_or_else(|| E::invalid_value(Unexpected::Signed(number), &self))
+                size(&number.to_string(), MIN, MAX).map(Size).map_err(|what| {
+                    E::custom(format_args!("{number} {what}\n{}", size_forms(MIN, MAX)))
+                })
             }
         }
         deserializer.deserialize_any(V)
@@ -116,6 +149,33 @@ impl<const MIN: u64, const MAX: u64> Serialize for Size<MIN, MAX> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&written(self.0))
     }
+}
+
+/// The bytes that `text` states, or what is wrong with it.
+fn size(text: &str, least: u64, most: u64) -> Result<u64, String> {
+    if text.trim_start().starts_with('-') {
+        return Err("is no size: it is negative".to_owned());
+    }
+    match text.parse::<ByteSize>() {
+        Err(_) => Err("is no size".to_owned()),
+        Ok(ByteSize(bytes)) if bytes < least => {
+            Err(format!("is less than {}, the least", written(least)))
+        }
+        Ok(ByteSize(bytes)) if bytes > most => {
+            Err(format!("is more than {}, the most", written(most)))
+        }
+        Ok(ByteSize(bytes)) => Ok(bytes),
+    }
+}
+
+/// How a size is written.
+fn size_forms(least: u64, most: u64) -> String {
+    format!(
+        "write a number of bytes, or one with a unit (KiB, MiB, GiB; kB, MB, GB in steps of 1000), such as \
+         \"64KiB\": from {} to {}",
+        written(least),
+        written(most)
+    )
 }
 
 /// A size in the largest unit that states it exactly.
@@ -363,9 +423,20 @@ fn wrong_address<E: Error>(text: &str) -> E {
     if text.parse::<u16>().is_ok() {
         return custom("the host is missing", everywhere(text));
     }
-    if text.parse::<Ipv6Addr>().is_ok() {
-        let help = format!("write \"[{text}]:8080\"");
+    if text.contains("${") || text.starts_with('$') {
+        let help = "the variable LANEWAY_SERVER__LISTEN sets it from the environment".to_owned();
+        return custom("variables are not replaced in a configuration", help);
+    }
+    if text.contains(char::is_whitespace) {
+        return custom("it has white space", FORMS.to_owned());
+    }
+    if let Some(address) = without_brackets(text) {
+        let help = format!("write \"{address}\"");
         return custom("an IPv6 address needs brackets, and a port behind them", help);
+    }
+    if text.contains('%') {
+        let help = "write \"[fe80::1%2]:8080\"; `ip link` shows the numbers".to_owned();
+        return custom("the interface of a link-local address is written as its number", help);
     }
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     if bare.parse::<IpAddr>().is_ok() || is_name(text) {
@@ -379,6 +450,24 @@ fn wrong_address<E: Error>(text: &str) -> E {
         Some(_) => custom("the host is malformed", FORMS.to_owned()),
         None => custom("the port is missing", FORMS.to_owned()),
     }
+}
+
+/// How the IPv6 address `text`, which has no brackets or only one of them, is written, if it is one. Where its last part
+/// can be a port, that is what was meant: `::1:8080` is an address, too, and none that a machine has.
+fn without_brackets(text: &str) -> Option<String> {
+    let bare = text.trim_matches(['[', ']']);
+    if text.starts_with('[') && text.ends_with(']') {
+        return None;
+    }
+    let is_address = |text: &str| text.parse::<Ipv6Addr>().is_ok();
+    let with_port = bare.rsplit_once(':').and_then(|(host, port)| {
+        let host = host.trim_end_matches(']');
+        // The address of every interface ends with two colons of its own.
+        let host = if host == ":" { "::" } else { host };
+        let is_port = port.parse::<u16>().is_ok_and(|port| port >= 10);
+        (is_address(host) && is_port).then(|| format!("[{host}]:{port}"))
+    });
+    with_port.or_else(|| is_address(bare).then(|| format!("[{bare}]:8080")))
 }
 
 impl fmt::Display for ListenAddress {
