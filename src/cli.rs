@@ -206,7 +206,7 @@ fn options(before: Given, behind: Given) -> Options {
         Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
     };
     let environment = std::env::vars_os().filter_map(text).collect();
-    Options { file, set, environment, folder: None, socket }
+    Options { file, set, environment, folder: None, socket, must_be_written: false }
 }
 
 /// The same, for a server that may lose its working directory: a path that begins in it is named from the root on.

@@ -20,6 +20,7 @@ use nix::sys::signal::{SIGCONT, SIGHUP, SIGKILL, SIGSTOP, SIGTERM, SIGTTIN, SIGT
 in_every_mode!(
     a_reload_serves_the_new_configuration_without_a_failure,
     a_reload_that_is_wrong_is_rejected_as_check_would_and_changes_nothing,
+    a_reload_of_a_file_that_is_blank_now_is_rejected,
     a_reload_whose_workers_cannot_start_is_withdrawn,
     a_reload_changes_the_mode_without_a_failure,
     a_reload_adds_and_removes_addresses,
@@ -97,6 +98,51 @@ fn a_reload_that_is_wrong_is_rejected_as_check_would_and_changes_nothing(mode: M
     assert!(checked.contains(reason.trim()), "{reason}\n---\n{checked}");
     assert_eq!(site.get(), OLD);
     assert_eq!(server.worker_pid(0), pid);
+}
+
+fn a_reload_of_a_file_that_is_blank_now_is_rejected(mode: Mode) {
+    let site = Site::new(mode);
+    let server = site.start();
+    let traffic = site.traffic();
+    for blank in ["", "\n \n", "# a comment\n"] {
+        std::fs::write(site.path(), blank).expect("write the configuration");
+        let rejected = reload(&server);
+        assert_eq!(rejected.name(), "reload rejected");
+        // The snippet is the file's first line.
+        let reason = rejected.text("reason").to_owned();
+        let title = "error: the file is blank, and the configuration that is served is of one that was not\n";
+        assert!(reason.starts_with(title), "{reason}");
+        let help = "  = help: an editor may empty it for a moment while it saves: reload again when the file is \
+                    written\n  = help: if the defaults are wanted, write [server] into it, or stop and start the \
+                    server";
+        assert!(reason.ends_with(help), "{reason}");
+    }
+    // The file says no more where the command socket is.
+    let output = site.command(&server, &["reload", "--set", "supervisor.pid_file=server.pid"]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert_no_failure(traffic);
+    // What it had is still needed after one that is rejected, and after one that is served.
+    site.write();
+    assert_eq!(reload(&server).name(), "reload done");
+    std::fs::write(site.path(), "").expect("write the configuration");
+    assert_eq!(reload(&server).name(), "reload rejected");
+}
+
+#[test]
+fn a_reload_of_a_file_with_an_empty_table_serves_the_defaults_and_then_a_blank_one_is_as_good() {
+    let site = Site::new(Mode::THREADS);
+    std::fs::write(site.path(), "").expect("write the configuration");
+    let setup = Setup::bare().config_at(site.path()).set("server.listen", "127.0.0.1:0");
+    let server = setup.start();
+    for (text, outcome) in [
+        ("", "reload done"),
+        ("[server]\n", "reload done"),
+        ("# a comment\n", "reload rejected"),
+        ("[server]\n", "reload done"),
+    ] {
+        std::fs::write(site.path(), text).expect("write the configuration");
+        assert_eq!(reload(&server).name(), outcome, "{text:?}");
+    }
 }
 
 fn a_reload_whose_workers_cannot_start_is_withdrawn(mode: Mode) {

@@ -101,7 +101,6 @@ pub(super) fn meant(table: &str, key: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::config::merge::is_key;
 
     #[test]

@@ -23,6 +23,8 @@ pub struct Options {
     pub folder: Option<PathBuf>,
     /// `--socket`: where the command socket is.
     pub socket: Option<PathBuf>,
+    /// Whether the file has to have a table or a key: a reload's, if the one that is served had.
+    pub must_be_written: bool,
 }
 
 impl Options {
@@ -81,7 +83,7 @@ pub fn load(options: &Options) -> Result<Loaded, Errors> {
 }
 
 /// As [`load`], while a server runs: a file that isn't a regular one is an error, since it could be read once alone, or
-/// keep who reads it waiting for ever.
+/// keep who reads it waiting for ever; so is a blank one, if [`Options::must_be_written`].
 ///
 /// # Errors
 /// As for [`load`].
@@ -109,10 +111,17 @@ fn load_from(options: &Options, read_file: ReadFile) -> Result<Loaded, Errors> {
     let of_variables = usize::from(file.is_some());
     let of_arguments = of_variables + variables.len();
     let of_unknown = of_arguments + options.set.len();
+    let mut is_written = false;
     for (number, source) in sources.iter().enumerate() {
         if number < of_variables {
             match from_file(number, &source.text) {
-                Ok(settings) => settings.into_iter().for_each(|setting| merged.add(setting)),
+                Ok(settings) if settings.is_empty() && options.must_be_written => {
+                    merged.diagnostics.push(blank(number));
+                }
+                Ok(settings) => {
+                    is_written = !settings.is_empty();
+                    settings.into_iter().for_each(|setting| merged.add(setting));
+                }
                 Err(errors) => merged.diagnostics.extend(errors),
             }
         } else if number < of_arguments {
@@ -129,8 +138,17 @@ fn load_from(options: &Options, read_file: ReadFile) -> Result<Loaded, Errors> {
         }
     }
     let mut loaded = merged.finish(file, sources)?;
+    loaded.config.is_written = is_written;
     loaded.config.log.colour = variables::takes_colour(&options.environment);
     Ok(loaded)
+}
+
+/// What is wrong with a file that had settings, and has none now.
+fn blank(source: usize) -> Diagnostic {
+    let title = "the file is blank, and the configuration that is served is of one that was not";
+    Diagnostic::new(title, Some(Place { source, span: 0..0 }))
+        .help("an editor may empty it for a moment while it saves: reload again when the file is written")
+        .help("if the defaults are wanted, write [server] into it, or stop and start the server")
 }
 
 /// Settings of the environment with their texts, and the names that were probably meant as such.

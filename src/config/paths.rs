@@ -199,8 +199,14 @@ mod tests {
             let set = set.iter().map(ToString::to_string).collect();
             let environment = vec![("RUNTIME_DIRECTORY".to_owned(), "/run/x:/run/y".to_owned())];
             let folder = Some(PathBuf::from("/srv"));
-            let options =
-                Options { file: Some(file.into()), set, environment, folder, socket: None };
+            let options = Options {
+                file: Some(file.into()),
+                set,
+                environment,
+                folder,
+                socket: None,
+                ..Options::default()
+            };
             control_socket(&options, None).expect("a place")
         };
         let one = of("a.toml", &[]);

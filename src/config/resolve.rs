@@ -71,6 +71,7 @@ pub(super) fn resolve(
     let routes = routes.resolve(&raw.route);
     Config {
         file,
+        is_written: false, // What reads the file knows.
         server: Server {
             listen: raw.server.listen.0.clone(),
             backlog: raw.server.backlog.0,

@@ -40,6 +40,7 @@ impl Supervisor {
         manager::reloading();
         let patience = self.config().map(|config| config.supervisor.ready_timeout);
         let until_ms = self.now_ms() + patience.unwrap_or_default().as_millis() as u64;
+        self.options.must_be_written = self.config().is_some_and(|config| config.is_written);
         let stage = match Loading::start(&self.options, &self.epoll, TOKEN_LOADER, until_ms) {
             Ok(Started::Supervisor(loading)) => Stage::Reading(loading),
             Ok(Started::Loader(loader)) => {
