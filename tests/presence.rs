@@ -189,6 +189,51 @@ fn a_reload_of_another_address_leaves_the_server_where_it_is_found() {
 }
 
 #[test]
+fn a_server_of_another_user_is_told_as_such() {
+    let others = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+    let setpriv = || {
+        let mut command = Command::new("setpriv");
+        command.args(others);
+        command
+    };
+    if !nix::unistd::Uid::effective().is_root() || skip_without("setpriv") {
+        return;
+    }
+    if !setpriv().args(["test", "-x", BINARY]).status().is_ok_and(|status| status.success()) {
+        return harness::skipped("another user can't reach the binary");
+    }
+    let site = Site::new(Mode::THREADS);
+    let server = site.start();
+    use std::os::unix::fs::PermissionsExt;
+    let open = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(server.folder(), open.clone()).unwrap();
+    let ask = |socket: &Path| {
+        let mut asking = setpriv();
+        asking.args([BINARY, "--socket"]).arg(socket).arg("status").current_dir("/");
+        let asked = asking.output().expect("run the server's binary");
+        assert_eq!(asked.status.code(), Some(1));
+        text(&asked)
+    };
+    let user = nix::unistd::User::from_uid(65534.into()).unwrap();
+    let user = user.map_or_else(|| "65534".into(), |user| user.name);
+    let socket = server.folder().join("server.sock");
+    let expected = |owner: &str, so: &str| {
+        format!(
+            "cannot ask the server at {}: it belongs to the user {owner}, and this command runs as the user {user}; \
+             run it as {so}\n",
+            socket.display()
+        )
+    };
+    assert_eq!(ask(&socket), expected("root", "root"));
+    std::os::unix::fs::chown(&socket, Some(54321), None).unwrap();
+    assert_eq!(ask(&socket), expected("54321", "54321 or as root"));
+    // In a folder that is the owner's alone.
+    fs::set_permissions(server.folder(), fs::Permissions::from_mode(0o700)).unwrap();
+    assert_eq!(ask(&socket), expected("root", "root"));
+    ends(server);
+}
+
+#[test]
 fn servers_of_one_file_are_told_apart_by_their_sockets() {
     let site = Site::new(Mode::THREADS);
     site.write();

@@ -9,7 +9,7 @@ use bytesize::ByteSize;
 use super::layout::{self, columns_of_output, wrap};
 use super::{Task, USAGE, load_with, print};
 use crate::config::{self, Mode, Options, Places};
-use crate::supervisor::commands::{Answer, Request, ask};
+use crate::supervisor::commands::{Answer, Request, ask, not_asked};
 use crate::supervisor::status::{Happening, LaneStatus, Queue, Status, Totals};
 
 /// Asks the server that was started with these options, and prints its answer.
@@ -29,9 +29,7 @@ pub(super) fn run(options: &Options, request: Request, json: bool) -> Task {
     }
     match reached {
         Some((_, Ok(answer))) => show(answer, json),
-        Some((path, Err(error))) if !is_absent(&error) => {
-            failed(&format!("cannot ask the server at {}: {error}", path.display()))
-        }
+        Some((path, Err(error))) if !is_absent(&error) => failed(&not_asked(path, &error)),
         // It may state another place, if only it could be understood.
         _ if is_guess => match load_with(options, config::reload) {
             Err(task) => task,

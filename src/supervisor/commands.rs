@@ -485,3 +485,23 @@ pub fn ask(path: &Path, request: Request, begun: impl Fn(&str)) -> io::Result<An
     let ended = || io::Error::new(ErrorKind::UnexpectedEof, "it ended without an answer");
     last.ok_or_else(|| asked.err().unwrap_or_else(ended))
 }
+
+/// Why the server whose socket is there can't be asked, and by whom it could.
+pub fn not_asked(path: &Path, error: &io::Error) -> String {
+    let shown = path.display();
+    let is_denied = error.kind() == ErrorKind::PermissionDenied;
+    // Where the socket itself can't be seen, that is due to the folders that lead there.
+    let owner = path.ancestors().find_map(|path| path.metadata().ok()).map(|found| found.uid());
+    match owner {
+        Some(owner) if is_denied && owner != process::effective_user() => {
+            let or_root = if owner == 0 { "" } else { " or as root" };
+            let (owner, own) =
+                (process::user_in_words(owner), process::user_in_words(process::effective_user()));
+            format!(
+                "cannot ask the server at {shown}: it belongs to the user {owner}, and this command runs as the user \
+                 {own}; run it as {owner}{or_root}"
+            )
+        }
+        _ => format!("cannot ask the server at {shown}: {error}"),
+    }
+}

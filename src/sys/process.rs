@@ -306,6 +306,19 @@ impl Identity {
     }
 }
 
+/// A user's name, or its number where it has none.
+pub fn user_in_words(uid: u32) -> String {
+    match User::from_uid(Uid::from_raw(uid)) {
+        Ok(Some(user)) => user.name,
+        _ => uid.to_string(),
+    }
+}
+
+/// The user as whom this process acts.
+pub fn effective_user() -> u32 {
+    Uid::effective().as_raw()
+}
+
 /// Takes every capability out of the bounding set, so that no file that is executed could give one (capabilities(7)).
 fn empty_bounding_set() -> io::Result<()> {
     for capability in 0..=u64::BITS {
