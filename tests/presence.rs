@@ -120,13 +120,16 @@ fn what_a_planted_link_leads_to_is_not_written() {
     symlink(&victim, scratch.path().join("server.pid.new")).unwrap();
     assert_refused(
         on_another_port(&path).spawn(),
-        &["server.pid.new is in the way", "symbolic link"],
+        &[
+            "server.pid.new is in the way of supervisor.pid_file: it is a symbolic link; remove it, or name another file",
+        ],
     );
     fs::rename(scratch.path().join("server.pid.new"), &path).unwrap();
     assert_refused(on_another_port(&path).spawn(), &["server.pid is in the way", "symbolic link"]);
     assert_eq!(fs::read_to_string(&victim).unwrap(), "precious\n");
     // A name that was meant for something else.
-    assert_refused(on_another_port(&victim).spawn(), &["it holds something else than a pid"]);
+    let reason = "it holds something else than a pid; remove it, or name another file";
+    assert_refused(on_another_port(&victim).spawn(), &[reason]);
     assert_eq!(fs::read_to_string(&victim).unwrap(), "precious\n");
     assert!(!scratch.path().join("victim.new").exists());
 }
@@ -186,6 +189,123 @@ fn a_reload_of_another_address_leaves_the_server_where_it_is_found() {
     let status = command(&server, &[&config[..], &["status"]].concat());
     assert_eq!(status.status.code(), Some(2));
     assert!(text(&status).contains("site.toml:1:"), "{}", text(&status));
+}
+
+/// The site's file with this pid file, or none.
+fn write_with(site: &Site, pid_file: Option<&str>) {
+    site.write();
+    let whole = fs::read_to_string(site.path()).expect("the configuration");
+    let lines = whole.lines().filter_map(|line| match pid_file {
+        _ if !line.starts_with("supervisor.pid_file") => Some(line.to_owned()),
+        pid_file => pid_file.map(|path| format!("supervisor.pid_file = {path:?}")),
+    });
+    site.scratch.write("site.toml", lines.collect::<Vec<_>>().join("\n"));
+}
+
+/// A server is found by every command after its file has come to name another pid file than it was started with.
+fn is_found_after(started: Option<&str>, changed: Option<&str>) {
+    let mut site = Site::new(Mode::THREADS);
+    write_with(&site, started);
+    let server = Setup::bare().config_at(site.path()).start();
+    let path = site.path();
+    let ask = |word: &str| command(&server, &["--config", path.to_str().expect("a path"), word]);
+    site.text = NEW;
+    write_with(&site, changed);
+    let status = ask("status");
+    assert!(text(&status).contains(&format!("pid {}", server.pid())), "{}", text(&status));
+    for _ in 0..2 {
+        let reloaded = ask("reload");
+        assert!(reloaded.status.success(), "{}", text(&reloaded));
+    }
+    assert_eq!(site.get(), NEW);
+    let told = server.journal.named("pid file unchanged");
+    assert_eq!(told.len(), 1, "once, and not with each reload");
+    assert_eq!(
+        told[0].text("reason"),
+        "a reload changes neither the pid file nor the command socket"
+    );
+    let socket = told[0].text("socket");
+    UnixStream::connect(server.folder().join(socket)).expect("where it says that it listens");
+    // The next one has what the file names now, and is found by it.
+    let upgraded = ask("upgrade");
+    assert!(upgraded.status.success(), "{}", text(&upgraded));
+    let heir = server.journal.wait_for("upgrade done").pid();
+    eventually("the old one is gone", || {
+        (!server.processes().contains(&server.pid())).then_some(())
+    });
+    let status = ask("status");
+    assert!(text(&status).contains(&format!("pid {heir}")), "{}", text(&status));
+    if let Some(changed) = changed {
+        let written = fs::read_to_string(server.folder().join(changed)).expect("the pid file");
+        assert_eq!(written, format!("{heir}\n"));
+    }
+    // And after the file has been changed back, before anything reads it.
+    write_with(&site, started);
+    let stopped = ask("stop");
+    assert!(stopped.status.success(), "{}", text(&stopped));
+    server.wait_gone();
+    let left = fs::read_dir(server.folder()).expect("the folder");
+    let left = left.map(|entry| entry.expect("an entry").file_name());
+    let left: Vec<_> = left.filter(|name| name != "test-config.toml").collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn a_server_is_found_after_its_file_has_come_to_name_a_pid_file() {
+    is_found_after(None, Some("server.pid"));
+}
+
+#[test]
+fn a_server_is_found_after_its_file_has_come_to_name_another_pid_file() {
+    is_found_after(Some("server.pid"), Some("other.pid"));
+}
+
+#[test]
+fn a_server_is_found_after_its_file_has_come_to_name_no_pid_file() {
+    is_found_after(Some("server.pid"), None);
+}
+
+#[test]
+fn a_link_to_a_socket_leads_no_command_to_another_server() {
+    let site = Site::new(Mode::THREADS);
+    site.write();
+    let folder = site.scratch.path().to_str().unwrap();
+    let path = site.path();
+    let start = |more: &[&str]| {
+        let port = format!("server.listen={}", private_loopback(8087));
+        let setup = Setup::bare().config_at(site.path()).env("XDG_RUNTIME_DIR", folder);
+        setup.arguments(&[&["--set", &port], more].concat()).start()
+    };
+    let ask = |server: &Server, words: &[&str]| {
+        let mut asking = Command::new(BINARY);
+        asking.args(["--config", path.to_str().unwrap()]).args(words);
+        asking.current_dir(server.folder()).env("XDG_RUNTIME_DIR", folder);
+        asking.env_remove("RUNTIME_DIRECTORY").output().expect("run the server's binary")
+    };
+    let first = start(&[]);
+    let second = start(&["--socket", "own.sock", "--set", "supervisor.pid_file=own.pid"]);
+    let third = start(&["--set", "supervisor.pid_file=third.pid"]);
+    let link = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let links: Vec<_> =
+        link.filter(|path| path.extension().is_some_and(|of| of == "link")).collect();
+    assert_eq!(links.len(), 1, "of the one that the file alone tells of: {links:?}");
+    let leads_to = fs::read_link(&links[0]).unwrap();
+    assert_eq!(leads_to, first.folder().join("server.sock"));
+    ends(first);
+    // Neither of those that their command lines tell apart.
+    write_with(&site, Some("changed.pid"));
+    let stopped = ask(&second, &["stop"]);
+    assert_eq!(stopped.status.code(), Some(1), "{}", text(&stopped));
+    let nowhere = format!("none listens at changed.sock or {}", links[0].display());
+    assert!(text(&stopped).contains(&nowhere), "{}", text(&stopped));
+    // A link that a killed server left, to a place that a server of another file has now.
+    let other = Site::new(Mode::THREADS);
+    let other = other.start();
+    symlink(other.folder().join("server.sock"), &links[0]).unwrap();
+    assert_eq!(ask(&other, &["stop"]).status.code(), Some(1));
+    for server in [second, third, other] {
+        ends(server);
+    }
 }
 
 #[test]

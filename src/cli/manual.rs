@@ -50,7 +50,8 @@ const ENVIRONMENT: List = &[
     ("NO_COLOR, TERM=dumb", "No colours on a terminal."),
     (
         "RUNTIME_DIRECTORY, XDG_RUNTIME_DIR",
-        "Where the command socket lies if the configuration names no pid file.",
+        "Where the command socket lies if the configuration names no pid file; else where a link to it lies, by which the \
+         server is found after its file has come to name another one. For root also /run.",
     ),
     (
         "NOTIFY_SOCKET, WATCHDOG_USEC, LISTEN_FDS, LISTEN_PID",

@@ -1,25 +1,29 @@
 //! The commands that speak to a running server.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytesize::ByteSize;
 
 use super::layout::{self, columns_of_output, wrap};
 use super::{Task, USAGE, load_with, print};
-use crate::config::{self, Mode, Options, Places};
-use crate::supervisor::commands::{Answer, Request, ask, not_asked};
+use crate::config::{self, Mode, Options, Place, Places};
+use crate::supervisor::commands::{Answer, Request, ask, not_asked, status_at};
 use crate::supervisor::status::{Happening, LaneStatus, Queue, Status, Totals};
 
 /// Asks the server that was started with these options, and prints its answer.
 pub(super) fn run(options: &Options, request: Request, json: bool) -> Task {
-    let Places { paths, is_guess } = config::control_sockets(options);
+    let Places { places, is_guess } = config::control_sockets(options);
     let begun = |text: &str| {
         print(format!("{text}\n").as_bytes());
     };
     let mut reached = None;
-    for path in &paths {
+    for place in &places {
+        let path = place.path();
+        if matches!(place, Place::Link(_)) && !leads_to_own(path, options) {
+            continue;
+        }
         let asked = ask(path, request, begun);
         let is_absent = asked.as_ref().is_err_and(is_absent);
         reached = Some((path, asked));
@@ -33,9 +37,9 @@ pub(super) fn run(options: &Options, request: Request, json: bool) -> Task {
         // It may state another place, if only it could be understood.
         _ if is_guess => match load_with(options, config::reload) {
             Err(task) => task,
-            Ok(_) => failed(&nowhere(&paths)),
+            Ok(_) => failed(&nowhere(&places)),
         },
-        _ => failed(&nowhere(&paths)),
+        _ => failed(&nowhere(&places)),
     }
 }
 
@@ -56,14 +60,26 @@ fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }
 
+/// Whether a link leads to a server of this configuration file: the socket that it led to may be another one's.
+fn leads_to_own(link: &Path, options: &Options) -> bool {
+    match status_at(link) {
+        Ok(status) => {
+            config::file_path(options).is_some_and(|file| status.is_of(&file) == Some(true))
+        }
+        // The user of this command may not ask it, which is to be told.
+        Err(error) => error.kind() == io::ErrorKind::PermissionDenied,
+    }
+}
+
 /// No server was found at any of these.
-fn nowhere(paths: &[PathBuf]) -> String {
-    if paths.is_empty() {
+fn nowhere(places: &[Place]) -> String {
+    if places.is_empty() {
         return "this configuration leaves no place for the server's command socket; set supervisor.pid_file or \
                 --socket, for the server and for this command"
             .to_owned();
     }
-    let places: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+    let places: Vec<String> =
+        places.iter().map(|place| place.path().display().to_string()).collect();
     let places = places.join(" or ");
     format!(
         "no server runs with this configuration: none listens at {places}; one that was started with --socket or with \
@@ -228,6 +244,7 @@ mod tests {
             version: "0.1.0".into(),
             pid: 4_194_304,
             uptime_ms: 1,
+            configuration: "/etc/laneway/config.toml".into(),
             generation: 100,
             mode: Mode::Processes,
             addresses: vec!["127.0.0.1:8080".into(), "[2001:db8:1:2:3:4:5:6]:8080".into()],

@@ -20,7 +20,10 @@ mod variables;
 
 pub use diagnostic::{ERRORS_MAX, Errors, Warning, Warnings};
 pub use load::{Loaded, Options, load, reload};
-pub use paths::{Places, absolute, are_same, control_socket, control_sockets, start_folder};
+pub use paths::{
+    Place, Places, absolute, are_same, control_links, control_socket, control_sockets, file_path,
+    start_folder,
+};
 pub use variables::takes_colour;
 
 use std::borrow::Cow;

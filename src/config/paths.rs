@@ -61,9 +61,27 @@ enum Stated {
 /// Where a client of the command socket looks for it.
 pub struct Places {
     /// In this order.
-    pub paths: Vec<PathBuf>,
+    pub places: Vec<Place>,
     /// The configuration file can't be understood, so that it may state another place.
     pub is_guess: bool,
+}
+
+/// A path that may lead to the command socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Where a server that is started now would listen.
+    Socket(PathBuf),
+    /// A link that servers of the configuration file make; a killed one may have left it, and another one's socket may be
+    /// where it leads.
+    Link(PathBuf),
+}
+
+impl Place {
+    /// The path.
+    pub fn path(&self) -> &Path {
+        let (Place::Socket(path) | Place::Link(path)) = self;
+        path
+    }
 }
 
 /// Where the supervisor listens for commands: at `--socket`, else beside its pid file, else in the runtime directory under
@@ -74,52 +92,87 @@ pub fn control_socket(options: &Options, pid_file: Option<&Path>) -> Option<Path
     }
     match pid_file {
         Some(pid_file) => Some(pid_file.with_extension("sock")),
-        None => runtime_sockets(options).into_iter().next(),
+        None => runtime_names(options, "sock").into_iter().next(),
     }
+}
+
+/// Further names that lead to the command socket. They are made of the configuration file's path, so that the server is
+/// found after the file has come to name another pid file. None where the command line or the environment says where the
+/// socket is: those tell several servers of one file apart.
+pub fn control_links(options: &Options) -> Vec<PathBuf> {
+    if options.socket.is_some() || given_pid_file(options).is_some() {
+        return Vec::new();
+    }
+    // A service manager's folder is the server's alone; who asks has the next one.
+    let is_of_manager = variable(options, RUNTIME_DIRECTORY).is_some();
+    runtime_names(options, "link").into_iter().take(if is_of_manager { 2 } else { 1 }).collect()
 }
 
 /// Where a client finds the supervisor that was started with these options. It needs no more of the configuration file
 /// than `supervisor.pid_file`, so that one with a mistake keeps nobody from a server that runs.
 pub fn control_sockets(options: &Options) -> Places {
-    let found = |paths| Places { paths, is_guess: false };
+    let found = |places| Places { places, is_guess: false };
+    let beside = |pid_file: PathBuf| vec![Place::Socket(pid_file.with_extension("sock"))];
+    let named = |ending, place: fn(PathBuf) -> Place| {
+        runtime_names(options, ending).into_iter().map(place).collect::<Vec<_>>()
+    };
     if let Some(path) = &options.socket {
-        return found(vec![path.clone()]);
+        return found(vec![Place::Socket(path.clone())]);
     }
-    match stated_pid_file(options) {
-        Stated::PidFile(path) => found(vec![path.with_extension("sock")]),
-        Stated::Nothing => found(runtime_sockets(options)),
-        Stated::Unknown => Places { paths: runtime_sockets(options), is_guess: true },
+    let sockets = named("sock", Place::Socket);
+    match given_pid_file(options) {
+        Some(Stated::PidFile(path)) => return found(beside(path)),
+        Some(Stated::Nothing) => return found(sockets),
+        Some(Stated::Unknown) => return Places { places: sockets, is_guess: true },
+        None => {}
+    }
+    // The socket of a runtime directory may be that of a server whose command line took the pid file away.
+    let links = named("link", Place::Link);
+    match pid_file_of_file(options) {
+        Stated::PidFile(path) => found([beside(path), links].concat()),
+        Stated::Nothing => found([links, sockets].concat()),
+        Stated::Unknown => Places { places: [links, sockets].concat(), is_guess: true },
     }
 }
 
-/// The command socket in each runtime directory. A server has the first; who asks may be in a session of its own, whose
-/// runtime directory isn't that of the server.
-fn runtime_sockets(options: &Options) -> Vec<PathBuf> {
-    let variable = |name: &str| {
-        let found = options.environment.iter().find(|(of, value)| of == name && !value.is_empty());
-        // systemd may name several, separated by colons; the first is the service's main one.
-        found.and_then(|(_, value)| value.split(':').next()).map(PathBuf::from)
-    };
+/// The folder of a service, for systemd's `RuntimeDirectory=` (systemd.exec(5)).
+const RUNTIME_DIRECTORY: &str = "RUNTIME_DIRECTORY";
+
+fn variable(options: &Options, name: &str) -> Option<PathBuf> {
+    let found = options.environment.iter().find(|(of, value)| of == name && !value.is_empty());
+    // systemd may name several, separated by colons; the first is the service's main one.
+    found.and_then(|(_, value)| value.split(':').next()).map(PathBuf::from)
+}
+
+/// The name of the configuration with this ending in each runtime directory. A server has its socket in the first; who
+/// asks may be in a session of its own, whose runtime directory isn't that of the server.
+fn runtime_names(options: &Options, ending: &str) -> Vec<PathBuf> {
     let root = nix::unistd::geteuid().is_root().then(|| PathBuf::from("/run"));
-    let folders = [variable("RUNTIME_DIRECTORY"), variable("XDG_RUNTIME_DIR"), root];
-    let Some(name) = socket_name(options) else {
+    let session = variable(options, "XDG_RUNTIME_DIR");
+    let folders = [variable(options, RUNTIME_DIRECTORY), session, root];
+    let Some(name) = name_of(options, ending) else {
         return Vec::new();
     };
     folders.into_iter().flatten().map(|folder| folder.join(&name)).collect()
 }
 
-/// A name that is made of the configuration file's path alone. Without a file it is the path that one would have.
-fn socket_name(options: &Options) -> Option<String> {
+/// The configuration file; without one, the path that it would have.
+pub fn file_path(options: &Options) -> Option<PathBuf> {
     let folder = match &options.folder {
         Some(folder) => folder.clone(),
         None => start_folder().ok()?,
     };
     let file = options.file.as_deref().unwrap_or(Path::new(DEFAULT_FILE));
-    let file = absolute(file, &folder);
+    Some(absolute(file, &folder))
+}
+
+/// A name that is made of the configuration file's path alone.
+fn name_of(options: &Options, ending: &str) -> Option<String> {
+    let file = file_path(options)?;
     let stem = file.file_stem().unwrap_or_default().to_string_lossy();
     let is_plain = |letter: &char| letter.is_ascii_alphanumeric() || "-_.".contains(*letter);
     let stem: String = stem.chars().filter(is_plain).take(STEM_LETTERS_MAX).collect();
-    Some(format!("laneway-{stem}-{:016x}.sock", fnv(file.as_os_str().as_encoded_bytes())))
+    Some(format!("laneway-{stem}-{:016x}.{ending}", fnv(file.as_os_str().as_encoded_bytes())))
 }
 
 /// Most of a file's name in that of the socket: a socket's path has 107 bytes at most (unix(7)).
@@ -134,17 +187,20 @@ fn fnv(bytes: &[u8]) -> u64 {
 const SECTION: &str = "supervisor";
 const KEY: &str = "pid_file";
 
-/// `supervisor.pid_file`, whatever else is wrong with the configuration.
-fn stated_pid_file(options: &Options) -> Stated {
-    let is_it = |path: &[String]| path.iter().map(String::as_str).eq([SECTION, KEY]);
-    let stated = |text: &str| match text {
+fn stated(text: &str) -> Stated {
+    match text {
         "" => Stated::Nothing,
         path => Stated::PidFile(path.into()),
-    };
+    }
+}
+
+/// `supervisor.pid_file` of the command line or the environment, if one of them states it.
+fn given_pid_file(options: &Options) -> Option<Stated> {
+    let is_it = |path: &[String]| path.iter().map(String::as_str).eq([SECTION, KEY]);
     let arguments = options.set.iter().rev().filter_map(|text| from_argument(0, text).ok());
     let mut arguments = arguments.filter(|setting| is_it(&setting.path));
     if let Some(setting) = arguments.next() {
-        return setting.value.get_ref().as_str().map_or(Stated::Unknown, stated);
+        return Some(setting.value.get_ref().as_str().map_or(Stated::Unknown, stated));
     }
     for (name, value) in &options.environment {
         if let Variable::Setting(path) = Variable::of(name, value, super::merge::is_key)
@@ -152,9 +208,14 @@ fn stated_pid_file(options: &Options) -> Stated {
         {
             let text = format!("{name}={value}");
             let setting = from_variable(0, path, &text);
-            return setting.value.get_ref().as_str().map_or(Stated::Unknown, stated);
+            return Some(setting.value.get_ref().as_str().map_or(Stated::Unknown, stated));
         }
     }
+    None
+}
+
+/// `supervisor.pid_file` of the configuration file, whatever else is wrong with it.
+fn pid_file_of_file(options: &Options) -> Stated {
     let Ok(text) = load::text(options) else {
         return Stated::Unknown;
     };
@@ -229,8 +290,8 @@ mod tests {
             fs::write(&file, text).unwrap();
             let set = set.iter().map(ToString::to_string).collect();
             let options = Options { file: Some(file.clone()), set, ..Options::default() };
-            let Places { paths, is_guess } = control_sockets(&options);
-            (paths.iter().any(|path| path == Path::new("/x/s.sock")), is_guess)
+            let Places { places, is_guess } = control_sockets(&options);
+            (places.contains(&Place::Socket("/x/s.sock".into())), is_guess)
         };
         let stated = "supervisor.pid_file = \"/x/s.pid\"\n";
         assert_eq!(places(stated, &[]), (true, false));

@@ -9,7 +9,7 @@ use super::policy::Input;
 use super::upgrade::Heir;
 use super::waiting::Change;
 use super::{LANES_MAX, MEASURE_MS, Supervisor, manager, sizing, startup, status};
-use crate::config::Engine;
+use crate::config::{self, Engine};
 
 /// Why nothing can change any more.
 pub(super) const ENDING: &str = "this server is about to end";
@@ -22,8 +22,9 @@ impl Supervisor {
                 let uptime_ms = self.now_ms();
                 let (processes, listeners) = (&self.processes, &self.listeners);
                 let (policy, history) = (&self.policy, &self.history);
+                let (current, file) = (self.current, config::file_path(&self.options));
                 let status =
-                    status::status(self.current, uptime_ms, policy, processes, listeners, history);
+                    status::status(file, current, uptime_ms, policy, processes, listeners, history);
                 let unready = || Answer::Failed("no generation serves".into());
                 let answer = status.map_or_else(unready, |status| Answer::Status(Box::new(status)));
                 self.commands.answer(token, &answer);

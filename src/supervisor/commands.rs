@@ -5,18 +5,19 @@
 //! it waits for a client.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::command_socket::{Link, NotOpened, identity, lock_folder, make_way};
 use super::status::Status;
+use crate::config::absolute;
 use crate::sys::epoll::{Epoll, Interest};
 use crate::sys::process::{self, ProcessId};
 use crate::sys::socket;
@@ -77,64 +78,10 @@ const REQUEST_BYTES_MAX: usize = 64;
 
 /// How long it doesn't listen when it has no descriptor for a client.
 const PAUSE_MS: u64 = 1_000;
-/// How long another server may take to open its socket in the same folder.
-const LOCK_PATIENCE: Duration = Duration::from_secs(1);
-
-/// Why there is no command socket.
-#[derive(Debug)]
-pub(super) enum NotOpened {
-    /// A server that lives has it, this one.
-    Taken(ProcessId),
-    Failed(io::Error),
-}
-
-impl From<io::Error> for NotOpened {
-    fn from(error: io::Error) -> NotOpened {
-        NotOpened::Failed(error)
-    }
-}
-
+/// How long a server may take to say how it is, where the answer is not what was asked for.
+const STATUS_PATIENCE: Duration = Duration::from_secs(1);
 fn reserve() -> Option<File> {
     File::open("/dev/null").ok()
-}
-
-/// Keeps other servers from opening a socket in this folder. Without a lock the order is left to chance, as it is where a
-/// file system has none.
-fn lock_folder(path: &Path) -> Option<File> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let folder = File::open(folder.unwrap_or(Path::new("."))).ok()?;
-    let start = Instant::now();
-    while let Err(TryLockError::WouldBlock) = folder.try_lock() {
-        if start.elapsed() > LOCK_PATIENCE {
-            return None;
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
-    Some(folder)
-}
-
-/// Removes a socket that was left behind, or that of `predecessor`. Nothing else is ever removed.
-fn make_way(path: &Path, predecessor: Option<ProcessId>) -> Result<(), NotOpened> {
-    match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error.into()),
-        Ok(found) if found.file_type().is_socket() => {}
-        Ok(_) => {
-            let text = "what is there is no socket, and is left alone";
-            return Err(io::Error::new(ErrorKind::AlreadyExists, text).into());
-        }
-    }
-    match UnixStream::connect(path) {
-        Ok(stream) => {
-            let pid = socket::peer_pid(&stream)?;
-            if Some(pid) != predecessor {
-                return Err(NotOpened::Taken(pid));
-            }
-        }
-        Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
-        Err(error) => return Err(error.into()),
-    }
-    Ok(fs::remove_file(path)?)
 }
 
 impl Open {
@@ -185,13 +132,15 @@ struct Open {
     /// A forked child that drops its copy removes nothing.
     owner: ProcessId,
     /// Device and inode: whether the path still leads here.
-    identity: (u64, u64),
+    identity: Option<(u64, u64)>,
+    /// Other names that lead to it.
+    links: Vec<Link>,
     next: u64,
 }
 
 impl Open {
     fn is_at_its_path(&self) -> bool {
-        fs::symlink_metadata(&self.path).is_ok_and(|of| (of.dev(), of.ino()) == self.identity)
+        self.identity.is_some() && identity(&self.path) == self.identity
     }
 }
 
@@ -258,12 +207,11 @@ impl Commands {
         let listener = process::with_private_umask(|| UnixListener::bind(path))?;
         listener.set_nonblocking(true)?;
         epoll.add(&listener, TOKEN_LISTENER, Interest::Readable)?;
-        let metadata = fs::metadata(path)?;
-        let identity = (metadata.dev(), metadata.ino());
         let open = Open {
             listener,
             path: path.to_owned(),
-            identity,
+            identity: identity(path),
+            links: Vec::new(),
             next: TOKEN_LISTENER + 1,
             reserve: reserve(),
             resume_ms: None,
@@ -274,14 +222,33 @@ impl Commands {
 
     /// Listens at the path again, if an heir that has ended had taken it. Clients that are connected stay.
     pub(super) fn restore(&mut self, epoll: &Epoll) -> Result<(), NotOpened> {
-        if let Some(before) = self.open.take_if(|open| !open.is_at_its_path()) {
+        if let Some(mut before) = self.open.take_if(|open| !open.is_at_its_path()) {
             let Commands { mut open, .. } = Commands::open(&before.path, None, epoll)?;
             if let Some(open) = &mut open {
                 open.next = before.next;
+                open.links = std::mem::take(&mut before.links);
             }
             self.open = open;
         }
+        for link in self.open.iter_mut().flat_map(|open| &mut open.links) {
+            // It was a second way to the socket, and the first one is open again.
+            let _ = link.restore();
+        }
         Ok(())
+    }
+
+    /// Has these names lead to the socket, too, as far as they can be made: where one can't, the socket's own is left.
+    pub(super) fn link(&mut self, names: Vec<PathBuf>, folder: &Path) {
+        if let Some(open) = &mut self.open {
+            let target = absolute(&open.path, folder);
+            let made = names.into_iter().filter_map(|name| Link::make(name, &target).ok());
+            open.links = made.collect();
+        }
+    }
+
+    /// Where it listens.
+    pub(super) fn path(&self) -> Option<&Path> {
+        self.open.as_ref().map(|open| &*open.path)
     }
 
     /// Takes the socket's file away, if it is still this one's. Clients that wait for the end stay.
@@ -467,7 +434,23 @@ impl Commands {
 /// # Errors
 /// If nobody listens there, or the answer makes no sense.
 pub fn ask(path: &Path, request: Request, begun: impl Fn(&str)) -> io::Result<Answer> {
-    let mut stream = UnixStream::connect(path)?;
+    ask_on(UnixStream::connect(path)?, request, begun)
+}
+
+/// How the server whose socket is at `path` is.
+///
+/// # Errors
+/// As for [`ask`], or if there is no answer within a second.
+pub fn status_at(path: &Path) -> io::Result<Status> {
+    let stream = UnixStream::connect(path)?;
+    stream.set_read_timeout(Some(STATUS_PATIENCE))?;
+    match ask_on(stream, Request::Status, |_| {})? {
+        Answer::Status(status) => Ok(*status),
+        _ => Err(io::Error::new(ErrorKind::InvalidData, "it does not say how it is")),
+    }
+}
+
+fn ask_on(mut stream: UnixStream, request: Request, begun: impl Fn(&str)) -> io::Result<Answer> {
     // A server that can't take a command says so without reading one, and resets what is sent to it.
     let asked = writeln!(stream, "{}", request.word());
     let mut last = None;

@@ -4,6 +4,7 @@
 //! It knows nothing of HTTP, and never touches a connection.
 
 mod changes;
+mod command_socket;
 pub mod commands;
 mod event;
 pub mod listeners;

@@ -73,6 +73,11 @@ impl PidFile {
         Err(format!("cannot write supervisor.pid_file {}: it changes all the time", path.display()))
     }
 
+    /// Where it is written.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Puts it where it belongs.
     pub(super) fn write(&mut self) -> io::Result<()> {
         fs::rename(&self.new, &self.path)?;

@@ -1,8 +1,11 @@
 //! By what a server is found: its pid file and its command socket. Claimed before the first worker, so that a second
 //! server with the same ones is refused; an heir takes those of the supervisor that it follows when it serves.
 
+use std::path::Path;
+
 use super::Supervisor;
-use super::commands::{Commands, NotOpened};
+use super::command_socket::NotOpened;
+use super::commands::Commands;
 use super::pid_file::PidFile;
 use crate::config::{self, Config};
 use crate::sys::epoll::Epoll;
@@ -37,6 +40,8 @@ impl Supervisor {
                 Err(reason) => tracing::warn!(reason, "no command socket"),
             }
         }
+        let folder = self.options.folder.as_deref().unwrap_or(Path::new(""));
+        self.commands.link(config::control_links(&self.options), folder);
         if let Some(pid_file) = &mut self.pid_file
             && let Err(error) = pid_file.write()
         {

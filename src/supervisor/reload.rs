@@ -1,8 +1,11 @@
 //! A reload, from its beginning to its answer: a child reads the configuration (`loader`), a generation is prepared of
 //! it, and the policy puts it in the place of the one that serves.
 
+use std::path::Path;
+
 use super::commands::{Answer, Request};
 use super::loader::{Loading, Read, Rejection, Started};
+use super::pid_file::PidFile;
 use super::policy::Input;
 use super::{Supervisor, TOKEN_LOADER, manager, startup};
 use crate::sys::process::Reaped;
@@ -135,12 +138,7 @@ impl Supervisor {
                 let reason = "workers.engine can't change while the server runs; stop and start";
                 return Err(Rejection::Unusable(reason.into()));
             }
-            let pid_file = self.config().and_then(|config| config.supervisor.pid_file.as_ref());
-            if pid_file != loaded.config.supervisor.pid_file.as_ref() {
-                let reason =
-                    "a reload changes neither the pid file nor the command socket beside it";
-                tracing::warn!(reason, remedy = "stop and start the server", "pid file unchanged");
-            }
+            self.tell_pid_file(loaded.config.supervisor.pid_file.as_deref());
             let generation = self.policy.next_generation();
             let before = self.lanes_now();
             let (listeners, ledger) = (&mut self.listeners, self.processes.ledger());
@@ -163,6 +161,20 @@ impl Supervisor {
                 Some(Input::Opened(self.listeners.lanes()))
             }
         }
+    }
+
+    /// Warns of a pid file that is another one than this server has, and says where its command socket stays.
+    fn tell_pid_file(&mut self, asked: Option<&Path>) {
+        let own = self.pid_file.as_ref().map(PidFile::path);
+        let shown = |path: Option<&Path>| path.map(|path| path.display().to_string());
+        let what = shown(asked).unwrap_or_default();
+        if own == asked || !self.warned.is_new("pid file unchanged", &what) {
+            return;
+        }
+        let (path, socket) = (shown(own), shown(self.commands.path()));
+        let reason = "a reload changes neither the pid file nor the command socket";
+        let remedy = "an upgrade does, or stop and start the server";
+        tracing::warn!(path, socket, reason, remedy, "pid file unchanged");
     }
 
     /// A generation serves, or can't be: the reload is over, if that was its generation.

@@ -23,7 +23,7 @@ pub(super) struct Warned {
 
 impl Warned {
     /// Whether the warning `event` about `what` is to be given: not if the configuration before had it, too.
-    fn is_new(&mut self, event: &str, what: &str) -> bool {
+    pub(super) fn is_new(&mut self, event: &str, what: &str) -> bool {
         let key = format!("{event}: {what}");
         let is_new = !self.before.contains(&key);
         self.now.insert(key) && is_new

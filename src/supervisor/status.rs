@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::ops::Add;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
@@ -10,7 +11,7 @@ use super::listeners::Listeners;
 use super::policy::{Fact, Policy, Worker};
 use super::processes::Processes;
 pub use super::totals::Totals;
-use crate::config::{Accept, Engine, Mode, Workers};
+use crate::config::{Accept, Engine, Mode, Workers, are_same};
 use crate::sys::process::{self, Ended};
 use crate::worker::control::Role;
 
@@ -23,6 +24,9 @@ pub struct Status {
     pub pid: i32,
     /// Milliseconds since it started.
     pub uptime_ms: u64,
+    /// The configuration file, from the root on; where there is none, the path that it would have.
+    #[serde(default)]
+    pub configuration: String,
     /// The generation that serves.
     pub generation: u64,
     /// Its mode.
@@ -44,6 +48,15 @@ pub struct Status {
     pub shared_queue: Option<Queue>,
     /// Oldest first.
     pub history: VecDeque<Happening>,
+}
+
+impl Status {
+    /// Whether this is a server of this configuration file; `None` if it doesn't say.
+    pub fn is_of(&self, file: &Path) -> Option<bool> {
+        let own = Path::new(&self.configuration);
+        let is_it = || own == Path::new(&*file.to_string_lossy()) || are_same(own, file);
+        (!self.configuration.is_empty()).then(is_it)
+    }
 }
 
 /// One lane.
@@ -214,6 +227,7 @@ fn of_worker(
 
 /// The server as it is now.
 pub(super) fn status(
+    configuration: Option<PathBuf>,
     generation: u64,
     uptime_ms: u64,
     policy: &Policy,
@@ -235,6 +249,7 @@ pub(super) fn status(
         version: env!("CARGO_PKG_VERSION").into(),
         pid: process::id(),
         uptime_ms,
+        configuration: configuration.unwrap_or_default().to_string_lossy().into_owned(),
         generation,
         mode: made.generation.config.workers.mode,
         addresses: groups.map(|group| group.address.to_string()).collect(),

@@ -1,0 +1,134 @@
+//! The place where the command socket is opened: what is there already, how it is cleared, and the link by which a server is
+//! found whose configuration file has come to name another place.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::sys::process::{self, ProcessId};
+use crate::sys::socket;
+
+/// How long another server may take to open its socket in the same folder.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Why there is no command socket.
+#[derive(Debug)]
+pub(super) enum NotOpened {
+    /// A server that lives has it, this one.
+    Taken(ProcessId),
+    Failed(io::Error),
+}
+
+impl From<io::Error> for NotOpened {
+    fn from(error: io::Error) -> NotOpened {
+        NotOpened::Failed(error)
+    }
+}
+
+/// Keeps other servers from opening a socket in this folder. Without a lock the order is left to chance, as it is where a
+/// file system has none.
+pub(super) fn lock_folder(path: &Path) -> Option<File> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = File::open(folder.unwrap_or(Path::new("."))).ok()?;
+    let start = Instant::now();
+    while let Err(TryLockError::WouldBlock) = folder.try_lock() {
+        if start.elapsed() > LOCK_PATIENCE {
+            return None;
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    Some(folder)
+}
+
+/// What is to be found where a command socket should be.
+enum Found {
+    Nothing,
+    /// The socket of a server that lives, this one.
+    Living(ProcessId),
+    /// A socket that was left behind.
+    LeftOver,
+}
+
+/// Looks at `path`; what is no socket is an error, since it is never removed.
+fn look(path: &Path) -> io::Result<Found> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Found::Nothing),
+        Err(error) => return Err(error),
+        Ok(found) if found.file_type().is_socket() => {}
+        Ok(_) => {
+            let text = "what is there is no socket, and is left alone";
+            return Err(io::Error::new(ErrorKind::AlreadyExists, text));
+        }
+    }
+    match UnixStream::connect(path) {
+        Ok(stream) => Ok(Found::Living(socket::peer_pid(&stream)?)),
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(Found::LeftOver),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes a socket that was left behind, or that of `predecessor`. Nothing else is ever removed.
+pub(super) fn make_way(path: &Path, predecessor: Option<ProcessId>) -> Result<(), NotOpened> {
+    match look(path)? {
+        Found::Nothing => Ok(()),
+        Found::Living(pid) if Some(pid) != predecessor => Err(NotOpened::Taken(pid)),
+        Found::Living(_) | Found::LeftOver => Ok(fs::remove_file(path)?),
+    }
+}
+
+/// A symbolic link to the command socket, whose name is made of the configuration file's path alone.
+pub(super) struct Link {
+    path: PathBuf,
+    target: PathBuf,
+    /// Device and inode: whether what is at the path is this one.
+    identity: Option<(u64, u64)>,
+    /// A forked child that drops its copy removes nothing.
+    owner: ProcessId,
+}
+
+impl Link {
+    /// Makes it, in place of one that is there: of the servers of one file it leads to the one that came last.
+    pub(super) fn make(path: PathBuf, target: &Path) -> io::Result<Link> {
+        let target = target.to_owned();
+        let mut link = Link { path, target, identity: None, owner: process::id() };
+        link.restore()?;
+        Ok(link)
+    }
+
+    /// Makes it again, if another server has replaced it.
+    pub(super) fn restore(&mut self) -> io::Result<()> {
+        if self.is_own() {
+            return Ok(());
+        }
+        let mut new = self.path.clone().into_os_string();
+        new.push(format!(".{}", self.owner));
+        // What a process of that pid left when it was killed in between.
+        let _ = fs::remove_file(&new);
+        symlink(&self.target, &new)?;
+        self.identity = identity(Path::new(&new));
+        fs::rename(&new, &self.path).inspect_err(|_| drop(fs::remove_file(&new)))
+    }
+
+    fn is_own(&self) -> bool {
+        self.identity.is_some() && self.identity == identity(&self.path)
+    }
+}
+
+/// Takes it away, unless another server has replaced it.
+impl Drop for Link {
+    fn drop(&mut self) {
+        if self.owner == process::id() && self.is_own() {
+            // One that is left leads nowhere, and is replaced by the next.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Device and inode of what is at a path, a link itself and not what it leads to.
+pub(super) fn identity(path: &Path) -> Option<(u64, u64)> {
+    fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
+}
