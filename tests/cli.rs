@@ -65,11 +65,11 @@ fn check_finds_what_would_keep_the_server_from_starting() {
     let cases = [
         (
             &["supervisor.user=nobody-of-this-name"][..],
-            "cannot use supervisor.user and supervisor.group: there is no user \"nobody-of-this-name\"",
+            "cannot use supervisor.user: there is no user \"nobody-of-this-name\"",
         ),
         (
             &["supervisor.group=no-such-group"],
-            "cannot use supervisor.user and supervisor.group: there is no group \"no-such-group\"",
+            "cannot use supervisor.group: there is no group \"no-such-group\"",
         ),
         (
             &["server.listen=['0.0.0.0:8080', '127.0.0.1:8080']"],

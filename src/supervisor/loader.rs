@@ -53,8 +53,7 @@ impl Loaded {
             tell("looking up supervisor.user and supervisor.group".into());
         }
         let identity = Identity::find(user.as_deref(), group.as_deref());
-        let identity = identity
-            .map_err(|error| format!("cannot use supervisor.user and supervisor.group: {error}"));
+        let identity = identity.map_err(|errors| errors.join("; "));
         Loaded { config, addresses, identity }
     }
 

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use super::listeners::{Error, resolve};
 use super::startup::{ADDRESSES_MAX, FileLimit, LANES_SHARE_CPUS, check_file_limit};
-use super::{doing, sizing};
+use super::sizing;
 use crate::config::{Config, ListenAddress};
 use crate::sys::process::Identity;
 use crate::sys::socket::{Bound, Sharing};
@@ -32,8 +32,7 @@ pub fn rehearse(config: &Config) -> Rehearsal {
     }
     let supervisor = &config.supervisor;
     let identity = Identity::find(supervisor.user.as_deref(), supervisor.group.as_deref());
-    let identity = identity.map_err(doing("cannot use supervisor.user and supervisor.group"));
-    errors.extend(identity.err());
+    errors.extend(identity.err().into_iter().flatten());
     match check_file_limit(config, size.lanes) {
         Ok(None) => {}
         Ok(Some(FileLimit { limit, needed, reason, remedy })) => {

@@ -252,41 +252,29 @@ impl Identity {
     /// Looks a user and a group up, each by name or number.
     ///
     /// # Errors
-    /// If one is unknown, or this process may not become it.
-    pub fn find(user: Option<&str>, group: Option<&str>) -> io::Result<Option<Identity>> {
+    /// Each that is unknown or can't be looked up; that this process may not become them.
+    pub fn find(user: Option<&str>, group: Option<&str>) -> Result<Option<Identity>, Vec<String>> {
         if user.is_none() && group.is_none() {
             return Ok(None);
         }
-        let unknown = |kind: &str, name: &str| {
-            io::Error::new(io::ErrorKind::NotFound, format!("there is no {kind} {name:?}"))
-        };
+        let mut errors = Vec::new();
         let (mut uid, mut gid, mut known) = (Uid::effective(), Gid::effective(), None);
-        if let Some(name) = user {
-            let found = match name.parse() {
-                Ok(number) => User::from_uid(Uid::from_raw(number))?,
-                Err(_) => User::from_name(name)?,
-            };
-            match (found, name.parse()) {
-                (Some(user), _) => {
-                    (uid, gid) = (user.uid, user.gid);
-                    known = CString::new(user.name).ok();
-                }
-                // A container may have users without names.
-                (None, Ok(number)) => (uid, gid) = (Uid::from_raw(number), Gid::from_raw(number)),
-                (None, Err(_)) => return Err(unknown("user", name)),
-            }
+        match user.map(find_user).transpose() {
+            Ok(Some(found)) => (uid, gid, known) = found,
+            Ok(None) => {}
+            Err(reason) => errors.push(format!("cannot use supervisor.user: {reason}")),
         }
-        if let Some(name) = group {
-            gid = match (Group::from_name(name)?, name.parse()) {
-                (Some(group), _) => group.gid,
-                (None, Ok(number)) => Gid::from_raw(number),
-                (None, Err(_)) => return Err(unknown("group", name)),
-            };
+        match group.map(find_group).transpose() {
+            Ok(found) => gid = found.unwrap_or(gid),
+            Err(reason) => errors.push(format!("cannot use supervisor.group: {reason}")),
         }
         let is_other = uid != Uid::effective() || gid != Gid::effective();
-        if is_other && !Uid::effective().is_root() {
-            let text = "only root can start workers as somebody else";
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+        if errors.is_empty() && is_other && !Uid::effective().is_root() {
+            let text = "cannot use supervisor.user and supervisor.group: only root can start workers as another user";
+            errors.push(text.into());
+        }
+        if !errors.is_empty() {
+            return Err(errors);
         }
         let (uid, gid) = (uid.as_raw(), gid.as_raw());
         Ok(is_other.then_some(Identity { uid, gid, name: known }))
@@ -303,6 +291,30 @@ impl Identity {
         empty_bounding_set()?;
         setresuid(uid, uid, uid)?;
         Ok(nix::sys::prctl::set_no_new_privs()?)
+    }
+}
+
+/// A user by name or number, with its group and its name.
+fn find_user(name: &str) -> Result<(Uid, Gid, Option<CString>), String> {
+    let number = name.parse().ok();
+    let found = match number {
+        Some(number) => User::from_uid(Uid::from_raw(number)),
+        None => User::from_name(name),
+    };
+    match (found.map_err(|error| error.to_string())?, number) {
+        (Some(user), _) => Ok((user.uid, user.gid, CString::new(user.name).ok())),
+        // A container may have users without names.
+        (None, Some(number)) => Ok((Uid::from_raw(number), Gid::from_raw(number), None)),
+        (None, None) => Err(format!("there is no user {name:?}")),
+    }
+}
+
+/// A group by name or number.
+fn find_group(name: &str) -> Result<Gid, String> {
+    match (Group::from_name(name).map_err(|error| error.to_string())?, name.parse()) {
+        (Some(group), _) => Ok(group.gid),
+        (None, Ok(number)) => Ok(Gid::from_raw(number)),
+        (None, Err(_)) => Err(format!("there is no group {name:?}")),
     }
 }
 
