@@ -85,6 +85,13 @@ pub enum Task {
     Done(i32),
 }
 
+impl Task {
+    /// Whether nothing failed so far.
+    fn is_done(&self) -> bool {
+        matches!(self, Task::Done(0))
+    }
+}
+
 /// Exit code of wrong usage and of a wrong configuration.
 const USAGE: i32 = 2;
 
@@ -114,7 +121,9 @@ pub fn parse() -> Task {
             Err(task) => task,
         },
         Command::Check(more) => {
-            load(given, more).map_or_else(|task| task, |(loaded, _)| summary::check(&loaded))
+            let checked =
+                load(given, more).map(|(loaded, options)| summary::check(&loaded, &options));
+            checked.unwrap_or_else(|task| task)
         }
         Command::Status { given: more, json } => {
             remote::run(&options(given, more), Request::Status, json)

@@ -121,14 +121,14 @@ fn what_a_planted_link_leads_to_is_not_written() {
     assert_refused(
         on_another_port(&path).spawn(),
         &[
-            "server.pid.new is in the way of supervisor.pid_file: it is a symbolic link; remove it, or name another file",
+            "server.pid.new is in the way of supervisor.pid_file: it is a symbolic link; name another path",
         ],
     );
     fs::rename(scratch.path().join("server.pid.new"), &path).unwrap();
     assert_refused(on_another_port(&path).spawn(), &["server.pid is in the way", "symbolic link"]);
     assert_eq!(fs::read_to_string(&victim).unwrap(), "precious\n");
     // A name that was meant for something else.
-    let reason = "it holds something else than a pid; remove it, or name another file";
+    let reason = "it holds something else than a pid; name another path";
     assert_refused(on_another_port(&victim).spawn(), &[reason]);
     assert_eq!(fs::read_to_string(&victim).unwrap(), "precious\n");
     assert!(!scratch.path().join("victim.new").exists());

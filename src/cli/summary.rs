@@ -3,14 +3,15 @@
 use std::io::{self, IsTerminal, Write};
 
 use super::{Task, counted, print};
-use crate::config::{Accept, Content, Driver, Engine, Loaded, Mode, Route, RoutePath};
-use crate::supervisor::rehearsal::rehearse;
-use crate::supervisor::sizing::Size;
+use crate::config::{
+    Accept, Config, Content, Driver, Engine, Loaded, Mode, Options, Route, RoutePath,
+};
+use crate::supervisor::rehearsal::{Rehearsal, rehearse};
 
 /// Says what would run, what it would warn of, and what would keep it from starting here.
-pub(super) fn check(loaded: &Loaded) -> Task {
-    let rehearsal = rehearse(&loaded.config);
-    let printed = print(summary(loaded, &rehearsal.size).as_bytes());
+pub(super) fn check(loaded: &Loaded, options: &Options) -> Task {
+    let rehearsal = rehearse(&loaded.config, options);
+    let printed = print(summary(loaded, &rehearsal).as_bytes());
     let mut told = Vec::new();
     if !loaded.warnings.is_empty() {
         let colour = loaded.config.log.colour && io::stderr().is_terminal();
@@ -22,22 +23,27 @@ pub(super) fn check(loaded: &Loaded) -> Task {
     told.extend(rehearsal.errors.iter().map(|error| format!("error: {error}")));
     if !told.is_empty() {
         // Standard error is all there is to tell it on.
-        let _ = writeln!(io::stderr(), "{}", told.join("\n\n"));
+        let _ = writeln!(io::stderr(), "{}\n", told.join("\n\n"));
     }
+    // Last, where it is looked for.
     if rehearsal.errors.is_empty() {
-        return printed;
+        let verdict = format!("the configuration is valid: {}\n", source(&loaded.config));
+        return if printed.is_done() { print(verdict.as_bytes()) } else { printed };
     }
     let count = counted(rehearsal.errors.len());
-    let _ = writeln!(io::stderr(), "\nthe server would not start here: {count}");
+    let _ = writeln!(io::stderr(), "the server would not start here: {count}");
     Task::Done(1)
 }
 
+fn source(config: &Config) -> String {
+    config.file.as_ref().map_or("built-in defaults".into(), |file| file.display().to_string())
+}
+
 /// What would run.
-fn summary(loaded: &Loaded, size: &Size) -> String {
+fn summary(loaded: &Loaded, rehearsal: &Rehearsal) -> String {
+    let size = &rehearsal.size;
     let config = &loaded.config;
     let listen: Vec<_> = config.server.listen.iter().map(ToString::to_string).collect();
-    let source =
-        config.file.as_ref().map_or("built-in defaults".into(), |file| file.display().to_string());
     let lanes = format!("{} ({})", size.lanes, size.reason);
     let mode = match config.workers.mode {
         Mode::Threads => "threads (of one worker process)",
@@ -58,8 +64,10 @@ fn summary(loaded: &Loaded, size: &Size) -> String {
     };
     let listen = listen.join(", ");
     let routes = config.routes.len();
-    let mut text = format!("the configuration is valid: {source}\n");
-    for (name, value) in [
+    let mut text = String::new();
+    let notes = rehearsal.notes.iter().map(|note| ("running", note.as_str()));
+    let rows = [
+        ("file", &*source(config)),
         ("listen", listen.as_str()),
         ("lanes", &lanes),
         ("mode", mode),
@@ -67,7 +75,8 @@ fn summary(loaded: &Loaded, size: &Size) -> String {
         ("engine", engine),
         ("driver", driver),
         ("routes", &routes.to_string()),
-    ] {
+    ];
+    for (name, value) in notes.chain(rows) {
         text.push_str(&format!("  {name:<7} {value}\n"));
     }
     const SHOWN: usize = 100;
@@ -77,6 +86,7 @@ fn summary(loaded: &Loaded, size: &Size) -> String {
     if routes > SHOWN {
         text.push_str(&format!("    and {} more\n", routes - SHOWN));
     }
+    text.push('\n');
     text
 }
 

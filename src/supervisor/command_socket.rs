@@ -4,11 +4,12 @@
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{SocketAddr, UnixStream};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::folder;
 use crate::sys::process::{self, ProcessId};
 use crate::sys::socket;
 
@@ -32,8 +33,7 @@ impl From<io::Error> for NotOpened {
 /// Keeps other servers from opening a socket in this folder. Without a lock the order is left to chance, as it is where a
 /// file system has none.
 pub(super) fn lock_folder(path: &Path) -> Option<File> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let folder = File::open(folder.unwrap_or(Path::new("."))).ok()?;
+    let folder = File::open(folder::of(path)).ok()?;
     let start = Instant::now();
     while let Err(TryLockError::WouldBlock) = folder.try_lock() {
         if start.elapsed() > LOCK_PATIENCE {
@@ -78,6 +78,15 @@ pub(super) fn make_way(path: &Path, predecessor: Option<ProcessId>) -> Result<()
         Found::Living(pid) if Some(pid) != predecessor => Err(NotOpened::Taken(pid)),
         Found::Living(_) | Found::LeftOver => Ok(fs::remove_file(path)?),
     }
+}
+
+/// Whether a socket could be opened at `path`, as far as that can be told without doing it.
+pub(super) fn rehearse(path: &Path) -> Result<(), NotOpened> {
+    if let Found::Living(pid) = look(path)? {
+        return Err(NotOpened::Taken(pid));
+    }
+    SocketAddr::from_pathname(path)?;
+    Ok(folder::takes_a_file(folder::of(path), &[])?)
 }
 
 /// A symbolic link to the command socket, whose name is made of the configuration file's path alone.

@@ -7,6 +7,7 @@ mod changes;
 mod command_socket;
 pub mod commands;
 mod event;
+mod folder;
 pub mod listeners;
 mod loader;
 mod manager;

@@ -1,12 +1,13 @@
 //! By what a server is found: its pid file and its command socket. Claimed before the first worker, so that a second
 //! server with the same ones is refused; an heir takes those of the supervisor that it follows when it serves.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::Supervisor;
-use super::command_socket::NotOpened;
-use super::commands::Commands;
-use super::pid_file::PidFile;
+use super::command_socket::{self, NotOpened};
+use super::commands::{self, Commands};
+use super::pid_file::{NotClaimed, PidFile};
+use super::rehearsal::Rehearsal;
 use crate::config::{self, Config};
 use crate::sys::epoll::Epoll;
 use crate::sys::process::ProcessId;
@@ -23,7 +24,8 @@ impl Supervisor {
         epoll: &Epoll,
     ) -> Result<(Option<PidFile>, Commands), String> {
         let pid_file = config.supervisor.pid_file.as_deref();
-        let claimed = pid_file.map(|path| PidFile::claim(path, predecessor)).transpose()?;
+        let claim = |path| PidFile::claim(path, predecessor).map_err(|error| error.text(path));
+        let claimed = pid_file.map(claim).transpose()?;
         let commands = match predecessor {
             None => open_commands(config, options, None, epoll)?,
             Some(_) => Commands::default(),
@@ -76,27 +78,108 @@ fn open_commands(
     predecessor: Option<ProcessId>,
     epoll: &Epoll,
 ) -> Result<Commands, String> {
-    const REMEDY: &str = "name a place with --socket PATH, or with supervisor.pid_file, for this server and for \
-                          `server status`, `reload`, `upgrade` and `stop`";
-    let Some(path) = config::control_socket(options, config.supervisor.pid_file.as_deref()) else {
-        let reason =
-            "there is no runtime directory: neither RUNTIME_DIRECTORY nor XDG_RUNTIME_DIR is set";
-        tracing::warn!(reason, remedy = REMEDY, "no command socket");
-        return Ok(Commands::default());
+    let opened = match socket_path(config, options) {
+        Ok(path) => match Commands::open(&path, predecessor, epoll) {
+            Ok(commands) => return Ok(commands),
+            Err(error) => not_opened(path, options, error)?,
+        },
+        Err(without) => without,
     };
+    let Without { path, reason } = opened;
+    let path = path.map(|path| path.display().to_string());
+    tracing::warn!(path, reason, remedy = REMEDY, "no command socket");
+    Ok(Commands::default())
+}
+
+const REMEDY: &str = "name a place with --socket PATH, or with supervisor.pid_file, for this server and for \
+                      `server status`, `reload`, `upgrade` and `stop`";
+
+/// Why a server goes without a command socket.
+struct Without {
+    path: Option<PathBuf>,
+    reason: String,
+}
+
+fn socket_path(config: &Config, options: &config::Options) -> Result<PathBuf, Without> {
+    let path = config::control_socket(options, config.supervisor.pid_file.as_deref());
+    let reason =
+        "there is no runtime directory: neither RUNTIME_DIRECTORY nor XDG_RUNTIME_DIR is set";
+    path.ok_or_else(|| Without { path: None, reason: reason.into() })
+}
+
+/// What comes of it that the command socket can't be opened: the server goes without it, unless it was asked for by
+/// name or another server has it.
+fn not_opened(
+    path: PathBuf,
+    options: &config::Options,
+    error: NotOpened,
+) -> Result<Without, String> {
     let shown = path.display();
-    match Commands::open(&path, predecessor, epoll) {
-        Ok(commands) => Ok(commands),
-        Err(NotOpened::Taken(pid)) => Err(format!(
+    match error {
+        NotOpened::Taken(pid) => Err(format!(
             "another server with pid {pid} has the command socket {shown}; stop that one, or give this one a socket of \
              its own with --socket PATH"
         )),
-        Err(NotOpened::Failed(error)) if options.socket.is_some() => Err(format!(
+        NotOpened::Failed(error) if options.socket.is_some() => Err(format!(
             "cannot open the command socket {shown}: {error}; name another place with --socket PATH"
         )),
-        Err(NotOpened::Failed(error)) => {
-            tracing::warn!(path = %shown, reason = %error, remedy = REMEDY, "no command socket");
-            Ok(Commands::default())
-        }
+        NotOpened::Failed(error) => Ok(Without { path: Some(path), reason: error.to_string() }),
+    }
+}
+
+/// Goes through the claims of a start. A server that has what it would claim is an error, unless it is the one that
+/// this configuration runs: that one is what a reload of it is for.
+pub(super) fn rehearse(config: &Config, options: &config::Options, found: &mut Rehearsal) {
+    let socket = socket_path(config, options);
+    let mut is_claimable = true;
+    if let Some(path) = config.supervisor.pid_file.as_deref()
+        && let Err(error) = PidFile::rehearse(path)
+    {
+        let holder = match &error {
+            NotClaimed::Taken(pid) => holder(*pid, socket.as_deref().ok(), options),
+            NotClaimed::Failed(_) => Holder::Other,
+        };
+        found.meets(holder, error.text(path));
+        is_claimable = false;
+    }
+    let without = match socket {
+        // What it can't be for is told, or it has the same server.
+        Ok(_) if !is_claimable && options.socket.is_none() => return,
+        Ok(path) => match command_socket::rehearse(&path) {
+            Ok(()) => return,
+            Err(NotOpened::Taken(pid)) => {
+                let holder = holder(Some(pid), Some(&path), options);
+                match not_opened(path, options, NotOpened::Taken(pid)) {
+                    Err(text) => return found.meets(holder, text),
+                    Ok(without) => without,
+                }
+            }
+            Err(error) => match not_opened(path, options, error) {
+                Err(text) => return found.errors.push(text),
+                Ok(without) => without,
+            },
+        },
+        Err(without) => without,
+    };
+    let Without { path, reason } = without;
+    let place = path.map(|path| format!(" at {}", path.display())).unwrap_or_default();
+    found.warnings.push((format!("no command socket{place}: {reason}"), REMEDY.to_owned()));
+}
+
+/// Which server has what a start would claim.
+pub(super) enum Holder {
+    /// The one of this configuration; or one that doesn't say of which it is.
+    Own(Option<ProcessId>),
+    Other,
+}
+
+/// Whether the server with this pid is the one that this configuration runs. It is asked on its command socket.
+fn holder(pid: Option<ProcessId>, socket: Option<&Path>, options: &config::Options) -> Holder {
+    let status = socket.and_then(|path| commands::status_at(path).ok());
+    let status = status.filter(|status| pid.is_none_or(|pid| pid == status.pid));
+    let is_own = status.zip(config::file_path(options));
+    match is_own.and_then(|(status, file)| status.is_of(&file)) {
+        Some(false) => Holder::Other,
+        _ => Holder::Own(pid),
     }
 }

@@ -5,9 +5,10 @@ use std::io;
 use std::net::SocketAddr;
 
 use super::listeners::{Error, resolve};
-use super::startup::{ADDRESSES_MAX, FileLimit, LANES_SHARE_CPUS, check_file_limit};
+use super::presence::{self, Holder};
 use super::sizing;
-use crate::config::{Config, ListenAddress};
+use super::startup::{ADDRESSES_MAX, FileLimit, LANES_SHARE_CPUS, check_file_limit};
+use crate::config::{Config, ListenAddress, Options};
 use crate::sys::process::Identity;
 use crate::sys::socket::{Bound, Sharing};
 
@@ -20,10 +21,27 @@ pub struct Rehearsal {
     pub errors: Vec<String>,
     /// What a start would warn of, each with what to do about it.
     pub warnings: Vec<(String, String)>,
+    /// What is no obstacle to a reload, but to a start beside it.
+    pub notes: Vec<String>,
 }
 
-/// Goes through a start of `config` on this machine, as this user.
-pub fn rehearse(config: &Config) -> Rehearsal {
+impl Rehearsal {
+    /// A server has what a start would claim, which would fail with `text`.
+    pub(super) fn meets(&mut self, holder: Holder, text: String) {
+        match holder {
+            Holder::Other => self.errors.push(text),
+            Holder::Own(pid) => {
+                let pid = pid.map_or_else(|| "about to start".into(), |pid| format!("pid {pid}"));
+                self.notes.push(format!(
+                    "{pid}; a reload has it use this, and a second server beside it would be refused"
+                ));
+            }
+        }
+    }
+}
+
+/// Goes through a start of `config` with these options on this machine, as this user.
+pub fn rehearse(config: &Config, options: &Options) -> Rehearsal {
     let machine = sizing::machine();
     let size = sizing::size(config.workers.count, &machine);
     let (mut errors, mut warnings) = (Vec::new(), Vec::new());
@@ -48,7 +66,9 @@ pub fn rehearse(config: &Config) -> Rehearsal {
         let count = addresses.len();
         errors.push(format!("server.listen names {count} addresses; at most {ADDRESSES_MAX}"));
     }
-    Rehearsal { size, errors, warnings }
+    let mut rehearsal = Rehearsal { size, errors, warnings, notes: Vec::new() };
+    presence::rehearse(config, options, &mut rehearsal);
+    rehearsal
 }
 
 /// The addresses that the configuration stands for, of which each can be had by itself.
