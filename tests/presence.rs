@@ -107,9 +107,15 @@ fn an_heir_takes_the_pid_file_and_the_socket_over() {
     assert!(text(&status).contains(&format!("pid {heir}")), "{}", text(&status));
     let second = on_another_port(&path);
     assert_refused(second.spawn(), &[&format!("with pid {heir}")]);
+    // The link leads to the same path as before, and the old one leaves it alone.
+    eventually("the old one is gone", || {
+        (!server.processes().contains(&server.pid())).then_some(())
+    });
+    assert_eq!(harness::links(server.folder()), [server.folder().join("server.sock")]);
     let stopped = site.command(&server, &["stop"]);
     assert!(stopped.status.success(), "{}", text(&stopped));
     assert!(!path.exists());
+    assert!(harness::links(server.folder()).is_empty());
 }
 
 #[test]

@@ -347,6 +347,10 @@ fn an_heir_with_fewer_lanes_that_fails_leaves_every_lane_served(mode: Mode) {
     let pid = of.server.pid();
     // What the heir had replaced by then is back.
     eventually("the pid file is its own again", || (of.pid_file() == pid).then_some(()));
+    let folder = of.server.folder();
+    assert_eq!(harness::links(folder), [folder.join("server.sock")]);
+    let socket = std::os::unix::net::UnixStream::connect(&harness::links(folder)[0]);
+    assert!(socket.is_ok(), "{socket:?}");
     assert_lanes_served(&of, pid, 4);
     let status = status_of(&of, pid);
     let lanes = status["lanes"].as_array().expect("lanes");

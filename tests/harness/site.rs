@@ -5,8 +5,9 @@ use super::{
 };
 use nix::sys::signal::SIGHUP;
 use std::fmt::Write as _;
+use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 pub(crate) const OLD: &str = "the old generation\n";
@@ -94,4 +95,12 @@ pub(crate) fn reload(server: &Server) -> Event {
         ends.retain(|event| matches!(event.name(), "reload done" | "reload rejected"));
         (ends.len() > before).then(|| ends.pop()).flatten()
     })
+}
+
+/// What the links to a command socket lead to that lie in a server's runtime directory, which is its folder.
+pub(crate) fn links(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).expect("list the runtime directory");
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    let links = paths.filter(|path| path.extension().is_some_and(|ending| ending == "link"));
+    links.map(|link| fs::read_link(link).expect("read a link")).collect()
 }
