@@ -33,6 +33,7 @@ in_every_mode!(
     a_keep_alive_connection_is_told_that_the_next_response_is_the_last,
     a_connection_that_was_never_used_is_answered_long_after_a_reload_or_a_resize,
     a_connection_that_was_never_used_is_closed_after_the_time_for_a_head,
+    a_connection_that_was_answered_and_is_idle_is_closed_soon_after_a_reload,
     a_stop_hurries_the_drain_of_a_reload,
     ttin_and_ttou_change_the_lanes_without_a_failure,
     the_last_lane_stays,
@@ -370,6 +371,18 @@ fn a_connection_that_was_never_used_is_closed_after_the_time_for_a_head(mode: Mo
     let took = start.elapsed();
     // From its accept on, and not from the reload on.
     assert!((2_990..4_000).contains(&took.as_millis()), "{took:?}");
+}
+
+fn a_connection_that_was_answered_and_is_idle_is_closed_soon_after_a_reload(mode: Mode) {
+    let mut site = Site::new(mode);
+    site.more = "timeouts.header = \"60s\"\ntimeouts.keep_alive = \"60s\"\n".into();
+    let server = site.start();
+    let mut client = server.connect();
+    assert_eq!(client.get("/").text(), OLD);
+    assert_eq!(reload(&server).name(), "reload done");
+    // An empty line is no request: it buys no more than the grace that every idle connection has.
+    client.send("\r\n");
+    client.expect_end();
 }
 
 fn a_stop_hurries_the_drain_of_a_reload(mode: Mode) {
