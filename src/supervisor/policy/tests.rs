@@ -531,6 +531,18 @@ fn a_hung_thread_among_healthy_ones_is_left_behind_in_a_generation_that_they_dra
 }
 
 #[test]
+fn a_hung_thread_is_not_replaced_while_another_generation_starts() {
+    let (mut policy, _) = serving(&WATCHED, true);
+    policy.decide(beat(within(1, 2, 1), 5_000), 500);
+    policy.decide(Input::Replace(plan(&WATCHED, 2, true)), 600);
+    let due_ms = 500 + MOMENT_MS;
+    let actions = policy.decide(Input::Tick, due_ms);
+    assert!(!actions.iter().any(|action| matches!(action, Renew { .. })), "{actions:?}");
+    // Asked again after a moment, and not at once for as long as the other one starts.
+    assert!(policy.next_ms() > Some(due_ms), "{:?}", policy.next_ms());
+}
+
+#[test]
 fn a_process_whose_threads_all_hang_is_killed() {
     let (mut policy, _) = serving(&WATCHED, true);
     policy.decide(beat(within(1, 1, 0), 5_000), 500);
