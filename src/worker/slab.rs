@@ -109,4 +109,14 @@ mod tests {
         assert_eq!(slab.find(Key::from_token(new.to_token())), Some(&mut "new"));
         assert_eq!(slab.len(), 1);
     }
+    #[test]
+    fn as_many_are_there_as_were_put_in_and_not_taken_out() {
+        let mut slab = Slab::default();
+        let keys = [slab.insert('a'), slab.insert('b'), slab.insert('c')];
+        assert_eq!(slab.remove(keys[1]), Some('b'));
+        assert_eq!(slab.len(), 2);
+        assert_eq!(slab.keys().collect::<Vec<_>>(), [keys[0], keys[2]]);
+        assert_eq!([slab.remove(keys[0]), slab.remove(keys[2])], [Some('a'), Some('c')]);
+        assert!(slab.is_empty());
+    }
 }
