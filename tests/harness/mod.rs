@@ -225,12 +225,14 @@ fn unique_name() -> String {
     format!("laneway-test-{}-{number}", std::process::id())
 }
 
-/// A loopback address that no other test uses, so that a test may choose its ports freely.
+/// A loopback address that no other test uses, so that a test may choose its ports freely: up to 2,500 of each test
+/// process, and the same only for processes whose pids differ by a multiple of 6,250.
 pub(crate) fn private_loopback(port: u16) -> SocketAddr {
     static ADDRESSES: AtomicU32 = AtomicU32::new(0);
     let number = ADDRESSES.fetch_add(1, Ordering::Relaxed);
-    let [of_process, high, low] =
-        [std::process::id(), number / 250, number].map(|part| 1 + (part % 250) as u8);
+    let process = std::process::id();
+    let parts = [process, process / 250 % 25 * 10 + number / 250 % 10, number];
+    let [of_process, high, low] = parts.map(|part| 1 + (part % 250) as u8);
     let ip = Ipv4Addr::new(127, of_process, high, low);
     SocketAddrV4::new(ip, port).into()
 }
