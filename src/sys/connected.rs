@@ -37,6 +37,13 @@ struct Thread {
     closing: RefCell<Vec<OwnedFd>>,
 }
 
+impl Drop for Thread {
+    fn drop(&mut self) {
+        // A ring that is itself the thread's own may end later, and hands over what it has queued.
+        std::mem::forget(self.closing.take());
+    }
+}
+
 thread_local! {
     static THREAD: Thread = const {
         Thread {
@@ -85,16 +92,17 @@ impl Batch {
     /// The batches of this thread's ring.
     ///
     /// # Errors
-    /// If it has one already: a socket remembers one batch.
+    /// If it has one already, since a socket remembers one batch; or if the thread is at its end.
     pub(super) fn begin() -> io::Result<Batch> {
-        THREAD.with(|thread| {
+        let begun = THREAD.try_with(|thread| {
             if thread.has_ring.replace(true) {
                 return Err(io::Error::other("this thread has a ring already"));
             }
             let mut batch = Batch { number: thread.number.get(), one_thread: PhantomData };
             batch.end();
             Ok(batch)
-        })
+        });
+        begun.unwrap_or_else(|_| Err(io::Error::other("this thread is at its end")))
     }
 
     /// The number of a socket, which stays its own until [`Batch::end`].
@@ -113,6 +121,11 @@ impl Batch {
             thread.closing.borrow_mut().clear();
         });
     }
+}
+
+/// Whether this thread has a ring, one that was leaked included.
+pub(super) fn has_ring() -> bool {
+    THREAD.try_with(|thread| thread.has_ring.get()).unwrap_or(true)
 }
 
 impl Drop for Batch {

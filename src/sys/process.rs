@@ -19,7 +19,7 @@ use nix::unistd::{
 
 use serde::{Deserialize, Serialize};
 
-use super::cvt;
+use super::{connected, cvt};
 
 /// A process id.
 pub type ProcessId = i32;
@@ -58,12 +58,16 @@ pub fn is_in_foreground() -> bool {
 ///
 /// # Errors
 /// Also if this process has more than one thread, which is told by /proc or, where that is missing, by unshare(2); or if
-/// neither tells: the child would inherit locks that nothing releases.
+/// neither tells: the child would inherit locks that nothing releases. Or if it has an io_uring, whose queues the two
+/// would share.
 pub fn fork() -> io::Result<Forked> {
+    if connected::has_ring() {
+        return Err(io::Error::other("refused to fork: this process has an io_uring"));
+    }
     if let Err(reason) = has_one_thread() {
         return Err(io::Error::other(format!("refused to fork: {reason}")));
     }
-    // SAFETY: with one thread, the child inherits no lock in a locked state.
+    // SAFETY: with one thread, the child inherits no lock in a locked state; and what else it has is a copy.
     match unsafe { nix::unistd::fork() }? {
         ForkResult::Child => Ok(Forked::Child),
         ForkResult::Parent { child } => hold(child, pidfd_open).map(Forked::Parent),
@@ -488,6 +492,13 @@ mod tests {
         let error = hold(pid, |_| Err(Errno::EMFILE.into())).err().expect("no descriptor");
         assert_eq!(error.raw_os_error(), Some(libc::EMFILE));
         assert_eq!(nix::sys::wait::waitpid(pid, None), Err(Errno::ECHILD));
+    }
+
+    #[test]
+    fn a_process_with_a_ring_is_not_forked() {
+        let _ring = connected::Batch::begin().expect("as a ring has it");
+        let error = fork().err().expect("refused").to_string();
+        assert!(error.contains("io_uring"), "{error}");
     }
 
     #[test]

@@ -302,15 +302,18 @@ impl Ring {
     /// completed.
     ///
     /// # Errors
-    /// If a call to the kernel failed, now or before: what was queued may never be handed over.
+    /// If a call to the kernel failed, now or before: what was queued may never be handed over. Or if `polls` panicked
+    /// before.
     pub fn wait<'f>(
         &mut self,
         polls: impl IntoIterator<Item = Poll<'f>>,
         timeout_ms: Option<u64>,
     ) -> io::Result<()> {
+        let guard = FailIfDropped(self);
         for Poll { fd, wanted, token } in polls {
-            self.push_poll(fd.as_raw_fd(), wanted, token);
+            guard.0.push_poll(fd.as_raw_fd(), wanted, token);
         }
+        std::mem::forget(guard);
         let has_news = !self.completed.is_empty() || !self.unsent.is_empty();
         let completions = if has_news || timeout_ms == Some(0) { 0 } else { 1 };
         let forever = Duration::from_secs(u64::from(u32::MAX));
@@ -445,6 +448,16 @@ impl Ring {
     }
 }
 
+/// Until it is forgotten: descriptors are queued that stay open no longer than a call of [`Ring::wait`]. Should that unwind,
+/// they are never handed over.
+struct FailIfDropped<'r>(&'r mut Ring);
+
+impl Drop for FailIfDropped<'_> {
+    fn drop(&mut self) {
+        self.0.fail(io::Error::other("what was to be polled panicked"));
+    }
+}
+
 impl Drop for Ring {
     fn drop(&mut self) {
         // Closing a ring ends what is in flight only later, and would keep sockets open until then.
@@ -464,8 +477,10 @@ impl Drop for Ring {
     }
 }
 
+/// # Panics
+/// If the token would make it another operation's.
 fn user_data(what: u64, token: u64) -> u64 {
-    debug_assert!(token <= TOKEN_MAX);
+    assert!(token <= TOKEN_MAX, "a token of {TOKEN_BITS} bits: {token:#x}");
     what << TOKEN_BITS | token
 }
 

@@ -1,8 +1,10 @@
 //! Tests of the ring, over real sockets.
 
+use std::cell::RefCell;
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
+use std::panic::{self, AssertUnwindSafe};
 use std::thread;
 
 use super::*;
@@ -240,4 +242,54 @@ fn a_socket_that_is_dropped_between_a_send_and_its_call_is_sent_to_and_no_other(
     other_peer.set_nonblocking(true).expect("nonblocking");
     let read = (&other_peer).read(&mut [0]);
     assert_eq!(read.expect_err("nothing").kind(), io::ErrorKind::WouldBlock);
+}
+
+#[test]
+fn polls_that_panic_are_never_handed_over() {
+    let Some(mut ring) = ring() else { return };
+    let (polled, mut peer) = UnixStream::pair().expect("a pair");
+    peer.write_all(b"?").expect("room");
+    let panicked = panic::catch_unwind(AssertUnwindSafe(|| {
+        let polls = (0..2).map(|n| match n {
+            0 => Poll { fd: polled.as_fd(), wanted: Wanted::Readable, token: 7 },
+            _ => panic!("amid the polls"),
+        });
+        ring.wait(polls, Some(0))
+    }));
+    assert!(panicked.is_err());
+    // From here on its number is free for another.
+    drop(polled);
+    let error = ring.wait([], Some(0)).expect_err("it failed");
+    assert!(error.to_string().contains("panicked"), "{error}");
+    assert!(ring.next_completion().is_none());
+}
+
+#[test]
+fn a_ring_that_is_the_threads_own_sends_to_what_was_dropped_and_to_no_other() {
+    thread_local!(static RING: RefCell<Option<Ring>> = const { RefCell::new(None) });
+    let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+    let queued = thread::spawn(move || {
+        // In this order: what is used first is dropped last.
+        RING.with(|own| {
+            let Some(mut ring) = ring() else { return false };
+            let ours = Connected::from(OwnedFd::from(ours));
+            let is_queued = ring.send(&ours, 7, b"hello");
+            drop(ours);
+            own.replace(Some(ring));
+            is_queued
+        })
+    });
+    if queued.join().expect("a thread that ends") {
+        // It stays open, as nothing can tell any more when the ring is done with it.
+        let mut received = [0; 5];
+        theirs.read_exact(&mut received).expect("what was sent");
+        assert_eq!(&received, b"hello");
+    }
+}
+
+#[test]
+#[should_panic(expected = "a token of 60 bits")]
+fn a_token_that_would_be_another_operations_is_refused() {
+    let Some(mut ring) = ring() else { panic!("skipped, not a token of 60 bits") };
+    ring.cancel(Operation::Poll, TOKEN_MAX + 1);
 }
