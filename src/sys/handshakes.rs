@@ -84,10 +84,14 @@ fn read(mut part: &[u8], address: SocketAddr) -> io::Result<Part> {
         let length = u32::from_ne_bytes([a, b, c, d]) as usize;
         let body = part.get(HEADER_BYTES..length).ok_or_else(short)?;
         match u16::from_ne_bytes([kind_low, kind_high]) {
-            NLMSG_DONE => return Ok(Part::End),
-            NLMSG_ERROR => {
+            // Of an answer that fails once it has begun, which is how a kernel without TCP's part of it fails, the end says
+            // so (net/netlink/af_netlink.c, `netlink_dump_done`).
+            kind @ (NLMSG_DONE | NLMSG_ERROR) => {
                 let errno = i32::from_ne_bytes(*body.first_chunk().ok_or_else(short)?);
-                return Err(io::Error::from_raw_os_error(errno.saturating_neg()));
+                return match (kind, errno) {
+                    (NLMSG_DONE, 0..) => Ok(Part::End),
+                    _ => Err(io::Error::from_raw_os_error(errno.saturating_neg())),
+                };
             }
             SOCK_DIAG_BY_FAMILY if body.len() >= MESSAGE_BYTES && is_at(body, address.ip()) => {
                 return Ok(Part::Found);
@@ -146,6 +150,8 @@ mod tests {
         assert_eq!(read(&[(found, &other)], "0.0.0.0:80".parse().unwrap()).unwrap(), Part::Found);
         let error = read(&[(NLMSG_ERROR, &(-libc::ENOENT).to_ne_bytes())], here).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
+        let failed = read(&[(found, &other), (NLMSG_DONE, &(-libc::ENOENT).to_ne_bytes())], here);
+        assert_eq!(failed.unwrap_err().raw_os_error(), Some(libc::ENOENT));
         let six = message(&std::net::Ipv6Addr::LOCALHOST.octets());
         let address = "[::1]:80".parse().unwrap();
         assert_eq!(read(&[(found, &six)], address).unwrap(), Part::Found);
