@@ -16,9 +16,10 @@ pub fn counted() -> usize {
     num_cpus::get()
 }
 
-/// Pins this thread to `cpu`; false if the kernel refuses.
+/// Pins this thread to `cpu`; false if the kernel refuses, or that is beyond what a mask has room for.
 pub fn pin(cpu: usize) -> bool {
-    core_affinity::set_for_current(core_affinity::CoreId { id: cpu })
+    cpu < libc::CPU_SETSIZE as usize
+        && core_affinity::set_for_current(core_affinity::CoreId { id: cpu })
 }
 
 /// The limit on open descriptors.
@@ -33,4 +34,16 @@ pub fn raise_file_limit() -> io::Result<u64> {
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
     }
     Ok(hard)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cpu_that_no_mask_has_room_for_is_refused() {
+        for cpu in [libc::CPU_SETSIZE as usize, usize::MAX] {
+            assert!(!pin(cpu));
+        }
+    }
 }
