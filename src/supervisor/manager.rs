@@ -87,7 +87,7 @@ const PASSED_MAX: RawFd = PACKET_FILES_MAX as RawFd;
 
 /// The sockets that it passed to this process. Its own library would make them close-on-exec before they are claimed,
 /// which is what tells them from those that were opened here.
-pub(super) fn sockets(claim: &Claim) -> io::Result<Vec<OwnedFd>> {
+pub(super) fn sockets(claim: &mut Claim) -> io::Result<Vec<OwnedFd>> {
     let number = |name| env::var(name).ok().and_then(|text| text.parse::<RawFd>().ok());
     let count = match (number("LISTEN_PID"), number("LISTEN_FDS")) {
         (Some(pid), Some(count)) if pid == process::id() => count,

@@ -18,14 +18,15 @@ pub struct Passed {
 impl Passed {
     /// Claims what the environment names: the first thing that a process does, and of use once.
     pub fn claim() -> Passed {
-        let Some(claim) = Claim::begin() else {
+        let Some(mut claim) = Claim::begin() else {
             return Passed { predecessor: Ok(None), activated: Ok(Vec::new()) };
         };
-        Passed { predecessor: predecessor(&claim), activated: manager::sockets(&claim) }
+        let predecessor = predecessor(&mut claim);
+        Passed { predecessor, activated: manager::sockets(&mut claim) }
     }
 }
 
-fn predecessor(claim: &Claim) -> io::Result<Option<OwnedFd>> {
+fn predecessor(claim: &mut Claim) -> io::Result<Option<OwnedFd>> {
     let Some(text) = std::env::var_os(upgrade::VARIABLE) else {
         return Ok(None);
     };

@@ -41,14 +41,11 @@ impl Claim {
     /// # Errors
     /// If there is none with this number, it is one of the three standard ones, it was opened or claimed by this process,
     /// or it is something else.
-    pub fn socket(&self, number: RawFd, kind: Kind) -> io::Result<OwnedFd> {
+    pub fn socket(&mut self, number: RawFd, kind: Kind) -> io::Result<OwnedFd> {
         let refused = |what: &str| {
             let text = format!("descriptor {number}: {what}");
             Err(io::Error::new(io::ErrorKind::InvalidInput, text))
         };
-        if has_made_inheritable() {
-            return refused("it is too late to claim it");
-        }
         if number <= libc::STDERR_FILENO {
             return refused("it is a standard one");
         }
@@ -60,6 +57,10 @@ impl Claim {
             Ok(_) => {}
             Err(error) => return refused(&error.to_string()),
         }
+        // After the flags: whatever was not close-on-exec then, and was opened here, is noted by now.
+        if has_made_inheritable() {
+            return refused("it is too late to claim it");
+        }
         // SAFETY: it is open, and nothing here closes it meanwhile: nothing here owns it.
         let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
         match is_of_kind(borrowed, kind) {
@@ -70,7 +71,8 @@ impl Claim {
         // SAFETY: as above.
         cvt(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) })?;
         // SAFETY: it is open, and came through an exec: all that this process opens is close-on-exec, and what is claimed
-        // is from the line above on, so that nothing else owns it.
+        // is from the line above on, so that nothing else owns it. Another claim can't be made meanwhile: there is one
+        // `Claim`, and it is borrowed.
         Ok(unsafe { OwnedFd::from_raw_fd(number) })
     }
 }
@@ -128,6 +130,12 @@ mod tests {
     fn there_is_one_claim() {
         assert!(Claim::begin().is_some());
         assert!(Claim::begin().is_none());
+    }
+
+    /// Two threads that claim one number at a time would both find it unclaimed.
+    #[test]
+    fn one_claim_is_made_at_a_time() {
+        let _takes_all_of_it: fn(&mut Claim, RawFd, Kind) -> io::Result<OwnedFd> = Claim::socket;
     }
 
     #[test]

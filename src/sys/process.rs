@@ -11,7 +11,8 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction};
-use nix::sys::wait::WaitStatus;
+use nix::sys::stat::{Mode, umask};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{
     ForkResult, Gid, Group, Pid, Uid, User, getpgrp, initgroups, setgroups, setresgid, setresuid,
     tcgetpgrp,
@@ -32,8 +33,17 @@ pub struct Child {
     pidfd: Option<OwnedFd>,
 }
 
-/// Ends a child of this process, and waits until it has ended.
+/// Whether this is a child of this process that was not reaped: then the id is its own until it is.
+fn is_child(id: Pid) -> bool {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    id.as_raw() > 0 && waitid(Id::Pid(id), flags).is_ok()
+}
+
+/// Ends a child of this process, and waits until it has ended. Anything else is left alone.
 fn end(child: Pid) {
+    if !is_child(child) {
+        return;
+    }
     // One that has ended already is what was wanted.
     let _ = nix::sys::signal::kill(child, Signal::SIGKILL);
     let ended = super::retry(|| nix::sys::wait::waitpid(child, None));
@@ -154,7 +164,7 @@ impl Child {
         }
     }
 
-    /// Ends it, and waits until it has ended. It must not have been reaped.
+    /// Ends it, and waits until it has ended, unless it was reaped.
     pub fn end(self) {
         end(Pid::from_raw(self.id));
     }
@@ -367,8 +377,7 @@ pub fn become_worker(
     identity: Option<&Identity>,
 ) -> io::Result<()> {
     CONTROL.store(control.try_clone_to_owned()?.into_raw_fd(), Ordering::Relaxed);
-    let seconds = u32::try_from(grace.as_secs()).unwrap_or(u32::MAX - 1) + 1;
-    GRACE_SECONDS.store(seconds, Ordering::Relaxed);
+    GRACE_SECONDS.store(alarm_seconds(grace), Ordering::Relaxed);
     let on = |signal, handler| {
         let action = SigAction::new(handler, SaFlags::SA_RESTART, SigSet::empty());
         // SAFETY: the handler, where there is one, calls async-signal-safe functions alone.
@@ -384,6 +393,11 @@ pub fn become_worker(
     // Before the signal of the parent's death is asked for, which a change of identity takes back.
     identity.map_or(Ok(()), Identity::assume)?;
     end_with(parent, Signal::SIGTERM)
+}
+
+/// For alarm(2), which knows whole seconds: at least `grace`, and never the 0 that would take the alarm back.
+fn alarm_seconds(grace: Duration) -> u32 {
+    u32::try_from(grace.as_secs()).unwrap_or(u32::MAX).saturating_add(1)
 }
 
 /// Makes this process one that works for `parent` and ends with it. The signals that a terminal or a manager sends to
@@ -425,13 +439,17 @@ pub fn leave_signals_to_main_thread() -> io::Result<()> {
     Ok(SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK).map(drop)?)
 }
 
-/// Runs `make` with a umask that leaves what it creates to the owner alone. The umask belongs to the whole
-/// process, so there must be one thread.
+/// Runs `make` with a umask that leaves what it creates to the owner alone, and restores it, after a panic too. The umask
+/// belongs to the whole process: what another thread creates meanwhile is its owner's alone as well.
 pub fn with_private_umask<T>(make: impl FnOnce() -> T) -> T {
-    let before = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o177));
-    let made = make();
-    nix::sys::stat::umask(before);
-    made
+    struct Restore(Mode);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            umask(self.0);
+        }
+    }
+    let _restore = Restore(umask(Mode::from_bits_truncate(0o177)));
+    make()
 }
 
 /// Whether a descriptor was ever made inheritable here: from then on it could be taken for one that was inherited.
@@ -439,7 +457,7 @@ static HAS_INHERITABLE: AtomicBool = AtomicBool::new(false);
 
 /// Whether [`Inheritable::new`] was ever called.
 pub(super) fn has_made_inheritable() -> bool {
-    HAS_INHERITABLE.load(Ordering::Relaxed)
+    HAS_INHERITABLE.load(Ordering::SeqCst)
 }
 
 /// A descriptor that the next process to be executed inherits, for as long as this lives here.
@@ -448,7 +466,7 @@ pub struct Inheritable(OwnedFd);
 impl Inheritable {
     /// Takes close-on-exec off. This process must have one thread, or another one's child could inherit it.
     pub fn new(fd: OwnedFd) -> io::Result<Inheritable> {
-        HAS_INHERITABLE.store(true, Ordering::Relaxed);
+        HAS_INHERITABLE.store(true, Ordering::SeqCst);
         fcntl(&fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
         Ok(Inheritable(fd))
     }
@@ -459,10 +477,13 @@ impl Inheritable {
     }
 }
 
-/// Kills a child that has not been reaped.
+/// Kills a child of this process that was not reaped. Whatever else has that id now is left alone.
 pub fn kill(child: ProcessId) {
-    // One that has ended already is what was wanted.
-    let _ = nix::sys::signal::kill(Pid::from_raw(child), Signal::SIGKILL);
+    let child = Pid::from_raw(child);
+    if is_child(child) {
+        // One that has ended already is what was wanted.
+        let _ = nix::sys::signal::kill(child, Signal::SIGKILL);
+    }
 }
 
 /// Names this thread (a process's first thread names the process), 15 bytes at most, for ps and top.
@@ -482,7 +503,8 @@ pub fn exit(code: i32) -> ! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::process::Command;
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
 
     #[test]
     #[allow(clippy::zombie_processes, reason = "that it is waited for is what is tested")]
@@ -495,10 +517,64 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_child_of_this_process_is_neither_killed_nor_waited_for() {
+        // `sleep` is a child of the shell, which tells of it, and then waits for its own end.
+        let mut shell = Command::new("sh")
+            .args(["-c", "sleep 600 & echo $!; read line; kill $!"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a shell");
+        let mut line = String::new();
+        BufReader::new(shell.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
+        let grandchild = Pid::from_raw(line.trim().parse().expect("a pid"));
+        for stranger in [grandchild.as_raw(), 0, -1, -shell.id().cast_signed(), ProcessId::MAX] {
+            kill(stranger);
+            end(Pid::from_raw(stranger));
+        }
+        let lives = nix::sys::signal::kill(grandchild, None).is_ok();
+        let state = std::fs::read_to_string(format!("/proc/{grandchild}/stat")).expect("its state");
+        drop(shell.stdin.take());
+        let ended = shell.wait().expect("the shell ends by itself");
+        assert!(lives && !state.contains(") Z "), "{state}");
+        assert!(ended.code().is_some(), "{ended}");
+    }
+
+    #[test]
+    fn a_child_that_was_reaped_is_ended_no_more() {
+        let mut child = Command::new("true").spawn().expect("a child");
+        let pid = child.id().cast_signed();
+        kill(pid);
+        child.wait().expect("its end");
+        kill(pid);
+        Child { id: pid, pidfd: None }.end();
+    }
+
+    #[test]
     fn a_process_with_a_ring_is_not_forked() {
         let _ring = connected::Batch::begin().expect("as a ring has it");
         let error = fork().err().expect("refused").to_string();
         assert!(error.contains("io_uring"), "{error}");
+    }
+
+    #[test]
+    fn the_alarm_comes_after_the_grace_and_is_never_taken_back() {
+        let after = |seconds| alarm_seconds(Duration::from_secs(seconds));
+        assert_eq!((after(0), after(30)), (1, 31));
+        let most = u64::from(u32::MAX);
+        for seconds in [most - 1, most, most + 1, u64::MAX] {
+            assert_eq!(after(seconds), u32::MAX, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn the_umask_is_restored_after_a_panic() {
+        // A umask of this thread's own.
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS).expect("unshare");
+        let before = umask(Mode::from_bits_truncate(0o22));
+        let panicked = std::panic::catch_unwind(|| with_private_umask(|| panic!("amid it")));
+        assert!(panicked.is_err());
+        assert_eq!(umask(before), Mode::from_bits_truncate(0o22));
     }
 
     #[test]
