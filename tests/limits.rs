@@ -31,6 +31,7 @@ in_every_mode!(
     trailers_that_trickle_are_given_up_as_soon_as_they_are_too_slow,
     without_a_least_rate_a_body_may_trickle,
     a_client_that_does_not_read_is_closed_at_the_write_deadline,
+    a_client_that_was_cut_leaves_nothing_in_the_kernel,
     a_client_that_reads_slowly_may_take_longer_than_the_write_deadline,
     a_client_that_reads_in_steady_sips_gets_all_of_it,
     clients_that_pipeline_and_never_read_cost_bounded_memory,
@@ -341,6 +342,26 @@ fn a_client_that_does_not_read_is_closed_at_the_write_deadline(mode: Mode) {
     // The client would only notice by reading, and it must not read.
     eventually("the worker closes the connection", || (!client.is_held()).then_some(()));
     assert_not_before_the_deadline(start);
+}
+
+/// An ordinary close would leave the kernel with megabytes, for as long as the client's own kernel answers its probes.
+fn a_client_that_was_cut_leaves_nothing_in_the_kernel(mode: Mode) {
+    let server =
+        setup(mode).set("timeouts.write", "1s").route("/large", "bytes = \"16MiB\"").start();
+    for ends_first in [false, true] {
+        let mut client = Client::connect_with_small_buffer(server.address());
+        client.send("GET /large HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert!(client.sip(1) > 0);
+        if ends_first {
+            client.end_of_sending();
+        }
+        eventually("the worker closes the connection", || {
+            (!client.is_open_at_server()).then_some(())
+        });
+        // A socket that was closed in order would be here still, in FIN_WAIT1 or LAST_ACK.
+        let kept = client.bytes_kept_at(server.address());
+        assert_eq!(kept, None, "bytes for a client that was cut; it ended first: {ends_first}");
+    }
 }
 
 fn a_client_that_reads_slowly_may_take_longer_than_the_write_deadline(mode: Mode) {

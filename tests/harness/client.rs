@@ -87,6 +87,11 @@ impl Client {
         super::has_open_peer(self.stream.local_addr().expect("the client's address"))
     }
 
+    /// How many bytes the kernel keeps for this client at the server; `None` once there is no connection.
+    pub(crate) fn bytes_kept_at(&self, server: SocketAddr) -> Option<u64> {
+        super::bytes_kept(server, self.stream.local_addr().expect("the client's address"))
+    }
+
     #[track_caller]
     fn over(stream: TcpStream) -> Self {
         stream.set_nodelay(true).expect("set TCP_NODELAY");

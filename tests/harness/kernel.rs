@@ -96,6 +96,20 @@ pub(crate) fn has_open_peer(address: SocketAddr) -> bool {
     columns.into_iter().any(|columns| columns[2] == wanted && columns[9] != "0")
 }
 
+/// How many bytes the kernel keeps at `server` for `client`, whether a process has that socket or not; `None` once there
+/// is no connection.
+pub(crate) fn bytes_kept(server: SocketAddr, client: SocketAddr) -> Option<u64> {
+    let wanted = [server, client].map(|address| {
+        let SocketAddr::V4(address) = address else { panic!("{address} is not IPv4") };
+        format!("{:08X}:{:04X}", u32::from_le_bytes(address.ip().octets()), address.port())
+    });
+    let table = fs::read_to_string("/proc/thread-self/net/tcp").expect("read /proc/net/tcp");
+    let mut columns = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let columns = columns.find(|columns| columns[1..3] == wanted)?;
+    let (unsent, _) = columns[4].split_once(':').expect("two queues");
+    Some(u64::from_str_radix(unsent, 16).expect("a number of bytes"))
+}
+
 /// The value of a line of `/proc/PID/status`.
 pub(crate) fn status_field(path: &str, name: &str) -> Option<String> {
     let status = fs::read_to_string(path).ok()?;
