@@ -19,7 +19,7 @@ const HELD_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 /// Most bytes that a lane throws away in one turn, of what clients send after their last response: some tens of
 /// microseconds, since they aren't copied. Those that send more wait for the next turn, and TCP makes them.
-const DISCARDS_PER_TURN: usize = 256 * 1024;
+pub(super) const DISCARDS_PER_TURN: usize = 256 * 1024;
 
 /// Shared by all connections of one lane, one after the other.
 pub struct Context<'s> {

@@ -134,3 +134,58 @@ impl<'s> Connection<'s> {
         Next::WaitUntil(lane.now_ms + PAUSE_MS.min(linger_ms(lane)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::{self, Options};
+    use crate::content::Site;
+    use crate::http::Limits;
+    use crate::observe::ledger::Ledger;
+    use crate::sys::has_input_within;
+    use crate::worker::context::DISCARDS_PER_TURN;
+
+    /// Whether a socket still has input, when so many bytes had been discarded in a turn: after that turn, and the next.
+    fn has_input_after(discarded: usize) -> [bool; 2] {
+        let config = config::load(&Options::default()).expect("the defaults").config;
+        let (site, ledger) = (Site::new(&config.routes), Ledger::new(1).expect("a ledger"));
+        let limits = Limits {
+            request_line: 64,
+            header_bytes: 256,
+            headers: 8,
+            body: 512,
+            merge_slashes: true,
+        };
+        let mut lane = Context::new(&site, &limits, &config, &ledger, 0);
+        let (mut client, server) = UnixStream::pair().expect("a pair");
+        server.set_nonblocking(true).expect("nonblocking");
+        let mut connection = Connection::new(server.into());
+        assert!(matches!(connection.finish(true, &lane), Next::Discard(_)));
+
+        let brought = vec![0; discarded];
+        let next = connection.discard(&mut Input::new(Some(&brought), None), true, &mut lane);
+        assert_eq!(next, Next::Discard(PAUSE_MS), "there may be more");
+        client.write_all(&[0; 5]).expect("room");
+        let mut after = || {
+            connection.discard(&mut Input::new(None, Some(&mut [0; 16])), true, &mut lane);
+            lane.begin_turn();
+            has_input_within(connection.socket(), Duration::ZERO)
+        };
+        [after(), after()]
+    }
+
+    #[test]
+    fn a_turn_discards_its_share_and_no_more() {
+        assert_eq!(
+            has_input_after(DISCARDS_PER_TURN - 1),
+            [false, false],
+            "a byte less than the share"
+        );
+        assert_eq!(has_input_after(DISCARDS_PER_TURN), [true, false], "the share");
+        assert_eq!(has_input_after(DISCARDS_PER_TURN + 1), [true, false], "a byte more");
+    }
+}
