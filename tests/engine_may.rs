@@ -182,6 +182,33 @@ fn head_is_refused_without_a_body() {
 }
 
 #[test]
+fn whatever_is_wrong_with_a_head_request_it_is_refused_without_a_body() {
+    let server = setup().set("limits.body", "10B").start();
+    let head = |lines: &str| format!("HEAD / HTTP/1.1\r\n{lines}\r\n");
+    let requests = [
+        (head(""), 400),
+        (head("Host: a b\r\n"), 400),
+        (head("Host: a\r\nContent-Length: 11\r\n"), 413),
+        (head("Host: a\r\nExpect: more\r\n"), 417),
+        (head("Host: a\r\nTransfer-Encoding: chunked\r\n"), 501),
+        (format!("HEAD /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(9_000)), 414),
+    ];
+    for (request, status) in requests {
+        let mut client = server.connect();
+        client.send(&request);
+        let response = client.response_to("HEAD");
+        assert_eq!((response.status, response.says_close()), (status, true), "{response:?}");
+        client.expect_end();
+    }
+    // One that comes behind the last request of its connection.
+    let mut client = server.connect();
+    client.send("GET / HTTP/1.0\r\n\r\nHEAD / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.response().status, 200);
+    assert_eq!(client.response_to("HEAD").status, 400);
+    client.expect_end();
+}
+
+#[test]
 fn a_connection_beyond_the_limit_is_closed() {
     let server = setup().lanes(1).set("workers.max_connections", 2).start();
     let _held = server.served_connections(2);

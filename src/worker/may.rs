@@ -342,14 +342,15 @@ enum Reply {
     Fixed(&'static Fixed),
     Echo(&'static Echo, Vec<u8>),
     Refused(Refusal),
-    /// HEAD can't be answered: the library would send a body.
-    NoHead,
+    /// A status alone. To HEAD there is no other answer: the library would send a body.
+    Bare(u16),
 }
 
 impl HttpService for Service {
     fn call(&mut self, request: Request, response: &mut Response) -> io::Result<()> {
         panics::keep();
         self.open.is_busy.store(true, Ordering::Relaxed);
+        let is_head = request.method() == Method::Head.name();
         let attempt = panic::catch_unwind(AssertUnwindSafe(|| self.serve(request)));
         let (reply, persistence) = attempt.unwrap_or_else(|payload| {
             // A payload may itself panic when it is dropped.
@@ -357,6 +358,11 @@ impl HttpService for Service {
             self.lane.control.report(self.lane.worker, News::RequestPanicked(panics::take()));
             (Reply::Refused(Refusal::INTERNAL), http::Persistence::Close)
         });
+        let reply = match reply {
+            // No response to HEAD has a body (RFC 9110 §9.3.2).
+            Reply::Refused(refusal) if is_head => Reply::Bare(refusal.status),
+            reply => reply,
+        };
         if persistence == http::Persistence::Close {
             self.is_closing = true;
             if self.requests == 1 && reply.bytes() <= SENT_AT_ONCE_BYTES {
@@ -382,7 +388,7 @@ impl Reply {
             + match self {
                 Reply::Fixed(fixed) => fixed.response.head.len() + fixed.body.len(),
                 Reply::Echo(echo, body) => echo.response.head.len() + body.len(),
-                Reply::Refused(_) | Reply::NoHead => 0,
+                Reply::Refused(_) | Reply::Bare(_) => 0,
             }
     }
 }
@@ -435,7 +441,7 @@ impl Service {
         fault::on_request(&head.target.path);
         let mut body = request.body().take(length);
         let reply = match answer {
-            _ if head.method == Method::Head => Reply::NoHead,
+            _ if head.method == Method::Head => Reply::Bare(501),
             Answer::Fixed(fixed) => match io::copy(&mut body, &mut io::sink()) {
                 Ok(count) if count == length => Reply::Fixed(fixed),
                 _ => return Reply::Refused(CUT),
@@ -500,8 +506,8 @@ fn write(response: &mut Response, reply: Reply, persistence: http::Persistence) 
             response.header("Content-Type: text/plain; charset=utf-8");
             response.body_vec(format!("{status} {words}: {reason}\n").into_bytes());
         }
-        Reply::NoHead => {
-            response.status_code(501, http::reason(501));
+        Reply::Bare(status) => {
+            response.status_code(status.into(), http::reason(status));
         }
     }
     match persistence {
