@@ -118,3 +118,23 @@ proptest! {
         oracle::check_connection(&stream.0, &places);
     }
 }
+
+/// A conversation that the oracle holds with a connection, and no more than what it should come to.
+#[test]
+fn the_oracle_waits_for_delays_and_deadlines() {
+    use oracle::connection::{Then, converse};
+    let said = |stream: &str, then| {
+        String::from_utf8(converse(&[stream.as_bytes()], then)).expect("heads and texts in ASCII")
+    };
+    let late = said("GET /late HTTP/1.1\r\nHost: a\r\n\r\n", Then::Ends);
+    assert!(late.starts_with("HTTP/1.1 200 ") && late.ends_with("\r\n\r\nlate"), "{late:?}");
+    let within = "/echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhell";
+    for (rest, method) in [(" /", "GET"), (" /", "HEAD"), (within, "POST "), (within, "HEAD ")] {
+        let stream = format!("{method}{rest}");
+        let answer = said(&stream, Then::IsSilent);
+        assert!(answer.starts_with("HTTP/1.1 408 "), "{stream:?}: {answer:?}");
+        assert_eq!(answer.ends_with("\r\n\r\n"), method.starts_with("HEAD"), "{answer:?}");
+        assert_eq!(said(&stream, Then::Ends), "", "{stream:?}");
+    }
+    assert_eq!(said("\r\n", Then::IsSilent), "");
+}

@@ -15,8 +15,9 @@ use laneway::worker::connection::{Connection, Next};
 use laneway::worker::context::Context;
 use laneway::worker::driver::{Input, Sent, transmit};
 
-/// A delay that is no timeout, so that waiting for it can be told from waiting for a client.
-const DELAY_MS: u64 = 77_777;
+/// When the delay of a route has passed, which is no timeout, so that waiting for it can be told from waiting for a client:
+/// a turn's time is in whole milliseconds, and a part of one more may have passed.
+const DELAY_MS: u64 = 77_777 + 1;
 const SETTINGS: [&str; 7] = [
     r#"route=[{path="/",text="root"},{path="/echo",echo="body"},{path="/request",echo="request"},{path="/late",text="late",delay="77777ms"},{path="/big",bytes="200KiB"}]"#,
     "limits.request_line=64B",
@@ -59,13 +60,24 @@ struct Talk<'w> {
     input: Vec<u8>,
     client: UnixStream,
     answers: Vec<u8>,
+    /// When the connection is to be worked on although nothing comes.
+    deadline_ms: u64,
 }
 
-/// Everything that a connection answers to a stream that comes in these pieces and then ends.
+/// What a client does when it has sent everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Then {
+    /// It ends its side.
+    Ends,
+    /// It sends nothing more, until the connection's deadline has passed.
+    IsSilent,
+}
+
+/// Everything that a connection answers to a stream that comes in these pieces.
 ///
 /// # Panics
 /// If it spins.
-pub(crate) fn converse(pieces: &[&[u8]]) -> Vec<u8> {
+pub(crate) fn converse(pieces: &[&[u8]], then: Then) -> Vec<u8> {
     let (client, server) = UnixStream::pair().expect("a socket pair");
     client.set_nonblocking(true).expect("nonblocking");
     server.set_nonblocking(true).expect("nonblocking");
@@ -75,8 +87,10 @@ pub(crate) fn converse(pieces: &[&[u8]]) -> Vec<u8> {
     context.date = *b"Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
     // No turn of a loop renews it.
     context.discards_left = usize::MAX;
+    let connection = Connection::new(server.into());
     let mut talk = Talk {
-        connection: Connection::new(server.into()),
+        deadline_ms: connection.idle_timeout_ms(&context),
+        connection,
         context,
         input: vec![0; 64 * 1024],
         client,
@@ -87,9 +101,14 @@ pub(crate) fn converse(pieces: &[&[u8]]) -> Vec<u8> {
             return talk.answers;
         }
     }
-    // A connection that has shut its own side is at its end.
-    let _ = talk.client.shutdown(Shutdown::Write);
-    talk.turn(true);
+    match then {
+        Then::Ends => {
+            // A connection that has shut its own side is at its end.
+            let _ = talk.client.shutdown(Shutdown::Write);
+            talk.turn(true);
+        }
+        Then::IsSilent => talk.wait(),
+    }
     talk.answers
 }
 
@@ -111,6 +130,11 @@ impl Talk<'_> {
             }
             self.send();
             let drained = self.drain();
+            if let Next::WaitUntil(until_ms) | Next::Again(until_ms) | Next::Discard(until_ms) =
+                next
+            {
+                self.deadline_ms = until_ms;
+            }
             ready = match next {
                 Next::Close => return false,
                 Next::Again(_) | Next::Discard(_) => arrived,
@@ -120,6 +144,15 @@ impl Talk<'_> {
             };
         }
         panic!("the connection spins");
+    }
+
+    /// Lets the time pass that the connection waits for.
+    fn wait(&mut self) {
+        self.context.now_ms = self.deadline_ms;
+        let mut input = Input::new(None, Some(&mut self.input));
+        self.connection.on_deadline(&mut input, &mut self.context);
+        self.send();
+        self.drain();
     }
 
     /// Sends what a step has left to be sent.

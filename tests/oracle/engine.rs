@@ -25,6 +25,11 @@ pub(crate) enum Seen {
         /// Whether what was refused is a HEAD.
         is_head: bool,
     },
+    /// The stream ends within a request.
+    Unfinished {
+        /// Whether that is known to be a HEAD.
+        is_head: bool,
+    },
 }
 
 /// What the engine makes of a stream that comes in these pieces, up to the first refusal.
@@ -79,6 +84,11 @@ pub(crate) fn feed<'b>(pieces: impl IntoIterator<Item = &'b [u8]>, limits: &Limi
             }
         }
         kept.drain(..position);
+    }
+    if !receiver.is_idle() {
+        let is_head = within.unwrap_or(kept.starts_with(b"HEAD "));
+        assert_eq!(receiver.is_head(), is_head, "it lost sight of the method");
+        seen.push(Seen::Unfinished { is_head });
     }
     seen
 }

@@ -6,6 +6,7 @@ pub(crate) mod connection;
 pub(crate) mod engine;
 
 use super::http::{self, Limits};
+use connection::Then;
 use engine::{Seen, feed};
 
 /// Limits small enough that short inputs reach them.
@@ -58,19 +59,21 @@ pub(crate) fn check_chunks(body: &[u8], places: &[usize]) {
 
 /// A connection answers the same to a stream whole and in pieces, and what it answers is what its requests ask for.
 pub(crate) fn check_connection(stream: &[u8], places: &[usize]) {
-    let whole = connection::converse(&[stream]);
-    check_answers(stream, &whole);
-    let in_pieces = connection::converse(&cut(stream, places));
-    assert_eq!(
-        String::from_utf8_lossy(&in_pieces),
-        String::from_utf8_lossy(&whole),
-        "the answers depend on the pieces"
-    );
+    for then in [Then::Ends, Then::IsSilent] {
+        let whole = connection::converse(&[stream], then);
+        check_answers(stream, then, &whole);
+        let in_pieces = connection::converse(&cut(stream, places), then);
+        assert_eq!(
+            String::from_utf8_lossy(&in_pieces),
+            String::from_utf8_lossy(&whole),
+            "the answers depend on the pieces"
+        );
+    }
 }
 
 /// The answers to a stream are whole responses, at most one for each request in it; none to a HEAD has a body, even
-/// if it was refused. Interim responses don't count.
-fn check_answers(stream: &[u8], answers: &[u8]) {
+/// if it was refused, or was not finished in time. Interim responses don't count.
+fn check_answers(stream: &[u8], then: Then, answers: &[u8]) {
     let seen = feed([stream], &TIGHT);
     // Of a message that is refused within its body, one response answers both.
     let mut is_head: Vec<bool> = Vec::new();
@@ -82,10 +85,15 @@ fn check_answers(stream: &[u8], answers: &[u8]) {
                 has_answer = *has_body;
             }
             Seen::End => has_answer = false,
-            Seen::Refused { is_head: head, .. } if !has_answer => is_head.push(*head),
-            Seen::Refused { .. } | Seen::Body(_) => {}
+            Seen::Refused { is_head: head, .. } | Seen::Unfinished { is_head: head }
+                if !has_answer =>
+            {
+                is_head.push(*head);
+            }
+            Seen::Refused { .. } | Seen::Unfinished { .. } | Seen::Body(_) => {}
         }
     }
+    let mut says_close = false;
     let mut is_head = is_head.into_iter();
     let mut rest = answers;
     while !rest.is_empty() && rest != http::GOAWAY {
@@ -96,6 +104,8 @@ fn check_answers(stream: &[u8], answers: &[u8]) {
         if status == Some("100") {
             continue;
         }
+        assert!(!says_close, "an answer behind the last one");
+        says_close = head.lines().any(|line| line == "Connection: close");
         let is_head = is_head.next().expect("a request for each response");
         if !is_head && status != Some("204") {
             let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
@@ -104,6 +114,9 @@ fn check_answers(stream: &[u8], answers: &[u8]) {
             rest = &rest[length..];
         }
     }
+    // A 408, or the last answer to a request before.
+    let is_late = then == Then::IsSilent && matches!(seen.last(), Some(Seen::Unfinished { .. }));
+    assert!(!is_late || says_close, "a request that was not finished in time is not refused");
 }
 
 /// Cuts a stream at these places, which need not be in order or within it.

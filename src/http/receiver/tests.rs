@@ -22,12 +22,13 @@ fn outcome(input: impl AsRef<[u8]>) -> Vec<String> {
     }
     assert_eq!(feed(input.chunks(1), &LIMITS), whole, "byte by byte: {}", input.escape_ascii());
     let in_words = |seen| match seen {
-        Seen::Head { request, .. } => request,
-        Seen::Body(body) => String::from_utf8_lossy(&body).into_owned(),
-        Seen::End => "end".into(),
-        Seen::Refused { status, .. } => status.to_string(),
+        Seen::Head { request, .. } => Some(request),
+        Seen::Body(body) => Some(String::from_utf8_lossy(&body).into_owned()),
+        Seen::End => Some("end".into()),
+        Seen::Refused { status, .. } => Some(status.to_string()),
+        Seen::Unfinished { .. } => None,
     };
-    whole.into_iter().map(in_words).collect()
+    whole.into_iter().filter_map(in_words).collect()
 }
 
 #[test]
