@@ -272,6 +272,26 @@ fn a_server_is_found_after_its_file_has_come_to_name_no_pid_file() {
 }
 
 #[test]
+fn an_heir_with_another_pid_file_that_fails_leaves_the_server_where_it_is_found() {
+    if skip_without_faults() {
+        return;
+    }
+    let site = Site::new(Mode::THREADS);
+    let server = site.start();
+    write_with(&site, Some("other.pid"));
+    fs::write(server.folder().join("fail-ready"), "").unwrap();
+    server.signal(SIGUSR2);
+    server.journal.wait_for("upgrade failed");
+    eventually("the link is its own again", || {
+        (harness::links(server.folder()) == [server.folder().join("server.sock")]).then_some(())
+    });
+    let path = site.path();
+    let status = command(&server, &["--config", path.to_str().unwrap(), "status"]);
+    assert!(text(&status).contains(&format!("pid {}", server.pid())), "{}", text(&status));
+    ends(server);
+}
+
+#[test]
 fn a_link_to_a_socket_leads_no_command_to_another_server() {
     let site = Site::new(Mode::THREADS);
     site.write();

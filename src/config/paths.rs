@@ -282,6 +282,31 @@ mod tests {
     }
 
     #[test]
+    fn links_are_made_where_the_file_alone_says_where_the_socket_is() {
+        let links = |variables: &[(&str, &str)], set: &[&str], socket: Option<&str>| {
+            let owned = |(name, value): &(&str, &str)| (name.to_string(), value.to_string());
+            let options = Options {
+                file: Some("/srv/a.toml".into()),
+                set: set.iter().map(ToString::to_string).collect(),
+                environment: variables.iter().map(owned).collect(),
+                socket: socket.map(PathBuf::from),
+                ..Options::default()
+            };
+            let folders = control_links(&options).into_iter();
+            folders.filter_map(|link| link.parent().map(Path::to_owned)).collect::<Vec<_>>()
+        };
+        let session = ("XDG_RUNTIME_DIR", "/run/user/1");
+        let service = ("RUNTIME_DIRECTORY", "/run/x:/run/y");
+        let given = ("LANEWAY_SUPERVISOR__PID_FILE", "/x/s.pid");
+        assert_eq!(links(&[session], &[], None), [Path::new("/run/user/1")]);
+        let both = [Path::new("/run/x"), Path::new("/run/user/1")];
+        assert_eq!(links(&[session, service], &[], None), both);
+        assert!(links(&[session], &["supervisor.pid_file="], None).is_empty());
+        assert!(links(&[session, given], &[], None).is_empty());
+        assert!(links(&[session], &[], Some("own.sock")).is_empty());
+    }
+
+    #[test]
     fn a_pid_file_is_found_in_a_file_with_mistakes() {
         let folder = std::env::temp_dir().join(format!("laneway-paths-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
