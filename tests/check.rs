@@ -241,7 +241,7 @@ fn check_passes_the_file_of_a_running_server() {
         assert!(checked.status.success(), "{}", told(&checked));
         assert!(found(&checked, "error: ").is_empty(), "{}", told(&checked));
         let running = format!(
-            "  running pid {}; a reload has it use this, and a second server beside it would be refused\n",
+            "  running pid {}; `server reload` applies this, and a second server would be refused\n",
             server.pid()
         );
         assert!(summary.starts_with(&running), "{summary}");

@@ -33,7 +33,7 @@ impl Rehearsal {
             Holder::Own(pid) => {
                 let pid = pid.map_or_else(|| "about to start".into(), |pid| format!("pid {pid}"));
                 self.notes.push(format!(
-                    "{pid}; a reload has it use this, and a second server beside it would be refused"
+                    "{pid}; `server reload` applies this, and a second server would be refused"
                 ));
             }
         }
