@@ -7,7 +7,7 @@ use harness::{
     namespace_members, namespace_pid, process_state, send_signal, skip_without,
     skip_without_faults, skipped,
 };
-use nix::sys::signal::{SIGKILL, SIGSTOP, SIGTERM};
+use nix::sys::signal::{SIGCONT, SIGKILL, SIGSTOP, SIGTERM};
 use nix::unistd::Uid;
 
 in_every_mode!(
@@ -25,6 +25,8 @@ in_every_mode!(
     a_worker_told_to_terminate_drains_and_is_replaced,
     a_worker_told_to_terminate_is_no_crash_however_often,
     a_killed_supervisor_takes_its_workers_along_after_their_requests,
+    a_stopped_worker_goes_on_when_its_supervisor_is_killed_and_ends_after_its_request,
+    a_worker_that_is_stopped_and_continued_stays,
     as_pid_1_it_reaps_orphans_and_drains_on_term,
 );
 harness::in_may!(
@@ -338,6 +340,35 @@ fn a_killed_supervisor_takes_its_workers_along_after_their_requests(mode: Mode) 
     idle.expect_end();
     server.wait_gone();
     assert!(is_refused(server.address()));
+}
+
+fn a_stopped_worker_goes_on_when_its_supervisor_is_killed_and_ends_after_its_request(mode: Mode) {
+    let mut server = setup(mode).lanes(1).set("supervisor.watchdog", "0s").start();
+    let mut client = server.in_flight(GET_SLOW);
+    let supervisor = server.pid();
+    let workers = server.processes().into_iter().filter(|pid| *pid != supervisor);
+    for worker in workers {
+        send_signal(worker, SIGSTOP);
+        eventually("it is stopped", || is_stopped(worker).then_some(()));
+    }
+    server.kill_supervisor();
+    assert_eq!(client.response().text(), "slow");
+    server.wait_gone();
+    assert!(is_refused(server.address()));
+}
+
+fn a_worker_that_is_stopped_and_continued_stays(mode: Mode) {
+    let mut server = setup(mode).lanes(1).set("supervisor.watchdog", "0s").start();
+    let worker = server.worker_pid(0);
+    for _ in 0..3 {
+        send_signal(worker, SIGSTOP);
+        eventually("it is stopped", || is_stopped(worker).then_some(()));
+        send_signal(worker, SIGCONT);
+        assert_eq!(server.get("/").status, 200);
+    }
+    server.signal(SIGTERM);
+    assert_eq!(server.wait_exit(), 0);
+    assert!(server.journal.named("worker leaving").is_empty());
 }
 
 /// The host's pid of the process that is pid 1 in the namespace a server was started in.

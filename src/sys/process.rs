@@ -249,8 +249,9 @@ pub fn executed_file() -> Option<PathBuf> {
     Some(PathBuf::from(OsStr::from_bytes(name.to_bytes())))
 }
 
-/// What the handler of SIGTERM needs; set before it is installed, and only read afterwards.
+/// What the handlers of SIGTERM and SIGCONT need; set before they are installed, and only read afterwards.
 static CONTROL: AtomicI32 = AtomicI32::new(-1);
+static PARENT: AtomicI32 = AtomicI32::new(0);
 static GRACE_SECONDS: AtomicU32 = AtomicU32::new(0);
 
 /// Who a process runs as.
@@ -365,9 +366,9 @@ fn empty_bounding_set() -> io::Result<()> {
 
 /// Makes this process a worker of `parent`, whose control socket is `control`.
 ///
-/// SIGTERM, sent by somebody or by the kernel when the parent dies, ends the stream of the control socket
-/// as the parent's death does, which starts the drain; if the process still lives after `grace`, SIGALRM
-/// ends it. INT, QUIT and HUP, which a terminal sends to the whole group, are the supervisor's alone. Ends
+/// SIGTERM ends the stream of the control socket as the parent's death does, which starts the drain; if the process
+/// still lives after `grace`, SIGALRM ends it. When the parent dies, the kernel sends SIGCONT, which does the same then,
+/// and is the one signal that a stopped process acts on without ending at once; at any other time it means nothing. INT, QUIT and HUP, which a terminal sends to the whole group, are the supervisor's alone. Ends
 /// the process at once if the parent is gone already. The handler has a copy of `control`, to the end of the process.
 /// From here on it runs as `identity`, if one is given.
 pub fn become_worker(
@@ -377,6 +378,7 @@ pub fn become_worker(
     identity: Option<&Identity>,
 ) -> io::Result<()> {
     CONTROL.store(control.try_clone_to_owned()?.into_raw_fd(), Ordering::Relaxed);
+    PARENT.store(parent, Ordering::Relaxed);
     GRACE_SECONDS.store(alarm_seconds(grace), Ordering::Relaxed);
     let on = |signal, handler| {
         let action = SigAction::new(handler, SaFlags::SA_RESTART, SigSet::empty());
@@ -384,6 +386,7 @@ pub fn become_worker(
         unsafe { sigaction(signal, &action) }
     };
     on(Signal::SIGTERM, SigHandler::Handler(end_control_stream))?;
+    on(Signal::SIGCONT, SigHandler::Handler(end_control_stream_of_orphan))?;
     use Signal::{SIGHUP, SIGINT, SIGQUIT, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2};
     on(Signal::SIGALRM, SigHandler::SigDfl)?;
     for signal in [SIGHUP, SIGINT, SIGQUIT, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2] {
@@ -392,7 +395,7 @@ pub fn become_worker(
     SigSet::all().thread_unblock()?;
     // Before the signal of the parent's death is asked for, which a change of identity takes back.
     identity.map_or(Ok(()), Identity::assume)?;
-    end_with(parent, Signal::SIGTERM)
+    end_with(parent, Signal::SIGCONT)
 }
 
 /// For alarm(2), which knows whole seconds: at least `grace`, and never the 0 that would take the alarm back.
@@ -421,6 +424,14 @@ fn end_with(parent: ProcessId, signal: Signal) -> io::Result<()> {
         exit(1);
     }
     Ok(())
+}
+
+/// The kernel gives an orphan its new parent before it sends the signal of the old one's death.
+extern "C" fn end_control_stream_of_orphan(signal: libc::c_int) {
+    // SAFETY: getppid is async-signal-safe and can't fail.
+    if unsafe { libc::getppid() } != PARENT.load(Ordering::Relaxed) {
+        end_control_stream(signal);
+    }
 }
 
 extern "C" fn end_control_stream(_: libc::c_int) {
