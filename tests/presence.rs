@@ -3,7 +3,7 @@
 mod harness;
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::fs::symlink;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -449,11 +449,67 @@ fn at_its_limit_of_descriptors_a_client_of_the_socket_costs_no_cpu() {
     let spent = cpu_ticks(server.pid()) - before;
     assert!(spent < 30, "{spent} hundredths of a second in one and a half");
     limit("1024");
-    use std::io::Write;
     client.write_all(b"status\n").unwrap();
     let mut answer = String::new();
     client.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("{\"Status\":"), "{answer}");
+    ends(server);
+}
+
+/// What the command socket answers to these pieces, before it ends the connection.
+fn answer_to(server: &Server, pieces: &[&[u8]]) -> String {
+    let mut client =
+        UnixStream::connect(server.folder().join("server.sock")).expect("connect to it");
+    client.set_read_timeout(Some(harness::DEADLINE)).expect("set a timeout");
+    for piece in pieces {
+        client.write_all(piece).expect("it is read");
+    }
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).expect("an answer and an end, and no reset");
+    answer
+}
+
+#[test]
+fn a_request_of_more_than_64_bytes_is_answered_with_the_limit_and_no_reset() {
+    let site = Site::new(Mode::THREADS);
+    let server = site.start();
+    let too_long = "{\"Failed\":\"the request is too long: it may have 64 bytes at most, its line end included\"}\n";
+    let of_length = |bytes: usize| {
+        let mut request = vec![b'x'; bytes];
+        request[bytes - 1] = b'\n';
+        request
+    };
+    assert!(answer_to(&server, &[&of_length(64)]).contains("unknown request \\\"xxx"));
+    assert_eq!(answer_to(&server, &[&of_length(65)]), too_long);
+    assert_eq!(answer_to(&server, &[&[b'x'; 65]]), too_long);
+    assert_eq!(answer_to(&server, &[&of_length(10_000)]), too_long);
+    // It may come in pieces, and go on after the answer is on its way.
+    let piece: &[u8] = &[b'x'; 50];
+    assert_eq!(answer_to(&server, &[piece; 100]), too_long);
+    // What is behind a request is nothing to the server.
+    let behind = [b"status\n".as_slice(), &[b'x'; 1_000]].concat();
+    assert!(answer_to(&server, &[&behind]).starts_with("{\"Status\":"));
+    let behind = [b"reload\n".as_slice(), &[b'x'; 1_000]].concat();
+    assert_eq!(answer_to(&server, &[&behind]), "{\"Done\":\"generation 2 serves\"}\n");
+    ends(server);
+}
+
+#[test]
+fn clients_that_were_refused_and_stay_make_way_for_others() {
+    let site = Site::new(Mode::THREADS);
+    let server = site.start();
+    let stay: Vec<UnixStream> = (0..100)
+        .map(|_| {
+            let client = UnixStream::connect(server.folder().join("server.sock"));
+            let mut client = client.expect("connect to it");
+            // One that was closed to make way takes nothing.
+            let _ = client.write_all(&[b'x'; 65]);
+            client
+        })
+        .collect();
+    let status = site.command(&server, &["status"]);
+    assert!(status.status.success(), "{}", text(&status));
+    drop(stay);
     ends(server);
 }
 
@@ -466,7 +522,6 @@ fn a_client_that_waits_for_its_answer_does_not_make_way_for_others() {
     let server = site.start();
     fs::write(server.folder().join("hang-load"), "").expect("write into the server's folder");
     let socket = || UnixStream::connect(server.folder().join("server.sock")).expect("connect");
-    use std::io::Write;
     let mut waits = socket();
     waits.write_all(b"reload\n").expect("ask");
     server.journal.wait_for("reload started");

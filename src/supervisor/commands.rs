@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -73,8 +74,10 @@ const TOKEN_LISTENER: u64 = TOKENS;
 /// Clients at a time. With another one, the oldest that has asked for nothing yet has to go; if all wait for their answers,
 /// the new one is refused.
 const CLIENTS_MAX: usize = 64;
-/// No request is longer.
+/// No request is longer, its line end included.
 const REQUEST_BYTES_MAX: usize = 64;
+/// Most bytes that are read from one client, request and all.
+const INPUT_BYTES_MAX: usize = 64 * 1024;
 
 /// How long it doesn't listen when it has no descriptor for a client.
 const PAUSE_MS: u64 = 1_000;
@@ -146,7 +149,10 @@ impl Open {
 
 struct Client {
     stream: UnixStream,
+    /// The beginning of what it has said: as long as a request may be, and a byte.
     input: Vec<u8>,
+    /// All that it has said, in bytes.
+    heard: usize,
     output: Vec<u8>,
     state: ClientState,
 }
@@ -161,6 +167,9 @@ enum ClientState {
     /// Its answer has been given, and the connection ends when the supervisor does.
     AwaitsEnd,
     Answered,
+    /// Its answer has been given while it may still be speaking: its end is waited for, because a close with something
+    /// unread would reset the connection.
+    Refused,
 }
 
 /// What reading from a client came to.
@@ -172,18 +181,38 @@ enum Heard {
 }
 
 impl Client {
-    /// Reads all there is.
+    /// Reads all there is. What is longer than any request is not kept.
     fn hear(&mut self) -> Heard {
-        let mut buffer = [0; REQUEST_BYTES_MAX];
-        while self.input.len() <= REQUEST_BYTES_MAX {
+        let mut buffer = [0; 1024];
+        while self.heard < INPUT_BYTES_MAX {
             match self.stream.read(&mut buffer) {
                 Ok(0) => return Heard::End,
-                Ok(count) => self.input.extend_from_slice(&buffer[..count]),
+                Ok(count) => {
+                    self.heard += count;
+                    let room = REQUEST_BYTES_MAX + 1 - self.input.len();
+                    self.input.extend_from_slice(&buffer[..count.min(room)]);
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Heard::Enough,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(_) => return Heard::Broken,
             }
         }
         Heard::Broken
+    }
+
+    /// What it asks for; none while that has not come whole.
+    fn asks(&self) -> Option<Result<Request, String>> {
+        let request = &self.input[..self.input.len().min(REQUEST_BYTES_MAX)];
+        match request.iter().position(|byte| *byte == b'\n') {
+            Some(end) => {
+                let word = String::from_utf8_lossy(&request[..end]).trim().to_owned();
+                Some(Request::parse(&word).ok_or_else(|| format!("unknown request {word:?}")))
+            }
+            None if self.input.len() > REQUEST_BYTES_MAX => Some(Err(format!(
+                "the request is too long: it may have {REQUEST_BYTES_MAX} bytes at most, its line end included"
+            ))),
+            None => None,
+        }
     }
 }
 
@@ -286,18 +315,9 @@ impl Commands {
         let heard = self.clients.get_mut(&token)?.hear();
         self.flush(token);
         let client = self.clients.get_mut(&token)?;
-        let end = client.input.iter().position(|byte| *byte == b'\n');
-        let Some(end) = end.filter(|_| client.state == ClientState::Asking) else {
-            // One that has asked may shut its writing side, and wait.
-            if heard == Heard::Broken || heard == Heard::End && client.state == ClientState::Asking
-            {
-                self.clients.remove(&token);
-            }
-            return None;
-        };
-        let word = String::from_utf8_lossy(&client.input[..end]).trim().to_owned();
-        match Request::parse(&word) {
-            Some(request) => {
+        let asks = client.asks().filter(|_| client.state == ClientState::Asking);
+        let request = match asks {
+            Some(Ok(request)) => {
                 client.state = match request {
                     Request::Status => ClientState::Answered,
                     Request::Reload | Request::Upgrade => ClientState::Wants(request),
@@ -305,12 +325,22 @@ impl Commands {
                 };
                 Some((token, request))
             }
-            None => {
-                client.state = ClientState::Answered;
-                self.answer(token, &Answer::Failed(format!("unknown request {word:?}")));
+            Some(Err(reason)) => {
+                client.state = ClientState::Refused;
+                self.answer(token, &Answer::Failed(reason));
                 None
             }
+            None => None,
+        };
+        // One that has asked may shut its writing side, and wait.
+        let waits_for_it =
+            |client: &Client| matches!(client.state, ClientState::Asking | ClientState::Refused);
+        let client = self.clients.get(&token)?;
+        let is_over = heard == Heard::Broken || heard == Heard::End && waits_for_it(client);
+        if request.is_none() && is_over {
+            self.clients.remove(&token);
         }
+        request
     }
 
     fn accept(&mut self, epoll: &Epoll, now_ms: u64) {
@@ -338,7 +368,7 @@ impl Commands {
                 continue;
             }
             let state = ClientState::Asking;
-            let client = Client { stream, input: Vec::new(), output: Vec::new(), state };
+            let client = Client { stream, input: Vec::new(), heard: 0, output: Vec::new(), state };
             self.clients.insert(token, client);
             if self.clients.len() > CLIENTS_MAX {
                 self.crowded(token);
@@ -348,8 +378,10 @@ impl Commands {
 
     /// There is one client too many, `newest`: has one go that waits for no answer, or refuses that one.
     fn crowded(&mut self, newest: u64) {
-        let asks = |(_, client): &(&u64, &Client)| client.state == ClientState::Asking;
-        match self.clients.iter().find(asks).map(|(token, _)| *token) {
+        let awaits_nothing = |(_, client): &(&u64, &Client)| {
+            matches!(client.state, ClientState::Asking | ClientState::Refused)
+        };
+        match self.clients.iter().find(awaits_nothing).map(|(token, _)| *token) {
             Some(oldest) if oldest != newest => drop(self.clients.remove(&oldest)),
             _ => {
                 let reason = format!("{CLIENTS_MAX} other commands wait for their answers");
@@ -422,8 +454,11 @@ impl Commands {
                 }
             }
         }
-        if client.state == ClientState::Answered {
-            self.clients.remove(&token);
+        match client.state {
+            ClientState::Answered => drop(self.clients.remove(&token)),
+            // One that is gone already needs no end.
+            ClientState::Refused => drop(client.stream.shutdown(Shutdown::Write)),
+            _ => {}
         }
     }
 }
