@@ -227,7 +227,7 @@ impl Loading {
                         Err(Rejection::Unusable(reason))
                     }));
                 }
-                Received::Nothing => return None,
+                Received::Nothing | Received::Exhausted => return None,
                 Received::End => {
                     self.is_silent = true;
                     return None;

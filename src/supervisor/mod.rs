@@ -99,6 +99,8 @@ const OTHERS: [Signal; 6] = [
 const LEDGER_BLOCKS: usize = 4 * LANES_MAX;
 /// Most lanes, which is what `workers.count` allows.
 const LANES_MAX: usize = 1024;
+/// How soon a conversation is gone on with that the kernel had no memory for.
+const STARVED_MS: u64 = 100;
 /// How often the machine is measured again where it decides the number of lanes.
 const MEASURE_MS: u64 = 2_000;
 
@@ -244,6 +246,9 @@ impl Supervisor {
                 .map_err(|error| format!("cannot wait for events: {error}"))?;
             supervisor.show_life();
             let mut happened = VecDeque::new();
+            for token in supervisor.processes.take_starved() {
+                supervisor.collect_from(token, &mut happened);
+            }
             for index in 0..count {
                 supervisor.collect(events.at(index).token, &mut happened);
             }
@@ -274,7 +279,8 @@ impl Supervisor {
         let heir_ms = self.heir.as_ref().and_then(Heir::until_ms);
         let heir_ms = heir_ms.into_iter().chain(self.totals_due_ms());
         let own = alive_ms.into_iter().chain(heir_ms).chain(self.loading_until_ms());
-        own.chain(self.commands.resume_ms()).chain(self.measures_ms())
+        let starved_ms = self.processes.are_starved().then(|| self.now_ms() + STARVED_MS);
+        own.chain(self.commands.resume_ms()).chain(self.measures_ms()).chain(starved_ms)
     }
 
     /// Tells the service manager, as often as it wants to hear, that this loop turns.
@@ -330,11 +336,16 @@ impl Supervisor {
         if let Some((key, Source::Control(_))) = self.processes.by_token(token) {
             self.processes.flush(key);
         }
+        let mut starved = None;
         match self.processes.by_token(token) {
             Some((key, Source::Control(control))) => loop {
                 match control.receive() {
                     Received::Message(report, _) => happened.push_back(Event::Report(key, report)),
                     Received::Nothing => break,
+                    Received::Exhausted => {
+                        starved = Some(key);
+                        break;
+                    }
                     Received::End => {
                         // The pidfd tells of the end itself.
                         let _ = self.epoll.remove(control.as_fd());
@@ -345,6 +356,7 @@ impl Supervisor {
             Some((_, Source::Pidfd)) => self.collect_ended(happened),
             None => {}
         }
+        starved.into_iter().for_each(|key| self.processes.starve(key));
     }
 
     /// Reaps every child that has ended: worker processes, and the orphans that pid 1 inherits.

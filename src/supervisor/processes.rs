@@ -2,7 +2,7 @@
 //! told of their end.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::ops::Add;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -21,7 +21,7 @@ use crate::sys::signal::Signal;
 use crate::sys::{cgroup, socket};
 use crate::worker::Generation;
 use crate::worker::control::{
-    Assignment, Command, Control, DrainKind, News, Order, Outbox, Report, Role,
+    Assignment, Command, Control, DrainKind, News, Order, Outbox, Report, Role, Told,
 };
 use crate::worker::process::WorkerProcess;
 
@@ -40,6 +40,8 @@ pub(super) struct Processes {
     inherited: BTreeMap<Role, Totals>,
     /// In accept mode handoff between processes, by generation and lane. Like sockets they outlive workers.
     conduits: HashMap<(u64, usize), Conduit>,
+    /// Processes whose control sockets are to be looked at again, by their keys.
+    starved: BTreeSet<u64>,
     /// How processes ended of whose workers' ends people have not been told yet.
     ends: HashMap<u64, End>,
     /// Out-of-memory kills so far, to tell one from any other SIGKILL.
@@ -125,6 +127,7 @@ impl Processes {
             totals: BTreeMap::new(),
             inherited: BTreeMap::new(),
             conduits: HashMap::new(),
+            starved: BTreeSet::new(),
             ends: HashMap::new(),
             memory_kills: cgroup::memory_kills(),
         }
@@ -393,8 +396,17 @@ impl Processes {
         let Some(running) = self.running.get_mut(&key) else {
             return;
         };
-        if running.outbox.is_empty() && running.control.told(&command, files) {
-            return;
+        let told = match running.outbox.is_empty() {
+            true => running.control.tell(&command, files),
+            false => Told::NoRoom,
+        };
+        match told {
+            Told::Done => return,
+            Told::NoRoom => {}
+            Told::Exhausted => drop(self.starved.insert(key)),
+            Told::Never(error) => {
+                return self.give_up_on(key, format!("it can't be told what to do: {error}"));
+            }
         }
         let copies = files.iter().map(BorrowedFd::try_clone_to_owned);
         match copies.collect::<io::Result<Vec<_>>>() {
@@ -418,9 +430,31 @@ impl Processes {
 
     /// Sends what there was no room for.
     pub(super) fn flush(&mut self, key: u64) {
-        if let Some(running) = self.running.get_mut(&key) {
-            running.outbox.flush(&running.control);
+        let Some(running) = self.running.get_mut(&key) else {
+            return;
+        };
+        match running.outbox.flush(&running.control) {
+            Told::Done | Told::NoRoom => {}
+            Told::Exhausted => self.starve(key),
+            Told::Never(error) => {
+                self.give_up_on(key, format!("it can't be told what to do: {error}"));
+            }
         }
+    }
+
+    /// The kernel had no memory for what this process is told or says, and no event tells when it has.
+    pub(super) fn starve(&mut self, key: u64) {
+        self.starved.insert(key);
+    }
+
+    /// Whether there are such processes.
+    pub(super) fn are_starved(&self) -> bool {
+        !self.starved.is_empty()
+    }
+
+    /// The tokens of their control sockets, which are to be looked at again.
+    pub(super) fn take_starved(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.starved).into_iter().map(|key| tokens(key).0).collect()
     }
 
     pub(super) fn kill(&self, key: u64) {

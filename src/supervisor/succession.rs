@@ -202,7 +202,7 @@ impl Supervisor {
         loop {
             match predecessor.receive() {
                 Received::Message(parcel, _) => happened.push_back(Event::Told(parcel)),
-                Received::Nothing => return,
+                Received::Nothing | Received::Exhausted => return,
                 Received::End => break,
             }
         }

@@ -200,7 +200,9 @@ impl Inheritance {
                 Received::Message(Parcel::Changes(_) | Parcel::HandedOver, _) => {
                     return Err(bad("the old supervisor hands over before this one is ready"));
                 }
-                Received::Nothing => return Err(bad("the old supervisor is silent")),
+                Received::Nothing | Received::Exhausted => {
+                    return Err(bad("the old supervisor is silent"));
+                }
                 Received::End => return Err(bad("the old supervisor hung up")),
             }
         }

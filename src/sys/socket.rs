@@ -271,6 +271,18 @@ pub fn is_exhaustion(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|errno| EXHAUSTED.contains(&errno))
 }
 
+/// Whether `error`, of a send to a packet socket, says that it may succeed later without anything telling when: memory
+/// ran out, or too many descriptors are on their way (unix(7), `ETOOMANYREFS`).
+pub fn is_send_exhaustion(error: &io::Error) -> bool {
+    is_exhaustion(error) || error.raw_os_error() == Some(libc::ETOOMANYREFS)
+}
+
+/// Whether `error`, of a send to a packet socket, says that nothing receives at the other end any more.
+pub fn is_unheard(error: &io::Error) -> bool {
+    const GONE: [i32; 4] = [libc::EPIPE, libc::ECONNRESET, libc::ECONNREFUSED, libc::ENOTCONN];
+    error.raw_os_error().is_some_and(|errno| GONE.contains(&errno))
+}
+
 /// The error of a process that may open no more files.
 pub fn out_of_files() -> io::Error {
     Errno::EMFILE.into()

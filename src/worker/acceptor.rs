@@ -206,7 +206,7 @@ impl<'s> Acceptor<'s> {
     /// Hears what the supervisor says. When it is gone, or the process was told to end, that is a drain.
     fn hear(&mut self) -> io::Result<()> {
         match self.control.receive::<Command>() {
-            Received::Nothing | Received::Message(Command::Start(_), _) => {}
+            Received::Nothing | Received::Exhausted | Received::Message(Command::Start(_), _) => {}
             Received::Message(Command::To(_, order), files) => self.obey(order, files)?,
             Received::Message(Command::Seal, _) => {}
             Received::Message(Command::Drain(_), _) => self.drain(),

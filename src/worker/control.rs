@@ -8,13 +8,17 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::thread;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::sys::has_input_within;
-use crate::sys::socket::{Patience, receive_packet, send_packet, send_packet_with_files};
+use crate::sys::socket::{
+    Patience, is_exhaustion, is_send_exhaustion, is_unheard, receive_packet, send_packet,
+    send_packet_with_files,
+};
 
 /// From the supervisor to a worker process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -172,8 +176,16 @@ impl News {
 
 /// Longest text in a message, in bytes; the rest is cut.
 const TEXT_BYTES_MAX: usize = 4096;
+
+/// Cuts a text to what a message may hold of it.
+pub fn cut(text: &mut String) {
+    text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
+}
 /// Longest packet: such a text with every byte escaped, and the frame.
 const PACKET_BYTES_MAX: usize = 8 * TEXT_BYTES_MAX;
+
+/// How soon a report that the kernel had no memory for is sent again.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(10);
 
 /// Most commands that wait for somebody to read them.
 const OUTBOX_MAX: usize = 8192;
@@ -199,14 +211,41 @@ impl Outbox {
         true
     }
 
-    /// Sends what there is room for.
-    pub fn flush(&mut self, control: &Control) {
+    /// Sends what there is room for, and says why the first of the others was not sent.
+    pub fn flush(&mut self, control: &Control) -> Told {
         while let Some((command, files)) = self.0.front() {
             let files: Vec<BorrowedFd<'_>> = files.iter().map(AsFd::as_fd).collect();
-            if !control.told(command, &files) {
-                return;
+            match control.tell(command, &files) {
+                Told::Done => drop(self.0.pop_front()),
+                other => return other,
             }
-            self.0.pop_front();
+        }
+        Told::Done
+    }
+}
+
+/// What telling the other end came to.
+#[derive(Debug)]
+pub enum Told {
+    /// It is done with: told, or there is nothing at the other end any more that could be told.
+    Done,
+    /// There was no room. An event tells of some.
+    NoRoom,
+    /// The kernel had no memory for it. No event tells when it has.
+    Exhausted,
+    /// This can't be told, now or later.
+    Never(io::Error),
+}
+
+impl Told {
+    fn from(result: io::Result<()>) -> Told {
+        match result {
+            Ok(()) => Told::Done,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Told::NoRoom,
+            Err(error) if is_send_exhaustion(&error) => Told::Exhausted,
+            // The end of the stream says so.
+            Err(error) if is_unheard(&error) => Told::Done,
+            Err(error) => Told::Never(error),
         }
     }
 }
@@ -222,6 +261,8 @@ pub enum Received<M> {
     Message(M, Vec<OwnedFd>),
     /// None is there yet.
     Nothing,
+    /// The kernel had no memory to say. Where it tells of each message once, this has to be asked again.
+    Exhausted,
     /// The other end is gone.
     End,
 }
@@ -243,7 +284,7 @@ impl Control {
         if let Failed(text) | Panicked(text) | RequestPanicked(text) | AcceptPaused(text) =
             &mut news
         {
-            text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
+            cut(text);
         }
         let patience = if news.is_vital() { Patience::Wait } else { Patience::DontWait };
         let _ = self.send(&Report { worker, news }, patience);
@@ -259,11 +300,9 @@ impl Control {
         self.send(&Report { worker, news }, Patience::DontWait).is_ok()
     }
 
-    /// Tells the other end, and says whether that is done with: where it is gone, nobody can be told. Otherwise there
-    /// was no room.
-    pub fn told(&self, command: &Command, files: &[BorrowedFd<'_>]) -> bool {
-        let result = self.command(command, files);
-        !result.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    /// Tells the other end, and passes copies of `files` along, without waiting.
+    pub fn tell(&self, command: &Command, files: &[BorrowedFd<'_>]) -> Told {
+        Told::from(self.command(command, files))
     }
 
     /// Tells the other end, and passes copies of `files` along.
@@ -275,7 +314,16 @@ impl Control {
     }
 
     fn send(&self, message: &impl Serialize, patience: Patience) -> io::Result<()> {
-        send_packet(self.0.as_fd(), &serde_json::to_vec(message)?, patience)
+        let packet = serde_json::to_vec(message)?;
+        loop {
+            match send_packet(self.0.as_fd(), &packet, patience) {
+                // Memory is waited for as room is.
+                Err(error) if patience == Patience::Wait && is_send_exhaustion(&error) => {
+                    thread::sleep(EXHAUSTED_PAUSE);
+                }
+                result => return result,
+            }
+        }
     }
 
     /// The next message, waiting so long at most.
@@ -294,11 +342,26 @@ impl Control {
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => receive(),
             received => received,
         };
+        let message = |length: usize| {
+            serde_json::from_slice(&buffer[..length])
+                .map_or(Received::End, |message| Received::Message(message, files))
+        };
+        Received::from(received, message)
+    }
+}
+
+impl<M> Received<M> {
+    fn from(
+        received: io::Result<usize>,
+        message: impl FnOnce(usize) -> Received<M>,
+    ) -> Received<M> {
         match received {
+            Ok(0) => Received::End,
+            Ok(length) => message(length),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Received::Nothing,
-            Ok(0) | Err(_) => Received::End,
-            Ok(length) => serde_json::from_slice(&buffer[..length])
-                .map_or(Received::End, |message| Received::Message(message, files)),
+            Err(error) if is_exhaustion(&error) => Received::Exhausted,
+            // What is no conversation any more never will be one.
+            Err(_) => Received::End,
         }
     }
 }
@@ -312,7 +375,7 @@ impl AsFd for Control {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::socket::packet_pair;
+    use crate::sys::socket::{PACKET_FILES_MAX, packet_pair};
 
     #[test]
     fn what_was_said_before_an_end_is_heard_although_the_other_side_has_left_something_unread() {
@@ -329,5 +392,52 @@ mod tests {
             }
         }
         assert!(matches!(ours.receive::<Report>(), Received::End));
+    }
+
+    #[test]
+    fn what_was_not_sent_is_told_again_unless_nothing_receives_it_or_it_never_can_be() {
+        let told = |errno: i32| Told::from(Err(io::Error::from_raw_os_error(errno)));
+        assert!(matches!(Told::from(Ok(())), Told::Done));
+        assert!(matches!(told(libc::EAGAIN), Told::NoRoom));
+        for errno in [libc::ENOBUFS, libc::ENOMEM, libc::ETOOMANYREFS] {
+            assert!(matches!(told(errno), Told::Exhausted), "{errno}");
+        }
+        for errno in [libc::EPIPE, libc::ECONNRESET, libc::ECONNREFUSED, libc::ENOTCONN] {
+            assert!(matches!(told(errno), Told::Done), "{errno}");
+        }
+        for errno in [libc::EMSGSIZE, libc::EBADF, libc::EPERM] {
+            assert!(matches!(told(errno), Told::Never(_)), "{errno}");
+        }
+    }
+
+    #[test]
+    fn a_command_that_no_packet_holds_is_not_taken_for_told() {
+        let (ours, theirs) = packet_pair().expect("a pair");
+        let (ours, theirs) = (Control::new(ours), Control::new(theirs));
+        let files = [ours.as_fd(); PACKET_FILES_MAX + 1];
+        assert!(matches!(ours.tell(&Command::Seal, &files[1..]), Told::Done));
+        assert!(matches!(theirs.receive::<Command>(), Received::Message(Command::Seal, _)));
+        // One more descriptor than a packet carries is the kernel's EINVAL.
+        assert!(matches!(ours.tell(&Command::Seal, &files), Told::Never(_)));
+        let mut outbox = Outbox::default();
+        outbox.push(Command::Seal, Vec::new());
+        assert!(matches!(outbox.flush(&ours), Told::Done) && outbox.is_empty());
+        drop(theirs);
+        assert!(matches!(ours.tell(&Command::Seal, &[]), Told::Done), "nothing receives it");
+    }
+
+    #[test]
+    fn a_receive_that_fails_for_want_of_memory_is_not_the_end() {
+        let received = |errno: i32| {
+            let result = Err(io::Error::from_raw_os_error(errno));
+            Received::<Command>::from(result, |_| unreachable!("there is no message"))
+        };
+        assert!(matches!(received(libc::EAGAIN), Received::Nothing));
+        for errno in [libc::ENOBUFS, libc::ENOMEM] {
+            assert!(matches!(received(errno), Received::Exhausted), "{errno}");
+        }
+        for errno in [libc::EBADF, libc::ENOTCONN] {
+            assert!(matches!(received(errno), Received::End), "{errno}");
+        }
     }
 }

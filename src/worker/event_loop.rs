@@ -353,13 +353,14 @@ impl<'s> EventLoop<'s> {
             Some(connection) => self.driver.register(connection.socket(), key.to_token()),
             None => Ok(()),
         };
-        if registered.is_err() {
-            // The kernel has no memory to watch it with.
-            return self.close(key);
-        }
-        self.timers.arm(key.index, self.context.now_ms + timeout_ms);
         self.context.counters.set_open(self.connections.len());
+        // Also one that is closed at once: the acceptor would take it for one that is on its way here.
         self.context.counters.count_accepted();
+        match registered {
+            Ok(()) => self.timers.arm(key.index, self.context.now_ms + timeout_ms),
+            // The kernel has no memory to watch it with.
+            Err(_) => self.close(key),
+        }
     }
 
     /// Tells the supervisor when the lane has become full, so that others take what comes, and when it has room
@@ -390,7 +391,9 @@ impl<'s> EventLoop<'s> {
     /// Hears what the supervisor says. When it is gone, or the process was told to end, that is a drain.
     fn hear(&mut self) -> io::Result<()> {
         match self.control.receive::<Command>() {
-            Received::Nothing | Received::Message(Command::Start(_), _) => Ok(()),
+            Received::Nothing | Received::Exhausted | Received::Message(Command::Start(_), _) => {
+                Ok(())
+            }
             Received::Message(Command::To(_, order), files) => self.obey(order, files),
             Received::Message(Command::Drain(kind), _) => {
                 self.drain_with_process(kind);
@@ -514,4 +517,42 @@ fn panicked(payload: Box<dyn Any + Send>) -> News {
     // A payload may itself panic when it is dropped, which nobody here could catch.
     std::mem::forget(payload);
     News::RequestPanicked(panics::take())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, Options};
+    use crate::http::Limits;
+    use crate::observe::ledger::Ledger;
+    use crate::sys::socket::packet_pair;
+    use crate::worker::Generation;
+    use crate::worker::driver::epoll;
+    use std::fs::File;
+    use std::sync::Arc;
+
+    #[test]
+    fn a_connection_that_can_not_be_watched_counts_as_taken_and_not_as_open() {
+        let config = config::load(&Options::default()).expect("the defaults").config;
+        let ledger = Arc::new(Ledger::new(1).expect("a ledger"));
+        let generation = Generation::new(1, config, Arc::new([]), Arc::clone(&ledger));
+        let config = &generation.config;
+        let limits = Limits {
+            request_line: config.limits.request_line,
+            header_bytes: config.limits.header_bytes,
+            headers: config.limits.headers,
+            body: config.limits.body,
+            merge_slashes: config.server.merge_slashes,
+        };
+        let (ours, _theirs) = packet_pair().expect("a pair");
+        let control = Control::new(ours);
+        let driver = Driver::Epoll(epoll::Driver::new().expect("a driver"));
+        let context = Context::new(&generation.site, &limits, config, &ledger, 0);
+        let mut event_loop =
+            EventLoop::new(1, config, driver, &control, context, None).expect("a loop");
+        // epoll refuses what has no readiness to tell of.
+        event_loop.adopt(File::open("/dev/null").expect("a file").into());
+        let counters = ledger.block(0);
+        assert_eq!((counters.accepted(), counters.open()), (1, 0));
+    }
 }

@@ -12,7 +12,9 @@ use std::sync::{Arc, OnceLock};
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 
 use super::driver::Accepted;
-use crate::sys::socket::{out_of_files, receive_packet, send_packet_with_files, unacknowledged};
+use crate::sys::socket::{
+    is_exhaustion, out_of_files, receive_packet, send_packet_with_files, unacknowledged,
+};
 use crate::sys::wake::Wake;
 
 /// Most connections that wait for one lane between threads. Between processes the kernel's socket buffer has a
@@ -125,14 +127,25 @@ impl Packets {
         }
         let mut count = [0];
         match receive_packet(self.socket.as_fd(), &mut count, &mut self.batch) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Accepted::Nobody,
-            Ok(0) | Err(_) => Accepted::Closed,
+            Ok(0) => Accepted::Closed,
             Ok(_) => {
                 self.is_cut = self.batch.len() < usize::from(count[0]);
                 // There is one, or there would be no packet; unless it was lost, and then that is told next.
                 self.batch.pop().map_or(Accepted::Transient, Accepted::Connection)
             }
+            Err(error) => failed(error),
         }
+    }
+}
+
+/// What a failed receive of a packet came to.
+fn failed(error: io::Error) -> Accepted {
+    match error.kind() {
+        io::ErrorKind::WouldBlock => Accepted::Nobody,
+        // Said once, and before the packets that wait.
+        io::ErrorKind::ConnectionReset => Accepted::Transient,
+        _ if is_exhaustion(&error) => Accepted::Exhausted(error),
+        _ => Accepted::Closed,
     }
 }
 
@@ -179,5 +192,34 @@ impl Exchange {
     pub(super) fn intake(&self, lane: usize) -> io::Result<Intake> {
         let channel = self.channel(lane)?;
         Ok(Intake::Thread(channel.receiver.clone(), Arc::clone(&channel.wake)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::socket::packet_pair;
+
+    #[test]
+    fn a_receive_that_fails_for_want_of_memory_does_not_close_the_way_to_a_lane() {
+        let came_to = |errno: i32| failed(io::Error::from_raw_os_error(errno));
+        assert!(matches!(came_to(libc::EAGAIN), Accepted::Nobody));
+        for errno in [libc::ENOBUFS, libc::ENOMEM, libc::EMFILE] {
+            assert!(matches!(came_to(errno), Accepted::Exhausted(_)), "{errno}");
+        }
+        assert!(matches!(came_to(libc::EBADF), Accepted::Closed));
+    }
+
+    #[test]
+    fn connections_that_wait_are_taken_although_the_other_end_has_left_something_unread() {
+        let (outlet, intake) = packet_pair().expect("a pair");
+        let connection = packet_pair().expect("something to hand over").0;
+        send_packet_with_files(outlet.as_fd(), &[1], &[connection.as_fd()]).expect("room for it");
+        send_packet_with_files(intake.as_fd(), &[0], &[]).expect("room for it");
+        drop(outlet);
+        let mut packets = Packets::from(intake);
+        assert!(matches!(packets.next(), Accepted::Transient));
+        assert!(matches!(packets.next(), Accepted::Connection(_)));
+        assert!(matches!(packets.next(), Accepted::Closed));
     }
 }

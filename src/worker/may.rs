@@ -243,7 +243,7 @@ impl Main<'_> {
             }
             Received::Message(Command::Drain(_), _) => self.begin_drain(None),
             // There are no sockets to take or to leave.
-            Received::Message(..) | Received::Nothing => {}
+            Received::Message(..) | Received::Nothing | Received::Exhausted => {}
             Received::End => {
                 self.is_deaf = true;
                 if self.drain.is_none() {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use super::control::{
-    Assignment, Command, Control, DrainKind, News, Outbox, Received, Report, Role,
+    Assignment, Command, Control, DrainKind, News, Outbox, Received, Report, Role, Told,
 };
 use super::handoff::Exchange;
 use super::{Generation, run};
@@ -96,14 +96,20 @@ struct Worker {
 
 impl Worker {
     /// Tells it, at once or when there is room.
-    fn tell(&mut self, command: Command, files: Vec<OwnedFd>) {
+    ///
+    /// # Errors
+    /// If it can't be told: it would do something else than the supervisor believes.
+    fn tell(&mut self, command: Command, files: Vec<OwnedFd>) -> io::Result<()> {
         // One that reads nothing hangs: the watchdog sees to it.
         self.outbox.push(command, files);
-        self.flush();
+        self.flush()
     }
 
-    fn flush(&mut self) {
-        self.outbox.flush(&self.control);
+    fn flush(&mut self) -> io::Result<()> {
+        match self.outbox.flush(&self.control) {
+            Told::Done | Told::NoRoom | Told::Exhausted => Ok(()),
+            Told::Never(error) => Err(error),
+        }
     }
 }
 
@@ -123,11 +129,11 @@ impl<'p> Host<'p> {
         while !self.draining || !self.workers.is_empty() {
             let waits = self.workers.values().any(|worker| !worker.outbox.is_empty());
             let count = self.epoll.wait(&mut events, waits.then_some(AGAIN_MS))?;
-            self.workers.values_mut().for_each(Worker::flush);
+            self.workers.values_mut().try_for_each(Worker::flush)?;
             for index in 0..count {
                 match events.at(index).token {
                     TOKEN_SUPERVISOR => self.hear()?,
-                    worker => self.pass_on(worker),
+                    worker => self.pass_on(worker)?,
                 }
             }
         }
@@ -170,13 +176,13 @@ impl<'p> Host<'p> {
     /// Hears what the supervisor says. When it is gone, or the process was told to end, that is a drain.
     fn hear(&mut self) -> io::Result<()> {
         match self.process.control.receive::<Command>() {
-            Received::Nothing => {}
+            Received::Nothing | Received::Exhausted => {}
             Received::Message(Command::Start(assignment), _) => self.start(assignment),
-            Received::Message(Command::Drain(kind), _) => self.drain(kind),
-            Received::Message(Command::Seal, _) => self.tell_all(&Command::Seal),
+            Received::Message(Command::Drain(kind), _) => self.drain(kind)?,
+            Received::Message(Command::Seal, _) => self.tell_all(&Command::Seal)?,
             Received::Message(Command::To(worker, order), files) => {
                 if let Some(worker_thread) = self.workers.get_mut(&worker) {
-                    worker_thread.tell(Command::To(worker, order), files);
+                    worker_thread.tell(Command::To(worker, order), files)?;
                 }
             }
             Received::End => {
@@ -185,36 +191,37 @@ impl<'p> Host<'p> {
                     let first = self.process.workers.first().map_or(0, |first| first.worker);
                     self.process.control.report(first, News::Leaving);
                 }
-                self.drain(DrainKind::Stop);
+                self.drain(DrainKind::Stop)?;
             }
         }
         Ok(())
     }
 
-    fn drain(&mut self, kind: DrainKind) {
+    fn drain(&mut self, kind: DrainKind) -> io::Result<()> {
         self.draining = true;
-        self.tell_all(&Command::Drain(kind));
-        self.seal();
+        self.tell_all(&Command::Drain(kind))?;
+        self.seal()
     }
 
     /// Tells the lanes of a drain when there is no acceptor any more that could hand them something.
-    fn seal(&mut self) {
+    fn seal(&mut self) -> io::Result<()> {
         if self.draining && !self.workers.values().any(|worker| worker.role == Role::Acceptor) {
-            self.tell_all(&Command::Seal);
+            self.tell_all(&Command::Seal)?;
         }
+        Ok(())
     }
 
-    fn tell_all(&mut self, command: &Command) {
-        self.workers.values_mut().for_each(|worker| worker.tell(command.clone(), Vec::new()));
+    fn tell_all(&mut self, command: &Command) -> io::Result<()> {
+        self.workers.values_mut().try_for_each(|worker| worker.tell(command.clone(), Vec::new()))
     }
 
     /// Passes a worker's report on to the supervisor, or takes note of its end.
-    fn pass_on(&mut self, number: u64) {
+    fn pass_on(&mut self, number: u64) -> io::Result<()> {
         let Some(worker) = self.workers.get(&number) else {
-            return;
+            return Ok(());
         };
         match worker.control.receive::<Report>() {
-            Received::Nothing => {}
+            Received::Nothing | Received::Exhausted => {}
             Received::Message(Report { worker, news }, _) => {
                 self.process.control.pass_on(worker, news);
             }
@@ -223,10 +230,11 @@ impl<'p> Host<'p> {
                     // Its panics were caught and reported.
                     drop(worker.thread.join());
                     if worker.role == Role::Acceptor {
-                        self.seal();
+                        self.seal()?;
                     }
                 }
             }
         }
+        Ok(())
     }
 }
