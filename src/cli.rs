@@ -83,6 +83,8 @@ pub enum Task {
     Serve(Box<config::Config>, Box<Options>),
     /// Exit with this code: everything was printed.
     Done(i32),
+    /// As above, because of this.
+    Failed(i32, String),
 }
 
 impl Task {
@@ -103,7 +105,10 @@ pub fn parse() -> Task {
             let error = with_hint(error);
             // Help and version go to standard output and are no error; clap knows which is which.
             let _ = error.print();
-            return Task::Done(error.exit_code());
+            return match error.exit_code() {
+                0 => Task::Done(0),
+                code => Task::Failed(code, error.to_string()),
+            };
         }
     };
     let Arguments { given, command } = arguments;
@@ -246,7 +251,7 @@ fn load_with(
         let count = counted(errors.count());
         // Standard error is all there is to tell it on.
         let _ = writeln!(io::stderr(), "{text}\n\nthe configuration is not valid: {count}");
-        Task::Done(USAGE)
+        Task::Failed(USAGE, errors.to_string())
     })
 }
 

@@ -11,6 +11,10 @@ fn main() {
     let (config, options) = match cli::parse() {
         Task::Serve(config, options) => (config, options),
         Task::Done(code) => std::process::exit(code),
+        Task::Failed(code, reason) => {
+            passed.tell_failure(&reason);
+            std::process::exit(code)
+        }
     };
     panics::install();
     log::start(config.log);

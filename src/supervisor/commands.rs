@@ -249,13 +249,22 @@ impl Commands {
         Ok(Commands { open: Some(open), clients: BTreeMap::new() })
     }
 
+    /// Whether it listens.
+    pub(super) fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
     /// Listens at the path again, if an heir that has ended had taken it. Clients that are connected stay.
     pub(super) fn restore(&mut self, epoll: &Epoll) -> Result<(), NotOpened> {
         if let Some(mut before) = self.open.take_if(|open| !open.is_at_its_path()) {
-            let Commands { mut open, .. } = Commands::open(&before.path, None, epoll)?;
+            let (path, next) = (before.path.clone(), before.next);
+            let links = std::mem::take(&mut before.links);
+            // Its descriptors are needed, where there are no others.
+            drop(before);
+            let Commands { mut open, .. } = Commands::open(&path, None, epoll)?;
             if let Some(open) = &mut open {
-                open.next = before.next;
-                open.links = std::mem::take(&mut before.links);
+                open.next = next;
+                open.links = links;
             }
             self.open = open;
         }

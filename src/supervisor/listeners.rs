@@ -96,6 +96,11 @@ impl Listeners {
         Listeners { groups, steered_to: None, are_lent: true }
     }
 
+    /// Whether another supervisor still serves from them.
+    pub fn are_lent(&self) -> bool {
+        self.are_lent
+    }
+
     /// Has those sockets listen that this supervisor added to groups that it was lent: its workers are ready.
     pub fn begin_to_listen(&self, backlog: u32) -> io::Result<()> {
         if !self.are_lent {

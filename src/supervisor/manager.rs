@@ -20,6 +20,14 @@ pub(super) fn ready(lanes: usize, generation: u64) {
     notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
 }
 
+/// Tells it the same of a server that follows another one, and that this process is the main one. The one before has
+/// said so already, unless it is gone; said again, it comes no later than the readiness (sd_notify(3), `MAINPID`).
+pub(super) fn ready_as_main_process(lanes: usize, generation: u64) {
+    let status = format!("{lanes} lanes serve, generation {generation}");
+    let pid = process::id().unsigned_abs();
+    notify(&[NotifyState::MainPid(pid), NotifyState::Ready, NotifyState::Status(&status)]);
+}
+
 /// Tells it that the configuration is read again; [`ready`] follows.
 pub(super) fn reloading() {
     let mut states = vec![NotifyState::Reloading];

@@ -30,7 +30,7 @@ mod waiting;
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -38,7 +38,7 @@ use crate::config::{self, Config, Count, Engine};
 use crate::observe::ledger::Ledger;
 use crate::observe::log;
 use crate::sys::epoll::{Epoll, Events, Interest};
-use crate::sys::process::{self, ProcessId};
+use crate::sys::process;
 use crate::sys::signal::{Signal, Signals};
 use crate::worker::control::{Control, Order, Received};
 use crate::worker::process::WorkerProcess;
@@ -55,7 +55,7 @@ use processes::{Processes, Source};
 use reload::Reloading;
 use startup::Warned;
 use status::History;
-use upgrade::{Heir, Inheritance};
+use upgrade::{Heir, Inheritance, Predecessor};
 use waiting::{Change, Waiting};
 
 /// How a call of [`run`] ends: twice, if it forked.
@@ -75,9 +75,16 @@ pub enum Outcome {
 pub fn run(config: Config, options: config::Options, passed: Passed) -> Outcome {
     // Before signals are kept for later: until then one ends a resolver that doesn't answer.
     let loaded = Loaded::of(config);
-    let result = Supervisor::start(loaded, options, passed).and_then(Supervisor::run);
-    result.unwrap_or_else(|error| {
+    let Passed { predecessor, activated } = passed;
+    let mut conversation = None;
+    let predecessor = predecessor.map_err(doing("cannot take over"));
+    let started = predecessor.and_then(|socket| {
+        conversation = socket.map(Control::new);
+        Supervisor::start(loaded, options, activated, &mut conversation)
+    });
+    started.and_then(Supervisor::run).unwrap_or_else(|error| {
         tracing::error!(reason = %error, "could not start");
+        upgrade::tell_failure(conversation.as_ref(), &error);
         Outcome::Exit(1)
     })
 }
@@ -117,8 +124,8 @@ struct Supervisor {
     origin: Origin,
     /// The conversation with the supervisor that started this one, until that one ends.
     predecessor: Option<Control>,
-    /// Its pid, if there was one.
-    follows: Option<ProcessId>,
+    /// What is known of it, if there was one.
+    follows: Option<Predecessor>,
     /// The supervisor that is about to follow this one, or does.
     heir: Option<Heir>,
     /// How often the service manager wants to hear, and when next.
@@ -150,11 +157,13 @@ enum Carried {
 }
 
 impl Supervisor {
-    /// Sizes, binds, and says so; forks nothing yet.
+    /// Sizes, binds, and says so; forks nothing yet. The `conversation` with the supervisor before, if there is one, is
+    /// taken over if this succeeds.
     fn start(
         loaded: Loaded,
         options: config::Options,
-        passed: Passed,
+        activated: io::Result<Vec<OwnedFd>>,
+        conversation: &mut Option<Control>,
     ) -> Result<(Supervisor, Vec<Action>), String> {
         // Signals first: one that comes from here on is kept until somebody can act on it.
         process::keep_ended_children().map_err(doing("cannot wait for children"))?;
@@ -169,19 +178,16 @@ impl Supervisor {
         let options = options.reading(loaded.config.file.as_deref());
         let origin =
             Origin::of_this_process(options.folder.clone(), options.file.as_deref(), is_named);
-        let Passed { predecessor, activated } = passed;
-        let inheritance = predecessor
-            .and_then(|socket| socket.map(Inheritance::receive).transpose())
-            .map_err(doing("cannot take over"))?;
-        let follows = inheritance.is_some().then(process::parent);
-        let (predecessor, mut listeners, history, before, totals) = match inheritance {
-            Some(Inheritance { control, listeners, history, lanes, totals }) => {
-                (Some(control), listeners, history, lanes, totals)
+        let inheritance = conversation.as_ref().map(Inheritance::receive).transpose();
+        let inheritance = inheritance.map_err(doing("cannot take over"))?;
+        let (follows, mut listeners, history, before, totals) = match inheritance {
+            Some(Inheritance { from, listeners, history, lanes, totals }) => {
+                (Some(from), listeners, history, lanes, totals)
             }
             None => (None, Listeners::default(), History::default(), None, Vec::new()),
         };
         if let Some(follows) = follows {
-            origin.tell_heir(follows);
+            origin.tell_heir(follows.pid);
         } else {
             activated
                 .and_then(|sockets| listeners.activate(sockets))
@@ -213,7 +219,7 @@ impl Supervisor {
             history,
             pid_file,
             origin,
-            predecessor,
+            predecessor: conversation.take(),
             follows,
             heir: None,
             alive_every_ms: manager::watchdog_ms(),
@@ -451,6 +457,11 @@ impl Supervisor {
                         }
                     }
                 }
+                Action::Serve(generation) => self.serve(generation).err().map(|cause| {
+                    // Nothing else that was decided can be: its workers have been given nothing yet.
+                    actions.clear();
+                    Input::CannotServe(cause)
+                }),
                 Action::Exit(code) => {
                     self.tell_totals();
                     self.disappear();
@@ -527,25 +538,35 @@ impl Supervisor {
             }
             Action::Kill(process) => self.processes.kill(process),
             Action::Renew { generation, of } => self.processes.renew(generation, of),
-            Action::Serve(generation) => {
-                self.current = generation;
-                if let Err(reason) = self.begin_to_listen() {
-                    tracing::error!(reason, "could not start");
-                    return Some(Input::Stop("sockets that can't listen"));
-                }
-                if let Some(config) = self.config() {
-                    log::start(config.log);
-                }
-                self.keep_current_listeners();
-            }
             Action::Forget(generation) => {
                 self.processes.forget(generation);
                 self.keep_current_listeners();
             }
             Action::Tell(fact) => self.tell(&fact),
-            Action::StartProcess { .. } | Action::Exit(_) | Action::ReadBeats => {}
+            Action::StartProcess { .. }
+            | Action::Serve(_)
+            | Action::Exit(_)
+            | Action::ReadBeats => {}
         }
         None
+    }
+
+    /// A generation serves from here on.
+    ///
+    /// # Errors
+    /// If it can't, which is the case of one that follows another supervisor alone.
+    fn serve(&mut self, generation: u64) -> Result<(), String> {
+        self.current = generation;
+        if self.listeners.are_lent() {
+            // The supervisor before this one goes on with both if this fails.
+            self.take_over_names()?;
+            self.begin_to_listen()?;
+        }
+        if let Some(config) = self.config() {
+            log::start(config.log);
+        }
+        self.keep_current_listeners();
+        Ok(())
     }
 
     /// What the policy decides about how long ago each worker turned.
@@ -560,16 +581,22 @@ impl Supervisor {
     }
 
     fn tell(&mut self, fact: &Fact) {
-        if matches!(fact, Fact::AllReady { .. }) {
-            // Whoever hears that it is ready may use them.
+        if matches!(fact, Fact::AllReady { .. }) && self.predecessor.is_none() {
+            // Whoever hears that it is ready may use it.
             self.appear();
         }
         tell::fact(fact, &self.processes);
         self.history.record(fact, &self.processes);
         match fact {
             Fact::AllReady { generation, lanes } => {
-                manager::ready(*lanes, *generation);
-                self.succeed();
+                if self.succeed() {
+                    manager::ready_as_main_process(*lanes, *generation);
+                } else {
+                    manager::ready(*lanes, *generation);
+                }
+            }
+            Fact::CouldNotStart { cause } => {
+                upgrade::tell_failure(self.predecessor.as_ref(), cause);
             }
             Fact::Withdrawn { generation, cause } => {
                 self.generation_settled(*generation, &Answer::Failed(cause.clone()));

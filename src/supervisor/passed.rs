@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 
 use super::{manager, upgrade};
 use crate::sys::inherited::{Claim, Kind};
+use crate::worker::control::Control;
 
 /// What was passed. Each failure is told when it is known that it matters.
 pub struct Passed {
@@ -23,6 +24,13 @@ impl Passed {
         };
         let predecessor = predecessor(&mut claim);
         Passed { predecessor, activated: manager::sockets(&mut claim) }
+    }
+
+    /// Tells the supervisor before, if there is one, why this process can't follow it.
+    pub fn tell_failure(self, reason: &str) {
+        if let Ok(Some(socket)) = self.predecessor {
+            upgrade::tell_failure(Some(&Control::new(socket)), reason);
+        }
     }
 }
 

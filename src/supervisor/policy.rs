@@ -130,6 +130,8 @@ pub enum Input {
     Opened(usize),
     /// The sockets of this lane, the last one, are closed.
     LaneClosed(usize),
+    /// The first generation, whose workers are ready, can't serve: it has been given nothing yet.
+    CannotServe(String),
     /// A signal, or whatever else asks for the end.
     Stop(&'static str),
     /// Another supervisor has taken over every socket.
@@ -333,6 +335,10 @@ impl Policy {
             Input::Resize(lanes) => self.resize(lanes),
             Input::Opened(lanes) => self.sockets.grow(lanes),
             Input::LaneClosed(lane) => self.lane_closed(lane),
+            Input::CannotServe(cause) => {
+                self.tell(Fact::CouldNotStart { cause });
+                self.kill_all(1);
+            }
             Input::Stop(reason) => self.stop(reason),
             Input::HandedOver => {
                 self.drain("another supervisor has taken over".into(), 0, DrainKind::Replaced);

@@ -3,11 +3,12 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Supervisor;
 use super::command_socket::{self, NotOpened};
 use super::commands::{self, Commands};
 use super::pid_file::{NotClaimed, PidFile};
 use super::rehearsal::Rehearsal;
+use super::upgrade::Predecessor;
+use super::{Supervisor, doing};
 use crate::config::{self, Config};
 use crate::sys::epoll::Epoll;
 use crate::sys::process::ProcessId;
@@ -20,11 +21,12 @@ impl Supervisor {
     pub(super) fn claim(
         config: &Config,
         options: &config::Options,
-        predecessor: Option<ProcessId>,
+        predecessor: Option<Predecessor>,
         epoll: &Epoll,
     ) -> Result<(Option<PidFile>, Commands), String> {
         let pid_file = config.supervisor.pid_file.as_deref();
-        let claim = |path| PidFile::claim(path, predecessor).map_err(|error| error.text(path));
+        let pid = predecessor.map(|predecessor| predecessor.pid);
+        let claim = |path| PidFile::claim(path, pid).map_err(|error| error.text(path));
         let claimed = pid_file.map(claim).transpose()?;
         let commands = match predecessor {
             None => open_commands(config, options, None, epoll)?,
@@ -33,17 +35,29 @@ impl Supervisor {
         Ok((claimed, commands))
     }
 
-    /// This server serves, and can be found.
-    pub(super) fn appear(&mut self) {
+    /// Takes the command socket and the pid file of the supervisor that this one follows, which has them again if this one
+    /// then fails.
+    ///
+    /// # Errors
+    /// If one can't be had: that supervisor could be found and asked, and serves on.
+    pub(super) fn take_over_names(&mut self) -> Result<(), String> {
         if let (Some(predecessor), Some(config)) = (self.follows, self.config()) {
-            match open_commands(config, &self.options, Some(predecessor), &self.epoll) {
-                Ok(commands) => self.commands = commands,
-                // It serves already: without a command socket is better than not at all.
-                Err(reason) => tracing::warn!(reason, "no command socket"),
-            }
+            self.commands = open_commands(config, &self.options, Some(predecessor), &self.epoll)?;
         }
+        self.link_commands();
+        let pid_file = self.pid_file.as_mut().map_or(Ok(()), PidFile::write);
+        pid_file.map_err(doing("cannot write supervisor.pid_file"))
+    }
+
+    /// Has the other names of the command socket lead to it.
+    fn link_commands(&mut self) {
         let folder = self.options.folder.as_deref().unwrap_or(Path::new(""));
         self.commands.link(config::control_links(&self.options), folder);
+    }
+
+    /// This server serves, and can be found.
+    pub(super) fn appear(&mut self) {
+        self.link_commands();
         if let Some(pid_file) = &mut self.pid_file
             && let Err(error) = pid_file.write()
         {
@@ -72,17 +86,26 @@ impl Supervisor {
 }
 
 /// Opens the command socket, or says in one line why there is none.
+///
+/// # Errors
+/// If another server that lives has it, or if it has to be: it was asked for by name, or the `predecessor` has one.
 fn open_commands(
     config: &Config,
     options: &config::Options,
-    predecessor: Option<ProcessId>,
+    predecessor: Option<Predecessor>,
     epoll: &Epoll,
 ) -> Result<Commands, String> {
+    let pid = predecessor.map(|predecessor| predecessor.pid);
+    let is_needed = options.socket.is_some()
+        || predecessor.is_some_and(|predecessor| predecessor.has_command_socket);
     let opened = match socket_path(config, options) {
-        Ok(path) => match Commands::open(&path, predecessor, epoll) {
+        Ok(path) => match Commands::open(&path, pid, epoll) {
             Ok(commands) => return Ok(commands),
-            Err(error) => not_opened(path, options, error)?,
+            Err(error) => not_opened(path, is_needed, error)?,
         },
+        Err(Without { reason, .. }) if is_needed => {
+            return Err(format!("cannot open the command socket: {reason}; {REMEDY}"));
+        }
         Err(without) => without,
     };
     let Without { path, reason } = opened;
@@ -107,20 +130,16 @@ fn socket_path(config: &Config, options: &config::Options) -> Result<PathBuf, Wi
     path.ok_or_else(|| Without { path: None, reason: reason.into() })
 }
 
-/// What comes of it that the command socket can't be opened: the server goes without it, unless it was asked for by
-/// name or another server has it.
-fn not_opened(
-    path: PathBuf,
-    options: &config::Options,
-    error: NotOpened,
-) -> Result<Without, String> {
+/// What comes of it that the command socket can't be opened: the server goes without it, unless it is needed or another
+/// server has it.
+fn not_opened(path: PathBuf, is_needed: bool, error: NotOpened) -> Result<Without, String> {
     let shown = path.display();
     match error {
         NotOpened::Taken(pid) => Err(format!(
             "another server with pid {pid} has the command socket {shown}; stop that one, or give this one a socket of \
              its own with --socket PATH"
         )),
-        NotOpened::Failed(error) if options.socket.is_some() => Err(format!(
+        NotOpened::Failed(error) if is_needed => Err(format!(
             "cannot open the command socket {shown}: {error}; name another place with --socket PATH"
         )),
         NotOpened::Failed(error) => Ok(Without { path: Some(path), reason: error.to_string() }),
@@ -149,12 +168,12 @@ pub(super) fn rehearse(config: &Config, options: &config::Options, found: &mut R
             Ok(()) => return,
             Err(NotOpened::Taken(pid)) => {
                 let holder = holder(Some(pid), Some(&path), options);
-                match not_opened(path, options, NotOpened::Taken(pid)) {
+                match not_opened(path, options.socket.is_some(), NotOpened::Taken(pid)) {
                     Err(text) => return found.meets(holder, text),
                     Ok(without) => without,
                 }
             }
-            Err(error) => match not_opened(path, options, error) {
+            Err(error) => match not_opened(path, options.socket.is_some(), error) {
                 Err(text) => return found.errors.push(text),
                 Ok(without) => without,
             },

@@ -8,7 +8,7 @@ use super::changes::ENDING;
 use super::commands::{Answer, Request};
 use super::event::Event;
 use super::policy::Input;
-use super::upgrade::{self, Estate, Heir, HeirState, Parcel};
+use super::upgrade::{self, Estate, Heard, Heir, HeirState, Parcel};
 use super::waiting::Change;
 use super::{Supervisor, TOKEN_HEIR, TOKEN_PREDECESSOR, manager, processes};
 use crate::config::Engine;
@@ -39,6 +39,7 @@ impl Supervisor {
                 history: &self.history,
                 lanes: self.lanes_now(),
                 totals: self.processes.all_totals(),
+                has_command_socket: self.commands.is_open(),
             };
             let heir = Heir::start(&self.origin, estate, number, until_ms);
             let heir = heir.and_then(|heir| {
@@ -55,11 +56,13 @@ impl Supervisor {
 
     /// The new supervisor said something, or hung up; then its end follows.
     pub(super) fn collect_from_heir(&mut self, happened: &mut VecDeque<Event>) {
-        let Some(heir) = &self.heir else {
+        let Some(heir) = &mut self.heir else {
             return;
         };
-        if heir.is_ready() {
-            happened.push_back(Event::HeirReady);
+        match heir.hear() {
+            Heard::Nothing => return,
+            Heard::Ready => happened.push_back(Event::HeirReady),
+            Heard::End => {}
         }
         let _ = self.epoll.remove(heir.control.as_fd());
     }
@@ -87,14 +90,12 @@ impl Supervisor {
         let Some(heir) = self.heir.take_if(is_it) else {
             return false;
         };
-        let reason = match heir.state {
-            HeirState::Ending { reason } => reason,
-            _ => processes::cause(reaped.ended, false),
-        };
+        let number = heir.number;
+        let reason = heir.failure(&processes::cause(reaped.ended, false));
         // Whatever it did to what the kernel keeps for the sockets, it can't do again.
         self.restore_listeners();
         self.reappear();
-        self.upgrade_failed(heir.number, &reason);
+        self.upgrade_failed(number, &reason);
         true
     }
 
@@ -108,12 +109,13 @@ impl Supervisor {
         let heir = self.heir.as_mut().filter(|heir| heir.until_ms().is_some())?;
         heir.state = HeirState::Serves;
         let (pid, number) = (heir.pid, heir.number);
+        // Before it hears that it serves alone: a service manager may listen to the main process only.
+        manager::main_process(pid);
         let changes = self.waiting.take_all();
         self.pass_on(&changes);
         self.tell_totals();
         self.tell_heir(&Parcel::HandedOver);
         self.listeners.leave_to_heir();
-        manager::main_process(pid);
         tracing::info!(pid, generation = self.current, "upgrade done");
         let mut text = format!("pid {pid} serves");
         if process::is_in_foreground() {
@@ -175,10 +177,10 @@ impl Supervisor {
         self.heir.as_ref().is_some_and(|heir| heir.control.command(parcel, &[]).is_ok())
     }
 
-    /// Every worker of this supervisor is ready: the one before it, if there was one, hands over.
-    pub(super) fn succeed(&mut self) {
+    /// Every worker of this supervisor is ready: the one before it hands over. False if there was none.
+    pub(super) fn succeed(&mut self) -> bool {
         let Some(predecessor) = self.predecessor.take() else {
-            return;
+            return false;
         };
         fault::on_hand_over();
         for parcel in upgrade::tell_ready(&predecessor) {
@@ -192,6 +194,7 @@ impl Supervisor {
         if self.epoll.add(&predecessor, TOKEN_PREDECESSOR, Interest::Readable).is_ok() {
             self.predecessor = Some(predecessor);
         }
+        true
     }
 
     /// What the supervisor before this one says while it drains, or its end.
@@ -220,6 +223,7 @@ impl Supervisor {
             | Parcel::Group { .. }
             | Parcel::Happening(_)
             | Parcel::Lanes(_)
+            | Parcel::HasCommandSocket
             | Parcel::End => {}
         }
     }

@@ -4,6 +4,7 @@
 //! ```text
 //! old: starts the binary with a socket of this conversation ── sends what it has ──▶
 //! new: starts its workers with those sockets; when they are ready ──── Ready ──────▶
+//!      or can't, and says why ── Failed ───────────────────────────────────────────▶
 //! old: drains; sends the changes that waited ── HandedOver ────────────────────────▶
 //! new: from here on what the kernel keeps for the sockets is its own to change
 //! old: passes on what it is still asked for, and counts ── Changes, Totals ─────────▶
@@ -15,7 +16,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -28,7 +29,7 @@ use super::totals::Totals;
 use super::waiting::Change;
 use crate::sys::process::{self, Inheritable, ProcessId};
 use crate::sys::socket::{self, Listener, PACKET_FILES_MAX};
-use crate::worker::control::{Control, Received, Role};
+use crate::worker::control::{self, Control, Received, Role};
 
 /// The variable that tells a supervisor the number of its end of the conversation.
 pub(super) const VARIABLE: &str = "LANEWAY_UPGRADE";
@@ -37,6 +38,8 @@ pub(super) const VARIABLE: &str = "LANEWAY_UPGRADE";
 pub(super) struct Heir {
     pub(super) control: Control,
     pub(super) pid: ProcessId,
+    /// What was started.
+    binary: String,
     /// The number of the change that it is.
     pub(super) number: u64,
     pub(super) state: HeirState,
@@ -49,8 +52,8 @@ pub(super) struct Heir {
 /// One that ends by itself while it is starting is gone at once.
 #[derive(Debug)]
 pub(super) enum HeirState {
-    /// It has until then to say that it serves.
-    Starting { until_ms: u64 },
+    /// It has until then to say that it serves. It may have said why it can't: its end follows.
+    Starting { until_ms: u64, last_words: Option<String> },
     /// It was killed, for this reason. Until it has ended it may still change what the kernel keeps.
     Ending { reason: String },
     /// It serves, and this supervisor drains.
@@ -68,6 +71,8 @@ pub(super) enum Parcel {
     Lanes(Before),
     /// What was counted so far, by the old one and those before it. Comes again, with what it counts while it drains.
     Totals(Vec<(Role, Totals)>),
+    /// The old one has a command socket.
+    HasCommandSocket,
     /// That is all that the new one needs to start.
     End,
     /// Changes that the old one was asked for, and that are the new one's to make.
@@ -81,11 +86,31 @@ pub(super) enum Parcel {
 pub(super) enum Reply {
     /// Its workers serve.
     Ready,
+    /// It can't be, and why.
+    Failed(String),
+}
+
+/// What the old one hears.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// The new one serves.
+    Ready,
+    /// Nothing for now.
+    Nothing,
+    /// It says no more; its end follows.
+    End,
+}
+
+/// The supervisor that this one follows.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Predecessor {
+    pub(super) pid: ProcessId,
+    pub(super) has_command_socket: bool,
 }
 
 /// What the new one got.
 pub(super) struct Inheritance {
-    pub(super) control: Control,
+    pub(super) from: Predecessor,
     pub(super) listeners: Listeners,
     pub(super) history: History,
     pub(super) lanes: Option<Before>,
@@ -98,6 +123,7 @@ pub(super) struct Estate<'s> {
     pub(super) history: &'s History,
     pub(super) lanes: Option<Before>,
     pub(super) totals: BTreeMap<Role, Totals>,
+    pub(super) has_command_socket: bool,
 }
 
 /// Most lanes whose totals one parcel holds.
@@ -126,8 +152,9 @@ impl Heir {
             .env_remove("WATCHDOG_PID")
             .spawn()?;
         let pid = child.id() as ProcessId;
-        let state = HeirState::Starting { until_ms };
-        let heir = Heir { control: Control::new(ours), pid, number, state };
+        let state = HeirState::Starting { until_ms, last_words: None };
+        let (control, binary) = (Control::new(ours), origin.binary());
+        let heir = Heir { control, pid, binary, number, state };
         if let Err(error) = heir.send(estate) {
             process::kill(pid);
             return Err(error);
@@ -136,7 +163,7 @@ impl Heir {
     }
 
     fn send(&self, estate: Estate<'_>) -> io::Result<()> {
-        let Estate { listeners, history, lanes, totals } = estate;
+        let Estate { listeners, history, lanes, totals, has_command_socket } = estate;
         for group in listeners.groups() {
             for listeners in group.listeners.chunks(PACKET_FILES_MAX) {
                 let files: Vec<BorrowedFd<'_>> = listeners.iter().map(AsFd::as_fd).collect();
@@ -150,18 +177,48 @@ impl Heir {
         for parcel in lanes.map(Parcel::Lanes).into_iter().chain(parcels(totals)) {
             self.control.command(&parcel, &[])?;
         }
+        if has_command_socket {
+            self.control.command(&Parcel::HasCommandSocket, &[])?;
+        }
         self.control.command(&Parcel::End, &[])
     }
 
-    /// Whether it has said that it serves.
-    pub(super) fn is_ready(&self) -> bool {
-        matches!(self.control.receive(), Received::Message(Reply::Ready, _))
+    /// Hears what it says, and keeps why it can't be.
+    pub(super) fn hear(&mut self) -> Heard {
+        loop {
+            match self.control.receive() {
+                Received::Message(Reply::Ready, _) => return Heard::Ready,
+                Received::Message(Reply::Failed(reason), _) => {
+                    if let HeirState::Starting { last_words, .. } = &mut self.state {
+                        *last_words = Some(reason);
+                    }
+                }
+                Received::Nothing | Received::Exhausted => return Heard::Nothing,
+                Received::End => return Heard::End,
+            }
+        }
+    }
+
+    /// Why it never served, after it has ended with this `cause`: what it was, where it lies, and what it said.
+    pub(super) fn failure(mut self, cause: &str) -> String {
+        self.hear();
+        let (pid, binary) = (self.pid, &self.binary);
+        match self.state {
+            HeirState::Ending { reason } => reason,
+            HeirState::Starting { last_words: Some(reason), .. } => {
+                format!("the new server, pid {pid}, {binary}, could not start: {reason}")
+            }
+            HeirState::Starting { .. } | HeirState::Serves => format!(
+                "the new server, pid {pid}, {binary}, {cause} and did not say why; what it wrote to standard error is \
+                 where this server's log is"
+            ),
+        }
     }
 
     /// When it has taken too long.
     pub(super) fn until_ms(&self) -> Option<u64> {
         match self.state {
-            HeirState::Starting { until_ms } => Some(until_ms),
+            HeirState::Starting { until_ms, .. } => Some(until_ms),
             HeirState::Ending { .. } | HeirState::Serves => None,
         }
     }
@@ -177,9 +234,11 @@ impl Inheritance {
     ///
     /// # Errors
     /// If what comes is not what a supervisor sends.
-    pub(super) fn receive(socket: OwnedFd) -> io::Result<Inheritance> {
+    pub(super) fn receive(control: &Control) -> io::Result<Inheritance> {
         let bad = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
-        let control = Control::new(socket);
+        // Not the parent of this process: the old one may have ended by now.
+        let pid = socket::peer_pid(control)?;
+        let mut from = Predecessor { pid, has_command_socket: false };
         let (mut groups, mut history) = (Vec::<Group>::new(), History::default());
         let (mut lanes, mut totals) = (None, Vec::new());
         loop {
@@ -196,6 +255,7 @@ impl Inheritance {
                 }
                 Received::Message(Parcel::Lanes(before), _) => lanes = Some(before),
                 Received::Message(Parcel::Totals(more), _) => totals.extend(more),
+                Received::Message(Parcel::HasCommandSocket, _) => from.has_command_socket = true,
                 Received::Message(Parcel::End, _) => break,
                 Received::Message(Parcel::Changes(_) | Parcel::HandedOver, _) => {
                     return Err(bad("the old supervisor hands over before this one is ready"));
@@ -207,7 +267,7 @@ impl Inheritance {
             }
         }
         let listeners = Listeners::inherit(groups);
-        Ok(Inheritance { control, listeners, history, lanes, totals })
+        Ok(Inheritance { from, listeners, history, lanes, totals })
     }
 }
 
@@ -231,4 +291,13 @@ pub(super) fn tell_ready(predecessor: &Control) -> Vec<Parcel> {
         }
     }
     parcels
+}
+
+/// Says to the old supervisor, if there is one, why this one can't follow it. If that is gone, the log alone has it.
+pub(super) fn tell_failure(predecessor: Option<&Control>, reason: &str) {
+    let mut reason = reason.to_owned();
+    control::cut(&mut reason);
+    if let Some(predecessor) = predecessor {
+        let _ = predecessor.command(&Reply::Failed(reason), &[]);
+    }
 }

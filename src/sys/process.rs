@@ -231,11 +231,6 @@ pub fn id() -> ProcessId {
     nix::unistd::getpid().as_raw()
 }
 
-/// The process that started this one.
-pub fn parent() -> ProcessId {
-    nix::unistd::getppid().as_raw()
-}
-
 /// The file that was executed, by the name that execve(2) was given (getauxval(3), `AT_EXECFN`).
 pub fn executed_file() -> Option<PathBuf> {
     // SAFETY: it takes an integer, and returns 0 for what isn't there.

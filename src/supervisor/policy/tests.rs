@@ -580,6 +580,16 @@ fn a_worker_that_is_told_to_end_before_it_was_ready_ends_the_start() {
 }
 
 #[test]
+fn a_first_generation_that_can_not_serve_is_the_end_and_no_drain() {
+    let mut policy = processes();
+    let cause = "the command socket can't be had".to_owned();
+    let actions = policy.decide(Input::CannotServe(cause.clone()), 1);
+    assert_eq!(actions, [Tell(Fact::CouldNotStart { cause }), Kill(1), Kill(2)]);
+    assert_eq!(policy.decide(ended(1), 2), []);
+    assert_eq!(policy.decide(ended(2), 3), [Exit(1)]);
+}
+
+#[test]
 fn a_hand_over_drains_without_a_code() {
     let mut policy = processes();
     let actions = policy.decide(Input::HandedOver, 5);
