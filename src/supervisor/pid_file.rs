@@ -20,6 +20,7 @@ use nix::fcntl::OFlag;
 
 use super::folder;
 use crate::sys::process::{self, ProcessId};
+use crate::sys::socket::is_exhaustion;
 
 /// A pid file that belongs to this process.
 pub(super) struct PidFile {
@@ -180,6 +181,7 @@ fn cannot(path: &Path, error: &io::Error) -> String {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
             "name a file in a folder that this user may write to"
         }
+        _ if is_exhaustion(error) => "raise the limit on open files",
         _ => "name another file",
     };
     format!("cannot write supervisor.pid_file {path}: {error}; {remedy}")
@@ -222,6 +224,7 @@ fn look(path: &Path, purpose: Look) -> Result<Found, String> {
         Err(error) if error.raw_os_error() == Some(Errno::ELOOP as i32) => {
             return Err(no_pid_file("it is a symbolic link"));
         }
+        Err(error) if is_exhaustion(&error) => return Err(cannot(path, &error)),
         Err(error) => return Err(no_pid_file(&error.to_string())),
     };
     if !file.metadata().is_ok_and(|found| found.is_file()) {

@@ -12,6 +12,7 @@ use super::{Supervisor, doing};
 use crate::config::{self, Config};
 use crate::sys::epoll::Epoll;
 use crate::sys::process::ProcessId;
+use crate::sys::socket;
 
 impl Supervisor {
     /// Claims the pid file, and opens the command socket unless the supervisor that this one follows still has it.
@@ -140,7 +141,11 @@ fn not_opened(path: PathBuf, is_needed: bool, error: NotOpened) -> Result<Withou
              its own with --socket PATH"
         )),
         NotOpened::Failed(error) if is_needed => Err(format!(
-            "cannot open the command socket {shown}: {error}; name another place with --socket PATH"
+            "cannot open the command socket {shown}: {error}; {}",
+            match socket::is_exhaustion(&error) {
+                true => "raise the limit on open files",
+                false => "name another place with --socket PATH",
+            }
         )),
         NotOpened::Failed(error) => Ok(Without { path: Some(path), reason: error.to_string() }),
     }

@@ -64,7 +64,13 @@ pub(super) enum HeirState {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Parcel {
     /// Sockets of a group, which come with the packet, in order.
-    Group { asked: Asked, is_activated: bool },
+    Group {
+        asked: Asked,
+        is_activated: bool,
+        /// How many; fewer arrive where the new one may not open as many (unix(7)).
+        #[serde(default)]
+        files: usize,
+    },
     /// Something that happened.
     Happening(Box<Happening>),
     /// How the lanes came to be that there are.
@@ -168,7 +174,8 @@ impl Heir {
             for listeners in group.listeners.chunks(PACKET_FILES_MAX) {
                 let files: Vec<BorrowedFd<'_>> = listeners.iter().map(AsFd::as_fd).collect();
                 let (asked, is_activated) = (group.asked, group.is_activated);
-                self.control.command(&Parcel::Group { asked, is_activated }, &files)?;
+                let parcel = Parcel::Group { asked, is_activated, files: files.len() };
+                self.control.command(&parcel, &files)?;
             }
         }
         for happening in &history.0 {
@@ -243,7 +250,13 @@ impl Inheritance {
         let (mut lanes, mut totals) = (None, Vec::new());
         loop {
             match control.receive_within(PATIENCE) {
-                Received::Message(Parcel::Group { asked, is_activated }, files) => {
+                Received::Message(Parcel::Group { files: count, .. }, files)
+                    if files.len() < count =>
+                {
+                    // Clients that wait in those that are missing would be lost with the old one.
+                    return Err(socket::out_of_files());
+                }
+                Received::Message(Parcel::Group { asked, is_activated, files: _ }, files) => {
                     let listeners = files.into_iter().map(Listener::from);
                     match groups.iter_mut().find(|group| group.asked == asked) {
                         Some(group) => group.listeners.extend(listeners),
