@@ -10,6 +10,7 @@ use super::upgrade::Heir;
 use super::waiting::Change;
 use super::{LANES_MAX, MEASURE_MS, Supervisor, manager, sizing, startup, status};
 use crate::config::{self, Engine};
+use crate::observe::log;
 
 /// Why nothing can change any more.
 pub(super) const ENDING: &str = "this server is about to end";
@@ -169,8 +170,26 @@ impl Supervisor {
         }
     }
 
+    /// A generation serves from here on.
+    ///
+    /// # Errors
+    /// If it can't, which is the case of one that follows another supervisor alone.
+    pub(super) fn serve(&mut self, generation: u64) -> Result<(), String> {
+        self.current = generation;
+        if self.listeners.are_lent() {
+            // The supervisor before this one goes on with both if this fails.
+            self.take_over_names()?;
+            self.begin_to_listen()?;
+        }
+        if let Some(config) = self.config() {
+            log::start(config.log);
+        }
+        self.keep_current_listeners();
+        Ok(())
+    }
+
     /// Has every socket of the generation that serves listen: an heir's don't until then.
-    pub(super) fn begin_to_listen(&self) -> Result<(), String> {
+    fn begin_to_listen(&self) -> Result<(), String> {
         let backlog = self.config().map_or(0, |config| config.server.backlog);
         self.listeners.begin_to_listen(backlog).map_err(|error| format!("cannot listen: {error}"))
     }

@@ -36,7 +36,6 @@ use std::time::Instant;
 
 use crate::config::{self, Config, Count, Engine};
 use crate::observe::ledger::Ledger;
-use crate::observe::log;
 use crate::sys::epoll::{Epoll, Events, Interest};
 use crate::sys::process;
 use crate::sys::signal::{Signal, Signals};
@@ -549,24 +548,6 @@ impl Supervisor {
             | Action::ReadBeats => {}
         }
         None
-    }
-
-    /// A generation serves from here on.
-    ///
-    /// # Errors
-    /// If it can't, which is the case of one that follows another supervisor alone.
-    fn serve(&mut self, generation: u64) -> Result<(), String> {
-        self.current = generation;
-        if self.listeners.are_lent() {
-            // The supervisor before this one goes on with both if this fails.
-            self.take_over_names()?;
-            self.begin_to_listen()?;
-        }
-        if let Some(config) = self.config() {
-            log::start(config.log);
-        }
-        self.keep_current_listeners();
-        Ok(())
     }
 
     /// What the policy decides about how long ago each worker turned.
