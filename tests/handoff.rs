@@ -9,10 +9,12 @@ use nix::sys::signal::Signal::{SIGCONT, SIGHUP, SIGKILL, SIGSTOP, SIGTERM};
 
 const PROCESSES: Mode = Mode::new(Workers::Processes, Accept::Handoff);
 const MODES: [Mode; 2] = [Mode::new(Workers::Threads, Accept::Handoff), PROCESSES];
+/// Where one that hangs is waited for.
+const WATCHDOG: &str = "1s";
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
 fn setup(mode: Mode) -> Setup {
-    Setup::new(mode).set("supervisor.watchdog", "400ms").set("supervisor.pid_file", "server.pid")
+    Setup::new(mode).set("supervisor.pid_file", "server.pid")
 }
 
 fn acceptor_pid(server: &Server) -> i32 {
@@ -115,7 +117,7 @@ fn a_killed_acceptor_is_replaced_and_who_waited_in_its_queue_is_served() {
 
 #[test]
 fn an_acceptor_that_hangs_is_replaced() {
-    let server = setup(PROCESSES).start();
+    let server = setup(PROCESSES).set("supervisor.watchdog", WATCHDOG).start();
     let acceptor = acceptor_pid(&server);
     stop(acceptor);
     let mut waiting = ask(&server, 20);
@@ -126,7 +128,7 @@ fn an_acceptor_that_hangs_is_replaced() {
 
 #[test]
 fn an_acceptor_that_turns_again_in_time_goes_on() {
-    let server = setup(PROCESSES).start();
+    let server = setup(PROCESSES).set("supervisor.watchdog", WATCHDOG).start();
     let acceptor = acceptor_pid(&server);
     stop(acceptor);
     server.journal.wait_for("acceptor hung");
@@ -138,7 +140,7 @@ fn an_acceptor_that_turns_again_in_time_goes_on() {
 
 #[test]
 fn what_was_handed_to_a_worker_that_hangs_is_served_by_its_sibling() {
-    let server = setup(PROCESSES).start();
+    let server = setup(PROCESSES).set("supervisor.watchdog", WATCHDOG).start();
     stop(server.worker_pid(0));
     // Every other one is handed to the stopped worker.
     let mut clients = ask(&server, 20);

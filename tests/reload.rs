@@ -64,6 +64,9 @@ harness::in_may!(
     the_command_socket_bears_with_anybody,
 );
 
+/// Where one that hangs is waited for.
+const WATCHDOG: &str = "1s";
+
 fn assert_no_failure(traffic: Traffic) {
     let tally = traffic.stop();
     assert_eq!(tally.failures(), 0, "{tally:?}");
@@ -537,11 +540,11 @@ fn panic_a_worker(server: &Server) -> u64 {
 
 fn a_stopped_worker_is_hung_and_replaced(mode: Mode) {
     let site = Site::new(mode);
-    let server = site.start();
+    let server = site.start_watched(WATCHDOG);
     let pid = server.worker_pid(0);
     send_signal(pid, SIGSTOP);
     let hung = server.journal.wait_where("worker hung", |event| event.number("lane") == 0);
-    assert!(hung.number("age_ms") >= 400, "{hung:?}");
+    assert!(hung.number("age_ms") >= 1_000, "{hung:?}");
     assert_eq!(hung.text("doing"), "no request");
     if !mode.is_threads() {
         // Before it is even killed, its sibling serves.
@@ -560,7 +563,7 @@ fn a_hung_request_costs_its_lane_alone(mode: Mode) {
         return;
     }
     let site = Site::new(mode);
-    let server = site.start();
+    let server = site.start_watched(WATCHDOG);
     let mut victims = server.served_connections(20);
     let mut hangs = server.connect();
     hangs.send("GET /.fault/hang HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -587,10 +590,10 @@ fn a_hung_request_costs_its_lane_alone(mode: Mode) {
 
 fn a_busy_loop_that_turns_is_not_hung(mode: Mode) {
     let site = Site::new(mode);
-    let server = site.start();
+    let server = site.start_watched(WATCHDOG);
     let traffic = site.traffic();
     let start = Instant::now();
-    while start.elapsed() < Duration::from_millis(1_500) {
+    while start.elapsed() < Duration::from_millis(2_500) {
         traffic.wait_answers(20);
     }
     assert_no_failure(traffic);
@@ -599,7 +602,7 @@ fn a_busy_loop_that_turns_is_not_hung(mode: Mode) {
 
 fn a_worker_that_turns_again_in_time_stays(mode: Mode) {
     let site = Site::new(mode);
-    let server = site.start();
+    let server = site.start_watched(WATCHDOG);
     let pid = server.worker_pid(1);
     send_signal(pid, SIGSTOP);
     server.journal.wait_where("worker hung", |event| event.number("lane") == 1);

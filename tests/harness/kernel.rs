@@ -75,38 +75,39 @@ pub(crate) fn open_sockets(pid: i32) -> usize {
     files.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok()).filter(is_socket).count()
 }
 
+/// An IPv4 address as `/proc/net/tcp` has it.
+fn in_table(address: SocketAddr) -> String {
+    let SocketAddr::V4(address) = address else { panic!("{address} is not IPv4") };
+    format!("{:08X}:{:04X}", u32::from_le_bytes(address.ip().octets()), address.port())
+}
+
+/// The IPv4 connections in this thread's network whose other end is `peer`, in columns (proc_net_tcp(5)).
+fn connections_with(peer: SocketAddr) -> Vec<Vec<String>> {
+    let wanted = in_table(peer);
+    let table = fs::read_to_string("/proc/thread-self/net/tcp").expect("read /proc/net/tcp");
+    // As text first: there may be a hundred thousand of other tests.
+    let lines = table.lines().filter(|line| line.contains(&wanted));
+    let columns = lines.map(|line| line.split_whitespace().map(str::to_owned).collect());
+    columns.filter(|columns: &Vec<String>| columns[2] == wanted).collect()
+}
+
 /// Whether there is an established IPv4 connection in this thread's network whose other end is `address`.
 pub(crate) fn has_peer(address: SocketAddr) -> bool {
-    let SocketAddr::V4(address) = address else { panic!("{address} is not IPv4") };
-    let ip = u32::from_le_bytes(address.ip().octets());
-    let wanted = format!("{ip:08X}:{:04X}", address.port());
-    let table = fs::read_to_string("/proc/thread-self/net/tcp").expect("read /proc/net/tcp");
-    let columns = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    columns.into_iter().any(|columns| columns[2] == wanted && columns[3] == "01")
+    connections_with(address).iter().any(|columns| columns[3] == "01")
 }
 
 /// Whether a process still has the socket of this thread's network whose other end is `address`, in whatever state.
 pub(crate) fn has_open_peer(address: SocketAddr) -> bool {
-    let SocketAddr::V4(address) = address else { panic!("{address} is not IPv4") };
-    let ip = u32::from_le_bytes(address.ip().octets());
-    let wanted = format!("{ip:08X}:{:04X}", address.port());
-    let table = fs::read_to_string("/proc/thread-self/net/tcp").expect("read /proc/net/tcp");
-    let columns = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     // One that was closed has no inode any more.
-    columns.into_iter().any(|columns| columns[2] == wanted && columns[9] != "0")
+    connections_with(address).iter().any(|columns| columns[9] != "0")
 }
 
 /// How many bytes the kernel keeps at `server` for `client`, whether a process has that socket or not; `None` once there
 /// is no connection.
 pub(crate) fn bytes_kept(server: SocketAddr, client: SocketAddr) -> Option<u64> {
-    let wanted = [server, client].map(|address| {
-        let SocketAddr::V4(address) = address else { panic!("{address} is not IPv4") };
-        format!("{:08X}:{:04X}", u32::from_le_bytes(address.ip().octets()), address.port())
-    });
-    let table = fs::read_to_string("/proc/thread-self/net/tcp").expect("read /proc/net/tcp");
-    let mut columns = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    let columns = columns.find(|columns| columns[1..3] == wanted)?;
-    let (unsent, _) = columns[4].split_once(':').expect("two queues");
+    let connections = connections_with(client);
+    let kept = connections.iter().find(|columns| columns[1] == in_table(server))?;
+    let (unsent, _) = kept[4].split_once(':').expect("two queues");
     Some(u64::from_str_radix(unsent, 16).expect("a number of bytes"))
 }
 

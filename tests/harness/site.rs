@@ -46,7 +46,7 @@ impl Site {
         let engine = if engine == Engine::May { "workers.engine = \"may\"\n" } else { "" };
         let mut toml = format!(
             "server.listen = [{}]\nworkers.mode = \"{workers}\"\nworkers.accept = \"{accept}\"\nworkers.driver = \"{driver}\"\n{engine}workers.count = {}\nlog.format = \"json\"\n\
-             supervisor.pid_file = \"server.pid\"\nsupervisor.watchdog = \"400ms\"\n",
+             supervisor.pid_file = \"server.pid\"\n",
             listen.join(", "),
             self.lanes,
         );
@@ -60,6 +60,12 @@ impl Site {
         let server = self.setup().start();
         assert_eq!(server.address(), self.listen[0]);
         server
+    }
+
+    /// The same with a watchdog that a test can wait for. The others have the default, which a machine that is busy
+    /// with other work doesn't reach.
+    pub(crate) fn start_watched(&self, watchdog: &str) -> Server {
+        self.setup().set("supervisor.watchdog", watchdog).start()
     }
 
     pub(crate) fn setup(&self) -> Setup {
