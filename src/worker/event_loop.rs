@@ -523,11 +523,10 @@ fn panicked(payload: Box<dyn Any + Send>) -> News {
 mod tests {
     use super::*;
     use crate::config::{self, Options};
-    use crate::http::Limits;
     use crate::observe::ledger::Ledger;
     use crate::sys::socket::packet_pair;
-    use crate::worker::Generation;
     use crate::worker::driver::epoll;
+    use crate::worker::{self, Generation};
     use std::fs::File;
     use std::sync::Arc;
 
@@ -537,13 +536,7 @@ mod tests {
         let ledger = Arc::new(Ledger::new(1).expect("a ledger"));
         let generation = Generation::new(1, config, Arc::new([]), Arc::clone(&ledger));
         let config = &generation.config;
-        let limits = Limits {
-            request_line: config.limits.request_line,
-            header_bytes: config.limits.header_bytes,
-            headers: config.limits.headers,
-            body: config.limits.body,
-            merge_slashes: config.server.merge_slashes,
-        };
+        let limits = worker::limits(config);
         let (ours, _theirs) = packet_pair().expect("a pair");
         let control = Control::new(ours);
         let driver = Driver::Epoll(epoll::Driver::new().expect("a driver"));

@@ -117,13 +117,7 @@ fn work(
         control.report(worker, News::Left);
         return result.map_err(|error| format!("the acceptor failed: {error}"));
     }
-    let limits = Limits {
-        request_line: config.limits.request_line,
-        header_bytes: config.limits.header_bytes,
-        headers: config.limits.headers,
-        body: config.limits.body,
-        merge_slashes: config.server.merge_slashes,
-    };
+    let limits = limits(config);
     #[cfg(feature = "may")]
     if config.workers.engine == Engine::May {
         return may::run(assignment, generation, limits, control);
@@ -136,6 +130,17 @@ fn work(
         .map_err(|error| format!("cannot set up the event loop of {role}: {error}"))?;
     control.report(worker, News::Ready { driver: name, reason });
     event_loop.run().map_err(|error| format!("the event loop of {role} failed: {error}"))
+}
+
+/// What a request may be like, by `config`.
+pub fn limits(config: &Config) -> Limits {
+    Limits {
+        request_line: config.limits.request_line,
+        header_bytes: config.limits.header_bytes,
+        headers: config.limits.headers,
+        body: config.limits.body,
+        merge_slashes: config.server.merge_slashes,
+    }
 }
 
 /// The driver that is asked for, or the one that there is; then with the reason.

@@ -41,13 +41,7 @@ fn world() -> &'static World {
         let set = SETTINGS.map(str::to_owned).to_vec();
         let options = Options { set, ..Options::default() };
         let config = config::load(&options).expect("valid settings").config;
-        let limits = Limits {
-            request_line: config.limits.request_line,
-            header_bytes: config.limits.header_bytes,
-            headers: config.limits.headers,
-            body: config.limits.body,
-            merge_slashes: config.server.merge_slashes,
-        };
+        let limits = laneway::worker::limits(&config);
         let ledger = Ledger::new(1).expect("a ledger");
         World { site: Site::new(&config.routes), limits, ledger, config }
     })
