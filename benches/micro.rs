@@ -18,7 +18,7 @@ use criterion::{
 };
 use laneway::content::{Answer, refusal};
 use laneway::http::{DATE_LINE_BYTES, Persistence, Receiver, Refusal, Step, encode};
-use laneway::worker::timers::Timers;
+use laneway::worker::event_loop::timers::Timers;
 use samples::{BROWSER, By, LIMITS, MINIMAL, head, pipelined};
 
 const DATE: &[u8; DATE_LINE_BYTES] = b"Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n";

@@ -24,8 +24,8 @@ use laneway::worker::context::Context;
 use laneway::worker::control::{Command, Control, DrainKind, Order};
 use laneway::worker::driver::{Input, Sent, transmit};
 use laneway::worker::event_loop::EventLoop;
+use laneway::worker::event_loop::timers::Timers;
 use laneway::worker::open_driver;
-use laneway::worker::timers::Timers;
 use samples::{BROWSER, By, LIMITS, MINIMAL, head, pipelined};
 
 /// How long a peer may stay silent before its test fails.

@@ -2,24 +2,18 @@
 //!
 //! [`process`] hosts the workers of one process, [`run`] is one worker, [`event_loop`] its loop, and
 //! [`connection`] what happens to a connection. A lane shares nothing with another on the request path, and
-//! nothing here locks. In accept mode handoff one worker drives no lane: the `acceptor`.
+//! nothing here locks. In accept mode handoff one worker drives no lane: the acceptor ([`accepting`]).
 
-mod acceptor;
+pub mod accepting;
 pub mod connection;
 pub mod context;
 pub mod control;
 pub mod driver;
+mod engines;
 pub mod event_loop;
 pub(crate) mod fault;
-pub mod handoff;
-mod idle_queue;
 mod kept;
-#[cfg(feature = "may")]
-mod may;
 pub mod process;
-pub mod slab;
-mod sources;
-pub mod timers;
 
 use std::io;
 use std::net::SocketAddr;
@@ -34,12 +28,12 @@ use crate::http::Limits;
 use crate::observe::ledger::Ledger;
 use crate::observe::panics;
 use crate::sys::cpu;
-use acceptor::Acceptor;
+use accepting::acceptor::Acceptor;
+use accepting::channels::Exchange;
 use context::Context;
 use control::{Assignment, Control, News, Role};
 use driver::{Driver, epoll, io_uring};
 use event_loop::EventLoop;
-use handoff::Exchange;
 
 /// What all workers of one generation share.
 #[derive(Clone)]
@@ -120,7 +114,7 @@ fn work(
     let limits = limits(config);
     #[cfg(feature = "may")]
     if config.workers.engine == Engine::May {
-        return may::run(assignment, generation, limits, control);
+        return engines::may::run(assignment, generation, limits, control);
     }
     let context = Context::new(&generation.site, &limits, config, &generation.ledger, block);
     let (driver, reason) = open_driver(&config.workers)

@@ -9,10 +9,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
+use super::accepting::channels::Exchange;
 use super::control::{
     Assignment, Command, Control, DrainKind, News, Outbox, Received, Report, Role, Told,
 };
-use super::handoff::Exchange;
 use super::{Generation, run};
 use crate::config::Mode;
 use crate::sys::epoll::{Epoll, Events, Interest};

@@ -1,21 +1,15 @@
 //! The event loop of one lane: events to connections, deadlines, accepting, drain.
 
+mod idle_queue;
+mod slab;
+pub mod timers;
+
 use std::any::Any;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{self, AssertUnwindSafe};
 
-use super::connection::{Connection, DRAIN_GRACE_MS, Next};
-use super::context::Context;
-use super::control::{Command, Control, DrainKind, Missed, News, Order, Received};
-use super::driver::{Driver, Event, Input, Sent, transmit};
-use super::fault::EscapingPanic;
-use super::handoff::{Exchange, Intake, Packets};
-use super::idle_queue::{IdleQueue, Pace};
-use super::slab::{Key, Slab};
-use super::sources::{ACCEPTS_PER_TURN, Rest, Source, Sources, TOKEN_CONTROL, TOKEN_SOURCES};
-use super::timers::Timers;
 use crate::config::{Accept, Config};
 use crate::observe::panics;
 use crate::sys::buffers::Buffer;
@@ -23,6 +17,18 @@ use crate::sys::epoll::Ready;
 use crate::sys::memory;
 use crate::sys::ring::Unsent;
 use crate::sys::socket::Listener;
+use crate::worker::accepting::channels::{Exchange, Intake, Packets};
+use crate::worker::accepting::sources::{
+    ACCEPTS_PER_TURN, Rest, Source, Sources, TOKEN_CONTROL, TOKEN_SOURCES,
+};
+use crate::worker::connection::{Connection, DRAIN_GRACE_MS, Next};
+use crate::worker::context::Context;
+use crate::worker::control::{Command, Control, DrainKind, Missed, News, Order, Received};
+use crate::worker::driver::{Driver, Event, Input, Sent, transmit};
+use crate::worker::fault::EscapingPanic;
+use idle_queue::{IdleQueue, Pace};
+use slab::{Key, Slab};
+use timers::Timers;
 
 /// How many turns the loop makes, at least, in the time after which the supervisor takes it for hung.
 const TURNS_PER_WATCHDOG: u64 = 4;

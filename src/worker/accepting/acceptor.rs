@@ -8,14 +8,14 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use super::control::{Command, Control, Missed, News, Order, Received};
-use super::driver::{Driver, epoll};
-use super::handoff::{BATCH_MAX, Exchange, Outlet};
+use super::channels::{BATCH_MAX, Exchange, Outlet};
 use super::sources::{ACCEPTS_PER_TURN, Rest, Source, Sources, TOKEN_CONTROL};
 use crate::config::Config;
 use crate::observe::ledger::{Counters, Ledger};
 use crate::sys::cpu;
 use crate::sys::socket::Listener;
+use crate::worker::control::{Command, Control, Missed, News, Order, Received};
+use crate::worker::driver::{Driver, epoll};
 
 /// How soon an acceptor whose lanes were all full looks at them again.
 const AGAIN_MS: u64 = 10;
@@ -23,7 +23,7 @@ const AGAIN_MS: u64 = 10;
 const TURNS_PER_WATCHDOG: u64 = 4;
 
 /// The loop of an acceptor, for the life of one worker.
-pub(super) struct Acceptor<'s> {
+pub(in crate::worker) struct Acceptor<'s> {
     driver: Driver,
     control: &'s Control,
     ledger: &'s Ledger,
@@ -57,7 +57,7 @@ struct Fed {
 }
 
 impl<'s> Acceptor<'s> {
-    pub(super) fn new(
+    pub(in crate::worker) fn new(
         worker: u64,
         block: usize,
         config: &Config,
@@ -85,7 +85,7 @@ impl<'s> Acceptor<'s> {
     }
 
     /// Turns until a drain is over: nobody waits in the sockets, and everybody was handed over.
-    pub(super) fn run(&mut self) -> io::Result<()> {
+    pub(in crate::worker) fn run(&mut self) -> io::Result<()> {
         while !self.is_over() {
             let count = self.driver.wait(self.patience_ms(), |token| self.sources.fd_of(token))?;
             let now_ms = self.ledger.now_ms();

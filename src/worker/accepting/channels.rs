@@ -11,22 +11,22 @@ use std::sync::{Arc, OnceLock};
 
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 
-use super::driver::Accepted;
 use crate::sys::socket::{
     is_exhaustion, out_of_files, receive_packet, send_packet_with_files, unacknowledged,
 };
 use crate::sys::wake::Wake;
+use crate::worker::driver::Accepted;
 
 /// Most connections that wait for one lane between threads. Between processes the kernel's socket buffer has a
 /// similar bound.
 const WAITING_MAX: usize = 1024;
 /// Most connections that are handed over at once.
-pub(super) const BATCH_MAX: usize = 64;
+pub(in crate::worker) const BATCH_MAX: usize = 64;
 /// Lanes of one process at most, as `workers.count` allows.
 const LANES_MAX: usize = 1024;
 
 /// Where the acceptor puts connections for one lane.
-pub(super) enum Outlet {
+pub(in crate::worker) enum Outlet {
     /// To another thread.
     Thread(Sender<OwnedFd>, Arc<Wake>),
     /// To another process.
@@ -35,7 +35,7 @@ pub(super) enum Outlet {
 
 impl Outlet {
     /// Hands over as many as there is room for, from the front; the others stay.
-    pub(super) fn hand(&self, connections: &mut VecDeque<OwnedFd>) {
+    pub(in crate::worker) fn hand(&self, connections: &mut VecDeque<OwnedFd>) {
         match self {
             Outlet::Thread(sender, wake) => {
                 while let Some(connection) = connections.pop_front() {
@@ -64,7 +64,7 @@ impl Outlet {
     }
 
     /// Whether the other end has taken all that was handed over.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::worker) fn is_empty(&self) -> bool {
         match self {
             Outlet::Thread(sender, _) => sender.is_empty(),
             Outlet::Process(socket) => unacknowledged(socket.as_fd()).is_ok_and(|bytes| bytes == 0),
@@ -73,7 +73,7 @@ impl Outlet {
 }
 
 /// Where a lane's worker finds what was handed to the lane.
-pub(super) enum Intake {
+pub(in crate::worker) enum Intake {
     /// From another thread.
     Thread(Receiver<OwnedFd>, Arc<Wake>),
     /// From another process.
@@ -81,7 +81,7 @@ pub(super) enum Intake {
 }
 
 /// Packets of connections.
-pub(super) struct Packets {
+pub(in crate::worker) struct Packets {
     socket: OwnedFd,
     /// What is left of the last one.
     batch: Vec<OwnedFd>,
@@ -91,7 +91,7 @@ pub(super) struct Packets {
 
 impl Intake {
     /// The next connection, as accept would tell of it.
-    pub(super) fn next(&mut self) -> Accepted {
+    pub(in crate::worker) fn next(&mut self) -> Accepted {
         match self {
             Intake::Thread(receiver, wake) => {
                 if let Ok(connection) = receiver.try_recv() {
@@ -108,13 +108,13 @@ impl Intake {
     }
 
     /// Whether connections have left the conduit that nobody but this can serve.
-    pub(super) fn has_begun_batch(&self) -> bool {
+    pub(in crate::worker) fn has_begun_batch(&self) -> bool {
         matches!(self, Intake::Process(packets) if !packets.batch.is_empty())
     }
 }
 
 impl Packets {
-    pub(super) fn from(socket: OwnedFd) -> Packets {
+    pub(in crate::worker) fn from(socket: OwnedFd) -> Packets {
         Packets { socket, batch: Vec::new(), is_cut: false }
     }
 
@@ -184,12 +184,12 @@ impl Exchange {
         Ok(place.get_or_init(|| Channel { sender, receiver, wake }))
     }
 
-    pub(super) fn outlet(&self, lane: usize) -> io::Result<Outlet> {
+    pub(in crate::worker) fn outlet(&self, lane: usize) -> io::Result<Outlet> {
         let channel = self.channel(lane)?;
         Ok(Outlet::Thread(channel.sender.clone(), Arc::clone(&channel.wake)))
     }
 
-    pub(super) fn intake(&self, lane: usize) -> io::Result<Intake> {
+    pub(in crate::worker) fn intake(&self, lane: usize) -> io::Result<Intake> {
         let channel = self.channel(lane)?;
         Ok(Intake::Thread(channel.receiver.clone(), Arc::clone(&channel.wake)))
     }

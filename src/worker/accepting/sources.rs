@@ -4,14 +4,14 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use super::control::{Control, Missed, News};
-use super::driver::{Accepted, Driver, TOKEN_MAX, accept};
-use super::handoff::Intake;
+use super::channels::Intake;
 use crate::sys::handshakes;
 use crate::sys::socket::{Listener, out_of_files};
+use crate::worker::control::{Control, Missed, News};
+use crate::worker::driver::{Accepted, Driver, TOKEN_MAX, accept};
 
 /// Connections taken from one source in one turn, before others have theirs.
-pub(super) const ACCEPTS_PER_TURN: usize = 64;
+pub(in crate::worker) const ACCEPTS_PER_TURN: usize = 64;
 /// How soon it is asked again for what there were no descriptors for.
 const MISSED_PAUSE_MS: u64 = 1_000;
 /// How long accepting rests when descriptors or memory have run out.
@@ -29,12 +29,12 @@ const UNKNOWN_HANDSHAKES_MS: u64 = 250;
 const HANDSHAKES_AGAIN_MS: u64 = 20;
 
 /// Tokens of sources are these, up to the last one before the control socket's.
-pub(super) const TOKEN_SOURCES: u64 = TOKEN_MAX - (1 << 20);
+pub(in crate::worker) const TOKEN_SOURCES: u64 = TOKEN_MAX - (1 << 20);
 /// The token of the control socket.
-pub(super) const TOKEN_CONTROL: u64 = TOKEN_MAX;
+pub(in crate::worker) const TOKEN_CONTROL: u64 = TOKEN_MAX;
 
 /// All that one worker takes connections from.
-pub(super) struct Sources<'s> {
+pub(in crate::worker) struct Sources<'s> {
     worker: u64,
     control: &'s Control,
     watched: Vec<Watched>,
@@ -62,7 +62,7 @@ struct Watched {
 }
 
 /// One thing to take connections from.
-pub(super) enum Source {
+pub(in crate::worker) enum Source {
     /// The kernel's queue.
     Listener(Listener),
     /// The acceptor's.
@@ -71,7 +71,7 @@ pub(super) enum Source {
 
 /// Whether, and why, nothing is taken for now, and the sources are not watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Rest {
+pub(in crate::worker) enum Rest {
     /// It is.
     No,
     /// There is no room.
@@ -81,7 +81,7 @@ pub(super) enum Rest {
 }
 
 impl<'s> Sources<'s> {
-    pub(super) fn new(worker: u64, control: &'s Control) -> Sources<'s> {
+    pub(in crate::worker) fn new(worker: u64, control: &'s Control) -> Sources<'s> {
         Sources {
             worker,
             control,
@@ -100,24 +100,24 @@ impl<'s> Sources<'s> {
     /// shared. If that one is stopped, or busy for long, the connection waits for it while the others are idle, and nobody
     /// can know; it may even belong to a generation or a supervisor that this one's supervisor knows nothing of. So each
     /// worker looks from time to time.
-    pub(super) fn rechecking(self) -> Sources<'s> {
+    pub(in crate::worker) fn rechecking(self) -> Sources<'s> {
         Sources { recheck_ms: Some(0), ..self }
     }
 
-    pub(super) fn worker(&self) -> u64 {
+    pub(in crate::worker) fn worker(&self) -> u64 {
         self.worker
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::worker) fn is_empty(&self) -> bool {
         self.watched.is_empty()
     }
 
-    pub(super) fn is_full(&self) -> bool {
+    pub(in crate::worker) fn is_full(&self) -> bool {
         self.rest == Rest::Full
     }
 
     /// Takes from one more source, unless this drains.
-    pub(super) fn watch(
+    pub(in crate::worker) fn watch(
         &mut self,
         lane: usize,
         source: Source,
@@ -151,7 +151,7 @@ impl<'s> Sources<'s> {
     }
 
     /// The descriptor of what the driver knows by this token: a source, or the control socket.
-    pub(super) fn fd_of(&self, token: u64) -> Option<BorrowedFd<'_>> {
+    pub(in crate::worker) fn fd_of(&self, token: u64) -> Option<BorrowedFd<'_>> {
         match token {
             TOKEN_CONTROL => Some(self.control.as_fd()),
             token => self.find(token).map(|watched| watched.source.as_fd()),
@@ -159,13 +159,13 @@ impl<'s> Sources<'s> {
     }
 
     /// The tokens of those of this lane, or of all.
-    pub(super) fn tokens(&self, lane: Option<usize>) -> Vec<u64> {
+    pub(in crate::worker) fn tokens(&self, lane: Option<usize>) -> Vec<u64> {
         let of_lane = |watched: &&Watched| lane.is_none_or(|lane| watched.lane == lane);
         self.watched.iter().filter(of_lane).map(|watched| watched.token).collect()
     }
 
     /// The next connection from a source; none if nobody waits in it, or nothing can be taken for now.
-    pub(super) fn next(
+    pub(in crate::worker) fn next(
         &mut self,
         token: u64,
         now_ms: u64,
@@ -217,12 +217,12 @@ impl<'s> Sources<'s> {
     }
 
     /// Whether what is left of this source can be served by nobody else.
-    pub(super) fn has_begun_batch(&self, token: u64) -> bool {
+    pub(in crate::worker) fn has_begun_batch(&self, token: u64) -> bool {
         matches!(self.find(token), Some(Watched { source: Source::Intake(intake), .. }) if intake.has_begun_batch())
     }
 
     /// Stops watching, until [`Sources::resume`].
-    pub(super) fn rest(&mut self, rest: Rest, driver: &mut Driver) -> io::Result<()> {
+    pub(in crate::worker) fn rest(&mut self, rest: Rest, driver: &mut Driver) -> io::Result<()> {
         if std::mem::replace(&mut self.rest, rest) != Rest::No {
             return Ok(());
         }
@@ -230,7 +230,7 @@ impl<'s> Sources<'s> {
     }
 
     /// Watches again when there is room, or when it is time to try.
-    pub(super) fn resume(
+    pub(in crate::worker) fn resume(
         &mut self,
         has_room: bool,
         now_ms: u64,
@@ -248,18 +248,18 @@ impl<'s> Sources<'s> {
     }
 
     /// Lets go of every source that is empty from this time on, if not earlier.
-    pub(super) fn drain(&mut self, from_ms: u64) {
+    pub(in crate::worker) fn drain(&mut self, from_ms: u64) {
         self.lets_go_ms = Some(self.lets_go_ms.unwrap_or(u64::MAX).min(from_ms));
     }
 
     /// Whether all sources are to be accepted from without an event.
-    pub(super) fn is_recheck_due(&self, now_ms: u64) -> bool {
+    pub(in crate::worker) fn is_recheck_due(&self, now_ms: u64) -> bool {
         let is_due = self.recheck_ms.is_some_and(|due_ms| due_ms <= now_ms);
         is_due && self.rest == Rest::No && !self.watched.is_empty()
     }
 
     /// That was done. If it `found` somebody, more may wait: then the next turn looks again.
-    pub(super) fn rechecked(&mut self, found: bool, now_ms: u64) {
+    pub(in crate::worker) fn rechecked(&mut self, found: bool, now_ms: u64) {
         let pause_ms = if found { 0 } else { RECHECK_MS };
         self.recheck_ms = self.recheck_ms.map(|_| now_ms + pause_ms);
     }
@@ -271,7 +271,7 @@ impl<'s> Sources<'s> {
     }
 
     /// Whether there are sources to look into because of a drain: no event would tell that one is empty.
-    pub(super) fn has_rest(&self, now_ms: u64) -> bool {
+    pub(in crate::worker) fn has_rest(&self, now_ms: u64) -> bool {
         let lets_go =
             self.lets_go_ms.is_some_and(|from_ms| from_ms.max(self.keeps_until_ms) <= now_ms);
         lets_go && self.rest == Rest::No && !self.watched.is_empty()
@@ -284,19 +284,19 @@ impl<'s> Sources<'s> {
     }
 
     /// There were no descriptors for something that was passed: soon it is asked for again.
-    pub(super) fn miss(&mut self, lane: usize, what: Missed, now_ms: u64) {
+    pub(in crate::worker) fn miss(&mut self, lane: usize, what: Missed, now_ms: u64) {
         self.tell_exhausted(&out_of_files());
         self.forget_missed(lane, what);
         self.missed.push((lane, what, now_ms + MISSED_PAUSE_MS));
     }
 
     /// It is not needed any more.
-    pub(super) fn forget_missed(&mut self, lane: usize, what: Missed) {
+    pub(in crate::worker) fn forget_missed(&mut self, lane: usize, what: Missed) {
         self.missed.retain(|(of, missed, _)| (*of, *missed) != (lane, what));
     }
 
     /// Asks again for what was missed.
-    pub(super) fn tell_missed(&mut self, now_ms: u64) {
+    pub(in crate::worker) fn tell_missed(&mut self, now_ms: u64) {
         let (worker, control) = (self.worker, self.control);
         self.missed.retain_mut(|(lane, what, at_ms)| {
             let is_due = *at_ms <= now_ms;
@@ -308,7 +308,7 @@ impl<'s> Sources<'s> {
     }
 
     /// When to look again, if nothing happens.
-    pub(super) fn due_ms(&self, now_ms: u64) -> Option<u64> {
+    pub(in crate::worker) fn due_ms(&self, now_ms: u64) -> Option<u64> {
         let missed = self.missed.iter().map(|(_, _, at_ms)| *at_ms);
         let is_watching = self.rest == Rest::No && !self.watched.is_empty();
         let recheck_ms = self.recheck_ms.filter(|_| is_watching);
@@ -327,7 +327,7 @@ impl<'s> Sources<'s> {
     }
 
     /// Lets go of one source. Others have copies, so that closing ours is not enough to stop watching it.
-    pub(super) fn forget(&mut self, token: u64, driver: &mut Driver) -> io::Result<()> {
+    pub(in crate::worker) fn forget(&mut self, token: u64, driver: &mut Driver) -> io::Result<()> {
         let Some(at) = self.watched.iter().position(|watched| watched.token == token) else {
             return Ok(());
         };
@@ -335,7 +335,7 @@ impl<'s> Sources<'s> {
     }
 
     /// Is told of one source no more; what is in it can still be taken.
-    pub(super) fn unwatch(&mut self, token: u64, driver: &mut Driver) -> io::Result<()> {
+    pub(in crate::worker) fn unwatch(&mut self, token: u64, driver: &mut Driver) -> io::Result<()> {
         let watched = self.watched.iter_mut().find(|watched| watched.token == token);
         watched.map_or(Ok(()), |watched| watched.unwatch(driver))
     }

@@ -1,7 +1,7 @@
 //! A slab with generations: a key of something that is gone finds nothing, even when its place was reused.
 
 /// Values by key, in one block of memory.
-pub struct Slab<T> {
+pub(super) struct Slab<T> {
     places: Vec<Place<T>>,
     free: Vec<u32>,
 }
@@ -16,20 +16,20 @@ const GENERATION_BITS: u32 = 28;
 
 /// Where a value is, and which of the values that were ever there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Key {
+pub(super) struct Key {
     /// The place; lower than the most values that were ever there at once.
-    pub index: u32,
+    pub(super) index: u32,
     generation: u32,
 }
 
 impl Key {
     /// As the token of an event: 60 bits.
-    pub fn to_token(self) -> u64 {
+    pub(super) fn to_token(self) -> u64 {
         u64::from(self.generation) << 32 | u64::from(self.index)
     }
 
     /// The key that `token` was made from.
-    pub fn from_token(token: u64) -> Key {
+    pub(super) fn from_token(token: u64) -> Key {
         Key { index: token as u32, generation: (token >> 32) as u32 }
     }
 }
@@ -42,17 +42,17 @@ impl<T> Default for Slab<T> {
 
 impl<T> Slab<T> {
     /// How many values there are.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.places.len() - self.free.len()
     }
 
     /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// Puts a value into a free place.
-    pub fn insert(&mut self, value: T) -> Key {
+    pub(super) fn insert(&mut self, value: T) -> Key {
         if let Some(index) = self.free.pop() {
             let place = &mut self.places[index as usize];
             place.value = Some(value);
@@ -64,13 +64,13 @@ impl<T> Slab<T> {
     }
 
     /// The value of `key`, if it is still there.
-    pub fn find(&mut self, key: Key) -> Option<&mut T> {
+    pub(super) fn find(&mut self, key: Key) -> Option<&mut T> {
         let place = self.places.get_mut(key.index as usize)?;
         if place.generation == key.generation { place.value.as_mut() } else { None }
     }
 
     /// Takes out the value of `key`, if it is still there.
-    pub fn remove(&mut self, key: Key) -> Option<T> {
+    pub(super) fn remove(&mut self, key: Key) -> Option<T> {
         let place = self.places.get_mut(key.index as usize)?;
         if place.generation != key.generation {
             return None;
@@ -82,13 +82,13 @@ impl<T> Slab<T> {
     }
 
     /// The key of what is at `index` now.
-    pub fn key_at(&self, index: u32) -> Option<Key> {
+    pub(super) fn key_at(&self, index: u32) -> Option<Key> {
         let place = self.places.get(index as usize)?;
         place.value.as_ref().map(|_| Key { index, generation: place.generation })
     }
 
     /// The keys of all values, in no particular order.
-    pub fn keys(&self) -> impl Iterator<Item = Key> + '_ {
+    pub(super) fn keys(&self) -> impl Iterator<Item = Key> + '_ {
         (0..self.places.len() as u32).filter_map(|index| self.key_at(index))
     }
 }

@@ -21,9 +21,6 @@ use std::time::{Duration, Instant};
 
 use may_minihttp::{HttpService, Request, Response};
 
-use super::connection::DRAIN_GRACE_MS;
-use super::control::{Assignment, Command, Control, News, Order, Received};
-use super::{Generation, fault};
 use crate::content::{Answer, Echo, Fixed};
 use crate::http::{self, BodyLength, Head, Limits, Method, Receiver, Refusal, Step, Version};
 use crate::observe::ledger::Counters;
@@ -31,6 +28,9 @@ use crate::observe::panics;
 use crate::sys::coroutine::{Handle, Serve, Server, count_pass, rest};
 use crate::sys::wake::Wake;
 use crate::sys::which_have_input_within;
+use crate::worker::connection::DRAIN_GRACE_MS;
+use crate::worker::control::{Assignment, Command, Control, News, Order, Received};
+use crate::worker::{Generation, fault};
 
 /// Stack of a coroutine, in words: enough for a request in a debug build. What isn't touched takes no memory.
 const STACK_WORDS: usize = 16 * 1024;
@@ -43,7 +43,7 @@ const SENT_AT_ONCE_BYTES: usize = 4096;
 const PATIENCE: Duration = Duration::from_secs(3600);
 
 /// Drives the lane until a drain is over. The process must not have touched `may` before.
-pub(super) fn run(
+pub(in crate::worker) fn run(
     assignment: &Assignment,
     generation: &Generation,
     limits: Limits,
