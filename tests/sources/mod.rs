@@ -1,0 +1,289 @@
+//! What `tests/tidy.rs` knows of a source file: the paths that it names, where `unsafe` stands, how long it and its
+//! functions are. `syn` reads the Rust; within a macro, which it leaves alone, the tokens are read one by one.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use proc_macro2::{TokenStream, TokenTree};
+use syn::spanned::Spanned;
+use syn::visit::{self, Visit};
+
+/// A path that a file names, from the root of its crate on if it begins there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NamedPath {
+    pub(crate) segments: Vec<String>,
+    pub(crate) line: usize,
+    /// Whether only tests name it.
+    pub(crate) in_tests: bool,
+}
+
+impl NamedPath {
+    /// Whether `wanted`, such as `std::net`, is a part of it.
+    pub(crate) fn names(&self, wanted: &str) -> bool {
+        let wanted: Vec<&str> = wanted.split("::").collect();
+        self.segments.windows(wanted.len()).any(|window| window == wanted)
+    }
+
+    /// Whether it begins with `wanted`.
+    pub(crate) fn begins(&self, wanted: &str) -> bool {
+        let wanted: Vec<&str> = wanted.split("::").collect();
+        self.segments.len() >= wanted.len() && self.segments[..wanted.len()] == wanted
+    }
+}
+
+/// A function and its length, from `fn` to its last brace.
+#[derive(Debug)]
+pub(crate) struct Function {
+    pub(crate) name: String,
+    pub(crate) line: usize,
+    pub(crate) lines: usize,
+}
+
+/// One source file.
+pub(crate) struct Source {
+    /// Below `src`.
+    pub(crate) path: PathBuf,
+    pub(crate) module: Vec<String>,
+    pub(crate) first_line: String,
+    /// Without those of its tests.
+    pub(crate) lines: usize,
+    pub(crate) paths: Vec<NamedPath>,
+    pub(crate) functions: Vec<Function>,
+    /// The lines on which `unsafe` stands.
+    pub(crate) unsafe_lines: Vec<usize>,
+    /// What its `use` declarations call what: a name, by its module and itself, and the path that it stands for.
+    pub(crate) uses: BTreeMap<Vec<String>, Vec<String>>,
+}
+
+impl Source {
+    pub(crate) fn new(path: &Path, text: &str) -> Source {
+        let parts = path.with_extension("");
+        let mut module: Vec<String> =
+            parts.iter().map(|part| part.to_string_lossy().into_owned()).collect();
+        if module.last().is_some_and(|last| last == "mod") {
+            module.pop();
+        }
+        let tokens: TokenStream =
+            text.parse().unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let mut unsafe_lines = Vec::new();
+        find_unsafe(tokens.clone(), &mut unsafe_lines);
+        let file: syn::File =
+            syn::parse2(tokens).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let is_root = matches!(module.join("::").as_str(), "main" | "lib");
+        let mut reader = Reader {
+            module: if is_root { Vec::new() } else { module.clone() },
+            modules: Vec::new(),
+            is_tests: module.iter().any(|part| part == "tests"),
+            test_lines: 0,
+            paths: Vec::new(),
+            functions: Vec::new(),
+            uses: BTreeMap::new(),
+        };
+        reader.visit_file(&file);
+        let lines = text.lines().count();
+        Source {
+            path: path.to_owned(),
+            first_line: text.lines().next().unwrap_or_default().to_owned(),
+            lines: if reader.is_tests { 0 } else { lines - reader.test_lines },
+            module,
+            paths: reader.paths,
+            functions: reader.functions,
+            unsafe_lines,
+            uses: reader.uses,
+        }
+    }
+
+    /// The module's path; a crate root's name is `main` or `lib`.
+    pub(crate) fn name(&self) -> String {
+        self.module.join("::")
+    }
+
+    /// Whether it is `part` or below it.
+    pub(crate) fn is_below(&self, part: &str) -> bool {
+        let name = self.name();
+        name == part || name.strip_prefix(part).is_some_and(|rest| rest.starts_with("::"))
+    }
+}
+
+fn find_unsafe(tokens: TokenStream, lines: &mut Vec<usize>) {
+    for token in tokens {
+        match token {
+            TokenTree::Ident(word) if word == "unsafe" => lines.push(word.span().start().line),
+            TokenTree::Group(group) => find_unsafe(group.stream(), lines),
+            _ => {}
+        }
+    }
+}
+
+/// Goes through a file.
+struct Reader {
+    /// Where in the tree it is.
+    module: Vec<String>,
+    /// The modules that are declared there.
+    modules: Vec<String>,
+    is_tests: bool,
+    test_lines: usize,
+    paths: Vec<NamedPath>,
+    functions: Vec<Function>,
+    uses: BTreeMap<Vec<String>, Vec<String>>,
+}
+
+impl Reader {
+    fn record(&mut self, segments: Vec<String>, line: usize) {
+        let segments = self.resolved(&segments);
+        self.paths.push(NamedPath { segments, line, in_tests: self.is_tests });
+    }
+
+    /// A path from the root of the crate on, where that can be told.
+    fn resolved(&self, segments: &[String]) -> Vec<String> {
+        let ups = segments.iter().take_while(|segment| *segment == "super").count();
+        let relative =
+            segments.iter().skip_while(|segment| matches!(segment.as_str(), "super" | "self"));
+        let from = |module: &[String]| {
+            [&["crate".to_owned()], module].concat().into_iter().chain(relative.cloned()).collect()
+        };
+        match segments.first().map(String::as_str) {
+            Some("laneway") => [&["crate".to_owned()], &segments[1..]].concat(),
+            Some("super" | "self") => from(&self.module[..self.module.len().saturating_sub(ups)]),
+            Some(first) if self.modules.iter().any(|module| module == first) => from(&self.module),
+            // A name that a `use` before it has brought.
+            Some(first) if segments.len() > 1 => {
+                let key = [&self.module[..], &[first.to_owned()]].concat();
+                let front = self.uses.get(&key).map_or(&segments[..1], |path| path);
+                [front, &segments[1..]].concat()
+            }
+            _ => segments.to_vec(),
+        }
+    }
+
+    fn use_tree(&mut self, tree: &syn::UseTree, mut front: Vec<String>) {
+        let (name, called) = match tree {
+            syn::UseTree::Path(path) => {
+                front.push(path.ident.to_string());
+                return self.use_tree(&path.tree, front);
+            }
+            syn::UseTree::Group(group) => {
+                return group.items.iter().for_each(|tree| self.use_tree(tree, front.clone()));
+            }
+            syn::UseTree::Name(name) => (Some(&name.ident), Some(&name.ident)),
+            syn::UseTree::Rename(name) => (Some(&name.ident), Some(&name.rename)),
+            syn::UseTree::Glob(_) => (None, None),
+        };
+        front.extend(name.filter(|name| *name != "self").map(ToString::to_string));
+        if let Some(called) = called.map(ToString::to_string) {
+            let called = if called == "self" { front.last().cloned() } else { Some(called) };
+            let key = self.module.iter().cloned().chain(called).collect();
+            self.uses.insert(key, self.resolved(&front));
+        }
+        self.record(front, tree.span().start().line);
+    }
+
+    /// The paths in what a macro is given: names with `::` between.
+    fn tokens(&mut self, tokens: TokenStream) {
+        let mut path: Vec<String> = Vec::new();
+        let mut tokens = tokens.into_iter().peekable();
+        while let Some(token) = tokens.next() {
+            match token {
+                TokenTree::Group(group) => self.tokens(group.stream()),
+                TokenTree::Ident(word) => {
+                    path.push(word.to_string());
+                    let mut is_colon = || {
+                        tokens.next_if(
+                            |next| matches!(next, TokenTree::Punct(p) if p.as_char() == ':'),
+                        )
+                    };
+                    let goes_on = is_colon().is_some() && is_colon().is_some();
+                    if !goes_on || !matches!(tokens.peek(), Some(TokenTree::Ident(_))) {
+                        self.record(std::mem::take(&mut path), word.span().start().line);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Goes on within tests, if `attributes` say that it is one.
+    fn within(&mut self, attributes: &[syn::Attribute], lines: usize, go: impl FnOnce(&mut Self)) {
+        let is_test = |attribute: &syn::Attribute| match &attribute.meta {
+            syn::Meta::Path(path) => path.is_ident("test"),
+            syn::Meta::List(list) => list.path.is_ident("cfg") && list.tokens.to_string() == "test",
+            _ => false,
+        };
+        let was_tests = self.is_tests;
+        if !was_tests && attributes.iter().any(is_test) {
+            self.is_tests = true;
+            self.test_lines += lines;
+        }
+        go(self);
+        self.is_tests = was_tests;
+    }
+
+    fn function(&mut self, signature: &syn::Signature, block: &syn::Block) {
+        let line = signature.span().start().line;
+        let lines = block.span().end().line - line + 1;
+        self.functions.push(Function { name: signature.ident.to_string(), line, lines });
+    }
+}
+
+/// How many lines something takes.
+fn lines_of(item: &impl Spanned) -> usize {
+    let span = item.span();
+    span.end().line - span.start().line + 1
+}
+
+impl<'ast> Visit<'ast> for Reader {
+    fn visit_file(&mut self, file: &'ast syn::File) {
+        self.modules = declared(&file.items);
+        visit::visit_file(self, file);
+    }
+
+    fn visit_item_mod(&mut self, item: &'ast syn::ItemMod) {
+        self.within(&item.attrs, lines_of(item), |reader| {
+            let Some((_, items)) = &item.content else { return };
+            let outside = std::mem::replace(&mut reader.modules, declared(items));
+            reader.module.push(item.ident.to_string());
+            visit::visit_item_mod(reader, item);
+            reader.module.pop();
+            reader.modules = outside;
+        });
+    }
+
+    fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
+        visit::visit_visibility(self, &item.vis);
+        self.within(&item.attrs, lines_of(item), |reader| reader.use_tree(&item.tree, Vec::new()));
+    }
+
+    fn visit_path(&mut self, path: &'ast syn::Path) {
+        let segments = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
+        self.record(segments, path.span().start().line);
+        visit::visit_path(self, path);
+    }
+
+    fn visit_macro(&mut self, call: &'ast syn::Macro) {
+        self.tokens(call.tokens.clone());
+        visit::visit_macro(self, call);
+    }
+
+    fn visit_item_fn(&mut self, item: &'ast syn::ItemFn) {
+        self.within(&item.attrs, lines_of(item), |reader| {
+            reader.function(&item.sig, &item.block);
+            visit::visit_item_fn(reader, item);
+        });
+    }
+
+    fn visit_impl_item_fn(&mut self, item: &'ast syn::ImplItemFn) {
+        self.within(&item.attrs, lines_of(item), |reader| {
+            reader.function(&item.sig, &item.block);
+            visit::visit_impl_item_fn(reader, item);
+        });
+    }
+}
+
+/// The names of the modules among `items`.
+fn declared(items: &[syn::Item]) -> Vec<String> {
+    let modules = items.iter().filter_map(|item| match item {
+        syn::Item::Mod(module) => Some(module.ident.to_string()),
+        _ => None,
+    });
+    modules.collect()
+}
