@@ -2,8 +2,7 @@
 
 use laneway::cli::{self, Task};
 use laneway::observe::{log, panics};
-use laneway::supervisor::passed::Passed;
-use laneway::supervisor::{self, Outcome};
+use laneway::supervisor::{self, Outcome, Passed};
 
 fn main() {
     // First: what is opened here could be taken for what was passed.

@@ -9,8 +9,8 @@ use bytesize::ByteSize;
 use super::layout::{self, columns_of_output, wrap};
 use super::{Task, USAGE, load_with, print};
 use crate::config::{self, Mode, Options, Place, Places};
+use crate::supervisor::commands::status::{Happening, LaneStatus, Queue, Status, Totals};
 use crate::supervisor::commands::{Answer, Request, ask, not_asked, status_at};
-use crate::supervisor::status::{Happening, LaneStatus, Queue, Status, Totals};
 
 /// Asks the server that was started with these options, and prints its answer.
 pub(super) fn run(options: &Options, request: Request, json: bool) -> Task {

@@ -6,7 +6,7 @@ use super::{Task, counted, print};
 use crate::config::{
     Accept, Config, Content, Driver, Engine, Loaded, Mode, Options, Route, RoutePath,
 };
-use crate::supervisor::rehearsal::{Rehearsal, rehearse};
+use crate::supervisor::loading::rehearsal::{Rehearsal, rehearse};
 
 /// Says what would run, what it would warn of, and what would keep it from starting here.
 pub(super) fn check(loaded: &Loaded, options: &Options) -> Task {

@@ -5,9 +5,8 @@ use std::ops::Add;
 use std::time::Duration;
 
 use super::policy::{Fact, Worker};
-use super::processes::{Post, Processes};
-use super::sizing;
-use super::totals::Totals;
+use super::processes::totals::Totals;
+use super::processes::{Post, Processes, sizing};
 use crate::config::RoutePath;
 use crate::observe::ledger::Doing;
 use crate::sys::process;

@@ -3,11 +3,13 @@
 
 use std::path::Path;
 
-use super::commands::{Answer, Request};
-use super::loader::{Loading, Read, Rejection, Started};
-use super::pid_file::PidFile;
-use super::policy::Input;
-use super::{Supervisor, TOKEN_LOADER, manager, startup};
+use super::{Supervisor, TOKEN_LOADER};
+use crate::supervisor::commands::{Answer, Request};
+use crate::supervisor::loading::loader::{Loading, Read, Rejection, Started};
+use crate::supervisor::loading::startup;
+use crate::supervisor::policy::Input;
+use crate::supervisor::presence::manager;
+use crate::supervisor::presence::pid_file::PidFile;
 use crate::sys::process::Reaped;
 
 /// A reload that is under way.

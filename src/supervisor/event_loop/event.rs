@@ -1,8 +1,8 @@
 //! Everything the supervisor reacts to.
 
-use super::commands::Request;
-use super::upgrade::Parcel;
-use super::waiting::Change;
+use crate::supervisor::commands::Request;
+use crate::supervisor::commands::waiting::Change;
+use crate::supervisor::succession::upgrade::Parcel;
 use crate::sys::process::Reaped;
 use crate::sys::signal::Signal;
 use crate::worker::control::Report;

@@ -4,13 +4,17 @@
 //! One change goes on at a time. What is asked for meanwhile waits for its turn, passes to the supervisor that
 //! follows, or is refused in so many words. Each has a number, by which its outcome finds those that asked for it.
 
-use super::commands::{Answer, Request};
-use super::policy::Input;
-use super::upgrade::Heir;
-use super::waiting::Change;
-use super::{LANES_MAX, MEASURE_MS, Supervisor, manager, sizing, startup, status};
+use super::{MEASURE_MS, Supervisor};
 use crate::config::{self, Engine};
 use crate::observe::log;
+use crate::supervisor::commands::status;
+use crate::supervisor::commands::waiting::Change;
+use crate::supervisor::commands::{Answer, Request};
+use crate::supervisor::loading::startup;
+use crate::supervisor::policy::Input;
+use crate::supervisor::presence::manager;
+use crate::supervisor::processes::sizing::{self, LANES_MAX};
+use crate::supervisor::succession::upgrade::Heir;
 
 /// Why nothing can change any more.
 pub(super) const ENDING: &str = "this server is about to end";

@@ -10,7 +10,7 @@ use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
 use nix::unistd::{AccessFlags, faccessat};
 
 /// The folder of `path`.
-pub(super) fn of(path: &Path) -> &Path {
+pub(crate) fn of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
@@ -19,7 +19,7 @@ pub(super) fn of(path: &Path) -> &Path {
 ///
 /// # Errors
 /// What making the file would fail with. A file system without nameless files tells of permissions alone.
-pub(super) fn takes_a_file(folder: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn takes_a_file(folder: &Path, bytes: &[u8]) -> io::Result<()> {
     let flags = OFlag::O_TMPFILE.bits();
     let opened = OpenOptions::new().write(true).mode(0o600).custom_flags(flags).open(folder);
     match opened {

@@ -18,7 +18,7 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Why there is no command socket.
 #[derive(Debug)]
-pub(super) enum NotOpened {
+pub(crate) enum NotOpened {
     /// A server that lives has it, this one.
     Taken(ProcessId),
     Failed(io::Error),
@@ -32,7 +32,7 @@ impl From<io::Error> for NotOpened {
 
 /// Keeps other servers from opening a socket in this folder. Without a lock the order is left to chance, as it is where a
 /// file system has none.
-pub(super) fn lock_folder(path: &Path) -> Option<File> {
+pub(crate) fn lock_folder(path: &Path) -> Option<File> {
     let folder = File::open(folder::of(path)).ok()?;
     let start = Instant::now();
     while let Err(TryLockError::WouldBlock) = folder.try_lock() {
@@ -72,7 +72,7 @@ fn look(path: &Path) -> io::Result<Found> {
 }
 
 /// Removes a socket that was left behind, or that of `predecessor`. Nothing else is ever removed.
-pub(super) fn make_way(path: &Path, predecessor: Option<ProcessId>) -> Result<(), NotOpened> {
+pub(crate) fn make_way(path: &Path, predecessor: Option<ProcessId>) -> Result<(), NotOpened> {
     match look(path)? {
         Found::Nothing => Ok(()),
         Found::Living(pid) if Some(pid) != predecessor => Err(NotOpened::Taken(pid)),
@@ -81,7 +81,7 @@ pub(super) fn make_way(path: &Path, predecessor: Option<ProcessId>) -> Result<()
 }
 
 /// Whether a socket could be opened at `path`, as far as that can be told without doing it.
-pub(super) fn rehearse(path: &Path) -> Result<(), NotOpened> {
+pub(crate) fn rehearse(path: &Path) -> Result<(), NotOpened> {
     if let Found::Living(pid) = look(path)? {
         return Err(NotOpened::Taken(pid));
     }
@@ -90,7 +90,7 @@ pub(super) fn rehearse(path: &Path) -> Result<(), NotOpened> {
 }
 
 /// A symbolic link to the command socket, whose name is made of the configuration file's path alone.
-pub(super) struct Link {
+pub(crate) struct Link {
     path: PathBuf,
     target: PathBuf,
     /// Device and inode: whether what is at the path is this one.
@@ -101,7 +101,7 @@ pub(super) struct Link {
 
 impl Link {
     /// Makes it, in place of one that is there: of the servers of one file it leads to the one that came last.
-    pub(super) fn make(path: PathBuf, target: &Path) -> io::Result<Link> {
+    pub(crate) fn make(path: PathBuf, target: &Path) -> io::Result<Link> {
         let target = target.to_owned();
         let mut link = Link { path, target, identity: None, owner: process::id() };
         link.restore()?;
@@ -109,7 +109,7 @@ impl Link {
     }
 
     /// Makes it again, if another server has replaced it.
-    pub(super) fn restore(&mut self) -> io::Result<()> {
+    pub(crate) fn restore(&mut self) -> io::Result<()> {
         if self.is_own() {
             return Ok(());
         }
@@ -138,6 +138,6 @@ impl Drop for Link {
 }
 
 /// Device and inode of what is at a path, a link itself and not what it leads to.
-pub(super) fn identity(path: &Path) -> Option<(u64, u64)> {
+pub(crate) fn identity(path: &Path) -> Option<(u64, u64)> {
     fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
 }

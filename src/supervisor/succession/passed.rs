@@ -4,16 +4,17 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
-use super::{manager, upgrade};
+use super::upgrade;
+use crate::supervisor::presence::manager;
 use crate::sys::inherited::{Claim, Kind};
 use crate::worker::control::Control;
 
 /// What was passed. Each failure is told when it is known that it matters.
 pub struct Passed {
     /// This end of the conversation with the supervisor before, if there is one.
-    pub(super) predecessor: io::Result<Option<OwnedFd>>,
+    pub(crate) predecessor: io::Result<Option<OwnedFd>>,
     /// The service manager's sockets.
-    pub(super) activated: io::Result<Vec<OwnedFd>>,
+    pub(crate) activated: io::Result<Vec<OwnedFd>>,
 }
 
 impl Passed {

@@ -4,26 +4,25 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::listeners::{Group, Listeners};
 use super::loader::Loaded;
-use super::policy::{Plan, Settings};
-use super::processes::Made;
-use super::{doing, sizing};
 use crate::config::{Accept, Config, Engine, Mode, Warning};
 use crate::observe::ledger::Ledger;
+use crate::supervisor::listeners::{Group, Listeners};
+use crate::supervisor::policy::{Plan, Settings};
+use crate::supervisor::processes::{Made, sizing};
 use crate::sys::{cpu, socket};
 use crate::worker::Generation;
 
 /// The warnings about the configuration in effect, so that a reload repeats none of them.
 #[derive(Debug, Default)]
-pub(super) struct Warned {
+pub(crate) struct Warned {
     before: HashSet<String>,
     now: HashSet<String>,
 }
 
 impl Warned {
     /// Whether the warning `event` about `what` is to be given: not if the configuration before had it, too.
-    pub(super) fn is_new(&mut self, event: &str, what: &str) -> bool {
+    pub(crate) fn is_new(&mut self, event: &str, what: &str) -> bool {
         let key = format!("{event}: {what}");
         let is_new = !self.before.contains(&key);
         self.now.insert(key) && is_new
@@ -36,7 +35,7 @@ impl Warned {
 }
 
 /// Makes everything of a generation that exists before its first fork, and tells of it.
-pub(super) fn prepare(
+pub(crate) fn prepare(
     number: u64,
     loaded: Loaded,
     before: Option<sizing::Before>,
@@ -98,19 +97,19 @@ pub(super) fn prepare(
 }
 
 /// That fewer files may be open than could have to be.
-pub(super) struct FileLimit {
-    pub(super) limit: u64,
-    pub(super) needed: u64,
-    pub(super) reason: &'static str,
-    pub(super) remedy: String,
+pub(crate) struct FileLimit {
+    pub(crate) limit: u64,
+    pub(crate) needed: u64,
+    pub(crate) reason: &'static str,
+    pub(crate) remedy: String,
 }
 
 /// Why lanes beyond the number of CPUs are warned of.
-pub(super) const LANES_SHARE_CPUS: &str =
+pub(crate) const LANES_SHARE_CPUS: &str =
     "lanes will share CPUs, which costs more than it gives; workers.count = \"auto\" fits";
 
 /// Most addresses: one packet passes a worker its lane's sockets on all of them.
-pub(super) const ADDRESSES_MAX: usize = socket::PACKET_FILES_MAX;
+pub(crate) const ADDRESSES_MAX: usize = socket::PACKET_FILES_MAX;
 
 fn settings(supervisor: &crate::config::Supervisor) -> Settings {
     Settings {
@@ -125,7 +124,7 @@ fn settings(supervisor: &crate::config::Supervisor) -> Settings {
 }
 
 /// Tells how many lanes there are to be on `machine`, and why.
-pub(super) fn tell_size(size: &sizing::Size, machine: &sizing::Machine, warned: &mut Warned) {
+pub(crate) fn tell_size(size: &sizing::Size, machine: &sizing::Machine, warned: &mut Warned) {
     let allowed = machine.cpus.len();
     tracing::info!(
         lanes = size.lanes,
@@ -215,8 +214,9 @@ fn check_may_file_limit(config: &Config, limit: u64) -> Result<(), String> {
 ///
 /// # Errors
 /// If it can't be raised, or the engine can't do with it.
-pub(super) fn check_file_limit(config: &Config, lanes: usize) -> Result<Option<FileLimit>, String> {
-    let limit = cpu::raise_file_limit().map_err(doing("cannot raise the limit on open files"))?;
+pub(crate) fn check_file_limit(config: &Config, lanes: usize) -> Result<Option<FileLimit>, String> {
+    let limit = cpu::raise_file_limit()
+        .map_err(|error| format!("cannot raise the limit on open files: {error}"))?;
     check_may_file_limit(config, limit)?;
     let lanes = lanes as u64;
     let (lanes_of_process, processes) = match config.workers.mode {

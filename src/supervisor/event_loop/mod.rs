@@ -1,32 +1,11 @@
-//! The supervisor: one thread that owns every listening socket, keeps a worker in every lane, and decides
-//! nothing itself: events go to [`policy`], and what comes back is carried out here.
-//!
-//! It knows nothing of HTTP, and never touches a connection.
+//! The supervisor's loop: what happens becomes an [`Event`], the [`policy`](super::policy) decides about it, and what
+//! comes back is carried out here. It decides nothing itself.
 
 mod changes;
-mod command_socket;
-pub mod commands;
 mod event;
-mod folder;
-pub mod listeners;
-mod loader;
-mod manager;
-mod origin;
-pub mod passed;
-mod pid_file;
-pub mod policy;
-mod presence;
-mod processes;
-pub mod rehearsal;
+pub(super) mod presence;
 mod reload;
-pub mod sizing;
-mod startup;
-pub mod status;
 mod succession;
-mod tell;
-mod totals;
-mod upgrade;
-mod waiting;
 
 use std::collections::VecDeque;
 use std::io;
@@ -42,20 +21,24 @@ use crate::sys::signal::{Signal, Signals};
 use crate::worker::control::{Control, Order, Received};
 use crate::worker::process::WorkerProcess;
 use changes::ENDING;
-use commands::{Answer, Commands};
 use event::Event;
-use listeners::Listeners;
-use loader::{Loaded, Loader};
-use origin::Origin;
-use passed::Passed;
-use pid_file::PidFile;
-use policy::{Action, Fact, Input, Policy};
-use processes::{Processes, Source};
 use reload::Reloading;
-use startup::Warned;
-use status::History;
-use upgrade::{Heir, Inheritance, Predecessor};
-use waiting::{Change, Waiting};
+
+use crate::supervisor::commands::status::History;
+use crate::supervisor::commands::waiting::{Change, Waiting};
+use crate::supervisor::commands::{self, Answer, Commands};
+use crate::supervisor::listeners::Listeners;
+use crate::supervisor::loading::loader::{Loaded, Loader};
+use crate::supervisor::loading::startup::{self, Warned};
+use crate::supervisor::policy::{Action, Fact, Input, Policy};
+use crate::supervisor::presence::manager;
+use crate::supervisor::presence::pid_file::PidFile;
+use crate::supervisor::processes::sizing::LANES_MAX;
+use crate::supervisor::processes::{self, Processes, Source};
+use crate::supervisor::succession::origin::Origin;
+use crate::supervisor::succession::passed::Passed;
+use crate::supervisor::succession::upgrade::{self, Heir, Inheritance, Predecessor};
+use crate::supervisor::tell;
 
 /// How a call of [`run`] ends: twice, if it forked.
 pub enum Outcome {
@@ -103,8 +86,6 @@ const OTHERS: [Signal; 6] = [
 ];
 /// Blocks of the ledger: one for each worker, of those that drain too.
 const LEDGER_BLOCKS: usize = 4 * LANES_MAX;
-/// Most lanes, which is what `workers.count` allows.
-const LANES_MAX: usize = 1024;
 /// How soon a conversation is gone on with that the kernel had no memory for.
 const STARVED_MS: u64 = 100;
 /// How often the machine is measured again where it decides the number of lanes.

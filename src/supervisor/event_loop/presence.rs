@@ -3,13 +3,13 @@
 
 use std::path::{Path, PathBuf};
 
-use super::command_socket::{self, NotOpened};
-use super::commands::{self, Commands};
-use super::pid_file::{NotClaimed, PidFile};
-use super::rehearsal::Rehearsal;
-use super::upgrade::Predecessor;
 use super::{Supervisor, doing};
 use crate::config::{self, Config};
+use crate::supervisor::commands::{self, Commands};
+use crate::supervisor::loading::rehearsal::Rehearsal;
+use crate::supervisor::presence::command_socket::{self, NotOpened};
+use crate::supervisor::presence::pid_file::{NotClaimed, PidFile};
+use crate::supervisor::succession::upgrade::Predecessor;
 use crate::sys::epoll::Epoll;
 use crate::sys::process::ProcessId;
 use crate::sys::socket;
@@ -153,7 +153,7 @@ fn not_opened(path: PathBuf, is_needed: bool, error: NotOpened) -> Result<Withou
 
 /// Goes through the claims of a start. A server that has what it would claim is an error, unless it is the one that
 /// this configuration runs: that one is what a reload of it is for.
-pub(super) fn rehearse(config: &Config, options: &config::Options, found: &mut Rehearsal) {
+pub(crate) fn rehearse(config: &Config, options: &config::Options, found: &mut Rehearsal) {
     let socket = socket_path(config, options);
     let mut is_claimable = true;
     if let Some(path) = config.supervisor.pid_file.as_deref()
@@ -191,7 +191,7 @@ pub(super) fn rehearse(config: &Config, options: &config::Options, found: &mut R
 }
 
 /// Which server has what a start would claim.
-pub(super) enum Holder {
+pub(crate) enum Holder {
     /// The one of this configuration; or one that doesn't say of which it is.
     Own(Option<ProcessId>),
     Other,

@@ -355,7 +355,7 @@ impl Group {
     }
 
     /// One that was opened by another process.
-    pub(super) fn inherit(
+    pub(crate) fn inherit(
         asked: Asked,
         is_activated: bool,
         listeners: impl IntoIterator<Item = Listener>,
@@ -434,10 +434,10 @@ impl Group {
 }
 
 /// What an entry of `server.listen` stands for, or why nothing is known of it.
-pub(super) type Found = Result<Vec<SocketAddr>, String>;
+pub(crate) type Found = Result<Vec<SocketAddr>, String>;
 
 /// Looks up what an entry stands for. Waits for the resolver if it is a name.
-pub(super) fn resolve(listen: &ListenAddress) -> Found {
+pub(crate) fn resolve(listen: &ListenAddress) -> Found {
     match listen {
         ListenAddress::Socket(address) => Ok(vec![*address]),
         ListenAddress::Name(name, port) => {
@@ -472,11 +472,11 @@ fn is_errno(error: &io::Error, errnos: &[Errno]) -> bool {
 }
 
 impl Error {
-    pub(super) fn unresolved(listen: &ListenAddress, reason: String) -> Error {
+    pub(crate) fn unresolved(listen: &ListenAddress, reason: String) -> Error {
         Error { address: listen.to_string(), cause: Cause::Unresolved(reason) }
     }
 
-    pub(super) fn at(address: SocketAddr, error: io::Error) -> Error {
+    pub(crate) fn at(address: SocketAddr, error: io::Error) -> Error {
         let cause = match error.kind() {
             io::ErrorKind::AddrInUse => Cause::InUse(holder(address)),
             _ => Cause::Other(error),
@@ -486,7 +486,7 @@ impl Error {
 
     /// Whether the server can serve without this address, as long as there is another one: one of those that a `name`
     /// stands for and this machine doesn't have, or one of a family that its kernel doesn't have, as `[::]` without IPv6.
-    pub(super) fn can_be_left_out(&self, name: bool) -> bool {
+    pub(crate) fn can_be_left_out(&self, name: bool) -> bool {
         let absent = [Errno::EADDRNOTAVAIL, Errno::EAFNOSUPPORT];
         let absent = if name { &absent[..] } else { &absent[1..] };
         matches!(&self.cause, Cause::Other(error) if is_errno(error, absent))

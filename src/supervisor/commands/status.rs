@@ -7,11 +7,11 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::listeners::Listeners;
-use super::policy::{Fact, Policy, Worker};
-use super::processes::Processes;
-pub use super::totals::Totals;
 use crate::config::{Accept, Engine, Mode, Workers, are_same};
+use crate::supervisor::listeners::Listeners;
+use crate::supervisor::policy::{Fact, Policy, Worker};
+use crate::supervisor::processes::Processes;
+pub use crate::supervisor::processes::totals::Totals;
 use crate::sys::process::{self, Ended};
 use crate::worker::control::Role;
 
@@ -145,11 +145,11 @@ const HISTORY: usize = 64;
 
 /// The last happenings, oldest first. It is the supervisor's alone, and survives whatever workers do.
 #[derive(Default)]
-pub(super) struct History(pub(super) VecDeque<Happening>);
+pub(crate) struct History(pub(crate) VecDeque<Happening>);
 
 impl History {
     /// Keeps what `fact` tells of, if it is of the kind that is kept.
-    pub(super) fn record(&mut self, fact: &Fact, processes: &Processes) {
+    pub(crate) fn record(&mut self, fact: &Fact, processes: &Processes) {
         let happening = match fact {
             Fact::WorkerExited { worker, cause } => {
                 of_worker("worker exited", *worker, Some(cause.clone()), processes)
@@ -226,7 +226,7 @@ fn of_worker(
 }
 
 /// The server as it is now.
-pub(super) fn status(
+pub(crate) fn status(
     configuration: Option<PathBuf>,
     generation: u64,
     uptime_ms: u64,

@@ -15,9 +15,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::listeners::{self, Found};
-use super::processes;
 use crate::config::{self, Config, Content};
+use crate::supervisor::listeners::{self, Found};
+use crate::supervisor::processes;
 use crate::sys::epoll::{Epoll, Interest};
 use crate::sys::process::{self, Child, Forked, Identity, ProcessId, Reaped};
 use crate::sys::{memory, socket};
@@ -26,17 +26,17 @@ use crate::worker::fault;
 
 /// A configuration, with everything that had to be looked up for it.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Loaded {
-    pub(super) config: Config,
+pub(crate) struct Loaded {
+    pub(crate) config: Config,
     /// What each entry of `server.listen` stands for, in order.
-    pub(super) addresses: Vec<Found>,
+    pub(crate) addresses: Vec<Found>,
     /// Who workers run as, if not as the supervisor.
-    pub(super) identity: Result<Option<Identity>, String>,
+    pub(crate) identity: Result<Option<Identity>, String>,
 }
 
 impl Loaded {
     /// Looks up what `config` names. Waits for the resolver and for the user database.
-    pub(super) fn of(config: Config) -> Loaded {
+    pub(crate) fn of(config: Config) -> Loaded {
         Loaded::telling(config, |_| {})
     }
 
@@ -67,11 +67,11 @@ impl Loaded {
 }
 
 /// What reading came to.
-pub(super) type Read = Result<Box<Loaded>, Rejection>;
+pub(crate) type Read = Result<Box<Loaded>, Rejection>;
 
 /// Why a reload can't be, and whether that is the configuration's fault.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Rejection {
+pub(crate) enum Rejection {
     /// The configuration is wrong.
     Invalid(String),
     /// It could not be read, or can't be put to use now.
@@ -170,25 +170,25 @@ impl Loader {
 }
 
 /// A loader at work, seen from the supervisor.
-pub(super) struct Loading {
+pub(crate) struct Loading {
     child: Child,
     control: Control,
     doing: String,
     /// It says no more; its end follows.
-    pub(super) is_silent: bool,
+    pub(crate) is_silent: bool,
     /// When it has taken too long.
-    pub(super) until_ms: u64,
+    pub(crate) until_ms: u64,
 }
 
 /// Which side of the fork this is.
-pub(super) enum Started {
+pub(crate) enum Started {
     Supervisor(Loading),
     Loader(Loader),
 }
 
 impl Loading {
     /// Forks a loader, whose news are announced under `token`.
-    pub(super) fn start(
+    pub(crate) fn start(
         options: &config::Options,
         epoll: &Epoll,
         token: u64,
@@ -211,7 +211,7 @@ impl Loading {
     }
 
     /// What it came to, if it has said so.
-    pub(super) fn hear(&mut self) -> Option<Read> {
+    pub(crate) fn hear(&mut self) -> Option<Read> {
         loop {
             match self.control.receive() {
                 Received::Message(News::Doing(what), _) => self.doing = what,
@@ -237,7 +237,7 @@ impl Loading {
     }
 
     /// What it came to, if it is the child that ended.
-    pub(super) fn ended(&mut self, reaped: &Reaped) -> Option<Read> {
+    pub(crate) fn ended(&mut self, reaped: &Reaped) -> Option<Read> {
         if reaped.pid != self.child.id() {
             return None;
         }
@@ -250,13 +250,13 @@ impl Loading {
     }
 
     /// Its socket, which is watched.
-    pub(super) fn socket(&self) -> BorrowedFd<'_> {
+    pub(crate) fn socket(&self) -> BorrowedFd<'_> {
         self.control.as_fd()
     }
 
     /// Ends it, and says what it was doing. One that the kernel doesn't let die, on a file system that is gone, is left
     /// to itself.
-    pub(super) fn give_up(&mut self) -> String {
+    pub(crate) fn give_up(&mut self) -> String {
         // One that has ended already is what was wanted.
         let _ = self.child.kill();
         self.doing.clone()

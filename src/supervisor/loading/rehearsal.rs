@@ -4,11 +4,11 @@
 use std::io;
 use std::net::SocketAddr;
 
-use super::listeners::{Error, resolve};
-use super::presence::{self, Holder};
-use super::sizing;
 use super::startup::{ADDRESSES_MAX, FileLimit, LANES_SHARE_CPUS, check_file_limit};
 use crate::config::{Config, ListenAddress, Options};
+use crate::supervisor::event_loop::presence::{self, Holder};
+use crate::supervisor::listeners::{Error, resolve};
+use crate::supervisor::processes::sizing;
 use crate::sys::process::Identity;
 use crate::sys::socket::{Bound, Sharing};
 
@@ -27,7 +27,7 @@ pub struct Rehearsal {
 
 impl Rehearsal {
     /// A server has what a start would claim, which would fail with `text`.
-    pub(super) fn meets(&mut self, holder: Holder, text: String) {
+    pub(crate) fn meets(&mut self, holder: Holder, text: String) {
         match holder {
             Holder::Other => self.errors.push(text),
             Holder::Own(pid) => {

@@ -4,6 +4,9 @@
 //! [`Answer`] as a line of JSON, at once or when what it asked for is done; then the connection ends. None of
 //! it waits for a client.
 
+pub mod status;
+pub(super) mod waiting;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
@@ -16,9 +19,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::command_socket::{Link, NotOpened, identity, lock_folder, make_way};
-use super::status::Status;
+use self::status::Status;
 use crate::config::absolute;
+use crate::supervisor::presence::command_socket::{
+    Link, NotOpened, identity, lock_folder, make_way,
+};
 use crate::sys::epoll::{Epoll, Interest};
 use crate::sys::process::{self, ProcessId};
 use crate::sys::socket;
@@ -69,7 +74,7 @@ pub enum Answer {
 }
 
 /// Tokens of this module's sockets are these, and higher ones up to another two to the power of 32.
-pub(super) const TOKENS: u64 = 1 << 62;
+pub(crate) const TOKENS: u64 = 1 << 62;
 const TOKEN_LISTENER: u64 = TOKENS;
 /// Clients at a time. With another one, the oldest that has asked for nothing yet has to go; if all wait for their answers,
 /// the new one is refused.
@@ -119,7 +124,7 @@ impl Drop for Open {
 
 /// The socket and its clients.
 #[derive(Default)]
-pub(super) struct Commands {
+pub(crate) struct Commands {
     open: Option<Open>,
     /// By token, which is the order in which they came.
     clients: BTreeMap<u64, Client>,
@@ -221,7 +226,7 @@ impl Commands {
     ///
     /// # Errors
     /// Also if another server listens there, or if what is there is no socket.
-    pub(super) fn open(
+    pub(crate) fn open(
         path: &Path,
         predecessor: Option<ProcessId>,
         epoll: &Epoll,
@@ -250,12 +255,12 @@ impl Commands {
     }
 
     /// Whether it listens.
-    pub(super) fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.open.is_some()
     }
 
     /// Listens at the path again, if an heir that has ended had taken it. Clients that are connected stay.
-    pub(super) fn restore(&mut self, epoll: &Epoll) -> Result<(), NotOpened> {
+    pub(crate) fn restore(&mut self, epoll: &Epoll) -> Result<(), NotOpened> {
         if let Some(mut before) = self.open.take_if(|open| !open.is_at_its_path()) {
             let (path, next) = (before.path.clone(), before.next);
             let links = std::mem::take(&mut before.links);
@@ -276,7 +281,7 @@ impl Commands {
     }
 
     /// Has these names lead to the socket, too, as far as they can be made: where one can't, the socket's own is left.
-    pub(super) fn link(&mut self, names: Vec<PathBuf>, folder: &Path) {
+    pub(crate) fn link(&mut self, names: Vec<PathBuf>, folder: &Path) {
         if let Some(open) = &mut self.open {
             let target = absolute(&open.path, folder);
             let made = names.into_iter().filter_map(|name| Link::make(name, &target).ok());
@@ -285,22 +290,22 @@ impl Commands {
     }
 
     /// Where it listens.
-    pub(super) fn path(&self) -> Option<&Path> {
+    pub(crate) fn path(&self) -> Option<&Path> {
         self.open.as_ref().map(|open| &*open.path)
     }
 
     /// Takes the socket's file away, if it is still this one's. Clients that wait for the end stay.
-    pub(super) fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         self.open = None;
     }
 
     /// When it listens again, if it had no descriptor for a client.
-    pub(super) fn resume_ms(&self) -> Option<u64> {
+    pub(crate) fn resume_ms(&self) -> Option<u64> {
         self.open.as_ref()?.resume_ms
     }
 
     /// Listens again when it is time to.
-    pub(super) fn resume(&mut self, now_ms: u64, epoll: &Epoll) {
+    pub(crate) fn resume(&mut self, now_ms: u64, epoll: &Epoll) {
         if let Some(open) = &mut self.open
             && open.resume_ms.is_some_and(|resume_ms| resume_ms <= now_ms)
         {
@@ -311,7 +316,7 @@ impl Commands {
     }
 
     /// Works on what an event told of, and returns a request that has come whole.
-    pub(super) fn on_ready(
+    pub(crate) fn on_ready(
         &mut self,
         token: u64,
         epoll: &Epoll,
@@ -401,7 +406,7 @@ impl Commands {
     }
 
     /// Answers a client.
-    pub(super) fn answer(&mut self, token: u64, answer: &Answer) {
+    pub(crate) fn answer(&mut self, token: u64, answer: &Answer) {
         if let Some(client) = self.clients.get_mut(&token) {
             if matches!(client.state, ClientState::Wants(_) | ClientState::Awaits(_)) {
                 client.state = ClientState::Answered;
@@ -416,7 +421,7 @@ impl Commands {
 
     /// What these clients ask for begins now, as the change with this number: its outcome is their answer. Who asks
     /// from here on gets the next one's.
-    pub(super) fn begin(&mut self, request: Request, number: u64) {
+    pub(crate) fn begin(&mut self, request: Request, number: u64) {
         let clients = self.clients.values_mut();
         for client in clients.filter(|client| client.state == ClientState::Wants(request)) {
             client.state = ClientState::Awaits(number);
@@ -424,12 +429,12 @@ impl Commands {
     }
 
     /// Answers every client that waits for the end of the change with this number.
-    pub(super) fn answer_of(&mut self, number: u64, answer: &Answer) {
+    pub(crate) fn answer_of(&mut self, number: u64, answer: &Answer) {
         self.answer_where(|state| state == ClientState::Awaits(number), answer);
     }
 
     /// Answers every client whose request has not begun, and will not.
-    pub(super) fn refuse(&mut self, request: Request, answer: &Answer) {
+    pub(crate) fn refuse(&mut self, request: Request, answer: &Answer) {
         self.answer_where(|state| state == ClientState::Wants(request), answer);
     }
 
@@ -440,7 +445,7 @@ impl Commands {
     }
 
     /// Tells those who asked for the end that this is it. What they don't take at once is lost with this process.
-    pub(super) fn answer_end(&mut self, answer: &Answer) {
+    pub(crate) fn answer_end(&mut self, answer: &Answer) {
         let waits = |(token, client): (&u64, &Client)| {
             (client.state == ClientState::AwaitsEnd).then_some(*token)
         };

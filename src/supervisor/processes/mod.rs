@@ -1,6 +1,9 @@
 //! The worker processes and their workers: forked, spoken to, killed, and remembered until people have been
 //! told of their end.
 
+pub mod sizing;
+pub mod totals;
+
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
@@ -8,13 +11,13 @@ use std::ops::Add;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use super::listeners::Asked;
-use super::policy::{CLEAN_EXIT, Input, Worker};
-use super::sizing::Size;
-use super::tell;
-use super::totals::Totals;
+use self::sizing::Size;
+use self::totals::Totals;
 use crate::config::{Accept, Config, Mode};
 use crate::observe::ledger::{Counters, Ledger};
+use crate::supervisor::listeners::Asked;
+use crate::supervisor::policy::{CLEAN_EXIT, Input, Worker};
+use crate::supervisor::tell;
 use crate::sys::epoll::{Epoll, Interest};
 use crate::sys::process::{self, Child, Ended, Forked, Identity, ProcessId, Reaped};
 use crate::sys::signal::Signal;
@@ -26,7 +29,7 @@ use crate::worker::control::{
 use crate::worker::process::WorkerProcess;
 
 /// All worker processes, of every generation.
-pub(super) struct Processes {
+pub(crate) struct Processes {
     ledger: Arc<Ledger>,
     generations: BTreeMap<u64, Made>,
     /// By their keys.
@@ -50,16 +53,16 @@ pub(super) struct Processes {
 
 /// A generation, with what the supervisor alone knows of it.
 #[derive(Clone)]
-pub(super) struct Made {
-    pub(super) generation: Generation,
+pub(crate) struct Made {
+    pub(crate) generation: Generation,
     /// The addresses that it serves, as they were asked for.
-    pub(super) addresses: Vec<Asked>,
+    pub(crate) addresses: Vec<Asked>,
     /// How its lanes came to be so many.
-    pub(super) size: Size,
+    pub(crate) size: Size,
     /// The CPUs that its lanes are pinned to in turn; none if they are not pinned.
-    pub(super) cpus: Vec<usize>,
+    pub(crate) cpus: Vec<usize>,
     /// Who its workers run as, if not as the supervisor.
-    pub(super) identity: Option<Identity>,
+    pub(crate) identity: Option<Identity>,
 }
 
 struct Running {
@@ -84,29 +87,29 @@ impl Conduit {
 }
 
 /// A worker's place in the world.
-pub(super) struct Post {
-    pub(super) worker: Worker,
-    pub(super) generation: u64,
-    pub(super) pid: ProcessId,
-    pub(super) cpu: Option<usize>,
+pub(crate) struct Post {
+    pub(crate) worker: Worker,
+    pub(crate) generation: u64,
+    pub(crate) pid: ProcessId,
+    pub(crate) cpu: Option<usize>,
     started_ms: u64,
     block: usize,
     is_over: bool,
     /// What moves its bytes, and why that isn't what would be better.
-    pub(super) driver: Option<String>,
-    pub(super) driver_reason: Option<String>,
+    pub(crate) driver: Option<String>,
+    pub(crate) driver_reason: Option<String>,
 }
 
 /// How a process ended.
 #[derive(Clone, Copy)]
-pub(super) struct End {
-    pub(super) ended: Ended,
-    pub(super) peak_rss: u64,
-    pub(super) out_of_memory: bool,
+pub(crate) struct End {
+    pub(crate) ended: Ended,
+    pub(crate) peak_rss: u64,
+    pub(crate) out_of_memory: bool,
 }
 
 /// What a token stands for.
-pub(super) enum Source<'p> {
+pub(crate) enum Source<'p> {
     Control(&'p Control),
     Pidfd,
 }
@@ -117,7 +120,7 @@ fn tokens(key: u64) -> (u64, u64) {
 }
 
 impl Processes {
-    pub(super) fn new(ledger: Arc<Ledger>) -> Processes {
+    pub(crate) fn new(ledger: Arc<Ledger>) -> Processes {
         Processes {
             blocks: (0..ledger.blocks()).rev().collect(),
             ledger,
@@ -133,43 +136,43 @@ impl Processes {
         }
     }
 
-    pub(super) fn ledger(&self) -> &Arc<Ledger> {
+    pub(crate) fn ledger(&self) -> &Arc<Ledger> {
         &self.ledger
     }
 
     /// Makes a generation known.
-    pub(super) fn add(&mut self, made: Made) {
+    pub(crate) fn add(&mut self, made: Made) {
         self.generations.insert(made.generation.number, made);
     }
 
     /// Makes a generation known that is another one again.
-    pub(super) fn renew(&mut self, number: u64, of: u64) {
+    pub(crate) fn renew(&mut self, number: u64, of: u64) {
         if let Some(made) = self.generations.get(&of) {
             let generation = Generation { number, ..made.generation.clone() };
             self.add(Made { generation, ..made.clone() });
         }
     }
 
-    pub(super) fn forget(&mut self, generation: u64) {
+    pub(crate) fn forget(&mut self, generation: u64) {
         self.generations.remove(&generation);
         self.conduits.retain(|(of, _), _| *of != generation);
     }
 
-    pub(super) fn generation(&self, number: u64) -> Option<&Made> {
+    pub(crate) fn generation(&self, number: u64) -> Option<&Made> {
         self.generations.get(&number)
     }
 
     /// The addresses of this generation and of all that came after it, as they were asked for.
-    pub(super) fn addresses_from(&self, number: u64) -> Vec<Asked> {
+    pub(crate) fn addresses_from(&self, number: u64) -> Vec<Asked> {
         self.generations.range(number..).flat_map(|(_, made)| made.addresses.clone()).collect()
     }
 
-    pub(super) fn generation_mut(&mut self, number: u64) -> Option<&mut Made> {
+    pub(crate) fn generation_mut(&mut self, number: u64) -> Option<&mut Made> {
         self.generations.get_mut(&number)
     }
 
     /// The configuration of a worker's generation.
-    pub(super) fn config_of(&self, worker: Worker) -> Option<&Config> {
+    pub(crate) fn config_of(&self, worker: Worker) -> Option<&Config> {
         let made = self.generations.get(&self.posts.get(&worker.id)?.generation)?;
         Some(&made.generation.config)
     }
@@ -178,32 +181,32 @@ impl Processes {
         self.config_of(worker).map(|config| config.workers.accept)
     }
 
-    pub(super) fn addresses_of(&self, worker: Worker) -> &[Asked] {
+    pub(crate) fn addresses_of(&self, worker: Worker) -> &[Asked] {
         let generation = self.posts.get(&worker.id).map(|post| post.generation);
         let made = generation.and_then(|number| self.generations.get(&number));
         made.map_or(&[], |made| &made.addresses)
     }
 
-    pub(super) fn post(&self, worker: Worker) -> Option<&Post> {
+    pub(crate) fn post(&self, worker: Worker) -> Option<&Post> {
         self.posts.get(&worker.id)
     }
 
-    pub(super) fn posts(&self) -> impl Iterator<Item = &Post> {
+    pub(crate) fn posts(&self) -> impl Iterator<Item = &Post> {
         self.posts.values()
     }
 
-    pub(super) fn counters(&self, post: &Post) -> Counters<'_> {
+    pub(crate) fn counters(&self, post: &Post) -> Counters<'_> {
         self.ledger.block(post.block)
     }
 
     /// Milliseconds since a worker started.
-    pub(super) fn uptime_ms(&self, post: &Post) -> u64 {
+    pub(crate) fn uptime_ms(&self, post: &Post) -> u64 {
         self.ledger.now_ms().saturating_sub(post.started_ms)
     }
 
     /// What was counted since the server began for a lane, or for the acceptors: by workers that are gone and that are
     /// there, and by the supervisors before this one.
-    pub(super) fn totals(&self, role: Role) -> Totals {
+    pub(crate) fn totals(&self, role: Role) -> Totals {
         let of = |totals: &BTreeMap<Role, Totals>| totals.get(&role).copied().unwrap_or_default();
         let living = self.posts.values().filter(|post| post.worker.role == role);
         let living = living.map(|post| Totals::counted(self.counters(post)));
@@ -211,26 +214,26 @@ impl Processes {
     }
 
     /// The same of every lane that there is or was, and of the acceptors.
-    pub(super) fn all_totals(&self) -> BTreeMap<Role, Totals> {
+    pub(crate) fn all_totals(&self) -> BTreeMap<Role, Totals> {
         let living = self.posts.values().map(|post| post.worker.role);
         let roles = self.totals.keys().chain(self.inherited.keys()).copied().chain(living);
         roles.map(|role| (role, self.totals(role))).collect()
     }
 
     /// Takes note of what the supervisors before this one have counted by now.
-    pub(super) fn inherit(&mut self, totals: Vec<(Role, Totals)>) {
+    pub(crate) fn inherit(&mut self, totals: Vec<(Role, Totals)>) {
         for (role, totals) in totals {
             let before = self.inherited.entry(role).or_default();
             *before = before.latest(totals);
         }
     }
 
-    pub(super) fn count_restart(&mut self, role: Role) {
+    pub(crate) fn count_restart(&mut self, role: Role) {
         self.totals.entry(role).or_default().restarts += 1;
     }
 
     /// How this worker's process ended, if it has.
-    pub(super) fn end_of(&self, worker: Worker) -> Option<End> {
+    pub(crate) fn end_of(&self, worker: Worker) -> Option<End> {
         self.ends.get(&worker.process).copied()
     }
 
@@ -259,7 +262,7 @@ impl Processes {
     }
 
     /// Forks a process for these workers. In the child this returns what the child is to become.
-    pub(super) fn start(
+    pub(crate) fn start(
         &mut self,
         generation: u64,
         workers: &[Worker],
@@ -307,7 +310,7 @@ impl Processes {
     }
 
     /// Has a living process start a worker thread.
-    pub(super) fn start_worker(&mut self, worker: Worker) -> io::Result<()> {
+    pub(crate) fn start_worker(&mut self, worker: Worker) -> io::Result<()> {
         let sibling = self.posts.values().find(|post| post.worker.process == worker.process);
         let gone = || io::Error::other("its process is gone");
         let (generation, pid) = sibling.map(|post| (post.generation, post.pid)).ok_or_else(gone)?;
@@ -324,17 +327,17 @@ impl Processes {
         }
     }
 
-    pub(super) fn drain(&mut self, key: u64, kind: DrainKind) {
+    pub(crate) fn drain(&mut self, key: u64, kind: DrainKind) {
         self.command(key, Command::Drain(kind), &[]);
     }
 
-    pub(super) fn seal(&mut self, key: u64) {
+    pub(crate) fn seal(&mut self, key: u64) {
         self.command(key, Command::Seal, &[]);
     }
 
     /// Has a worker accept from a lane's `sockets` or, if it drives a lane and is handed connections, from what was
     /// handed to this one.
-    pub(super) fn take(&mut self, worker: Worker, lane: usize, sockets: &[BorrowedFd<'_>]) {
+    pub(crate) fn take(&mut self, worker: Worker, lane: usize, sockets: &[BorrowedFd<'_>]) {
         if worker.role == Role::Acceptor || self.accept_of(worker) != Some(Accept::Handoff) {
             let files = sockets.len();
             return self.order(worker, Order::Take { lane, files }, sockets);
@@ -348,7 +351,7 @@ impl Processes {
     }
 
     /// Has an acceptor hand connections to a lane, by the count of the worker that drives it.
-    pub(super) fn feed(&mut self, acceptor: Worker, lane: usize, worker: Worker) {
+    pub(crate) fn feed(&mut self, acceptor: Worker, lane: usize, worker: Worker) {
         if let Some(block) = self.posts.get(&worker.id).map(|post| post.block) {
             let order = |_| Order::Feed { lane, block };
             self.order_with(acceptor, lane, order, |conduit| &conduit.outlet);
@@ -386,7 +389,7 @@ impl Processes {
     }
 
     /// Tells one worker, and passes copies of `files` along.
-    pub(super) fn order(&mut self, worker: Worker, order: Order, files: &[BorrowedFd<'_>]) {
+    pub(crate) fn order(&mut self, worker: Worker, order: Order, files: &[BorrowedFd<'_>]) {
         self.command(worker.process, Command::To(worker.id, order), files);
     }
 
@@ -429,7 +432,7 @@ impl Processes {
     }
 
     /// Sends what there was no room for.
-    pub(super) fn flush(&mut self, key: u64) {
+    pub(crate) fn flush(&mut self, key: u64) {
         let Some(running) = self.running.get_mut(&key) else {
             return;
         };
@@ -443,21 +446,21 @@ impl Processes {
     }
 
     /// The kernel had no memory for what this process is told or says, and no event tells when it has.
-    pub(super) fn starve(&mut self, key: u64) {
+    pub(crate) fn starve(&mut self, key: u64) {
         self.starved.insert(key);
     }
 
     /// Whether there are such processes.
-    pub(super) fn are_starved(&self) -> bool {
+    pub(crate) fn are_starved(&self) -> bool {
         !self.starved.is_empty()
     }
 
     /// The tokens of their control sockets, which are to be looked at again.
-    pub(super) fn take_starved(&mut self) -> Vec<u64> {
+    pub(crate) fn take_starved(&mut self) -> Vec<u64> {
         std::mem::take(&mut self.starved).into_iter().map(|key| tokens(key).0).collect()
     }
 
-    pub(super) fn kill(&self, key: u64) {
+    pub(crate) fn kill(&self, key: u64) {
         if let Some(running) = self.running.get(&key)
             && let Err(error) = running.child.kill()
         {
@@ -466,7 +469,7 @@ impl Processes {
     }
 
     /// What is behind a token of the supervisor's epoll.
-    pub(super) fn by_token(&self, token: u64) -> Option<(u64, Source<'_>)> {
+    pub(crate) fn by_token(&self, token: u64) -> Option<(u64, Source<'_>)> {
         let key = token / 2;
         let running = self.running.get(&key)?;
         let source =
@@ -475,7 +478,7 @@ impl Processes {
     }
 
     /// The key and control socket of a process that is known here.
-    pub(super) fn control_of(&self, pid: ProcessId) -> Option<(u64, &Control)> {
+    pub(crate) fn control_of(&self, pid: ProcessId) -> Option<(u64, &Control)> {
         let key = self.key_of(pid)?;
         Some((key, &self.running.get(&key)?.control))
     }
@@ -486,7 +489,7 @@ impl Processes {
     }
 
     /// Takes note of the end of a child. None if it was no worker process.
-    pub(super) fn take_end(&mut self, reaped: Reaped) -> Option<Input> {
+    pub(crate) fn take_end(&mut self, reaped: Reaped) -> Option<Input> {
         let process = self.key_of(reaped.pid)?;
         let running = self.running.remove(&process)?;
         let kills = cgroup::memory_kills();
@@ -502,7 +505,7 @@ impl Processes {
     }
 
     /// Takes note of what a worker in the process with this key says.
-    pub(super) fn take_report(&mut self, key: u64, report: Report) -> Option<Input> {
+    pub(crate) fn take_report(&mut self, key: u64, report: Report) -> Option<Input> {
         let Report { worker, news } = report;
         let post = self.posts.get_mut(&worker).filter(|post| post.worker.process == key)?;
         let worker = post.worker;
@@ -540,7 +543,7 @@ impl Processes {
     }
 
     /// Lets go of workers that are gone: people have been told by now.
-    pub(super) fn sweep(&mut self) {
+    pub(crate) fn sweep(&mut self) {
         self.ends.clear();
         let over: Vec<u64> =
             self.posts.iter().filter(|(_, post)| post.is_over).map(|(id, _)| *id).collect();
@@ -556,7 +559,7 @@ impl Processes {
     }
 
     /// A worker whose start failed here was never one.
-    pub(super) fn dismiss(&mut self, workers: &[Worker]) {
+    pub(crate) fn dismiss(&mut self, workers: &[Worker]) {
         for worker in workers {
             if let Some(post) = self.posts.get_mut(&worker.id) {
                 post.is_over = true;
@@ -566,7 +569,7 @@ impl Processes {
 }
 
 /// How a process ended, in words.
-pub(super) fn cause(ended: Ended, out_of_memory: bool) -> String {
+pub(crate) fn cause(ended: Ended, out_of_memory: bool) -> String {
     match ended {
         Ended::Exited(0) => CLEAN_EXIT.to_owned(),
         Ended::Exited(code) => format!("exited with code {code}"),

@@ -15,21 +15,21 @@ use crate::sys::process::{self, ProcessId};
 use crate::sys::socket::PACKET_FILES_MAX;
 
 /// Tells it that the server serves.
-pub(super) fn ready(lanes: usize, generation: u64) {
+pub(crate) fn ready(lanes: usize, generation: u64) {
     let status = format!("{lanes} lanes serve, generation {generation}");
     notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
 }
 
 /// Tells it the same of a server that follows another one, and that this process is the main one. The one before has
 /// said so already, unless it is gone; said again, it comes no later than the readiness (sd_notify(3), `MAINPID`).
-pub(super) fn ready_as_main_process(lanes: usize, generation: u64) {
+pub(crate) fn ready_as_main_process(lanes: usize, generation: u64) {
     let status = format!("{lanes} lanes serve, generation {generation}");
     let pid = process::id().unsigned_abs();
     notify(&[NotifyState::MainPid(pid), NotifyState::Ready, NotifyState::Status(&status)]);
 }
 
 /// Tells it that the configuration is read again; [`ready`] follows.
-pub(super) fn reloading() {
+pub(crate) fn reloading() {
     let mut states = vec![NotifyState::Reloading];
     // The protocol pairs it with the time, which only a kernel without a clock could refuse.
     states.extend(NotifyState::monotonic_usec_now());
@@ -37,17 +37,17 @@ pub(super) fn reloading() {
 }
 
 /// Tells it that a drain has begun.
-pub(super) fn stopping() {
+pub(crate) fn stopping() {
     notify(&[NotifyState::Stopping]);
 }
 
 /// Tells it that another process is the main one.
-pub(super) fn main_process(pid: ProcessId) {
+pub(crate) fn main_process(pid: ProcessId) {
     notify(&[NotifyState::MainPid(pid.unsigned_abs())]);
 }
 
 /// Tells it that the supervisor's loop turns.
-pub(super) fn alive() {
+pub(crate) fn alive() {
     // The manager itself tells of one that it doesn't hear.
     let _ = try_notify(&[NotifyState::Watchdog]);
 }
@@ -83,7 +83,7 @@ fn try_notify(states: &[NotifyState<'_>]) -> io::Result<()> {
 }
 
 /// How often [`alive`] is due, in milliseconds: twice within the time that the manager waits.
-pub(super) fn watchdog_ms() -> Option<u64> {
+pub(crate) fn watchdog_ms() -> Option<u64> {
     let every = sd_notify::watchdog_enabled()?.as_millis() as u64 / 2;
     Some(every.max(1))
 }
@@ -95,7 +95,7 @@ const PASSED_MAX: RawFd = PACKET_FILES_MAX as RawFd;
 
 /// The sockets that it passed to this process. Its own library would make them close-on-exec before they are claimed,
 /// which is what tells them from those that were opened here.
-pub(super) fn sockets(claim: &mut Claim) -> io::Result<Vec<OwnedFd>> {
+pub(crate) fn sockets(claim: &mut Claim) -> io::Result<Vec<OwnedFd>> {
     let number = |name| env::var(name).ok().and_then(|text| text.parse::<RawFd>().ok());
     let count = match (number("LISTEN_PID"), number("LISTEN_FDS")) {
         (Some(pid), Some(count)) if pid == process::id() => count,

@@ -23,7 +23,7 @@ use crate::sys::process::{self, ProcessId};
 use crate::sys::socket::is_exhaustion;
 
 /// A pid file that belongs to this process.
-pub(super) struct PidFile {
+pub(crate) struct PidFile {
     path: PathBuf,
     /// Where it is until it is written.
     new: PathBuf,
@@ -36,7 +36,7 @@ pub(super) struct PidFile {
 
 /// Why a pid file can't be claimed.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum NotClaimed {
+pub(crate) enum NotClaimed {
     /// Another server that lives has it, this one if its pid can be read.
     Taken(Option<ProcessId>),
     Failed(String),
@@ -44,7 +44,7 @@ pub(super) enum NotClaimed {
 
 impl NotClaimed {
     /// In words.
-    pub(super) fn text(self, path: &Path) -> String {
+    pub(crate) fn text(self, path: &Path) -> String {
         let pid = match self {
             NotClaimed::Taken(pid) => pid,
             NotClaimed::Failed(text) => return text,
@@ -71,7 +71,7 @@ impl PidFile {
     ///
     /// # Errors
     /// Which process has it, or what keeps this one from writing it.
-    pub(super) fn claim(
+    pub(crate) fn claim(
         path: &Path,
         predecessor: Option<ProcessId>,
     ) -> Result<PidFile, NotClaimed> {
@@ -112,7 +112,7 @@ impl PidFile {
     ///
     /// # Errors
     /// As for a claim.
-    pub(super) fn rehearse(path: &Path) -> Result<(), NotClaimed> {
+    pub(crate) fn rehearse(path: &Path) -> Result<(), NotClaimed> {
         let is_free = |at: &Path| match look(at, Look::Rehearsal) {
             Ok(Found::Living(pid)) => Err(NotClaimed::Taken(pid)),
             Ok(Found::Nothing | Found::LeftOver(_)) => Ok(()),
@@ -134,19 +134,19 @@ impl PidFile {
     }
 
     /// Where it is written.
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Puts it where it belongs.
-    pub(super) fn write(&mut self) -> io::Result<()> {
+    pub(crate) fn write(&mut self) -> io::Result<()> {
         fs::rename(&self.new, &self.path)?;
         self.is_written = true;
         Ok(())
     }
 
     /// Writes it again, if an heir that has ended had taken its place.
-    pub(super) fn restore(&mut self) -> Result<(), String> {
+    pub(crate) fn restore(&mut self) -> Result<(), String> {
         if self.is_written && !leads_to(&self.path, &self.file) {
             let path = self.path.clone();
             *self = PidFile::claim(&path, None).map_err(|error| error.text(&path))?;

@@ -11,21 +11,21 @@ use crate::config::{absolute, are_same};
 use crate::sys::process::{self, ProcessId};
 
 /// What was started, where, and with which arguments.
-pub(super) struct Origin {
+pub(crate) struct Origin {
     /// `None` if nothing says which file runs.
     binary: Option<PathBuf>,
     arguments: Vec<OsString>,
     /// The folder it was started in, by the name that its user gave it.
     folder: Option<PathBuf>,
     /// Whether the configuration can be read another time: not what came from a pipe.
-    pub(super) is_repeatable: bool,
+    pub(crate) is_repeatable: bool,
 }
 
 impl Origin {
     /// Looks while the binary is still the one that runs: later, /proc tells of a deleted file. The next one reads `file`
     /// again, if one was read; it is named to it where the command line did not (`is_named`), because its absence would
     /// be taken for the wish to serve the defaults.
-    pub(super) fn of_this_process(
+    pub(crate) fn of_this_process(
         folder: Option<PathBuf>,
         file: Option<&Path>,
         is_named: bool,
@@ -58,12 +58,12 @@ impl Origin {
     }
 
     /// What an upgrade starts.
-    pub(super) fn binary(&self) -> String {
+    pub(crate) fn binary(&self) -> String {
         self.binary.as_ref().map_or("unknown".into(), |binary| binary.display().to_string())
     }
 
     /// The process that an upgrade starts.
-    pub(super) fn command(&self) -> io::Result<Command> {
+    pub(crate) fn command(&self) -> io::Result<Command> {
         let unknown = || io::Error::other("nothing says which file was started");
         let mut command = Command::new(self.binary.as_ref().ok_or_else(unknown)?);
         command.args(&self.arguments);
@@ -75,7 +75,7 @@ impl Origin {
     }
 
     /// Says which binary of which version follows `predecessor`.
-    pub(super) fn tell_heir(&self, predecessor: ProcessId) {
+    pub(crate) fn tell_heir(&self, predecessor: ProcessId) {
         let (binary, version) = (self.binary(), env!("CARGO_PKG_VERSION"));
         tracing::info!(pid = process::id(), binary, version, predecessor, "upgrade received");
     }

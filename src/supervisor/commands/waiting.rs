@@ -7,11 +7,11 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-use super::LANES_MAX;
+use crate::supervisor::processes::sizing::LANES_MAX;
 
 /// Something that a signal or a client of the command socket can ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Change {
+pub(crate) enum Change {
     /// A generation from the configuration as it is then.
     Reload,
     /// So many lanes more, or fewer if negative.
@@ -22,7 +22,7 @@ pub(super) enum Change {
 
 impl Change {
     /// A word for it, for the log.
-    pub(super) fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Change::Reload => "reload",
             Change::Resize(_) => "resize",
@@ -33,12 +33,12 @@ impl Change {
 
 /// The changes that wait.
 #[derive(Debug, Default)]
-pub(super) struct Waiting(VecDeque<Change>);
+pub(crate) struct Waiting(VecDeque<Change>);
 
 impl Waiting {
     /// Puts a change behind the others, or into the one of its kind: a reload reads the file when it begins and an
     /// upgrade starts the binary that lies there then, so one does for both; resizes add up.
-    pub(super) fn add(&mut self, change: Change) {
+    pub(crate) fn add(&mut self, change: Change) {
         let most = LANES_MAX as isize;
         for waiting in &mut self.0 {
             match (waiting, change) {
@@ -54,12 +54,12 @@ impl Waiting {
     }
 
     /// The one whose turn it is.
-    pub(super) fn next(&mut self) -> Option<Change> {
+    pub(crate) fn next(&mut self) -> Option<Change> {
         self.0.pop_front()
     }
 
     /// All of them.
-    pub(super) fn take_all(&mut self) -> Vec<Change> {
+    pub(crate) fn take_all(&mut self) -> Vec<Change> {
         std::mem::take(&mut self.0).into()
     }
 }

@@ -22,12 +22,12 @@ pub struct Totals {
 
 impl Totals {
     /// What one worker has counted.
-    pub(super) fn counted(counters: Counters<'_>) -> Totals {
+    pub(crate) fn counted(counters: Counters<'_>) -> Totals {
         Totals { accepted: counters.accepted(), requests: counters.requests(), restarts: 0 }
     }
 
     /// Of two accounts of the same the later one, whichever came first: counts only grow.
-    pub(super) fn latest(self, other: Totals) -> Totals {
+    pub(crate) fn latest(self, other: Totals) -> Totals {
         Totals {
             accepted: self.accepted.max(other.accepted),
             requests: self.requests.max(other.requests),

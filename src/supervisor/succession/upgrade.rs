@@ -21,28 +21,28 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::listeners::{Asked, Group, Listeners};
 use super::origin::Origin;
-use super::sizing::Before;
-use super::status::{Happening, History};
-use super::totals::Totals;
-use super::waiting::Change;
+use crate::supervisor::commands::status::{Happening, History};
+use crate::supervisor::commands::waiting::Change;
+use crate::supervisor::listeners::{Asked, Group, Listeners};
+use crate::supervisor::processes::sizing::Before;
+use crate::supervisor::processes::totals::Totals;
 use crate::sys::process::{self, Inheritable, ProcessId};
 use crate::sys::socket::{self, Listener, PACKET_FILES_MAX};
 use crate::worker::control::{self, Control, Received, Role};
 
 /// The variable that tells a supervisor the number of its end of the conversation.
-pub(super) const VARIABLE: &str = "LANEWAY_UPGRADE";
+pub(crate) const VARIABLE: &str = "LANEWAY_UPGRADE";
 
 /// A supervisor on its way, seen from the old one.
-pub(super) struct Heir {
-    pub(super) control: Control,
-    pub(super) pid: ProcessId,
+pub(crate) struct Heir {
+    pub(crate) control: Control,
+    pub(crate) pid: ProcessId,
     /// What was started.
     binary: String,
     /// The number of the change that it is.
-    pub(super) number: u64,
-    pub(super) state: HeirState,
+    pub(crate) number: u64,
+    pub(crate) state: HeirState,
 }
 
 /// ```text
@@ -51,7 +51,7 @@ pub(super) struct Heir {
 /// ```
 /// One that ends by itself while it is starting is gone at once.
 #[derive(Debug)]
-pub(super) enum HeirState {
+pub(crate) enum HeirState {
     /// It has until then to say that it serves. It may have said why it can't: its end follows.
     Starting { until_ms: u64, last_words: Option<String> },
     /// It was killed, for this reason. Until it has ended it may still change what the kernel keeps.
@@ -62,7 +62,7 @@ pub(super) enum HeirState {
 
 /// What one packet from the old one to the new one holds.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Parcel {
+pub(crate) enum Parcel {
     /// Sockets of a group, which come with the packet, in order.
     Group {
         asked: Asked,
@@ -89,7 +89,7 @@ pub(super) enum Parcel {
 
 /// What the new one says.
 #[derive(Serialize, Deserialize)]
-pub(super) enum Reply {
+pub(crate) enum Reply {
     /// Its workers serve.
     Ready,
     /// It can't be, and why.
@@ -98,7 +98,7 @@ pub(super) enum Reply {
 
 /// What the old one hears.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Heard {
+pub(crate) enum Heard {
     /// The new one serves.
     Ready,
     /// Nothing for now.
@@ -109,41 +109,41 @@ pub(super) enum Heard {
 
 /// The supervisor that this one follows.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Predecessor {
-    pub(super) pid: ProcessId,
-    pub(super) has_command_socket: bool,
+pub(crate) struct Predecessor {
+    pub(crate) pid: ProcessId,
+    pub(crate) has_command_socket: bool,
 }
 
 /// What the new one got.
-pub(super) struct Inheritance {
-    pub(super) from: Predecessor,
-    pub(super) listeners: Listeners,
-    pub(super) history: History,
-    pub(super) lanes: Option<Before>,
-    pub(super) totals: Vec<(Role, Totals)>,
+pub(crate) struct Inheritance {
+    pub(crate) from: Predecessor,
+    pub(crate) listeners: Listeners,
+    pub(crate) history: History,
+    pub(crate) lanes: Option<Before>,
+    pub(crate) totals: Vec<(Role, Totals)>,
 }
 
 /// What the new one is told before it starts.
-pub(super) struct Estate<'s> {
-    pub(super) listeners: &'s Listeners,
-    pub(super) history: &'s History,
-    pub(super) lanes: Option<Before>,
-    pub(super) totals: BTreeMap<Role, Totals>,
-    pub(super) has_command_socket: bool,
+pub(crate) struct Estate<'s> {
+    pub(crate) listeners: &'s Listeners,
+    pub(crate) history: &'s History,
+    pub(crate) lanes: Option<Before>,
+    pub(crate) totals: BTreeMap<Role, Totals>,
+    pub(crate) has_command_socket: bool,
 }
 
 /// Most lanes whose totals one parcel holds.
 const TOTALS_MAX: usize = 128;
 
 /// What was counted, in as many parcels as it takes.
-pub(super) fn parcels(totals: BTreeMap<Role, Totals>) -> Vec<Parcel> {
+pub(crate) fn parcels(totals: BTreeMap<Role, Totals>) -> Vec<Parcel> {
     let totals: Vec<_> = totals.into_iter().collect();
     totals.chunks(TOTALS_MAX).map(|totals| Parcel::Totals(totals.to_vec())).collect()
 }
 
 impl Heir {
     /// Starts the binary of `origin` as it is now, and hands it everything.
-    pub(super) fn start(
+    pub(crate) fn start(
         origin: &Origin,
         estate: Estate<'_>,
         number: u64,
@@ -191,7 +191,7 @@ impl Heir {
     }
 
     /// Hears what it says, and keeps why it can't be.
-    pub(super) fn hear(&mut self) -> Heard {
+    pub(crate) fn hear(&mut self) -> Heard {
         loop {
             match self.control.receive() {
                 Received::Message(Reply::Ready, _) => return Heard::Ready,
@@ -207,7 +207,7 @@ impl Heir {
     }
 
     /// Why it never served, after it has ended with this `cause`: what it was, where it lies, and what it said.
-    pub(super) fn failure(mut self, cause: &str) -> String {
+    pub(crate) fn failure(mut self, cause: &str) -> String {
         self.hear();
         let (pid, binary) = (self.pid, &self.binary);
         match self.state {
@@ -223,7 +223,7 @@ impl Heir {
     }
 
     /// When it has taken too long.
-    pub(super) fn until_ms(&self) -> Option<u64> {
+    pub(crate) fn until_ms(&self) -> Option<u64> {
         match self.state {
             HeirState::Starting { until_ms, .. } => Some(until_ms),
             HeirState::Ending { .. } | HeirState::Serves => None,
@@ -231,7 +231,7 @@ impl Heir {
     }
 
     /// Whether it serves in the place of this one.
-    pub(super) fn serves(&self) -> bool {
+    pub(crate) fn serves(&self) -> bool {
         matches!(self.state, HeirState::Serves)
     }
 }
@@ -241,7 +241,7 @@ impl Inheritance {
     ///
     /// # Errors
     /// If what comes is not what a supervisor sends.
-    pub(super) fn receive(control: &Control) -> io::Result<Inheritance> {
+    pub(crate) fn receive(control: &Control) -> io::Result<Inheritance> {
         let bad = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
         // Not the parent of this process: the old one may have ended by now.
         let pid = socket::peer_pid(control)?;
@@ -291,7 +291,7 @@ const HAND_OVER: Duration = Duration::from_secs(1);
 
 /// Says to the old supervisor that this one serves, and hears what it says to that, up to and with
 /// [`Parcel::HandedOver`]. If it is gone, or stopped, there is nothing more to hear.
-pub(super) fn tell_ready(predecessor: &Control) -> Vec<Parcel> {
+pub(crate) fn tell_ready(predecessor: &Control) -> Vec<Parcel> {
     let mut parcels = Vec::new();
     if predecessor.command(&Reply::Ready, &[]).is_err() {
         return parcels;
@@ -307,7 +307,7 @@ pub(super) fn tell_ready(predecessor: &Control) -> Vec<Parcel> {
 }
 
 /// Says to the old supervisor, if there is one, why this one can't follow it. If that is gone, the log alone has it.
-pub(super) fn tell_failure(predecessor: Option<&Control>, reason: &str) {
+pub(crate) fn tell_failure(predecessor: Option<&Control>, reason: &str) {
     let mut reason = reason.to_owned();
     control::cut(&mut reason);
     if let Some(predecessor) = predecessor {

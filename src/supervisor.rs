@@ -1,0 +1,29 @@
+//! The supervisor: one thread that owns every listening socket, keeps a worker in every lane, and decides
+//! nothing itself: events go to [`policy`], and what comes back is carried out by its event loop.
+//!
+//! It knows nothing of HTTP, and never touches a connection. A room names only those below it:
+//!
+//! | room | is for |
+//! |---|---|
+//! | `event_loop` | what happens becomes an event, and what the policy decides is done |
+//! | `loading` | from files to a generation that is ready to be started, and what a start would come to |
+//! | `succession` | one supervisor follows another: what passes between the two |
+//! | `commands` | what is asked for while it serves, by signals and on the command socket |
+//! | `tell` | log lines |
+//! | `processes` | the worker processes: forked, spoken to, counted, killed |
+//! | `policy` | what is to be done, without I/O and without a clock |
+//! | `listeners` | the listening sockets |
+//! | `presence` | by what a server is found: command socket, pid file, service manager |
+
+pub mod commands;
+mod event_loop;
+pub mod listeners;
+pub mod loading;
+pub mod policy;
+mod presence;
+pub mod processes;
+mod succession;
+mod tell;
+
+pub use event_loop::{Outcome, run};
+pub use succession::passed::Passed;

@@ -1,0 +1,6 @@
+//! From files to a generation that is ready to be started: the configuration is read in a child, sized, checked and
+//! given its sockets. It starts no worker.
+
+pub(super) mod loader;
+pub mod rehearsal;
+pub(super) mod startup;

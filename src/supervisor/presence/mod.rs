@@ -1,0 +1,7 @@
+//! By what a server is found, and what it tells those that started it: the command socket, the pid file, the service
+//! manager. It knows nothing of workers.
+
+pub(super) mod command_socket;
+mod folder;
+pub(super) mod manager;
+pub(super) mod pid_file;
