@@ -8,6 +8,7 @@
 //! | [`config`] | file, environment and command line become one immutable `Config` |
 //! | [`supervisor`] | owns the sockets, keeps a worker in every lane |
 //! | [`worker`] | drives a lane: event loop, connections, timers, drain |
+//! | [`control`] | what supervisor and workers say to each other |
 //! | [`http`] | HTTP/1.1 without I/O |
 //! | [`content`] | from a request to its response |
 //! | [`observe`] | log lines and the ledger |
@@ -18,6 +19,7 @@
 pub mod cli;
 pub mod config;
 pub mod content;
+pub mod control;
 pub mod http;
 pub mod observe;
 pub mod supervisor;

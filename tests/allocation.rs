@@ -16,12 +16,12 @@ use std::time::Duration;
 use allocation_counter::measure;
 use laneway::config::{self, Config};
 use laneway::content::{Answer, Site};
+use laneway::control::{Command, Control, DrainKind, Order, WorkerNumber};
 use laneway::http::{self, Persistence, Receiver, Step};
 use laneway::internals::{Ready, packet_pair};
 use laneway::observe::ledger::Ledger;
 use laneway::worker::connection::{Connection, Next};
 use laneway::worker::context::Context;
-use laneway::worker::control::{Command, Control, DrainKind, Order};
 use laneway::worker::driver::{Input, Sent, transmit};
 use laneway::worker::event_loop::EventLoop;
 use laneway::worker::event_loop::timers::Timers;
@@ -256,11 +256,12 @@ fn allocations_of_a_lane(asked: config::Driver, batch: &[u8], depth: usize, batc
             let workers = config::Workers { driver: asked, ..config.workers.clone() };
             let (driver, _) = open_driver(&workers).expect("a driver");
             let mut event_loop =
-                EventLoop::new(0, &config, driver, &control, context, None).expect("an event loop");
+                EventLoop::new(WorkerNumber(0), &config, driver, &control, context, None)
+                    .expect("an event loop");
             allocations(|| event_loop.run().expect("a lane that runs"))
         });
-        let take = Command::To(0, Order::Take { lane: 0, files: 1 });
-        supervisor.command(&take, &[listener.as_fd()]).expect("a lane that hears");
+        let take = Command::To(WorkerNumber(0), Order::Take { lane: 0, files: 1 });
+        supervisor.send_or_fail(&take, &[listener.as_fd()]).expect("a lane that hears");
         let mut client = TcpStream::connect(address).expect("a lane that accepts");
         client.set_nodelay(true).expect("a socket that sends at once");
         client.set_read_timeout(Some(DEADLINE)).expect("a timeout");
@@ -274,7 +275,7 @@ fn allocations_of_a_lane(asked: config::Driver, batch: &[u8], depth: usize, batc
             .write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
             .expect("as above");
         client.read_to_end(&mut responses).expect("an end of stream");
-        supervisor.command(&Command::Drain(DrainKind::Stop), &[]).expect("a lane that hears");
+        supervisor.send_or_fail(&Command::Drain(DrainKind::Stop), &[]).expect("a lane that hears");
         lane.join().expect("a lane that doesn't panic")
     })
 }

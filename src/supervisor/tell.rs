@@ -8,9 +8,9 @@ use super::policy::{Fact, Worker};
 use super::processes::totals::Totals;
 use super::processes::{Post, Processes, sizing};
 use crate::config::RoutePath;
+use crate::control::{Role, WorkerEvent};
 use crate::observe::ledger::Doing;
 use crate::sys::process;
-use crate::worker::control::{News, Role};
 
 /// The fields that say who: a lane, or the acceptor.
 fn who(role: Role) -> (Option<usize>, Option<&'static str>) {
@@ -27,34 +27,34 @@ pub(super) fn started(post: &Post) {
     tracing::info!(lane, role, cpu, pid, generation, "worker started");
 }
 
-/// What a worker told of itself, short of its end.
-pub(super) fn news(post: &Post, news: &News) {
+/// What a worker reported, short of its end.
+pub(super) fn event(post: &Post, event: &WorkerEvent) {
     let Post { worker, pid, generation, .. } = post;
     let (lane, role) = who(worker.role);
-    match news {
-        News::RequestPanicked(message) => {
+    match event {
+        WorkerEvent::RequestPanicked(message) => {
             tracing::error!(lane, pid, generation, reason = message, "request panicked");
         }
-        News::AcceptPaused(reason) => {
+        WorkerEvent::AcceptPaused(reason) => {
             let remedy = "raise the limit on open files, or lower workers.max_connections";
             tracing::warn!(lane, role, pid, generation, reason, remedy, "accept paused");
         }
-        News::AcceptResumed => {
+        WorkerEvent::AcceptResumed => {
             tracing::info!(lane, role, pid, generation, "accept resumed");
         }
-        News::NotPinned(cpu) => {
+        WorkerEvent::NotPinned(cpu) => {
             let reason = "the CPU is not allowed any more";
             tracing::warn!(lane, role, pid, generation, cpu, reason, "worker not pinned");
         }
-        News::Cut(connections) => cut(post, *connections as u64),
-        News::Ready { .. }
-        | News::Failed(_)
-        | News::Panicked(_)
-        | News::Full(_)
-        | News::Missed(..)
-        | News::Left
-        | News::Drained
-        | News::Leaving => {}
+        WorkerEvent::DrainDeadline(connections) => cut(post, *connections as u64),
+        WorkerEvent::Ready { .. }
+        | WorkerEvent::Failed(_)
+        | WorkerEvent::Panicked(_)
+        | WorkerEvent::Full(_)
+        | WorkerEvent::Missed(..)
+        | WorkerEvent::StoppedAccepting
+        | WorkerEvent::Drained
+        | WorkerEvent::ToldToEnd => {}
     }
 }
 

@@ -5,10 +5,10 @@ use std::time::{Instant, SystemTime};
 
 use httpdate::HttpDate;
 
-use super::control::DrainKind;
 use super::kept::Tail;
 use crate::config::{Config, Timeouts};
 use crate::content::Site;
+use crate::control::DrainKind;
 use crate::http::{DATE_LINE_BYTES, Limits};
 use crate::observe::ledger::{Counters, Ledger};
 

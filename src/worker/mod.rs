@@ -7,7 +7,6 @@
 pub mod accepting;
 pub mod connection;
 pub mod context;
-pub mod control;
 pub mod driver;
 mod engines;
 pub mod event_loop;
@@ -24,6 +23,7 @@ use std::sync::Arc;
 use crate::config::Engine;
 use crate::config::{self, Accept, Config};
 use crate::content::Site;
+use crate::control::{Assignment, Control, Role, WorkerEvent};
 use crate::http::Limits;
 use crate::observe::ledger::Ledger;
 use crate::observe::panics;
@@ -31,7 +31,7 @@ use crate::sys::cpu;
 use accepting::acceptor::Acceptor;
 use accepting::channels::Exchange;
 use context::Context;
-use control::{Assignment, Control, News, Role};
+
 use driver::{Driver, epoll, io_uring};
 use event_loop::EventLoop;
 
@@ -74,16 +74,16 @@ pub fn run(
     panics::keep();
     let work = || work(assignment, generation, control, exchange);
     let attempt = panic::catch_unwind(AssertUnwindSafe(work));
-    let news = match attempt {
-        Ok(Ok(())) => News::Drained,
-        Ok(Err(error)) => News::Failed(error),
+    let event = match attempt {
+        Ok(Ok(())) => WorkerEvent::Drained,
+        Ok(Err(error)) => WorkerEvent::Failed(error),
         Err(payload) => {
             std::mem::forget(payload);
-            News::Panicked(panics::take())
+            WorkerEvent::Panicked(panics::take())
         }
     };
-    let is_good = news == News::Drained;
-    control.report(assignment.worker, news);
+    let is_good = event == WorkerEvent::Drained;
+    control.report(assignment.worker, event);
     is_good
 }
 
@@ -100,15 +100,15 @@ fn work(
         && !cpu::pin(cpu)
     {
         // The CPU was taken away. A lane that wanders is slower, and serves.
-        control.report(worker, News::NotPinned(cpu));
+        control.report(worker, WorkerEvent::NotPinned(cpu));
     }
     if role == Role::Acceptor {
         let ledger = &generation.ledger;
         let mut acceptor = Acceptor::new(worker, block, config, control, ledger, exchange)
             .map_err(|error| format!("cannot set up the acceptor: {error}"))?;
-        control.report(worker, News::Ready { driver: None, reason: None });
+        control.report(worker, WorkerEvent::Ready { driver: None, reason: None });
         let result = acceptor.run();
-        control.report(worker, News::Left);
+        control.report(worker, WorkerEvent::StoppedAccepting);
         return result.map_err(|error| format!("the acceptor failed: {error}"));
     }
     let limits = limits(config);
@@ -122,7 +122,7 @@ fn work(
     let name = Some(driver.name().to_owned());
     let mut event_loop = EventLoop::new(worker, config, driver, control, context, exchange)
         .map_err(|error| format!("cannot set up the event loop of {role}: {error}"))?;
-    control.report(worker, News::Ready { driver: name, reason });
+    control.report(worker, WorkerEvent::Ready { driver: name, reason });
     event_loop.run().map_err(|error| format!("the event loop of {role} failed: {error}"))
 }
 

@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use super::accepting::channels::Exchange;
-use super::control::{
-    Assignment, Command, Control, DrainKind, News, Outbox, Received, Report, Role, Told,
-};
 use super::{Generation, run};
 use crate::config::Mode;
+use crate::control::{
+    Assignment, Command, Control, Delivery, DrainKind, Outbox, Received, Report, Role, WorkerEvent,
+    WorkerNumber,
+};
 use crate::sys::epoll::{Epoll, Events, Interest};
 use crate::sys::memory;
 use crate::sys::process::{self, Identity, ProcessId};
@@ -40,12 +41,13 @@ const FAILED: i32 = 1;
 impl WorkerProcess {
     /// Runs until its workers have ended, and returns the exit code.
     pub fn run(self) -> i32 {
-        let first = self.workers.first().map_or(0, |first| first.worker);
+        let first = self.workers.first().map_or(WorkerNumber::default(), |first| first.worker);
         let drain_timeout = self.generation.config.supervisor.drain_timeout;
         let (control, identity) = (self.control.as_fd(), self.identity.as_ref());
         let prepared = process::become_worker(self.supervisor, control, drain_timeout, identity);
         if let Err(error) = prepared {
-            self.control.report(first, News::Failed(format!("cannot become a worker: {error}")));
+            self.control
+                .report(first, WorkerEvent::Failed(format!("cannot become a worker: {error}")));
             return FAILED;
         }
         memory::return_large_at_once();
@@ -63,7 +65,7 @@ impl WorkerProcess {
                     Ok(()) => 0,
                     Err(error) => {
                         let text = format!("the host of the worker threads failed: {error}");
-                        self.control.report(first, News::Failed(text));
+                        self.control.report(first, WorkerEvent::Failed(text));
                         FAILED
                     }
                 }
@@ -81,7 +83,7 @@ struct Host<'p> {
     process: &'p WorkerProcess,
     epoll: Epoll,
     /// By the worker's number.
-    workers: HashMap<u64, Worker>,
+    workers: HashMap<WorkerNumber, Worker>,
     exchange: Arc<Exchange>,
     draining: bool,
 }
@@ -107,8 +109,8 @@ impl Worker {
 
     fn flush(&mut self) -> io::Result<()> {
         match self.outbox.flush(&self.control) {
-            Told::Done | Told::NoRoom | Told::Exhausted => Ok(()),
-            Told::Never(error) => Err(error),
+            Delivery::Done | Delivery::NoRoom | Delivery::Exhausted => Ok(()),
+            Delivery::Failed(error) => Err(error),
         }
     }
 }
@@ -133,7 +135,7 @@ impl<'p> Host<'p> {
             for index in 0..count {
                 match events.at(index).token {
                     TOKEN_SUPERVISOR => self.hear()?,
-                    worker => self.pass_on(worker)?,
+                    worker => self.pass_on(WorkerNumber(worker))?,
                 }
             }
         }
@@ -144,7 +146,7 @@ impl<'p> Host<'p> {
     fn start(&mut self, assignment: Assignment) {
         if let Err(error) = self.try_start(assignment) {
             let text = format!("cannot start a thread for {}: {error}", assignment.role);
-            self.process.control.report(assignment.worker, News::Failed(text));
+            self.process.control.report(assignment.worker, WorkerEvent::Failed(text));
         }
     }
 
@@ -154,7 +156,7 @@ impl<'p> Host<'p> {
         }
         let (ours, theirs) = packet_pair()?;
         let (ours, theirs) = (Control::new(ours), Control::new(theirs));
-        self.epoll.add(&ours, assignment.worker, Interest::Readable)?;
+        self.epoll.add(&ours, assignment.worker.0, Interest::Readable)?;
         let generation = self.process.generation.clone();
         let (name, exchange) = (assignment.role.to_string(), Arc::clone(&self.exchange));
         let thread = thread::Builder::new().name(name).spawn(move || {
@@ -162,7 +164,9 @@ impl<'p> Host<'p> {
                 Ok(()) => {
                     run(&assignment, &generation, &theirs, Some(&exchange));
                 }
-                Err(error) => theirs.report(assignment.worker, News::Failed(error.to_string())),
+                Err(error) => {
+                    theirs.report(assignment.worker, WorkerEvent::Failed(error.to_string()))
+                }
             }
         })?;
         let role = assignment.role;
@@ -188,8 +192,12 @@ impl<'p> Host<'p> {
             Received::End => {
                 self.epoll.remove(self.process.control.as_fd())?;
                 if !self.draining {
-                    let first = self.process.workers.first().map_or(0, |first| first.worker);
-                    self.process.control.report(first, News::Leaving);
+                    let first = self
+                        .process
+                        .workers
+                        .first()
+                        .map_or(WorkerNumber::default(), |first| first.worker);
+                    self.process.control.report(first, WorkerEvent::ToldToEnd);
                 }
                 self.drain(DrainKind::Stop)?;
             }
@@ -216,15 +224,13 @@ impl<'p> Host<'p> {
     }
 
     /// Passes a worker's report on to the supervisor, or takes note of its end.
-    fn pass_on(&mut self, number: u64) -> io::Result<()> {
+    fn pass_on(&mut self, number: WorkerNumber) -> io::Result<()> {
         let Some(worker) = self.workers.get(&number) else {
             return Ok(());
         };
         match worker.control.receive::<Report>() {
             Received::Nothing | Received::Exhausted => {}
-            Received::Message(Report { worker, news }, _) => {
-                self.process.control.pass_on(worker, news);
-            }
+            Received::Message(report, _) => self.process.control.pass_on(&report),
             Received::End => {
                 if let Some(worker) = self.workers.remove(&number) {
                     // Its panics were caught and reported.

@@ -8,12 +8,12 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Accept, Engine, Mode, Workers, are_same};
+use crate::control::Role;
 use crate::supervisor::listeners::Listeners;
 use crate::supervisor::policy::{Fact, Policy, Worker};
 use crate::supervisor::processes::Processes;
 pub use crate::supervisor::processes::totals::Totals;
 use crate::sys::process::{self, Ended};
-use crate::worker::control::Role;
 
 /// The server, at one moment.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -1,11 +1,11 @@
 //! Everything the supervisor reacts to.
 
+use crate::control::Report;
 use crate::supervisor::commands::Request;
 use crate::supervisor::commands::waiting::Change;
 use crate::supervisor::succession::upgrade::Parcel;
 use crate::sys::process::Reaped;
 use crate::sys::signal::Signal;
-use crate::worker::control::Report;
 
 /// One thing that happened.
 #[derive(Debug)]

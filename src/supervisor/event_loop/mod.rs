@@ -14,11 +14,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::config::{self, Config, Count, Engine};
+use crate::control::{Control, Order, Received};
 use crate::observe::ledger::Ledger;
 use crate::sys::epoll::{Epoll, Events, Interest};
 use crate::sys::process;
 use crate::sys::signal::{Signal, Signals};
-use crate::worker::control::{Control, Order, Received};
 use crate::worker::process::WorkerProcess;
 use changes::ENDING;
 use event::Event;
@@ -481,15 +481,17 @@ impl Supervisor {
                 let files = self.listeners.of_lane(lane, self.processes.addresses_of(worker));
                 self.processes.take(worker, lane, &files);
             }
-            Action::Leave { worker, lane } => {
-                self.processes.order(worker, Order::Leave(lane), &[]);
+            Action::Release { worker, lane } => {
+                self.processes.order(worker, Order::Release(lane), &[]);
             }
-            Action::Look { worker, lane } => {
-                self.processes.order(worker, Order::Look(lane), &[]);
+            Action::PollAgain { worker, lane } => {
+                self.processes.order(worker, Order::PollAgain(lane), &[]);
             }
-            Action::Feed { acceptor, lane, worker } => self.processes.feed(acceptor, lane, worker),
-            Action::Spare { acceptor, lane } => {
-                self.processes.order(acceptor, Order::Spare(lane), &[]);
+            Action::Attach { acceptor, lane, worker } => {
+                self.processes.attach(acceptor, lane, worker)
+            }
+            Action::Detach { acceptor, lane } => {
+                self.processes.order(acceptor, Order::Detach(lane), &[]);
             }
             Action::Steer(lanes) => {
                 if let Err(error) = self.listeners.steer(lanes) {
@@ -514,7 +516,7 @@ impl Supervisor {
                 let config = self.processes.config_of(worker);
                 let timeout = config.map(|config| config.supervisor.drain_timeout);
                 let timeout_ms = timeout.unwrap_or_default().as_millis() as u64;
-                self.processes.order(worker, Order::Drain(timeout_ms), &[]);
+                self.processes.order(worker, Order::Drain { timeout_ms }, &[]);
             }
             Action::Kill(process) => self.processes.kill(process),
             Action::Renew { generation, of } => self.processes.renew(generation, of),

@@ -8,6 +8,7 @@ use super::changes::ENDING;
 use super::event::Event;
 use super::{Supervisor, TOKEN_HEIR, TOKEN_PREDECESSOR};
 use crate::config::Engine;
+use crate::control::Received;
 use crate::supervisor::commands::waiting::Change;
 use crate::supervisor::commands::{Answer, Request};
 use crate::supervisor::policy::Input;
@@ -16,7 +17,6 @@ use crate::supervisor::processes;
 use crate::supervisor::succession::upgrade::{self, Estate, Heard, Heir, HeirState, Parcel};
 use crate::sys::epoll::Interest;
 use crate::sys::process::{self, Reaped};
-use crate::worker::control::Received;
 use crate::worker::fault;
 /// How often the new supervisor is told what this one still counts.
 const TOTALS_MS: u64 = 1_000;
@@ -176,7 +176,7 @@ impl Supervisor {
 
     /// Whether the supervisor that follows takes what it is told.
     fn tell_heir(&self, parcel: &Parcel) -> bool {
-        self.heir.as_ref().is_some_and(|heir| heir.control.command(parcel, &[]).is_ok())
+        self.heir.as_ref().is_some_and(|heir| heir.control.send_or_fail(parcel, &[]).is_ok())
     }
 
     /// Every worker of this supervisor is ready: the one before it hands over. False if there was none.

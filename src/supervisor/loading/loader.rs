@@ -16,12 +16,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{self, Config, Content};
+use crate::control::{Control, Received};
 use crate::supervisor::listeners::{self, Found};
 use crate::supervisor::processes;
 use crate::sys::epoll::{Epoll, Interest};
 use crate::sys::process::{self, Child, Forked, Identity, ProcessId, Reaped};
 use crate::sys::{memory, socket};
-use crate::worker::control::{Control, Received};
 use crate::worker::fault;
 
 /// A configuration, with everything that had to be looked up for it.
@@ -80,7 +80,7 @@ pub(crate) enum Rejection {
 
 /// From a loader to the supervisor.
 #[derive(Serialize, Deserialize)]
-enum News {
+enum Progress {
     /// What it does next.
     Doing(String),
     /// The result is in the file that comes along, whose first so many bytes are a [`Head`].
@@ -143,18 +143,18 @@ pub struct Loader {
 impl Loader {
     /// Reads, resolves, hands the result over, and returns the exit code.
     pub fn run(self) -> i32 {
-        let tell = |news: &News, file: Option<&File>| {
+        let tell = |progress: &Progress, file: Option<&File>| {
             let files: Vec<_> = file.iter().map(AsFd::as_fd).collect();
             // If the supervisor is gone, or waits no more, nothing is left to be done.
-            let _ = self.control.command(news, &files);
+            let _ = self.control.send_or_fail(progress, &files);
         };
         let prepared = process::become_loader(self.supervisor);
         process::name("laneway loader");
-        let result =
-            prepared.and_then(|()| Head::write(self.load(|what| tell(&News::Doing(what), None))));
+        let result = prepared
+            .and_then(|()| Head::write(self.load(|what| tell(&Progress::Doing(what), None))));
         match result {
-            Ok((head_bytes, file)) => tell(&News::Done(head_bytes), Some(&file)),
-            Err(error) => tell(&News::Failed(error.to_string()), None),
+            Ok((head_bytes, file)) => tell(&Progress::Done(head_bytes), Some(&file)),
+            Err(error) => tell(&Progress::Failed(error.to_string()), None),
         }
         0
     }
@@ -187,7 +187,7 @@ pub(crate) enum Started {
 }
 
 impl Loading {
-    /// Forks a loader, whose news are announced under `token`.
+    /// Forks a loader, whose progress is announced under `token`.
     pub(crate) fn start(
         options: &config::Options,
         epoll: &Epoll,
@@ -214,11 +214,11 @@ impl Loading {
     pub(crate) fn hear(&mut self) -> Option<Read> {
         loop {
             match self.control.receive() {
-                Received::Message(News::Doing(what), _) => self.doing = what,
-                Received::Message(News::Failed(reason), _) => {
+                Received::Message(Progress::Doing(what), _) => self.doing = what,
+                Received::Message(Progress::Failed(reason), _) => {
                     return Some(Err(Rejection::Unusable(reason)));
                 }
-                Received::Message(News::Done(head_bytes), files) => {
+                Received::Message(Progress::Done(head_bytes), files) => {
                     let file = files.into_iter().next().map(File::from);
                     let file = file.ok_or_else(socket::out_of_files);
                     let read = file.and_then(|file| Head::read(head_bytes, file));

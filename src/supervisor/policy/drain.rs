@@ -3,7 +3,7 @@
 use super::generation::{Drain, Generation, Process, Replacing, Stage};
 use super::{Action, Fact, Phase, Policy, Worker};
 use crate::config::Accept;
-use crate::worker::control::{DrainKind, Role};
+use crate::control::{DrainKind, Role};
 
 impl Policy {
     /// Has a generation drain. Lanes that are handed connections are sealed when the acceptor has handed out what

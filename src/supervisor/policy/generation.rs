@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::sockets::Intakes;
 use super::{Action, CLEAN_EXIT, Fact, Phase, Plan, Policy, Settings, Worker};
 use crate::config::Accept;
-use crate::worker::control::{DrainKind, Role};
+use crate::control::{DrainKind, Role};
 
 /// The workers of one configuration.
 #[derive(Clone, Debug)]
@@ -544,7 +544,7 @@ impl Policy {
 
     /// Gives a seat a worker that is on its way.
     fn seat_worker(&mut self, index: usize, process: u64, role: Role) -> Worker {
-        self.numbers.worker += 1;
+        self.numbers.worker = self.numbers.worker.next();
         let worker = Worker { id: self.numbers.worker, process, role };
         let generation = &mut self.generations[index];
         let deadline_ms = self.now_ms + generation.settings.ready_timeout_ms;

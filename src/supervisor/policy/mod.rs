@@ -34,7 +34,7 @@ use generation::{Generation, Replacing, Stage};
 use sockets::Sockets;
 
 use crate::config::Accept;
-use crate::worker::control::{DrainKind, Missed, Role};
+use crate::control::{DrainKind, Missed, Role, WorkerNumber};
 
 /// The settings that the policy goes by, times in milliseconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,7 +74,7 @@ pub struct Plan {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Worker {
     /// Never used twice.
-    pub id: u64,
+    pub id: WorkerNumber,
     /// The process that hosts it; never used twice either.
     pub process: u64,
     /// What it does.
@@ -100,8 +100,8 @@ pub enum Input {
     Full(Worker, bool),
     /// This worker had no descriptors for what it was passed of a lane.
     Missed(Worker, usize, Missed),
-    /// This worker, which drains, accepts no more.
-    Left(Worker),
+    /// This worker drains, and accepts no more.
+    StoppedAccepting(Worker),
     /// This worker ended by a failure, and its process lives.
     WorkerEnded {
         /// Which.
@@ -111,8 +111,8 @@ pub enum Input {
     },
     /// This worker ended because its drain was over.
     WorkerDrained(Worker),
-    /// The workers of this process drain because somebody told the process to end.
-    Leaving(u64),
+    /// The workers of this process drain because the process was sent a signal to end.
+    ToldToEnd(u64),
     /// A worker process ended.
     ProcessEnded {
         /// Which.
@@ -167,22 +167,23 @@ pub enum Action {
         /// Whose sockets.
         lane: usize,
     },
-    /// Have this worker no longer do that.
-    Leave {
+    /// Have this worker accept from the sockets of this lane no more.
+    Release {
         /// Who.
         worker: Worker,
         /// Whose sockets.
         lane: usize,
     },
-    /// Have this worker look who waits in the sockets of this lane, of whom another one may have been told.
-    Look {
+    /// Have this worker accept once from the sockets of this lane: the worker that was woken for a connection may have
+    /// ended, or hang.
+    PollAgain {
         /// Who.
         worker: Worker,
         /// Whose sockets.
         lane: usize,
     },
-    /// Have the acceptor hand connections to this lane, by the count of this worker, who drives it.
-    Feed {
+    /// Have the acceptor hand connections to this lane, by the count of the worker that drives it.
+    Attach {
         /// The acceptor.
         acceptor: Worker,
         /// The lane.
@@ -190,8 +191,8 @@ pub enum Action {
         /// Its worker.
         worker: Worker,
     },
-    /// Have the acceptor pass this lane over.
-    Spare {
+    /// Have the acceptor hand no more connections to this lane.
+    Detach {
         /// The acceptor.
         acceptor: Worker,
         /// The lane.
@@ -273,7 +274,7 @@ pub struct Policy {
 struct Numbers {
     generation: u64,
     process: u64,
-    worker: u64,
+    worker: WorkerNumber,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -323,10 +324,10 @@ impl Policy {
             Input::Ready(worker) => self.ready(worker),
             Input::Full(worker, is_full) => self.full(worker, is_full),
             Input::Missed(worker, lane, what) => self.missed(worker, lane, what),
-            Input::Left(worker) => self.left(worker),
+            Input::StoppedAccepting(worker) => self.left(worker),
             Input::WorkerEnded { worker, cause } => self.ended(worker.process, &[worker], &cause),
             Input::WorkerDrained(worker) => self.drained(worker),
-            Input::Leaving(process) => self.leaving(process),
+            Input::ToldToEnd(process) => self.leaving(process),
             Input::ProcessEnded { process, cause } => self.process_ended(process, cause),
             Input::Beats(beats) => {
                 beats.into_iter().for_each(|(worker, age_ms)| self.beat(worker, age_ms));

@@ -6,7 +6,7 @@
 use super::generation::{Generation, SeatState};
 use super::{Action, Fact, Phase, Policy, Worker};
 use crate::config::Accept;
-use crate::worker::control::{Missed, Role};
+use crate::control::{Missed, Role};
 
 /// The sockets of every lane, as far as the policy has to know them.
 #[derive(Clone, Debug, Default)]
@@ -139,7 +139,7 @@ impl Policy {
         match (what, fed) {
             (Missed::Sockets, _) if is_owner || is_taker => self.act(Action::Take { worker, lane }),
             (Missed::Conduit, Some((acceptor, worker))) => {
-                self.act(Action::Feed { acceptor, lane, worker });
+                self.act(Action::Attach { acceptor, lane, worker });
             }
             // Meanwhile somebody else has it.
             _ => {}
@@ -167,7 +167,7 @@ impl Policy {
             self.tell_adopted(current, lane, *adopter, is_closing);
         }
         for worker in before.iter().filter(|worker| !after.contains(worker)) {
-            self.act(Action::Leave { worker: *worker, lane });
+            self.act(Action::Release { worker: *worker, lane });
         }
     }
 
@@ -179,7 +179,7 @@ impl Policy {
         let first = socket.open.first().copied();
         let is_less = before.iter().any(|worker| !socket.open.contains(worker));
         if let Some(worker) = first.filter(|_| is_less) {
-            self.act(Action::Look { worker, lane: 0 });
+            self.act(Action::PollAgain { worker, lane: 0 });
         }
     }
 
@@ -218,7 +218,7 @@ impl Policy {
                 self.tell_adopted(current, lane, worker, false);
             }
             if let Some(worker) = before {
-                self.act(Action::Leave { worker, lane });
+                self.act(Action::Release { worker, lane });
             }
         }
         let generation = &mut self.generations[current];
@@ -233,11 +233,11 @@ impl Policy {
             match (before, intake.fed) {
                 (before, after) if before == after => {}
                 (_, Some((acceptor, worker))) => {
-                    self.actions.push(Action::Feed { acceptor, lane, worker });
+                    self.actions.push(Action::Attach { acceptor, lane, worker });
                 }
                 // One that is gone hands to nobody.
                 (Some((of, _)), None) if acceptor == Some(of) => {
-                    self.actions.push(Action::Spare { acceptor: of, lane });
+                    self.actions.push(Action::Detach { acceptor: of, lane });
                 }
                 _ => {}
             }
@@ -264,7 +264,7 @@ impl Policy {
         }
         let socket = self.sockets.lanes.pop().unwrap_or_default();
         for worker in socket.owners {
-            self.act(Action::Leave { worker, lane });
+            self.act(Action::Release { worker, lane });
         }
         self.tell(Fact::LaneClosed { lane });
     }

@@ -1,13 +1,13 @@
 //! The policy as tables: (state, input, time) → actions. The model under random inputs is in `model`.
 
 use super::Action::{
-    CloseLane, CloseListeners, Drain, DrainWorker, Exit, Feed, Forget, Kill, Leave, Look,
-    ReadBeats, Renew, Seal, Serve, Spare, StartProcess, StartWorker, Steer, Take, Tell,
+    Attach, CloseLane, CloseListeners, Detach, Drain, DrainWorker, Exit, Forget, Kill, PollAgain,
+    ReadBeats, Release, Renew, Seal, Serve, StartProcess, StartWorker, Steer, Take, Tell,
 };
 use super::sockets::HANDSHAKES_MS;
 use super::watchdog::MOMENT_MS;
 use super::*;
-use crate::worker::control::DrainKind::{Replaced, Stop};
+use crate::control::DrainKind::{Replaced, Stop};
 
 mod accept;
 mod model;
@@ -31,12 +31,12 @@ fn plan(settings: &Settings, lanes: usize, together: bool) -> Plan {
 
 /// The `n`th worker that was started, counted from 1: with processes, each has its own.
 fn apart(id: u64, lane: usize) -> Worker {
-    Worker { id, process: id, role: Role::Lane(lane) }
+    Worker { id: WorkerNumber(id), process: id, role: Role::Lane(lane) }
 }
 
 /// The same, in the `process`th process.
 fn within(process: u64, id: u64, lane: usize) -> Worker {
-    Worker { id, process, role: Role::Lane(lane) }
+    Worker { id: WorkerNumber(id), process, role: Role::Lane(lane) }
 }
 
 /// Two processes of one lane each, serving at time 0.
@@ -113,14 +113,14 @@ fn a_process_that_ends_is_started_again_at_once_and_its_sockets_are_adopted_befo
     let actions = policy.decide(ended(2), 1_000);
     let next = apart(3, 1);
     let [take, told] = adopted(1, apart(1, 0));
-    let leave = Leave { worker: apart(2, 1), lane: 1 };
+    let leave = Release { worker: apart(2, 1), lane: 1 };
     let start = StartProcess { generation: 1, workers: vec![next] };
     assert_eq!(
         actions,
         [exited(apart(2, 1)), restarting(apart(2, 1), 1), take, told, leave, start]
     );
     let actions = policy.decide(Input::Ready(next), 1_001);
-    let give_back = [Take { worker: next, lane: 1 }, Leave { worker: apart(1, 0), lane: 1 }];
+    let give_back = [Take { worker: next, lane: 1 }, Release { worker: apart(1, 0), lane: 1 }];
     assert_eq!(actions, [&[Tell(Fact::WorkerReady { worker: next })][..], &give_back].concat());
 }
 
@@ -134,8 +134,8 @@ fn a_process_of_threads_that_ends_is_started_again_with_all_its_lanes() {
         exited(before[1]),
         restarting(before[0], 1),
         restarting(before[1], 1),
-        Leave { worker: before[0], lane: 0 },
-        Leave { worker: before[1], lane: 1 },
+        Release { worker: before[0], lane: 0 },
+        Release { worker: before[1], lane: 1 },
         start,
     ];
     assert_eq!(actions, expected);
@@ -311,7 +311,7 @@ fn a_new_generation_takes_the_sockets_when_all_of_it_is_ready_and_only_then_the_
     assert_eq!(actions, expected);
     // It is replaced when nobody of it accepts any more.
     assert!(policy.is_changing());
-    assert_eq!(policy.decide(Input::Left(apart(2, 1)), 12), []);
+    assert_eq!(policy.decide(Input::StoppedAccepting(apart(2, 1)), 12), []);
     let replaced = Tell(Fact::Replaced { generation: 2, lanes: 2, renews: false });
     assert_eq!(policy.decide(left(1), 13), [replaced]);
     assert!(!policy.is_changing());
@@ -339,8 +339,8 @@ fn an_old_generation_that_does_not_drain_in_time_is_killed() {
     policy.decide(Input::Replace(plan(&SETTINGS, 1, true)), 10);
     policy.decide(Input::Ready(within(2, 3, 0)), 20);
     policy.decide(Input::WorkerDrained(within(1, 1, 0)), 30);
-    policy.decide(Input::Left(within(1, 1, 0)), 30);
-    policy.decide(Input::Left(within(1, 2, 1)), 30);
+    policy.decide(Input::StoppedAccepting(within(1, 1, 0)), 30);
+    policy.decide(Input::StoppedAccepting(within(1, 2, 1)), 30);
     let actions = policy.decide(Input::Tick, 30_020);
     let late = Tell(Fact::DrainDeadline { workers: vec![within(1, 2, 1)] });
     assert_eq!(actions, [late, Kill(1), CloseLane(1)]);
@@ -376,7 +376,7 @@ fn a_lane_that_leaves_is_steered_away_from_adopted_and_closed_after_its_handshak
         Steer(Some(1)),
         take,
         told,
-        Leave { worker: goes, lane: 1 },
+        Release { worker: goes, lane: 1 },
         Drain(2, Replaced),
     ];
     assert_eq!(actions, expected);
@@ -388,7 +388,7 @@ fn a_lane_that_leaves_is_steered_away_from_adopted_and_closed_after_its_handshak
     let due_ms = policy.next_ms().unwrap();
     assert_eq!(policy.decide(Input::Tick, due_ms), [CloseLane(1)]);
     let closed =
-        [Leave { worker: stays, lane: 1 }, Tell(Fact::LaneClosed { lane: 1 }), Steer(None)];
+        [Release { worker: stays, lane: 1 }, Tell(Fact::LaneClosed { lane: 1 }), Steer(None)];
     assert_eq!(policy.decide(Input::LaneClosed(1), due_ms), closed);
     assert_eq!(policy.next_ms(), None);
 }
@@ -455,7 +455,7 @@ fn a_hung_process_loses_its_sockets_at_once_and_its_life_after_a_moment() {
     assert_eq!(policy.decide(beat(healthy, 4_000), 500), []);
     let actions = policy.decide(beat(hung, 4_001), 500);
     let [take, told] = adopted(1, healthy);
-    let leave = Leave { worker: hung, lane: 1 };
+    let leave = Release { worker: hung, lane: 1 };
     assert_eq!(
         actions,
         [Tell(Fact::WorkerHung { worker: hung, age_ms: 4_001 }), take, told, leave]
@@ -476,7 +476,7 @@ fn a_worker_that_turns_again_within_its_moment_gets_its_sockets_back() {
     let hung = apart(2, 1);
     policy.decide(beat(hung, 5_000), 500);
     let actions = policy.decide(beat(hung, 3), 600);
-    let back = [Take { worker: hung, lane: 1 }, Leave { worker: apart(1, 0), lane: 1 }];
+    let back = [Take { worker: hung, lane: 1 }, Release { worker: apart(1, 0), lane: 1 }];
     assert_eq!(actions, [&[Tell(Fact::WorkerRecovered { worker: hung })][..], &back].concat());
     let actions = policy.decide(Input::Tick, 500 + MOMENT_MS);
     assert!(!actions.iter().any(|action| matches!(action, Kill(_))), "{actions:?}");
@@ -486,12 +486,12 @@ fn a_worker_that_turns_again_within_its_moment_gets_its_sockets_back() {
 fn a_worker_that_hung_while_it_was_full_is_full_when_it_turns_again() {
     let (mut policy, _) = serving(&WATCHED, false);
     let (sibling, hung) = (apart(1, 0), apart(2, 1));
-    let adopted = [Take { worker: sibling, lane: 1 }, Leave { worker: hung, lane: 1 }];
+    let adopted = [Take { worker: sibling, lane: 1 }, Release { worker: hung, lane: 1 }];
     assert_eq!(policy.decide(Input::Full(hung, true), 100), adopted);
     policy.decide(beat(hung, 5_000), 500);
     let recovered = Tell(Fact::WorkerRecovered { worker: hung });
     assert_eq!(policy.decide(beat(hung, 3), 600), [recovered], "its sockets stay with its sibling");
-    let back = [Take { worker: hung, lane: 1 }, Leave { worker: sibling, lane: 1 }];
+    let back = [Take { worker: hung, lane: 1 }, Release { worker: sibling, lane: 1 }];
     assert_eq!(policy.decide(Input::Full(hung, false), 700), back);
 }
 
@@ -522,7 +522,7 @@ fn a_hung_thread_among_healthy_ones_is_left_behind_in_a_generation_that_they_dra
     let actions = policy.decide(Input::Ready(renewed[1]), 1_600);
     assert!(actions.contains(&Drain(1, Replaced)), "{actions:?}");
     let replaced = Tell(Fact::Replaced { generation: 2, lanes: 2, renews: true });
-    assert_eq!(policy.decide(Input::Left(within(1, 1, 0)), 1_650), [replaced]);
+    assert_eq!(policy.decide(Input::StoppedAccepting(within(1, 1, 0)), 1_650), [replaced]);
     // The healthy one has drained: nobody is left to wait for.
     assert_eq!(policy.decide(Input::WorkerDrained(within(1, 1, 0)), 1_700), [Kill(1)]);
     let actions = policy.decide(ended(1), 1_800);
@@ -561,7 +561,7 @@ fn a_process_that_somebody_else_told_to_end_is_replaced_while_it_drains() {
         let leaving = Tell(Fact::WorkerLeaving { worker, cause });
         let cause = cause.to_owned();
         let restarting = Tell(Fact::WorkerRestarting { worker, cause, delay_ms: 0, restarts: 0 });
-        let actions = policy.decide(Input::Leaving(process), now_ms);
+        let actions = policy.decide(Input::ToldToEnd(process), now_ms);
         assert_eq!(actions[..2], [leaving, restarting]);
         let start = StartProcess { generation: 1, workers: vec![next] };
         assert_eq!(actions.last(), Some(&start));
@@ -573,7 +573,7 @@ fn a_process_that_somebody_else_told_to_end_is_replaced_while_it_drains() {
 #[test]
 fn a_worker_that_is_told_to_end_before_it_was_ready_ends_the_start() {
     let (mut policy, _) = Policy::begin(plan(&SETTINGS, 1, false), 1, 0);
-    let actions = policy.decide(Input::Leaving(1), 1);
+    let actions = policy.decide(Input::ToldToEnd(1), 1);
     let cause = "told to end by a signal of its own";
     assert_eq!(actions[0], Tell(Fact::WorkerLeaving { worker: apart(1, 0), cause }));
     assert_eq!(actions[1], Tell(Fact::CouldNotStart { cause: cause.into() }));
@@ -605,7 +605,7 @@ fn a_stop_hurries_what_drains_already_and_leaves_it_its_deadline() {
     policy.decide(Input::Replace(plan(&SETTINGS, 1, false)), 10);
     let actions = policy.decide(Input::Ready(apart(3, 0)), 20);
     assert!(actions.ends_with(&[Drain(1, Replaced), Drain(2, Replaced)]), "{actions:?}");
-    policy.decide(Input::Leaving(2), 30);
+    policy.decide(Input::ToldToEnd(2), 30);
     let actions = policy.decide(Input::Stop("SIGTERM"), 1_000);
     let drains = [Drain(1, Stop), Drain(2, Stop), Drain(3, Stop)];
     assert_eq!(actions, [&[drain_started(2, "SIGTERM"), CloseListeners], &drains[..]].concat());
@@ -628,15 +628,15 @@ fn a_full_lanes_sockets_go_to_a_sibling_with_room_and_come_back() {
     let mut policy = processes();
     let (full, other) = (apart(1, 0), apart(2, 1));
     let actions = policy.decide(Input::Full(full, true), 10);
-    assert_eq!(actions, [Take { worker: other, lane: 0 }, Leave { worker: full, lane: 0 }]);
+    assert_eq!(actions, [Take { worker: other, lane: 0 }, Release { worker: full, lane: 0 }]);
     // Every lane is full, so each keeps its own sockets.
     let actions = policy.decide(Input::Full(other, true), 20);
     let told = Tell(Fact::AllFull { lanes: 2 });
-    assert_eq!(actions, [Take { worker: full, lane: 0 }, Leave { worker: other, lane: 0 }, told]);
+    assert_eq!(actions, [Take { worker: full, lane: 0 }, Release { worker: other, lane: 0 }, told]);
     let actions = policy.decide(Input::Full(other, false), 30);
-    assert_eq!(actions, [Take { worker: other, lane: 0 }, Leave { worker: full, lane: 0 }]);
+    assert_eq!(actions, [Take { worker: other, lane: 0 }, Release { worker: full, lane: 0 }]);
     let actions = policy.decide(Input::Full(full, false), 40);
-    assert_eq!(actions, [Take { worker: full, lane: 0 }, Leave { worker: other, lane: 0 }]);
+    assert_eq!(actions, [Take { worker: full, lane: 0 }, Release { worker: other, lane: 0 }]);
 }
 
 #[test]
@@ -713,7 +713,7 @@ fn delays_vary_over_the_whole_of_their_range() {
 #[test]
 fn a_worker_that_was_sent_term_has_the_time_of_a_drain() {
     let mut policy = processes();
-    policy.decide(Input::Leaving(2), 1_000);
+    policy.decide(Input::ToldToEnd(2), 1_000);
     policy.decide(Input::Ready(apart(3, 1)), 1_001);
     assert_eq!(policy.next_ms(), Some(31_000));
     assert_eq!(policy.decide(Input::Tick, 30_999), []);

@@ -14,6 +14,10 @@ use std::sync::Arc;
 use self::sizing::Size;
 use self::totals::Totals;
 use crate::config::{Accept, Config, Mode};
+use crate::control::{
+    Assignment, Command, Control, Delivery, DrainKind, Order, Outbox, Report, Role, WorkerEvent,
+    WorkerNumber,
+};
 use crate::observe::ledger::{Counters, Ledger};
 use crate::supervisor::listeners::Asked;
 use crate::supervisor::policy::{CLEAN_EXIT, Input, Worker};
@@ -23,9 +27,6 @@ use crate::sys::process::{self, Child, Ended, Forked, Identity, ProcessId, Reape
 use crate::sys::signal::Signal;
 use crate::sys::{cgroup, socket};
 use crate::worker::Generation;
-use crate::worker::control::{
-    Assignment, Command, Control, DrainKind, News, Order, Outbox, Report, Role, Told,
-};
 use crate::worker::process::WorkerProcess;
 
 /// All worker processes, of every generation.
@@ -35,7 +36,7 @@ pub(crate) struct Processes {
     /// By their keys.
     running: HashMap<u64, Running>,
     /// By their workers' numbers; those whose worker is gone are kept until [`Processes::sweep`].
-    posts: HashMap<u64, Post>,
+    posts: HashMap<WorkerNumber, Post>,
     blocks: Vec<usize>,
     /// What the workers of this supervisor did that are gone.
     totals: BTreeMap<Role, Totals>,
@@ -351,9 +352,9 @@ impl Processes {
     }
 
     /// Has an acceptor hand connections to a lane, by the count of the worker that drives it.
-    pub(crate) fn feed(&mut self, acceptor: Worker, lane: usize, worker: Worker) {
+    pub(crate) fn attach(&mut self, acceptor: Worker, lane: usize, worker: Worker) {
         if let Some(block) = self.posts.get(&worker.id).map(|post| post.block) {
-            let order = |_| Order::Feed { lane, block };
+            let order = |_| Order::Attach { lane, block };
             self.order_with(acceptor, lane, order, |conduit| &conduit.outlet);
         }
     }
@@ -400,14 +401,14 @@ impl Processes {
             return;
         };
         let told = match running.outbox.is_empty() {
-            true => running.control.tell(&command, files),
-            false => Told::NoRoom,
+            true => running.control.send(&command, files),
+            false => Delivery::NoRoom,
         };
         match told {
-            Told::Done => return,
-            Told::NoRoom => {}
-            Told::Exhausted => drop(self.starved.insert(key)),
-            Told::Never(error) => {
+            Delivery::Done => return,
+            Delivery::NoRoom => {}
+            Delivery::Exhausted => drop(self.starved.insert(key)),
+            Delivery::Failed(error) => {
                 return self.give_up_on(key, format!("it can't be told what to do: {error}"));
             }
         }
@@ -437,9 +438,9 @@ impl Processes {
             return;
         };
         match running.outbox.flush(&running.control) {
-            Told::Done | Told::NoRoom => {}
-            Told::Exhausted => self.starve(key),
-            Told::Never(error) => {
+            Delivery::Done | Delivery::NoRoom => {}
+            Delivery::Exhausted => self.starve(key),
+            Delivery::Failed(error) => {
                 self.give_up_on(key, format!("it can't be told what to do: {error}"));
             }
         }
@@ -504,32 +505,32 @@ impl Processes {
         Some(Input::ProcessEnded { process, cause })
     }
 
-    /// Takes note of what a worker in the process with this key says.
+    /// Takes note of what a worker in the process with this key reports.
     pub(crate) fn take_report(&mut self, key: u64, report: Report) -> Option<Input> {
-        let Report { worker, news } = report;
+        let Report { worker, event } = report;
         let post = self.posts.get_mut(&worker).filter(|post| post.worker.process == key)?;
         let worker = post.worker;
-        let cause = match news {
-            News::Ready { driver, reason } => {
+        let cause = match event {
+            WorkerEvent::Ready { driver, reason } => {
                 (post.driver, post.driver_reason) = (driver, reason);
                 return Some(Input::Ready(worker));
             }
-            News::Full(is_full) => return Some(Input::Full(worker, is_full)),
-            News::Missed(lane, what) => return Some(Input::Missed(worker, lane, what)),
-            News::Left => return Some(Input::Left(worker)),
-            News::Leaving => return Some(Input::Leaving(key)),
-            News::Drained => {
+            WorkerEvent::Full(is_full) => return Some(Input::Full(worker, is_full)),
+            WorkerEvent::Missed(lane, what) => return Some(Input::Missed(worker, lane, what)),
+            WorkerEvent::StoppedAccepting => return Some(Input::StoppedAccepting(worker)),
+            WorkerEvent::ToldToEnd => return Some(Input::ToldToEnd(key)),
+            WorkerEvent::Drained => {
                 post.is_over = true;
                 return Some(Input::WorkerDrained(worker));
             }
-            News::Failed(error) => error,
-            News::Panicked(message) => format!("panicked: {message}"),
-            News::Cut(_)
-            | News::NotPinned(_)
-            | News::RequestPanicked(_)
-            | News::AcceptPaused(_)
-            | News::AcceptResumed => {
-                tell::news(post, &news);
+            WorkerEvent::Failed(error) => error,
+            WorkerEvent::Panicked(message) => format!("panicked: {message}"),
+            WorkerEvent::DrainDeadline(_)
+            | WorkerEvent::NotPinned(_)
+            | WorkerEvent::RequestPanicked(_)
+            | WorkerEvent::AcceptPaused(_)
+            | WorkerEvent::AcceptResumed => {
+                tell::event(post, &event);
                 return None;
             }
         };
@@ -545,7 +546,7 @@ impl Processes {
     /// Lets go of workers that are gone: people have been told by now.
     pub(crate) fn sweep(&mut self) {
         self.ends.clear();
-        let over: Vec<u64> =
+        let over: Vec<WorkerNumber> =
             self.posts.iter().filter(|(_, post)| post.is_over).map(|(id, _)| *id).collect();
         for id in over {
             if let Some(post) = self.posts.remove(&id) {

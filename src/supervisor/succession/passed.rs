@@ -5,9 +5,9 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use super::upgrade;
+use crate::control::Control;
 use crate::supervisor::presence::manager;
 use crate::sys::inherited::{Claim, Kind};
-use crate::worker::control::Control;
 
 /// What was passed. Each failure is told when it is known that it matters.
 pub struct Passed {

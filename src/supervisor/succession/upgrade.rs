@@ -22,6 +22,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::origin::Origin;
+use crate::control::{self, Control, Received, Role};
 use crate::supervisor::commands::status::{Happening, History};
 use crate::supervisor::commands::waiting::Change;
 use crate::supervisor::listeners::{Asked, Group, Listeners};
@@ -29,7 +30,6 @@ use crate::supervisor::processes::sizing::Before;
 use crate::supervisor::processes::totals::Totals;
 use crate::sys::process::{self, Inheritable, ProcessId};
 use crate::sys::socket::{self, Listener, PACKET_FILES_MAX};
-use crate::worker::control::{self, Control, Received, Role};
 
 /// The variable that tells a supervisor the number of its end of the conversation.
 pub(crate) const VARIABLE: &str = "LANEWAY_UPGRADE";
@@ -175,19 +175,19 @@ impl Heir {
                 let files: Vec<BorrowedFd<'_>> = listeners.iter().map(AsFd::as_fd).collect();
                 let (asked, is_activated) = (group.asked, group.is_activated);
                 let parcel = Parcel::Group { asked, is_activated, files: files.len() };
-                self.control.command(&parcel, &files)?;
+                self.control.send_or_fail(&parcel, &files)?;
             }
         }
         for happening in &history.0 {
-            self.control.command(&Parcel::Happening(Box::new(happening.clone())), &[])?;
+            self.control.send_or_fail(&Parcel::Happening(Box::new(happening.clone())), &[])?;
         }
         for parcel in lanes.map(Parcel::Lanes).into_iter().chain(parcels(totals)) {
-            self.control.command(&parcel, &[])?;
+            self.control.send_or_fail(&parcel, &[])?;
         }
         if has_command_socket {
-            self.control.command(&Parcel::HasCommandSocket, &[])?;
+            self.control.send_or_fail(&Parcel::HasCommandSocket, &[])?;
         }
-        self.control.command(&Parcel::End, &[])
+        self.control.send_or_fail(&Parcel::End, &[])
     }
 
     /// Hears what it says, and keeps why it can't be.
@@ -293,7 +293,7 @@ const HAND_OVER: Duration = Duration::from_secs(1);
 /// [`Parcel::HandedOver`]. If it is gone, or stopped, there is nothing more to hear.
 pub(crate) fn tell_ready(predecessor: &Control) -> Vec<Parcel> {
     let mut parcels = Vec::new();
-    if predecessor.command(&Reply::Ready, &[]).is_err() {
+    if predecessor.send_or_fail(&Reply::Ready, &[]).is_err() {
         return parcels;
     }
     while let Received::Message(parcel, _) = predecessor.receive_within(HAND_OVER) {
@@ -311,6 +311,6 @@ pub(crate) fn tell_failure(predecessor: Option<&Control>, reason: &str) {
     let mut reason = reason.to_owned();
     control::cut(&mut reason);
     if let Some(predecessor) = predecessor {
-        let _ = predecessor.command(&Reply::Failed(reason), &[]);
+        let _ = predecessor.send_or_fail(&Reply::Failed(reason), &[]);
     }
 }

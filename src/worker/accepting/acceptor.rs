@@ -11,10 +11,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use super::channels::{BATCH_MAX, Exchange, Outlet};
 use super::sources::{ACCEPTS_PER_TURN, Rest, Source, Sources, TOKEN_CONTROL};
 use crate::config::Config;
+use crate::control::{Command, Control, Missed, Order, Received, WorkerEvent, WorkerNumber};
 use crate::observe::ledger::{Counters, Ledger};
 use crate::sys::cpu;
 use crate::sys::socket::Listener;
-use crate::worker::control::{Command, Control, Missed, News, Order, Received};
 use crate::worker::driver::{Driver, epoll};
 
 /// How soon an acceptor whose lanes were all full looks at them again.
@@ -58,7 +58,7 @@ struct Fed {
 
 impl<'s> Acceptor<'s> {
     pub(in crate::worker) fn new(
-        worker: u64,
+        worker: WorkerNumber,
         block: usize,
         config: &Config,
         control: &'s Control,
@@ -214,7 +214,7 @@ impl<'s> Acceptor<'s> {
                 // An end stays readable: it would be told of in every turn.
                 self.driver.forget(self.control.as_fd(), TOKEN_CONTROL)?;
                 if !self.draining {
-                    self.control.report(self.sources.worker(), News::Leaving);
+                    self.control.report(self.sources.worker(), WorkerEvent::ToldToEnd);
                     self.drain();
                 }
             }
@@ -233,13 +233,13 @@ impl<'s> Acceptor<'s> {
                     self.sources.watch(lane, source, &mut self.driver)?;
                 }
             }
-            Order::Leave(lane) => {
+            Order::Release(lane) => {
                 self.sources.forget_missed(lane, Missed::Sockets);
                 for token in self.sources.tokens(Some(lane)) {
                     self.sources.forget(token, &mut self.driver)?;
                 }
             }
-            Order::Feed { lane, block } => {
+            Order::Attach { lane, block } => {
                 let outlet = match (files.into_iter().next(), self.exchange) {
                     (Some(socket), _) => Outlet::Process(socket),
                     (None, Some(exchange)) => exchange.outlet(lane)?,
@@ -250,7 +250,7 @@ impl<'s> Acceptor<'s> {
                 };
                 self.feed(lane, block, outlet);
             }
-            Order::Spare(lane) => {
+            Order::Detach(lane) => {
                 self.sources.forget_missed(lane, Missed::Conduit);
                 if let Some(place) = self.lanes.get_mut(lane)
                     && let Some(fed) = place.take()
@@ -258,8 +258,8 @@ impl<'s> Acceptor<'s> {
                     self.unsent.extend(fed.batch);
                 }
             }
-            Order::Drain(_) => self.drain(),
-            Order::Look(_) => {} // Nobody shares with it.
+            Order::Drain { .. } => self.drain(),
+            Order::PollAgain(_) => {} // No other worker accepts from its sockets.
         }
         Ok(())
     }

@@ -5,9 +5,9 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::channels::Intake;
+use crate::control::{Control, Missed, WorkerEvent, WorkerNumber};
 use crate::sys::handshakes;
 use crate::sys::socket::{Listener, out_of_files};
-use crate::worker::control::{Control, Missed, News};
 use crate::worker::driver::{Accepted, Driver, TOKEN_MAX, accept};
 
 /// Connections taken from one source in one turn, before others have theirs.
@@ -35,7 +35,7 @@ pub(in crate::worker) const TOKEN_CONTROL: u64 = TOKEN_MAX;
 
 /// All that one worker takes connections from.
 pub(in crate::worker) struct Sources<'s> {
-    worker: u64,
+    worker: WorkerNumber,
     control: &'s Control,
     watched: Vec<Watched>,
     next_token: u64,
@@ -81,7 +81,7 @@ pub(in crate::worker) enum Rest {
 }
 
 impl<'s> Sources<'s> {
-    pub(in crate::worker) fn new(worker: u64, control: &'s Control) -> Sources<'s> {
+    pub(in crate::worker) fn new(worker: WorkerNumber, control: &'s Control) -> Sources<'s> {
         Sources {
             worker,
             control,
@@ -104,7 +104,7 @@ impl<'s> Sources<'s> {
         Sources { recheck_ms: Some(0), ..self }
     }
 
-    pub(in crate::worker) fn worker(&self) -> u64 {
+    pub(in crate::worker) fn worker(&self) -> WorkerNumber {
         self.worker
     }
 
@@ -198,7 +198,7 @@ impl<'s> Sources<'s> {
                 Accepted::Nobody => {
                     // Everybody who waited was accepted: now it is over.
                     if std::mem::take(&mut self.exhausted) {
-                        self.control.report(self.worker, News::AcceptResumed);
+                        self.control.report(self.worker, WorkerEvent::AcceptResumed);
                     }
                     return Ok(None);
                 }
@@ -279,7 +279,7 @@ impl<'s> Sources<'s> {
 
     fn tell_exhausted(&mut self, error: &io::Error) {
         if !std::mem::replace(&mut self.exhausted, true) {
-            self.control.report(self.worker, News::AcceptPaused(error.to_string()));
+            self.control.report(self.worker, WorkerEvent::AcceptPaused(error.to_string()));
         }
     }
 
@@ -303,7 +303,7 @@ impl<'s> Sources<'s> {
             if is_due {
                 *at_ms = now_ms + MISSED_PAUSE_MS;
             }
-            !is_due || !control.try_report(worker, News::Missed(*lane, *what))
+            !is_due || !control.try_report(worker, WorkerEvent::Missed(*lane, *what))
         });
     }
 
@@ -415,7 +415,7 @@ mod tests {
         let address = "127.0.0.1:0".parse().expect("an address");
         let listener = Bound::bind(address, Sharing::Exclusive).and_then(|bound| bound.listen(1));
         let source = Source::Listener(listener.expect("a listener"));
-        let mut sources = Sources::new(1, &control).rechecking();
+        let mut sources = Sources::new(WorkerNumber(1), &control).rechecking();
         assert!(!sources.is_recheck_due(100), "there is nothing to accept from");
         sources.watch(0, source, &mut driver).expect("it is watched");
         assert!(sources.is_recheck_due(100));

@@ -7,8 +7,8 @@
 //! connections of the lane together ([`Context::discards_left`]).
 
 use super::{Connection, Next, Phase};
+use crate::control::DrainKind;
 use crate::worker::context::Context;
-use crate::worker::control::DrainKind;
 use crate::worker::driver::{self, Discarded, Input};
 
 /// A client from which nothing has come since the last response may take so long to close.

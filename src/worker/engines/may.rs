@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use may_minihttp::{HttpService, Request, Response};
 
 use crate::content::{Answer, Echo, Fixed};
+use crate::control::{Assignment, Command, Control, Order, Received, WorkerEvent, WorkerNumber};
 use crate::http::{self, BodyLength, Head, Limits, Method, Receiver, Refusal, Step, Version};
 use crate::observe::ledger::Counters;
 use crate::observe::panics;
@@ -29,7 +30,6 @@ use crate::sys::coroutine::{Handle, Serve, Server, count_pass, rest};
 use crate::sys::wake::Wake;
 use crate::sys::which_have_input_within;
 use crate::worker::connection::DRAIN_GRACE_MS;
-use crate::worker::control::{Assignment, Command, Control, News, Order, Received};
 use crate::worker::{Generation, fault};
 
 /// Stack of a coroutine, in words: enough for a request in a debug build. What isn't touched takes no memory.
@@ -73,7 +73,7 @@ pub(in crate::worker) fn run(
     });
     let accepting = accepting.collect::<Result<Vec<_>, _>>()?;
     // Its sockets are its own: once it has them it serves, whether the others of its generation are ready or not.
-    control.report(lane.worker, News::Ready { driver: None, reason: None });
+    control.report(lane.worker, WorkerEvent::Ready { driver: None, reason: None });
     let (passes, ending) = (Arc::default(), Vec::new());
     let look_again = Instant::now();
     let main = Main {
@@ -93,7 +93,7 @@ pub(in crate::worker) fn run(
 
 /// What all coroutines share.
 struct Lane {
-    worker: u64,
+    worker: WorkerNumber,
     counters: Counters<'static>,
     control: Control,
     generation: &'static Generation,
@@ -238,7 +238,7 @@ impl Main<'_> {
 
     fn hear(&mut self) {
         match self.control.receive::<Command>() {
-            Received::Message(Command::To(_, Order::Drain(timeout_ms)), _) => {
+            Received::Message(Command::To(_, Order::Drain { timeout_ms }), _) => {
                 self.begin_drain(Some(Duration::from_millis(timeout_ms)));
             }
             Received::Message(Command::Drain(_), _) => self.begin_drain(None),
@@ -247,7 +247,7 @@ impl Main<'_> {
             Received::End => {
                 self.is_deaf = true;
                 if self.drain.is_none() {
-                    self.control.report(self.lane.worker, News::Leaving);
+                    self.control.report(self.lane.worker, WorkerEvent::ToldToEnd);
                     self.begin_drain(None);
                 }
             }
@@ -261,7 +261,7 @@ impl Main<'_> {
         }
         self.lane.is_draining.store(true, Ordering::Relaxed);
         self.accepting.drain(..).for_each(Server::end);
-        self.control.report(self.lane.worker, News::Left);
+        self.control.report(self.lane.worker, WorkerEvent::StoppedAccepting);
         self.drain = Some(Drain { start: Instant::now(), is_idle_closed: false, timeout });
     }
 
@@ -278,7 +278,7 @@ impl Main<'_> {
             open.values().for_each(|open| self.lane.end_when_sent(open));
         }
         if drain.timeout.is_some_and(|timeout| timeout <= elapsed) {
-            self.control.report(self.lane.worker, News::Cut(open.len()));
+            self.control.report(self.lane.worker, WorkerEvent::DrainDeadline(open.len()));
             return true;
         }
         false
@@ -355,7 +355,9 @@ impl HttpService for Service {
         let (reply, persistence) = attempt.unwrap_or_else(|payload| {
             // A payload may itself panic when it is dropped.
             std::mem::forget(payload);
-            self.lane.control.report(self.lane.worker, News::RequestPanicked(panics::take()));
+            self.lane
+                .control
+                .report(self.lane.worker, WorkerEvent::RequestPanicked(panics::take()));
             (Reply::Refused(Refusal::INTERNAL), http::Persistence::Close)
         });
         let reply = match reply {

@@ -11,6 +11,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{self, AssertUnwindSafe};
 
 use crate::config::{Accept, Config};
+use crate::control::{
+    Command, Control, DrainKind, Missed, Order, Received, WorkerEvent, WorkerNumber,
+};
 use crate::observe::panics;
 use crate::sys::buffers::Buffer;
 use crate::sys::epoll::Ready;
@@ -23,7 +26,6 @@ use crate::worker::accepting::sources::{
 };
 use crate::worker::connection::{Connection, DRAIN_GRACE_MS, Next};
 use crate::worker::context::Context;
-use crate::worker::control::{Command, Control, DrainKind, Missed, News, Order, Received};
 use crate::worker::driver::{Driver, Event, Input, Sent, transmit};
 use crate::worker::fault::EscapingPanic;
 use idle_queue::{IdleQueue, Pace};
@@ -41,7 +43,7 @@ const RETURNED_BYTES_MIN: usize = 16 * 1024 * 1024;
 
 /// The loop of one lane, for the life of one worker.
 pub struct EventLoop<'s> {
-    worker: u64,
+    worker: WorkerNumber,
     driver: Driver,
     control: &'s Control,
     sources: Sources<'s>,
@@ -74,7 +76,7 @@ pub struct EventLoop<'s> {
 impl<'s> EventLoop<'s> {
     /// A loop that watches `control`, and accepts from nobody yet.
     pub fn new(
-        worker: u64,
+        worker: WorkerNumber,
         config: &Config,
         mut driver: Driver,
         control: &'s Control,
@@ -139,7 +141,7 @@ impl<'s> EventLoop<'s> {
             }
             if self.context.draining.is_some() && self.sources.is_empty() && !self.has_left {
                 self.has_left = true;
-                self.control.report(self.worker, News::Left);
+                self.control.report(self.worker, WorkerEvent::StoppedAccepting);
             }
             self.context.output.shrink_to(OUTPUT_BYTES_KEPT);
             self.give_memory_back();
@@ -381,7 +383,7 @@ impl<'s> EventLoop<'s> {
             Some(since_ms) => open > max - max.div_ceil(8) && now_ms < since_ms + ROOM_MS,
         };
         if is_full != self.told_full {
-            match self.control.try_report(self.worker, News::Full(is_full)) {
+            match self.control.try_report(self.worker, WorkerEvent::Full(is_full)) {
                 true => self.told_full = is_full,
                 false => self.room_since_ms = self.room_since_ms.map(|_| now_ms),
             }
@@ -413,7 +415,7 @@ impl<'s> EventLoop<'s> {
                 // An end stays readable: it would be told of in every turn.
                 self.driver.forget(self.control.as_fd(), TOKEN_CONTROL)?;
                 if self.context.draining.is_none() {
-                    self.control.report(self.worker, News::Leaving);
+                    self.control.report(self.worker, WorkerEvent::ToldToEnd);
                 }
                 self.drain_with_process(DrainKind::Stop);
                 Ok(())
@@ -428,7 +430,7 @@ impl<'s> EventLoop<'s> {
                 Ok(())
             }
             Order::Take { lane, .. } => self.take(lane, files),
-            Order::Leave(lane) => {
+            Order::Release(lane) => {
                 self.sources.forget_missed(lane, Missed::Sockets);
                 for token in self.sources.tokens(Some(lane)) {
                     while self.sources.has_begun_batch(token) {
@@ -442,13 +444,13 @@ impl<'s> EventLoop<'s> {
                 }
                 Ok(())
             }
-            Order::Look(lane) => self.accept_waiting(Some(lane)),
-            Order::Drain(timeout_ms) => {
+            Order::PollAgain(lane) => self.accept_waiting(Some(lane)),
+            Order::Drain { timeout_ms } => {
                 self.drain_until_ms = Some(self.context.now_ms + timeout_ms);
                 self.drain(DrainKind::Replaced, self.context.now_ms);
                 Ok(())
             }
-            Order::Feed { .. } | Order::Spare(_) => Ok(()),
+            Order::Attach { .. } | Order::Detach(_) => Ok(()),
         }
     }
 
@@ -509,20 +511,20 @@ impl<'s> EventLoop<'s> {
 
     /// Closes what a drain has left when its time is over.
     fn cut(&mut self) {
-        self.control.report(self.worker, News::Cut(self.connections.len()));
+        self.control.report(self.worker, WorkerEvent::DrainDeadline(self.connections.len()));
         let keys: Vec<Key> = self.connections.keys().collect();
         keys.into_iter().for_each(|key| self.close(key));
     }
 }
 
 /// What to report of a panic, unless it was meant to escape.
-fn panicked(payload: Box<dyn Any + Send>) -> News {
+fn panicked(payload: Box<dyn Any + Send>) -> WorkerEvent {
     if payload.is::<EscapingPanic>() {
         panic::resume_unwind(payload);
     }
     // A payload may itself panic when it is dropped, which nobody here could catch.
     std::mem::forget(payload);
-    News::RequestPanicked(panics::take())
+    WorkerEvent::RequestPanicked(panics::take())
 }
 
 #[cfg(test)]
@@ -548,7 +550,8 @@ mod tests {
         let driver = Driver::Epoll(epoll::Driver::new().expect("a driver"));
         let context = Context::new(&generation.site, &limits, config, &ledger, 0);
         let mut event_loop =
-            EventLoop::new(1, config, driver, &control, context, None).expect("a loop");
+            EventLoop::new(WorkerNumber(1), config, driver, &control, context, None)
+                .expect("a loop");
         // epoll refuses what has no readiness to tell of.
         event_loop.adopt(File::open("/dev/null").expect("a file").into());
         let counters = ledger.block(0);

@@ -8,7 +8,7 @@ fn with(accept: Accept, lanes: usize, together: bool) -> Plan {
 }
 
 fn acceptor(id: u64, process: u64) -> Worker {
-    Worker { id, process, role: Role::Acceptor }
+    Worker { id: WorkerNumber(id), process, role: Role::Acceptor }
 }
 
 /// Two lanes in processes of their own and the acceptor, serving at time 0, and what the last one's being ready
@@ -37,9 +37,9 @@ fn shared_sockets_belong_to_everybody_who_is_ready() {
     let takes = [Take { worker: apart(1, 0), lane: 0 }, Take { worker: apart(2, 1), lane: 0 }];
     assert_eq!(actions[2..4], takes);
     let actions = policy.decide(ended(2), 1_000);
-    let leave = Leave { worker: apart(2, 1), lane: 0 };
+    let leave = Release { worker: apart(2, 1), lane: 0 };
     let start = StartProcess { generation: 1, workers: vec![apart(3, 1)] };
-    let look = Look { worker: apart(1, 0), lane: 0 };
+    let look = PollAgain { worker: apart(1, 0), lane: 0 };
     assert_eq!(actions, [exited(apart(2, 1)), restarting(apart(2, 1), 1), leave, look, start]);
     let actions = policy.decide(Input::Ready(apart(3, 1)), 1_001);
     assert_eq!(actions[1..], [Take { worker: apart(3, 1), lane: 0 }]);
@@ -50,7 +50,7 @@ fn whom_a_full_lane_was_told_of_a_sibling_looks_for() {
     let mut policy = sharing(2);
     let (first, second) = (apart(1, 0), apart(2, 1));
     let actions = policy.decide(Input::Full(first, true), 1_000);
-    assert_eq!(actions, [Look { worker: second, lane: 0 }]);
+    assert_eq!(actions, [PollAgain { worker: second, lane: 0 }]);
     let actions = policy.decide(Input::Full(second, true), 1_001);
     assert_eq!(actions, [Tell(Fact::AllFull { lanes: 2 })], "no lane has room");
     assert_eq!(policy.decide(Input::Full(first, false), 1_002), []);
@@ -76,7 +76,7 @@ fn a_reload_from_a_socket_for_each_lane_to_a_shared_one_closes_the_others_when_t
     let actions = policy.decide(Input::LaneClosed(1), 1_001 + HANDSHAKES_MS);
     assert_eq!(
         actions,
-        [Leave { worker: apart(4, 1), lane: 1 }, Tell(Fact::LaneClosed { lane: 1 }), Steer(None)]
+        [Release { worker: apart(4, 1), lane: 1 }, Tell(Fact::LaneClosed { lane: 1 }), Steer(None)]
     );
 }
 
@@ -102,8 +102,8 @@ fn an_acceptor_takes_the_sockets_and_hands_to_every_lane() {
         Take { worker: acceptor, lane: 0 },
         Take { worker: first, lane: 0 },
         Take { worker: second, lane: 1 },
-        Feed { acceptor, lane: 0, worker: first },
-        Feed { acceptor, lane: 1, worker: second },
+        Attach { acceptor, lane: 0, worker: first },
+        Attach { acceptor, lane: 1, worker: second },
         Tell(Fact::AllReady { generation: 1, lanes: 2 }),
     ];
     assert_eq!(actions, expected);
@@ -115,22 +115,22 @@ fn a_lane_without_a_worker_is_passed_over_and_what_was_handed_to_it_is_a_sibling
     let (first, acceptor) = (apart(1, 0), acceptor(3, 3));
     let actions = policy.decide(ended(2), 1_000);
     let [take, told] = adopted(1, first);
-    let next = Worker { id: 4, process: 4, role: Role::Lane(1) };
+    let next = Worker { id: WorkerNumber(4), process: 4, role: Role::Lane(1) };
     let expected = [
         exited(apart(2, 1)),
         restarting(apart(2, 1), 1),
         take,
         told,
-        Leave { worker: apart(2, 1), lane: 1 },
-        Spare { acceptor, lane: 1 },
+        Release { worker: apart(2, 1), lane: 1 },
+        Detach { acceptor, lane: 1 },
         StartProcess { generation: 1, workers: vec![next] },
     ];
     assert_eq!(actions, expected);
     let actions = policy.decide(Input::Ready(next), 1_001);
     let expected = [
         Take { worker: next, lane: 1 },
-        Leave { worker: first, lane: 1 },
-        Feed { acceptor, lane: 1, worker: next },
+        Release { worker: first, lane: 1 },
+        Attach { acceptor, lane: 1, worker: next },
     ];
     assert_eq!(actions[1..], expected);
 }
@@ -143,12 +143,12 @@ fn an_acceptor_that_ends_is_replaced_and_meanwhile_nobody_accepts() {
     let expected = [
         exited(before),
         restarting(before, 1),
-        Leave { worker: before, lane: 0 },
+        Release { worker: before, lane: 0 },
         StartProcess { generation: 1, workers: vec![next] },
     ];
     assert_eq!(actions, expected);
     let actions = policy.decide(Input::Ready(next), 1_001);
-    let feed = |lane, worker| Feed { acceptor: next, lane, worker };
+    let feed = |lane, worker| Attach { acceptor: next, lane, worker };
     let expected = [Take { worker: next, lane: 0 }, feed(0, apart(1, 0)), feed(1, apart(2, 1))];
     assert_eq!(actions[1..], expected);
 }
@@ -158,7 +158,7 @@ fn lanes_are_sealed_when_the_acceptor_has_handed_out_what_it_had() {
     let (mut policy, _) = handing_over();
     let actions = policy.decide(Input::Stop("SIGTERM"), 1_000);
     assert_eq!(actions[1..], [CloseListeners, Drain(1, Stop), Drain(2, Stop), Drain(3, Stop)]);
-    let actions = policy.decide(Input::Left(acceptor(3, 3)), 1_001);
+    let actions = policy.decide(Input::StoppedAccepting(acceptor(3, 3)), 1_001);
     assert_eq!(actions, [Seal(1), Seal(2)]);
 }
 
@@ -182,7 +182,7 @@ fn a_conduit_that_the_acceptor_missed_comes_again() {
     let (mut policy, _) = handing_over();
     let acceptor = acceptor(3, 3);
     let missed = Input::Missed(acceptor, 1, Missed::Conduit);
-    let feed = Feed { acceptor, lane: 1, worker: apart(2, 1) };
+    let feed = Attach { acceptor, lane: 1, worker: apart(2, 1) };
     assert_eq!(policy.decide(missed, 1_000), [feed]);
     let missed = Input::Missed(apart(2, 1), 1, Missed::Sockets);
     assert_eq!(policy.decide(missed, 1_000), [Take { worker: apart(2, 1), lane: 1 }]);
@@ -196,8 +196,8 @@ fn a_lane_that_is_given_up_leaves_what_was_handed_to_it_to_a_sibling() {
     let expected = [
         Tell(Fact::Resized { lanes: 1 }),
         Take { worker: first, lane: 1 },
-        Leave { worker: apart(2, 1), lane: 1 },
-        Spare { acceptor, lane: 1 },
+        Release { worker: apart(2, 1), lane: 1 },
+        Detach { acceptor, lane: 1 },
         Drain(2, Replaced),
     ];
     assert_eq!(actions, expected);

@@ -51,20 +51,20 @@ impl World {
                     let is_new = self.has(worker).insert((worker, lane));
                     assert!(is_new, "taken twice");
                 }
-                Leave { worker, lane } => {
+                Release { worker, lane } => {
                     self.has(worker).remove(&(worker, lane));
                 }
-                Look { worker, lane } => {
+                PollAgain { worker, lane } => {
                     assert!(
                         self.has(worker).contains(&(worker, lane)),
                         "{worker:?} has no such sockets"
                     );
                 }
-                Feed { acceptor, lane, worker } => {
+                Attach { acceptor, lane, worker } => {
                     assert!(self.lives(acceptor) && self.lives(worker));
                     self.feeding.insert((acceptor, lane), worker);
                 }
-                Spare { acceptor, lane } => {
+                Detach { acceptor, lane } => {
                     assert!(self.feeding.remove(&(acceptor, lane)).is_some());
                 }
                 Drain(process, kind) => {
@@ -245,7 +245,7 @@ fn random_input(random: &mut Random, world: &mut World, now_ms: &mut u64) -> Inp
         (1, Some(process), _) if world.draining.contains_key(&process) => {
             world.end_process(process, left(process))
         }
-        (2, Some(process), _) if !world.killed.contains(&process) => Input::Leaving(process),
+        (2, Some(process), _) if !world.killed.contains(&process) => Input::ToldToEnd(process),
         (3, _, Some(worker)) if world.processes[&worker.process].len() > 1 => {
             world.processes.get_mut(&worker.process).unwrap().remove(&worker);
             world.forget(|of| of == worker);
@@ -253,7 +253,7 @@ fn random_input(random: &mut Random, world: &mut World, now_ms: &mut u64) -> Inp
             Input::WorkerEnded { worker, cause: KILLED.into() }
         }
         (4..=9, _, Some(worker)) => Input::Ready(worker),
-        (10, _, Some(worker)) if random.below(2) == 0 => Input::Left(worker),
+        (10, _, Some(worker)) if random.below(2) == 0 => Input::StoppedAccepting(worker),
         (10, _, Some(worker)) => beat(worker, random.below(8_000) as u64),
         (16, _, Some(worker)) => Input::Full(worker, random.below(2) == 0),
         (11, _, _) => Input::Replace(random_plan(random)),
@@ -281,7 +281,7 @@ fn any_sequence_of_events_keeps_one_owner_for_every_socket_and_ends_after_a_sign
             }
             let input = random_input(&mut random, &mut world, &mut now_ms);
             // A process that tells that it leaves accepts no more.
-            if let Input::Leaving(process) = input {
+            if let Input::ToldToEnd(process) = input {
                 world.draining.entry(process).or_insert(Stop);
                 world.forget(|worker| worker.process == process);
             }
