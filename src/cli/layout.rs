@@ -1,13 +1,5 @@
 //! Text for a terminal of some width: columns where they fit, else lines that are broken between their parts.
 
-/// How many columns standard output has; none if it is no terminal, where lines may have any length.
-pub(super) fn columns_of_output() -> Option<usize> {
-    // It asks the terminal of standard output first, then that of the other two.
-    let terminal = std::io::IsTerminal::is_terminal(&std::io::stdout());
-    let size = terminal.then(terminal_size::terminal_size).flatten();
-    size.map(|(width, _)| usize::from(width.0)).filter(|width| *width > 0)
-}
-
 /// Columns that stand between two parts of a line.
 const GAP: &str = "  ";
 

@@ -6,11 +6,12 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use bytesize::ByteSize;
 
-use super::layout::{self, columns_of_output, wrap};
+use super::layout::{self, wrap};
 use super::{Task, USAGE, load_with, print};
 use crate::config::{self, Mode, Options, Place, Places};
 use crate::supervisor::commands::status::{Happening, LaneStatus, Queue, Status, Totals};
 use crate::supervisor::commands::{Answer, Request, ask, not_asked, status_at};
+use crate::sys::file::columns_of_output;
 
 /// Asks the server that was started with these options, and prints its answer.
 pub(super) fn run(options: &Options, request: Request, json: bool) -> Task {

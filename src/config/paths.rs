@@ -15,6 +15,7 @@ use super::Options;
 use super::load::{self, DEFAULT_FILE};
 use super::source::{from_argument, from_variable};
 use super::variables::Variable;
+use crate::sys::process;
 
 /// The folder that this process was started in, by the name that the shell knows, `PWD`, if that leads there.
 ///
@@ -147,7 +148,7 @@ fn variable(options: &Options, name: &str) -> Option<PathBuf> {
 /// The name of the configuration with this ending in each runtime directory. A server has its socket in the first; who
 /// asks may be in a session of its own, whose runtime directory isn't that of the server.
 fn runtime_names(options: &Options, ending: &str) -> Vec<PathBuf> {
-    let root = nix::unistd::geteuid().is_root().then(|| PathBuf::from("/run"));
+    let root = (process::effective_user() == 0).then(|| PathBuf::from("/run"));
     let session = variable(options, "XDG_RUNTIME_DIR");
     let folders = [variable(options, RUNTIME_DIRECTORY), session, root];
     let Some(name) = name_of(options, ending) else {

@@ -2,12 +2,10 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, Metadata};
 use std::io::{self, Read};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
-
-use nix::fcntl::OFlag;
 
 use super::diagnostic::Diagnostic;
 use super::engine;
@@ -17,6 +15,7 @@ use super::{
     Config, Content, HOST_BYTES_MAX, Limits, Log, Route, RoutePath, Server, Supervisor, Timeouts,
     Workers,
 };
+use crate::sys::file::{self, Links};
 
 /// Most routes.
 const ROUTES_MAX: usize = 100_000;
@@ -451,9 +450,8 @@ fn check_status(status: u16, content: &Content) -> Result<(), Wrong> {
 pub(super) fn read_file(file: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     // Asked first, since some devices do something when they are opened.
     check_regular(&std::fs::metadata(file)?)?;
-    // Nonblocking, in case it is a pipe by now, whose open would wait for a writer. It means nothing to a regular file.
-    let flags = (OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits();
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(file)?;
+    // In case it is a pipe by now.
+    let file = file::open_without_waiting(file, Links::Follow)?;
     check_regular(&file.metadata()?)?;
     read_whole(file, bytes_max)
 }

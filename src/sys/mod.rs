@@ -19,6 +19,7 @@ pub mod connected;
 pub mod coroutine;
 pub mod cpu;
 pub mod epoll;
+pub mod file;
 pub mod handshakes;
 pub mod inherited;
 pub mod memory;

@@ -20,6 +20,10 @@ use io_uring::{IoUring, cqueue, opcode, squeue};
 use super::buffers::{Buffer, Buffers};
 use super::connected::{Batch, Connected};
 
+mod completion;
+
+pub use completion::{Completion, Operation};
+
 /// Operations that are queued between two calls; when there are more, a call is made in between.
 const SUBMISSIONS: u32 = 256;
 /// Room for what came of them. The kernel keeps what doesn't fit, and ends the receives it was of.
@@ -91,31 +95,6 @@ impl Send {
         let is_whole = rest.as_ref().is_some_and(Vec::is_empty);
         (!is_whole).then_some(Unsent { token: self.token, rest })
     }
-}
-
-/// What can go on until it completes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u64)]
-pub enum Operation {
-    /// [`Ring::receive`]
-    Receive = 3,
-    /// [`Ring::poll`]
-    Poll = 4,
-}
-
-/// What came of an operation.
-#[derive(Debug)]
-pub struct Completion {
-    /// Of which.
-    pub operation: Operation,
-    /// As given to it.
-    pub token: u64,
-    /// How many bytes were received, or what a poll found (poll(2)); below 0, an errno.
-    pub result: i32,
-    /// Whether more will come of it.
-    pub more: bool,
-    /// Where the bytes are.
-    pub buffer: Option<Buffer>,
 }
 
 /// A send that did not go whole.

@@ -283,6 +283,23 @@ pub fn is_unheard(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|errno| GONE.contains(&errno))
 }
 
+/// Whether this process may bind a port of this number; where /proc doesn't tell, it is believed to.
+///
+/// # Errors
+/// `EACCES` where the port is one of those that take `CAP_NET_BIND_SERVICE` (ip(7), `ip_unprivileged_port_start`), and
+/// this process doesn't have it.
+pub fn may_bind(port: u16) -> io::Result<()> {
+    const CAP_NET_BIND_SERVICE: u32 = 10;
+    let first = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+    let first = first.ok().and_then(|text| text.trim().parse::<u32>().ok()).unwrap_or(1024);
+    if port == 0 || u32::from(port) >= first {
+        return Ok(());
+    }
+    let status = procfs::process::Process::myself().and_then(|process| process.status());
+    let may = status.map_or(true, |status| status.capeff & (1 << CAP_NET_BIND_SERVICE) != 0);
+    if may { Ok(()) } else { Err(Errno::EACCES.into()) }
+}
+
 /// The error of a process that may open no more files.
 pub fn out_of_files() -> io::Error {
     Errno::EMFILE.into()

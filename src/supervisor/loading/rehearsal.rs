@@ -1,7 +1,6 @@
 //! What a start would come to, as far as that can be told without taking a port: for `server check`. It says what the
 //! start itself would say, and changes nothing.
 
-use std::io;
 use std::net::SocketAddr;
 
 use super::startup::{ADDRESSES_MAX, FileLimit, LANES_SHARE_CPUS, check_file_limit};
@@ -10,7 +9,7 @@ use crate::supervisor::event_loop::presence::{self, Holder};
 use crate::supervisor::listeners::{Error, resolve};
 use crate::supervisor::processes::sizing;
 use crate::sys::process::Identity;
-use crate::sys::socket::{Bound, Sharing};
+use crate::sys::socket::{self, Bound, Sharing};
 
 /// What a start would come to.
 #[derive(Debug)]
@@ -131,24 +130,7 @@ fn may_be_had(address: SocketAddr) -> Result<(), Error> {
     any_port.set_port(0);
     let failed = |error| Error::at(address, error);
     Bound::bind(any_port, Sharing::Exclusive).map_err(failed)?;
-    if needs_privilege(address.port()) && !may_bind_privileged() {
-        return Err(failed(io::Error::from_raw_os_error(nix::errno::Errno::EACCES as i32)));
-    }
-    Ok(())
-}
-
-/// Whether a port is one of those that not everybody may take (ip(7), `ip_unprivileged_port_start`).
-fn needs_privilege(port: u16) -> bool {
-    let first = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
-    let first = first.ok().and_then(|text| text.trim().parse::<u32>().ok()).unwrap_or(1024);
-    port != 0 && u32::from(port) < first
-}
-
-/// Whether this process has `CAP_NET_BIND_SERVICE`; where /proc doesn't tell, it is believed to.
-fn may_bind_privileged() -> bool {
-    const CAP_NET_BIND_SERVICE: u32 = 10;
-    let status = procfs::process::Process::myself().and_then(|process| process.status());
-    status.map_or(true, |status| status.capeff & (1 << CAP_NET_BIND_SERVICE) != 0)
+    socket::may_bind(address.port()).map_err(failed)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::folder;
+use crate::sys::file;
 use crate::sys::process::{self, ProcessId};
 use crate::sys::socket;
 
@@ -33,7 +33,7 @@ impl From<io::Error> for NotOpened {
 /// Keeps other servers from opening a socket in this folder. Without a lock the order is left to chance, as it is where a
 /// file system has none.
 pub(crate) fn lock_folder(path: &Path) -> Option<File> {
-    let folder = File::open(folder::of(path)).ok()?;
+    let folder = File::open(file::folder_of(path)).ok()?;
     let start = Instant::now();
     while let Err(TryLockError::WouldBlock) = folder.try_lock() {
         if start.elapsed() > LOCK_PATIENCE {
@@ -86,7 +86,7 @@ pub(crate) fn rehearse(path: &Path) -> Result<(), NotOpened> {
         return Err(NotOpened::Taken(pid));
     }
     SocketAddr::from_pathname(path)?;
-    Ok(folder::takes_a_file(folder::of(path), &[])?)
+    Ok(file::could_create_in(file::folder_of(path), &[])?)
 }
 
 /// A symbolic link to the command socket, whose name is made of the configuration file's path alone.

@@ -2,6 +2,5 @@
 //! manager. It knows nothing of workers.
 
 pub(super) mod command_socket;
-mod folder;
 pub(super) mod manager;
 pub(super) mod pid_file;

@@ -8,17 +8,14 @@
 //! The kernel gives the lock back when the process ends, however it ends: a file that is not locked is left over from
 //! one that has. Whoever claims looks at PATH after it has PATH.new, so that of two that start at once one is refused.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::fcntl::OFlag;
-
-use super::folder;
+use crate::sys::file::{self, Links};
 use crate::sys::process::{self, ProcessId};
 use crate::sys::socket::is_exhaustion;
 
@@ -77,12 +74,7 @@ impl PidFile {
     ) -> Result<PidFile, NotClaimed> {
         let new = claim_of(path);
         for _ in 0..ATTEMPTS {
-            let file = OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .custom_flags(OFlag::O_NOFOLLOW.bits())
-                .open(&new);
-            let file = match file {
+            let file = match file::create_new(&new) {
                 Ok(file) => file,
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     remove_left_over(&new, path)?;
@@ -128,7 +120,7 @@ impl PidFile {
             is_free(&new)?;
         }
         let content = format!("{}\n", process::id());
-        folder::takes_a_file(folder::of(&new), content.as_bytes())
+        file::could_create_in(file::folder_of(&new), content.as_bytes())
             .map_err(|error| NotClaimed::Failed(cannot(path, &error)))?;
         path_is_free
     }
@@ -217,11 +209,10 @@ fn look(path: &Path, purpose: Look) -> Result<Found, String> {
     let no_pid_file = |what: &str| {
         format!("{shown} is in the way of supervisor.pid_file: {what}; name another path")
     };
-    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-    let file = match OpenOptions::new().read(true).custom_flags(flags.bits()).open(path) {
+    let file = match file::open_without_waiting(path, Links::Refuse) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
-        Err(error) if error.raw_os_error() == Some(Errno::ELOOP as i32) => {
+        Err(error) if file::is_link(&error) => {
             return Err(no_pid_file("it is a symbolic link"));
         }
         Err(error) if is_exhaustion(&error) => return Err(cannot(path, &error)),

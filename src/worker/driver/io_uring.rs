@@ -189,37 +189,26 @@ impl Driver {
 
     /// What a completion means to whom it is of, if he is still there.
     fn note(&mut self, completion: &Completion) -> Option<Ready> {
-        let Completion { operation, token, result, more, .. } = *completion;
-        let quiet = Ready::quiet(token);
+        let Completion { operation, token, more, .. } = *completion;
         let link = self.links.get_mut(index_of(token)).filter(|link| link.token == token);
         match (operation, link) {
             (Operation::Receive, Some(link)) => {
                 if !more {
                     link.receive = Progress::Idle;
                 }
-                // Without a buffer for it, what came is in the socket.
-                let is_unread = result == -libc::ENOBUFS;
-                link.ended = !(result > 0 || is_unread || result == -libc::ECANCELED);
-                let readable = result > 0 || is_unread;
-                let broken = link.ended && result < 0;
-                Some(Ready { readable, read_closed: link.ended, broken, ..quiet })
+                let ready = completion.ready();
+                link.ended = ready.read_closed;
+                Some(ready)
             }
             (Operation::Poll, Some(link)) => {
                 link.poll = Progress::Idle;
-                let has = |events: i16| result > 0 && result & i32::from(events) != 0;
-                Some(Ready {
-                    readable: has(libc::POLLIN),
-                    writable: has(libc::POLLOUT),
-                    read_closed: has(libc::POLLRDHUP | libc::POLLHUP),
-                    broken: has(libc::POLLERR),
-                    ..quiet
-                })
+                Some(completion.ready())
             }
             (Operation::Poll, None) => {
                 let mut watched = self.watched.iter_mut();
                 let watched = watched.find(|watched| watched.poll == Some(token))?;
                 watched.poll = None;
-                Some(Ready { token: watched.token, readable: true, ..quiet })
+                Some(Ready { readable: true, ..Ready::quiet(watched.token) })
             }
             (Operation::Receive, None) => None,
         }
