@@ -9,7 +9,7 @@ use super::processes::totals::Totals;
 use super::processes::{Post, Processes, sizing};
 use crate::config::RoutePath;
 use crate::control::{Role, WorkerEvent};
-use crate::observe::ledger::Doing;
+use crate::observe::ledger::{Counts, Doing, Levels};
 use crate::sys::process;
 
 /// The fields that say who: a lane, or the acceptor.
@@ -159,8 +159,8 @@ pub(super) fn fact(fact: &Fact, processes: &Processes) {
             tracing::info!(lane, by = by.role.lane(), pid, generation, "worker adopted");
         }
         Fact::AllFull { lanes } => {
-            let connections: u64 =
-                processes.posts().map(|post| processes.counters(post).open()).sum();
+            let levels = processes.posts().map(|post| processes.counters(post).cells().levels());
+            let connections = levels.sum::<Levels>().open;
             let reason = "every lane has workers.max_connections: who connects now waits for another to leave";
             let remedy =
                 "raise workers.max_connections, or lower timeouts.keep_alive if most are idle";
@@ -225,7 +225,7 @@ fn doing(worker: Worker, processes: &Processes) -> String {
 /// The last line.
 pub(super) fn stopped(code: i32, uptime: Duration, processes: &Processes) {
     let totals = processes.all_totals().into_values().fold(Totals::default(), Totals::add);
-    let Totals { accepted: connections, requests, .. } = totals;
+    let Counts { accepted: connections, requests, .. } = totals.counts;
     let uptime_s = (uptime.as_secs_f64() * 1000.0).round() / 1000.0;
     tracing::info!(code, uptime_s, connections, requests, "stopped");
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Accept, Engine, Mode, Workers, are_same};
 use crate::control::Role;
+use crate::observe::ledger::Levels;
 use crate::supervisor::listeners::Listeners;
 use crate::supervisor::policy::{Fact, Policy, Worker};
 use crate::supervisor::processes::Processes;
@@ -272,7 +273,7 @@ fn of_lane(
 ) -> LaneStatus {
     let totals = processes.totals(Role::Lane(lane));
     let posts = processes.posts().filter(|post| post.worker.role == Role::Lane(lane));
-    let connections = posts.map(|post| processes.counters(post).open()).sum();
+    let levels: Levels = posts.map(|post| processes.counters(post).cells().levels()).sum();
     let post = worker.and_then(|worker| processes.post(worker));
     LaneStatus {
         lane,
@@ -282,9 +283,9 @@ fn of_lane(
         driver: post.and_then(|post| post.driver.clone()),
         uptime_ms: post.map(|post| processes.uptime_ms(post)),
         restarts: totals.restarts,
-        connections,
-        accepted: totals.accepted,
-        requests: totals.requests,
+        connections: levels.open,
+        accepted: totals.counts.accepted,
+        requests: totals.counts.requests,
         queue,
     }
 }

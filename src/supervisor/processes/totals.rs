@@ -5,17 +5,16 @@ use std::ops::Add;
 
 use serde::{Deserialize, Serialize};
 
-use crate::observe::ledger::Counters;
+use crate::observe::ledger::{Counters, Counts};
 
 /// Counts since the server began. One supervisor tells the next by these names; one that it doesn't know is left out,
 /// and one that it isn't told of is 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Totals {
-    /// Connections accepted.
-    pub accepted: u64,
-    /// Requests begun.
-    pub requests: u64,
+    /// What workers have counted.
+    #[serde(flatten)]
+    pub counts: Counts,
     /// Workers restarted.
     pub restarts: u64,
 }
@@ -23,14 +22,13 @@ pub struct Totals {
 impl Totals {
     /// What one worker has counted.
     pub(crate) fn counted(counters: Counters<'_>) -> Totals {
-        Totals { accepted: counters.accepted(), requests: counters.requests(), restarts: 0 }
+        Totals { counts: counters.cells().counts(), restarts: 0 }
     }
 
     /// Of two accounts of the same the later one, whichever came first: counts only grow.
     pub(crate) fn latest(self, other: Totals) -> Totals {
         Totals {
-            accepted: self.accepted.max(other.accepted),
-            requests: self.requests.max(other.requests),
+            counts: self.counts.latest(other.counts),
             restarts: self.restarts.max(other.restarts),
         }
     }
@@ -40,11 +38,7 @@ impl Add for Totals {
     type Output = Totals;
 
     fn add(self, other: Totals) -> Totals {
-        Totals {
-            accepted: self.accepted + other.accepted,
-            requests: self.requests + other.requests,
-            restarts: self.restarts + other.restarts,
-        }
+        Totals { counts: self.counts + other.counts, restarts: self.restarts + other.restarts }
     }
 }
 
@@ -56,13 +50,24 @@ mod tests {
     fn totals_of_another_version_are_taken_by_the_names_that_both_know() {
         let text = r#"{"requests":7,"bytes_sent":9}"#;
         let totals: Totals = serde_json::from_str(text).unwrap();
-        assert_eq!(totals, Totals { requests: 7, ..Totals::default() });
+        let counts = Counts { requests: 7, ..Counts::default() };
+        assert_eq!(totals, Totals { counts, restarts: 0 });
+    }
+
+    #[test]
+    fn totals_are_told_by_the_names_that_every_version_so_far_knows() {
+        let counts = Counts { accepted: 1, requests: 2 };
+        let totals = serde_json::to_value(Totals { counts, restarts: 3 }).unwrap();
+        assert_eq!(totals, serde_json::json!({"accepted": 1, "requests": 2, "restarts": 3}));
     }
 
     #[test]
     fn an_account_that_comes_late_takes_nothing_back() {
-        let late = Totals { accepted: 1, requests: 5, restarts: 0 };
-        let known = Totals { accepted: 2, requests: 4, restarts: 1 };
-        assert_eq!(known.latest(late), Totals { accepted: 2, requests: 5, restarts: 1 });
+        let totals = |accepted, requests, restarts| Totals {
+            counts: Counts { accepted, requests },
+            restarts,
+        };
+        let (late, known) = (totals(1, 5, 0), totals(2, 4, 1));
+        assert_eq!(known.latest(late), totals(2, 5, 1));
     }
 }
