@@ -9,12 +9,13 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::channels::{BATCH_MAX, Exchange, Outlet};
-use super::sources::{ACCEPTS_PER_TURN, Rest, Source, Sources, TOKEN_CONTROL};
+use super::sources::{ACCEPTS_PER_TURN, Rest, Source, Sources};
 use crate::config::Config;
 use crate::control::{Command, Control, Missed, Order, Received, WorkerEvent, WorkerNumber};
 use crate::observe::ledger::{Counters, Ledger};
 use crate::sys::cpu;
 use crate::sys::socket::Listener;
+use crate::worker::driver::token::Token;
 use crate::worker::driver::{Driver, epoll};
 
 /// How soon an acceptor whose lanes were all full looks at them again.
@@ -66,7 +67,7 @@ impl<'s> Acceptor<'s> {
         exchange: Option<&'s Exchange>,
     ) -> io::Result<Acceptor<'s>> {
         let mut driver = Driver::Epoll(epoll::Driver::new()?);
-        driver.watch(control, TOKEN_CONTROL)?;
+        driver.watch(control, Token::Control)?;
         let watchdog_ms = config.supervisor.watchdog.as_millis() as u64;
         Ok(Acceptor {
             driver,
@@ -93,14 +94,15 @@ impl<'s> Acceptor<'s> {
             self.weigh();
             for _ in 0..count {
                 let Some(event) = self.driver.next_event() else { break };
-                match event.ready.token {
-                    TOKEN_CONTROL => self.hear()?,
-                    token => self.accept_from(token, now_ms)?,
+                match event.token() {
+                    Token::Control => self.hear()?,
+                    Token::Source(number) => self.accept_from(number, now_ms)?,
+                    Token::Client(_) => {} // It has no connections of its own.
                 }
             }
             if self.sources.has_rest(now_ms) {
-                for token in self.sources.tokens(None) {
-                    self.accept_from(token, now_ms)?;
+                for source in self.sources.numbers(None) {
+                    self.accept_from(source, now_ms)?;
                 }
             }
             self.hand_over();
@@ -158,12 +160,12 @@ impl<'s> Acceptor<'s> {
     }
 
     /// Accepts a batch from one listener.
-    fn accept_from(&mut self, token: u64, now_ms: u64) -> io::Result<()> {
+    fn accept_from(&mut self, source: u32, now_ms: u64) -> io::Result<()> {
         for _ in 0..ACCEPTS_PER_TURN {
             let Some(lane) = self.emptiest() else {
                 return self.sources.rest(Rest::Full, &mut self.driver);
             };
-            let Some(socket) = self.sources.next(token, now_ms, &mut self.driver)? else {
+            let Some(socket) = self.sources.next(source, now_ms, &mut self.driver)? else {
                 return Ok(());
             };
             self.assign(lane, socket);
@@ -212,7 +214,7 @@ impl<'s> Acceptor<'s> {
             Received::Message(Command::Drain(_), _) => self.drain(),
             Received::End => {
                 // An end stays readable: it would be told of in every turn.
-                self.driver.forget(self.control.as_fd(), TOKEN_CONTROL)?;
+                self.driver.forget(self.control.as_fd(), Token::Control)?;
                 if !self.draining {
                     self.control.report(self.sources.worker(), WorkerEvent::ToldToEnd);
                     self.drain();
@@ -235,8 +237,8 @@ impl<'s> Acceptor<'s> {
             }
             Order::Release(lane) => {
                 self.sources.forget_missed(lane, Missed::Sockets);
-                for token in self.sources.tokens(Some(lane)) {
-                    self.sources.forget(token, &mut self.driver)?;
+                for source in self.sources.numbers(Some(lane)) {
+                    self.sources.forget(source, &mut self.driver)?;
                 }
             }
             Order::Attach { lane, block } => {

@@ -8,7 +8,8 @@ use super::channels::Intake;
 use crate::control::{Control, Missed, WorkerEvent, WorkerNumber};
 use crate::sys::handshakes;
 use crate::sys::socket::{Listener, out_of_files};
-use crate::worker::driver::{Accepted, Driver, TOKEN_MAX, accept};
+use crate::worker::driver::token::{SOURCES, Token};
+use crate::worker::driver::{Accepted, Driver, accept};
 
 /// Connections taken from one source in one turn, before others have theirs.
 pub(in crate::worker) const ACCEPTS_PER_TURN: usize = 64;
@@ -28,17 +29,13 @@ const UNKNOWN_HANDSHAKES_MS: u64 = 250;
 /// How soon it is asked again.
 const HANDSHAKES_AGAIN_MS: u64 = 20;
 
-/// Tokens of sources are these, up to the last one before the control socket's.
-pub(in crate::worker) const TOKEN_SOURCES: u64 = TOKEN_MAX - (1 << 20);
-/// The token of the control socket.
-pub(in crate::worker) const TOKEN_CONTROL: u64 = TOKEN_MAX;
-
 /// All that one worker takes connections from.
 pub(in crate::worker) struct Sources<'s> {
     worker: WorkerNumber,
     control: &'s Control,
     watched: Vec<Watched>,
-    next_token: u64,
+    /// The number of the next source, if that is not in use.
+    next: u32,
     rest: Rest,
     /// Descriptors or memory ran out, and since then no source was ever empty.
     exhausted: bool,
@@ -53,7 +50,7 @@ pub(in crate::worker) struct Sources<'s> {
 }
 
 struct Watched {
-    token: u64,
+    number: u32,
     /// Whose it is: this worker's own lane's, or another one's.
     lane: usize,
     source: Source,
@@ -86,7 +83,7 @@ impl<'s> Sources<'s> {
             worker,
             control,
             watched: Vec::new(),
-            next_token: 0,
+            next: 0,
             rest: Rest::No,
             exhausted: false,
             lets_go_ms: None,
@@ -126,48 +123,49 @@ impl<'s> Sources<'s> {
         if self.lets_go_ms.is_some() {
             return Ok(());
         }
-        let token = self.unused_token();
+        let number = self.unused_number();
         let is_told = self.rest == Rest::No;
         if is_told {
-            driver.watch_source(&source, token)?;
+            driver.watch_source(&source, Token::Source(number))?;
         }
-        self.watched.push(Watched { token, lane, source, is_told });
+        self.watched.push(Watched { number, lane, source, is_told });
         Ok(())
     }
 
-    fn unused_token(&mut self) -> u64 {
+    fn unused_number(&mut self) -> u32 {
         loop {
-            let token = TOKEN_SOURCES + self.next_token;
+            let number = self.next;
             // They come again after a million: one of the first may still be there.
-            self.next_token = (self.next_token + 1) % (TOKEN_CONTROL - TOKEN_SOURCES);
-            if self.find(token).is_none() {
-                return token;
+            self.next = (self.next + 1) % SOURCES;
+            if self.find(number).is_none() {
+                return number;
             }
         }
     }
 
-    fn find(&self, token: u64) -> Option<&Watched> {
-        self.watched.iter().find(|watched| watched.token == token)
+    fn find(&self, number: u32) -> Option<&Watched> {
+        self.watched.iter().find(|watched| watched.number == number)
     }
 
     /// The descriptor of what the driver knows by this token: a source, or the control socket.
-    pub(in crate::worker) fn fd_of(&self, token: u64) -> Option<BorrowedFd<'_>> {
+    pub(in crate::worker) fn fd_of(&self, token: Token) -> Option<BorrowedFd<'_>> {
         match token {
-            TOKEN_CONTROL => Some(self.control.as_fd()),
-            token => self.find(token).map(|watched| watched.source.as_fd()),
+            Token::Control => Some(self.control.as_fd()),
+            Token::Source(number) => self.find(number).map(|watched| watched.source.as_fd()),
+            Token::Client(_) => None,
         }
     }
 
-    /// The tokens of those of this lane, or of all.
-    pub(in crate::worker) fn tokens(&self, lane: Option<usize>) -> Vec<u64> {
+    /// The numbers of those of this lane, or of all.
+    pub(in crate::worker) fn numbers(&self, lane: Option<usize>) -> Vec<u32> {
         let of_lane = |watched: &&Watched| lane.is_none_or(|lane| watched.lane == lane);
-        self.watched.iter().filter(of_lane).map(|watched| watched.token).collect()
+        self.watched.iter().filter(of_lane).map(|watched| watched.number).collect()
     }
 
     /// The next connection from a source; none if nobody waits in it, or nothing can be taken for now.
     pub(in crate::worker) fn next(
         &mut self,
-        token: u64,
+        number: u32,
         now_ms: u64,
         driver: &mut Driver,
     ) -> io::Result<Option<OwnedFd>> {
@@ -180,7 +178,7 @@ impl<'s> Sources<'s> {
                 || lets_go_ms.is_some_and(|from_ms| source.awaits_handshakes(now_ms - from_ms))
         };
         for _ in 0..ACCEPTS_PER_TURN {
-            let found = self.watched.iter_mut().find(|watched| watched.token == token);
+            let found = self.watched.iter_mut().find(|watched| watched.number == number);
             let Some(Watched { source, is_told, .. }) = found else {
                 return Ok(None);
             };
@@ -192,9 +190,9 @@ impl<'s> Sources<'s> {
                     return Ok(None);
                 }
                 // Who came just now may be told to nobody else: one more look, untold.
-                Accepted::Nobody if lets_go && *is_told => self.unwatch(token, driver)?,
-                Accepted::Nobody if lets_go => return self.forget(token, driver).map(|()| None),
-                Accepted::Closed => return self.forget(token, driver).map(|()| None),
+                Accepted::Nobody if lets_go && *is_told => self.unwatch(number, driver)?,
+                Accepted::Nobody if lets_go => return self.forget(number, driver).map(|()| None),
+                Accepted::Closed => return self.forget(number, driver).map(|()| None),
                 Accepted::Nobody => {
                     // Everybody who waited was accepted: now it is over.
                     if std::mem::take(&mut self.exhausted) {
@@ -204,7 +202,7 @@ impl<'s> Sources<'s> {
                 }
                 // The kernel asks for a descriptor before it looks whether anybody waits.
                 Accepted::Exhausted(_) if lets_go && source.is_empty() && !is_kept(source) => {
-                    return self.forget(token, driver).map(|()| None);
+                    return self.forget(number, driver).map(|()| None);
                 }
                 Accepted::Exhausted(error) => {
                     self.tell_exhausted(&error);
@@ -217,8 +215,8 @@ impl<'s> Sources<'s> {
     }
 
     /// Whether what is left of this source can be served by nobody else.
-    pub(in crate::worker) fn has_begun_batch(&self, token: u64) -> bool {
-        matches!(self.find(token), Some(Watched { source: Source::Intake(intake), .. }) if intake.has_begun_batch())
+    pub(in crate::worker) fn has_begun_batch(&self, number: u32) -> bool {
+        matches!(self.find(number), Some(Watched { source: Source::Intake(intake), .. }) if intake.has_begun_batch())
     }
 
     /// Stops watching, until [`Sources::resume`].
@@ -243,7 +241,7 @@ impl<'s> Sources<'s> {
         };
         self.watched.iter_mut().try_for_each(|watched| {
             watched.is_told = true;
-            driver.watch_source(&watched.source, watched.token)
+            driver.watch_source(&watched.source, Token::Source(watched.number))
         })
     }
 
@@ -327,16 +325,20 @@ impl<'s> Sources<'s> {
     }
 
     /// Lets go of one source. Others have copies, so that closing ours is not enough to stop watching it.
-    pub(in crate::worker) fn forget(&mut self, token: u64, driver: &mut Driver) -> io::Result<()> {
-        let Some(at) = self.watched.iter().position(|watched| watched.token == token) else {
+    pub(in crate::worker) fn forget(&mut self, number: u32, driver: &mut Driver) -> io::Result<()> {
+        let Some(at) = self.watched.iter().position(|watched| watched.number == number) else {
             return Ok(());
         };
         self.watched.swap_remove(at).unwatch(driver)
     }
 
     /// Is told of one source no more; what is in it can still be taken.
-    pub(in crate::worker) fn unwatch(&mut self, token: u64, driver: &mut Driver) -> io::Result<()> {
-        let watched = self.watched.iter_mut().find(|watched| watched.token == token);
+    pub(in crate::worker) fn unwatch(
+        &mut self,
+        number: u32,
+        driver: &mut Driver,
+    ) -> io::Result<()> {
+        let watched = self.watched.iter_mut().find(|watched| watched.number == number);
         watched.map_or(Ok(()), |watched| watched.unwatch(driver))
     }
 }
@@ -344,7 +346,7 @@ impl<'s> Sources<'s> {
 impl Watched {
     fn unwatch(&mut self, driver: &mut Driver) -> io::Result<()> {
         match std::mem::take(&mut self.is_told) {
-            true => driver.forget(self.source.as_fd(), self.token),
+            true => driver.forget(self.source.as_fd(), Token::Source(self.number)),
             false => Ok(()),
         }
     }

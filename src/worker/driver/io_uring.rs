@@ -8,7 +8,8 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 
-use super::{Event, INPUT_BYTES, Input, Interest, Sent, TOKEN_MAX, transmit};
+use super::token::{self, Token, index_of};
+use super::{Event, INPUT_BYTES, Input, Interest, Sent, transmit};
 use crate::sys::buffers::Buffer;
 use crate::sys::connected::Connected;
 use crate::sys::epoll::Ready;
@@ -53,7 +54,7 @@ enum Progress {
 
 /// A descriptor that is told of for as long as it is readable.
 struct Watched {
-    token: u64,
+    token: Token,
     wanted: Wanted,
     /// The number of the poll that goes on. What comes of one that was cancelled is not taken for the next one's.
     poll: Option<u64>,
@@ -129,18 +130,18 @@ impl Driver {
         }
     }
 
-    pub(super) fn watch(&mut self, token: u64, wanted: Wanted) {
+    pub(super) fn watch(&mut self, token: Token, wanted: Wanted) {
         self.watched.push(Watched { token, wanted, poll: None });
     }
 
-    pub(super) fn watch_source(&mut self, token: u64) {
+    pub(super) fn watch_source(&mut self, token: Token) {
         // A poll by one takes a wake-up for itself even while its loop hangs, so that a sibling, who adopts what it has,
         // would not be told. Only where all watch the same, all the time, is it worth that.
         let wanted = if self.shares { Wanted::ReadableByOne } else { Wanted::Readable };
         self.watch(token, wanted);
     }
 
-    pub(super) fn forget(&mut self, token: u64) {
+    pub(super) fn forget(&mut self, token: Token) {
         let Some(at) = self.watched.iter().position(|watched| watched.token == token) else {
             return;
         };
@@ -160,15 +161,14 @@ impl Driver {
     pub(super) fn wait<'f>(
         &mut self,
         timeout_ms: Option<u64>,
-        fd_of: impl Fn(u64) -> Option<BorrowedFd<'f>>,
+        fd_of: impl Fn(Token) -> Option<BorrowedFd<'f>>,
     ) -> io::Result<usize> {
         let Driver { ring, watched, polls, .. } = self;
         let unpolled = watched.iter_mut().filter(|watched| watched.poll.is_none());
         let begun = unpolled.filter_map(|watched| {
             let fd = fd_of(watched.token)?;
-            *polls = (*polls + 1) % (TOKEN_MAX >> 32);
-            // The lower half is no connection's index.
-            let token = *polls << 32 | u64::from(u32::MAX);
+            *polls += 1;
+            let token = token::of_poll(*polls);
             watched.poll = Some(token);
             Some(Poll { fd, wanted: watched.wanted, token })
         });
@@ -208,7 +208,7 @@ impl Driver {
                 let mut watched = self.watched.iter_mut();
                 let watched = watched.find(|watched| watched.poll == Some(token))?;
                 watched.poll = None;
-                Some(Ready { readable: true, ..Ready::quiet(watched.token) })
+                Some(Ready { readable: true, ..Ready::quiet(watched.token.to_bits()) })
             }
             (Operation::Receive, None) => None,
         }
@@ -259,8 +259,4 @@ impl Link {
             ended: false,
         }
     }
-}
-
-fn index_of(token: u64) -> usize {
-    token as u32 as usize
 }

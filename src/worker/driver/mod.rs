@@ -7,6 +7,7 @@
 
 pub mod epoll;
 pub mod io_uring;
+pub mod token;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,12 +17,10 @@ use crate::sys::connected::Connected;
 use crate::sys::epoll::Ready;
 use crate::sys::ring::{self, Unsent};
 use crate::sys::socket::{self, Departure, Listener};
+use token::Token;
 
 /// The buffer of a lane that sockets are read into.
 const INPUT_BYTES: usize = 64 * 1024;
-
-/// The largest token.
-pub const TOKEN_MAX: u64 = ring::TOKEN_MAX;
 
 /// One event loop's way to the kernel.
 pub enum Driver {
@@ -38,6 +37,14 @@ pub struct Event {
     pub ready: Ready,
     /// The bytes that came with it, until [`Driver::give_back`].
     pub buffer: Option<Buffer>,
+}
+
+impl Event {
+    /// What it is an event of.
+    #[inline]
+    pub fn token(&self) -> Token {
+        Token::from_bits(self.ready.token)
+    }
 }
 
 /// What a connection waits for between two events.
@@ -90,9 +97,9 @@ impl Driver {
     }
 
     /// Watches a control socket while it is readable, until [`Driver::forget`].
-    pub fn watch(&mut self, fd: impl AsFd, token: u64) -> io::Result<()> {
+    pub fn watch(&mut self, fd: impl AsFd, token: Token) -> io::Result<()> {
         match self {
-            Driver::Epoll(driver) => driver.watch(fd, token),
+            Driver::Epoll(driver) => driver.watch(fd, token.to_bits()),
             Driver::IoUring(driver) => {
                 driver.watch(token, ring::Wanted::Readable);
                 Ok(())
@@ -102,9 +109,9 @@ impl Driver {
 
     /// Watches what connections come from while somebody waits in it. Where other loops watch it too, one is told.
     /// Until [`Driver::forget`].
-    pub fn watch_source(&mut self, source: impl AsFd, token: u64) -> io::Result<()> {
+    pub fn watch_source(&mut self, source: impl AsFd, token: Token) -> io::Result<()> {
         match self {
-            Driver::Epoll(driver) => driver.watch_source(source, token),
+            Driver::Epoll(driver) => driver.watch_source(source, token.to_bits()),
             Driver::IoUring(driver) => {
                 driver.watch_source(token);
                 Ok(())
@@ -113,7 +120,7 @@ impl Driver {
     }
 
     /// Stops watching.
-    pub fn forget(&mut self, fd: BorrowedFd<'_>, token: u64) -> io::Result<()> {
+    pub fn forget(&mut self, fd: BorrowedFd<'_>, token: Token) -> io::Result<()> {
         match self {
             Driver::Epoll(driver) => driver.forget(fd),
             Driver::IoUring(driver) => {
@@ -128,7 +135,7 @@ impl Driver {
     pub fn wait<'f>(
         &mut self,
         timeout_ms: Option<u64>,
-        fd_of: impl Fn(u64) -> Option<BorrowedFd<'f>>,
+        fd_of: impl Fn(Token) -> Option<BorrowedFd<'f>>,
     ) -> io::Result<usize> {
         match self {
             Driver::Epoll(driver) => driver.wait(timeout_ms),

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 
-use super::slab::Key;
+use crate::worker::driver::token::Key;
 
 /// How fast the queue empties.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     fn key(index: u32) -> Key {
-        Key::from_token(u64::from(index))
+        Key { index, generation: 0 }
     }
 
     /// How many are taken in each millisecond until none is left.

@@ -21,15 +21,14 @@ use crate::sys::memory;
 use crate::sys::ring::Unsent;
 use crate::sys::socket::Listener;
 use crate::worker::accepting::channels::{Exchange, Intake, Packets};
-use crate::worker::accepting::sources::{
-    ACCEPTS_PER_TURN, Rest, Source, Sources, TOKEN_CONTROL, TOKEN_SOURCES,
-};
+use crate::worker::accepting::sources::{ACCEPTS_PER_TURN, Rest, Source, Sources};
 use crate::worker::connection::{Connection, DRAIN_GRACE_MS, Next};
 use crate::worker::context::Context;
+use crate::worker::driver::token::{Key, Token};
 use crate::worker::driver::{Driver, Event, Input, Sent, transmit};
 use crate::worker::fault::EscapingPanic;
 use idle_queue::{IdleQueue, Pace};
-use slab::{Key, Slab};
+use slab::Slab;
 use timers::Timers;
 
 /// How many turns the loop makes, at least, in the time after which the supervisor takes it for hung.
@@ -83,7 +82,7 @@ impl<'s> EventLoop<'s> {
         context: Context<'s>,
         exchange: Option<&'s Exchange>,
     ) -> io::Result<EventLoop<'s>> {
-        driver.watch(control, TOKEN_CONTROL)?;
+        driver.watch(control, Token::Control)?;
         let mut sources = Sources::new(worker, control);
         if config.workers.accept == Accept::Shared && matches!(driver, Driver::IoUring(_)) {
             sources = sources.rechecking();
@@ -170,12 +169,13 @@ impl<'s> EventLoop<'s> {
     }
 
     fn dispatch(&mut self, event: Event) -> io::Result<()> {
+        let token = event.token();
         let Event { ready, buffer } = event;
-        match ready.token {
-            TOKEN_CONTROL => self.hear(),
-            TOKEN_SOURCES.. => self.accept_from(ready.token),
-            token => {
-                self.work(Key::from_token(token), buffer.as_ref(), |connection, input, lane| {
+        match token {
+            Token::Control => self.hear(),
+            Token::Source(number) => self.accept_from(number),
+            Token::Client(key) => {
+                self.work(key, buffer.as_ref(), |connection, input, lane| {
                     connection.on_ready(ready, input, lane)
                 });
                 self.driver.give_back(buffer);
@@ -237,7 +237,7 @@ impl<'s> EventLoop<'s> {
     /// Gives back to connections what they had sent and the socket had no room for.
     fn keep_unsent(&mut self) {
         while let Some(Unsent { token, rest }) = self.driver.next_unsent() {
-            let key = Key::from_token(token);
+            let Token::Client(key) = Token::from_bits(token) else { continue };
             match (self.connections.find(key), rest) {
                 (Some(connection), Some(rest)) => {
                     let context = &mut self.context;
@@ -333,10 +333,10 @@ impl<'s> EventLoop<'s> {
     }
 
     /// Accepts a batch from one source.
-    fn accept_from(&mut self, token: u64) -> io::Result<()> {
+    fn accept_from(&mut self, source: u32) -> io::Result<()> {
         for count in 0.. {
             // Whoever came in one packet with others is served with them, for nobody else can.
-            if !self.sources.has_begun_batch(token) {
+            if !self.sources.has_begun_batch(source) {
                 if self.connections.len() >= self.connections_max {
                     return self.sources.rest(Rest::Full, &mut self.driver);
                 }
@@ -344,7 +344,7 @@ impl<'s> EventLoop<'s> {
                     break;
                 }
             }
-            match self.sources.next(token, self.context.now_ms, &mut self.driver)? {
+            match self.sources.next(source, self.context.now_ms, &mut self.driver)? {
                 Some(socket) => self.adopt(socket),
                 None => return Ok(()),
             }
@@ -393,7 +393,7 @@ impl<'s> EventLoop<'s> {
     /// Takes what waits in the accept queues of a lane, or of all: a batch from each. In a drain it lets go of those
     /// that are empty.
     fn accept_waiting(&mut self, lane: Option<usize>) -> io::Result<()> {
-        self.sources.tokens(lane).into_iter().try_for_each(|token| self.accept_from(token))
+        self.sources.numbers(lane).into_iter().try_for_each(|source| self.accept_from(source))
     }
 
     /// Hears what the supervisor says. When it is gone, or the process was told to end, that is a drain.
@@ -413,7 +413,7 @@ impl<'s> EventLoop<'s> {
             }
             Received::End => {
                 // An end stays readable: it would be told of in every turn.
-                self.driver.forget(self.control.as_fd(), TOKEN_CONTROL)?;
+                self.driver.forget(self.control.as_fd(), Token::Control)?;
                 if self.context.draining.is_none() {
                     self.control.report(self.worker, WorkerEvent::ToldToEnd);
                 }
@@ -432,15 +432,15 @@ impl<'s> EventLoop<'s> {
             Order::Take { lane, .. } => self.take(lane, files),
             Order::Release(lane) => {
                 self.sources.forget_missed(lane, Missed::Sockets);
-                for token in self.sources.tokens(Some(lane)) {
-                    while self.sources.has_begun_batch(token) {
-                        self.accept_from(token)?;
+                for source in self.sources.numbers(Some(lane)) {
+                    while self.sources.has_begun_batch(source) {
+                        self.accept_from(source)?;
                     }
                     if self.accept == Accept::Shared {
-                        self.sources.unwatch(token, &mut self.driver)?;
-                        self.accept_from(token)?; // Nobody else was told of who came just before.
+                        self.sources.unwatch(source, &mut self.driver)?;
+                        self.accept_from(source)?; // Nobody else was told of who came just before.
                     }
-                    self.sources.forget(token, &mut self.driver)?;
+                    self.sources.forget(source, &mut self.driver)?;
                 }
                 Ok(())
             }

@@ -1,5 +1,7 @@
 //! A slab with generations: a key of something that is gone finds nothing, even when its place was reused.
 
+use crate::worker::driver::token::{GENERATIONS, Key, PLACES};
+
 /// Values by key, in one block of memory.
 pub(super) struct Slab<T> {
     places: Vec<Place<T>>,
@@ -9,29 +11,6 @@ pub(super) struct Slab<T> {
 struct Place<T> {
     generation: u32,
     value: Option<T>,
-}
-
-/// Keys that one place has had are told apart by so many bits; then they come again.
-const GENERATION_BITS: u32 = 28;
-
-/// Where a value is, and which of the values that were ever there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Key {
-    /// The place; lower than the most values that were ever there at once.
-    pub(super) index: u32,
-    generation: u32,
-}
-
-impl Key {
-    /// As the token of an event: 60 bits.
-    pub(super) fn to_token(self) -> u64 {
-        u64::from(self.generation) << 32 | u64::from(self.index)
-    }
-
-    /// The key that `token` was made from.
-    pub(super) fn from_token(token: u64) -> Key {
-        Key { index: token as u32, generation: (token >> 32) as u32 }
-    }
 }
 
 impl<T> Default for Slab<T> {
@@ -52,12 +31,16 @@ impl<T> Slab<T> {
     }
 
     /// Puts a value into a free place.
+    ///
+    /// # Panics
+    /// If there are [`PLACES`] values: no key tells more apart. Descriptors run out long before.
     pub(super) fn insert(&mut self, value: T) -> Key {
         if let Some(index) = self.free.pop() {
             let place = &mut self.places[index as usize];
             place.value = Some(value);
             return Key { index, generation: place.generation };
         }
+        assert!(self.places.len() < PLACES as usize, "a place has no key");
         let index = self.places.len() as u32;
         self.places.push(Place { generation: 0, value: Some(value) });
         Key { index, generation: 0 }
@@ -76,7 +59,7 @@ impl<T> Slab<T> {
             return None;
         }
         let value = place.value.take()?;
-        place.generation = (place.generation + 1) % (1 << GENERATION_BITS);
+        place.generation = (place.generation + 1) % GENERATIONS;
         self.free.push(key.index);
         Some(value)
     }
@@ -106,7 +89,7 @@ mod tests {
         assert_eq!(new.index, old.index);
         assert_eq!(slab.find(old), None);
         assert_eq!(slab.remove(old), None);
-        assert_eq!(slab.find(Key::from_token(new.to_token())), Some(&mut "new"));
+        assert_eq!(slab.find(new), Some(&mut "new"));
         assert_eq!(slab.len(), 1);
     }
     #[test]
