@@ -9,7 +9,7 @@ use std::path::Path;
 
 use harness::{
     Client, GREETING, Mode, NEW, OLD, Server, Setup, Site, eventually, in_every_mode,
-    process_state, reload, send_signal, skip_without_faults,
+    private_loopback, process_state, reload, send_signal, skip_without_faults,
 };
 use nix::sys::signal::{SIGHUP, SIGKILL, SIGTERM};
 use nix::sys::stat::Mode as FileMode;
@@ -18,6 +18,7 @@ use nix::unistd::{mkfifo, pipe};
 in_every_mode!(
     a_pipe_as_configuration_is_rejected_and_holds_up_nothing,
     a_reading_that_hangs_holds_up_nothing_and_is_given_up,
+    a_search_for_the_process_on_a_port_holds_up_nothing_and_is_given_up,
 );
 
 /// Kills the worker of lane 0 and waits for another.
@@ -85,6 +86,34 @@ fn a_reading_that_hangs_holds_up_nothing_and_is_given_up(mode: Mode) {
     assert_eq!(site.get(), OLD);
     assert_eq!(reload(&server).name(), "reload done");
     assert_eq!(site.get(), NEW);
+    assert_term_is_obeyed(server);
+}
+
+fn a_search_for_the_process_on_a_port_holds_up_nothing_and_is_given_up(mode: Mode) {
+    if skip_without_faults() {
+        return;
+    }
+    let mut site = Site::new(mode);
+    site.more = "supervisor.ready_timeout = \"3s\"\n".into();
+    let server = site.start();
+    let other = std::net::TcpListener::bind(private_loopback(8084)).expect("a listener");
+    let taken = other.local_addr().expect("its address");
+    site.listen.push(taken);
+    site.write();
+    let fault = server.folder().join("hang-holder");
+    fs::write(&fault, "").expect("write into the server's folder");
+    server.signal(SIGHUP);
+    server.journal.wait_for("reload started");
+    assert_workers_are_replaced(&server);
+    assert_eq!(server.journal.named("reload rejected").len(), 0, "it was still looking");
+    let rejected = server.journal.wait_for("reload rejected");
+    let doing = format!("looking which process listens on port {}", taken.port());
+    assert!(rejected.text("reason").starts_with(&doing), "{rejected:?}");
+    fs::remove_file(fault).expect("remove it again");
+    let rejected = reload(&server);
+    let found = format!("in use by pid {}", std::process::id());
+    assert!(rejected.text("reason").contains(&found), "{rejected:?}");
+    assert_eq!(site.get(), OLD);
     assert_term_is_obeyed(server);
 }
 

@@ -23,6 +23,7 @@ pub mod file;
 pub mod handshakes;
 pub mod inherited;
 pub mod memory;
+pub mod ports;
 pub mod process;
 pub mod ring;
 pub mod signal;

@@ -46,7 +46,9 @@ impl Supervisor {
         let patience = self.config().map(|config| config.supervisor.ready_timeout);
         let until_ms = self.now_ms() + patience.unwrap_or_default().as_millis() as u64;
         self.options.must_be_written = self.config().is_some_and(|config| config.is_written);
-        let stage = match Loading::start(&self.options, &self.epoll, TOKEN_LOADER, until_ms) {
+        let open = self.listeners.groups().iter().map(|group| group.requested.address()).collect();
+        let started = Loading::start(&self.options, open, &self.epoll, TOKEN_LOADER, until_ms);
+        let stage = match started {
             Ok(Started::Supervisor(loading)) => Stage::Reading(loading),
             Ok(Started::Loader(loader)) => {
                 self.forked = Some(Box::new(loader));

@@ -1,18 +1,19 @@
 //! What the kernel keeps for a group of sockets, seen by where connections end up.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 
 use super::*;
+use crate::sys::ports::PortHolder;
 use crate::sys::socket::Listener;
 
 const BACKLOG: u32 = 64;
 
-fn asked() -> Asked {
-    Asked(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), 0)
+fn requested() -> RequestedAddress {
+    RequestedAddress(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), 0)
 }
 
 fn listeners(lanes: usize) -> Listeners {
-    let group = Group::open(asked(), BACKLOG, lanes).expect("a free port");
+    let group = Group::open(requested(), BACKLOG, lanes).expect("a free port");
     Listeners { groups: vec![group], ..Listeners::default() }
 }
 
@@ -20,7 +21,7 @@ fn listeners(lanes: usize) -> Listeners {
 fn lend(listeners: &Listeners) -> Listeners {
     let copy = |group: &Group| {
         let copies = group.listeners.iter().map(|of| of.as_fd().try_clone_to_owned().unwrap());
-        Group::inherit(group.asked, false, copies.map(Listener::from)).unwrap()
+        Group::inherit(group.requested, false, copies.map(Listener::from)).unwrap()
     };
     Listeners::inherit(listeners.groups.iter().map(copy).collect())
 }
@@ -102,8 +103,44 @@ fn what_an_heir_that_failed_did_to_the_sockets_is_undone() {
 fn a_group_that_joins_while_lanes_leave_is_steered_as_well() {
     let mut listeners = listeners(4);
     listeners.steer(Some(2)).unwrap();
-    listeners.groups.insert(0, Group::open(asked(), BACKLOG, 4).unwrap());
+    listeners.groups.insert(0, Group::open(requested(), BACKLOG, 4).unwrap());
     listeners.grow(2, BACKLOG).unwrap();
     let spread = spread(&listeners);
     assert!(all_get_some(&spread[..2]) && spread[2..] == [0, 0], "{spread:?}");
+}
+
+#[test]
+fn a_wildcard_clashes_with_every_address_of_its_family_on_its_port() {
+    // (one, other, whether they clash)
+    let cases = [
+        ("0.0.0.0:80", "127.0.0.1:80", true),
+        ("127.0.0.1:80", "0.0.0.0:80", true),
+        ("[::]:80", "[::1]:80", true),
+        ("[::]:80", "0.0.0.0:80", false),
+        ("127.0.0.1:80", "127.0.0.2:80", false),
+        ("127.0.0.1:80", "0.0.0.0:81", false),
+        ("127.0.0.1:0", "0.0.0.0:0", false),
+    ];
+    for (one, other, expected) in cases {
+        let parse = |text: &str| text.parse::<SocketAddr>().expect("an address");
+        assert_eq!(clashes(parse(one), parse(other)), expected, "{one} {other}");
+    }
+}
+
+#[test]
+fn a_port_that_is_in_use_is_told_with_what_was_found_before_and_nothing_is_looked_up() {
+    let other = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = other.local_addr().unwrap();
+    let requested = RequestedAddress(address, 0);
+    let found = PortHolder { pid: 1, name: "another".into() };
+    let found = PortHolders::Known([(address.port(), found)].into());
+    // A look into /proc would find this process.
+    for (holders, expected) in
+        [(found, "pid 1 (another)"), (PortHolders::none(), "/proc doesn't show")]
+    {
+        let opened =
+            Listeners::default().open_address(requested, BACKLOG, 1, Engine::Native, &holders);
+        let error = opened.expect_err("the port is in use").to_string();
+        assert!(error.contains(expected), "{error}");
+    }
 }

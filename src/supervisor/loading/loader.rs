@@ -10,6 +10,7 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Read as _, Seek, Write};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{self, Config, Content};
 use crate::control::{Control, Received};
-use crate::supervisor::listeners::{self, Found};
+use crate::supervisor::listeners::{self, PortHolders, Resolved};
 use crate::supervisor::processes;
 use crate::sys::epoll::{Epoll, Interest};
 use crate::sys::process::{self, Child, Forked, Identity, ProcessId, Reaped};
@@ -29,32 +30,45 @@ use crate::worker::fault;
 pub(crate) struct Loaded {
     pub(crate) config: Config,
     /// What each entry of `server.listen` stands for, in order.
-    pub(crate) addresses: Vec<Found>,
+    pub(crate) addresses: Vec<Resolved>,
+    /// Which other processes listen on its ports.
+    pub(crate) holders: PortHolders,
     /// Who workers run as, if not as the supervisor.
     pub(crate) identity: Result<Option<Identity>, String>,
 }
 
 impl Loaded {
-    /// Looks up what `config` names. Waits for the resolver and for the user database.
+    /// Looks up what `config` names, at the start of a server. Waits for the resolver and for the user database.
     pub(crate) fn of(config: Config) -> Loaded {
-        Loaded::telling(config, |_| {})
+        Loaded::telling(config, None, |_| {})
     }
 
-    /// As above, and tells what is about to be done.
-    fn telling(config: Config, tell: impl Fn(String)) -> Loaded {
+    /// As above, and tells what is about to be done. Where a server runs that has these addresses `open`, it also looks
+    /// which other processes listen on the other ports: that would take the server's loop too long.
+    fn telling(config: Config, open: Option<&[SocketAddr]>, tell: impl Fn(String)) -> Loaded {
         let resolve = |listen| {
             tell(format!("resolving {listen}"));
             fault::hang_if("hang-resolve");
             listeners::resolve(listen)
         };
-        let addresses = config.server.listen.iter().map(resolve).collect();
+        let addresses: Vec<_> = config.server.listen.iter().map(resolve).collect();
+        let holders = match open {
+            None => PortHolders::WhenNeeded,
+            Some(open) => {
+                let all = addresses.iter().flatten().flatten();
+                PortHolders::find(all.filter(|address| !open.contains(address)), |port| {
+                    tell(format!("looking which process listens on port {port}"));
+                    fault::hang_if("hang-holder");
+                })
+            }
+        };
         let (user, group) = (&config.supervisor.user, &config.supervisor.group);
         if user.is_some() || group.is_some() {
             tell("looking up supervisor.user and supervisor.group".into());
         }
         let identity = Identity::find(user.as_deref(), group.as_deref());
         let identity = identity.map_err(|errors| errors.join("; "));
-        Loaded { config, addresses, identity }
+        Loaded { config, addresses, holders, identity }
     }
 
     /// The bodies of the routes, which are not serialized with them.
@@ -136,6 +150,8 @@ impl Head {
 /// What the forked child becomes.
 pub struct Loader {
     options: config::Options,
+    /// The addresses that the supervisor has open, as they were asked for.
+    open: Vec<SocketAddr>,
     control: Control,
     supervisor: ProcessId,
 }
@@ -165,7 +181,7 @@ impl Loader {
         tell(format!("reading {file} and the files that it names"));
         fault::hang_if("hang-load");
         let loaded = config::reload(&self.options).map_err(|errors| errors.to_string())?;
-        Ok(Loaded::telling(loaded.config, tell))
+        Ok(Loaded::telling(loaded.config, Some(&self.open), tell))
     }
 }
 
@@ -187,9 +203,10 @@ pub(crate) enum Started {
 }
 
 impl Loading {
-    /// Forks a loader, whose progress is announced under `token`.
+    /// Forks a loader, whose progress is announced under `token`. The supervisor has these addresses `open`.
     pub(crate) fn start(
         options: &config::Options,
+        open: Vec<SocketAddr>,
         epoll: &Epoll,
         token: u64,
         until_ms: u64,
@@ -205,7 +222,7 @@ impl Loading {
             }
             Forked::Child => {
                 let (options, control) = (options.clone(), Control::new(theirs));
-                Started::Loader(Loader { options, control, supervisor })
+                Started::Loader(Loader { options, open, control, supervisor })
             }
         })
     }

@@ -1,6 +1,7 @@
 //! From files to a generation that is ready to be started: the configuration is read in a child, sized, checked and
 //! given its sockets. It starts no worker.
 
+mod file_limit;
 pub(super) mod loader;
 pub mod rehearsal;
 pub(super) mod startup;

@@ -3,10 +3,11 @@
 
 use std::net::SocketAddr;
 
-use super::startup::{ADDRESSES_MAX, FileLimit, LANES_SHARE_CPUS, check_file_limit};
+use super::file_limit::{FileLimit, check_file_limit};
+use super::startup::{ADDRESSES_MAX, LANES_SHARE_CPUS};
 use crate::config::{Config, ListenAddress, Options};
 use crate::supervisor::event_loop::presence::{self, Holder};
-use crate::supervisor::listeners::{Error, resolve};
+use crate::supervisor::listeners::{Error, PortHolders, clashes, resolve};
 use crate::supervisor::processes::sizing;
 use crate::sys::process::Identity;
 use crate::sys::socket::{self, Bound, Sharing};
@@ -117,41 +118,11 @@ fn clash_of(one: &ListenAddress, other: &ListenAddress) -> String {
     )
 }
 
-/// Whether one of them takes the port that the other needs. `[::]` is IPv6 alone, here.
-fn clashes(one: SocketAddr, other: SocketAddr) -> bool {
-    let same_host =
-        one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
-    one.port() != 0 && one.port() == other.port() && one.is_ipv4() == other.is_ipv4() && same_host
-}
-
 /// Whether this process may listen on such an address. Its port is left alone: another one of it is tried.
 fn may_be_had(address: SocketAddr) -> Result<(), Error> {
     let mut any_port = address;
     any_port.set_port(0);
-    let failed = |error| Error::at(address, error);
+    let failed = |error| Error::at(address, error, &PortHolders::WhenNeeded);
     Bound::bind(any_port, Sharing::Exclusive).map_err(failed)?;
     socket::may_bind(address.port()).map_err(failed)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_wildcard_clashes_with_every_address_of_its_family_on_its_port() {
-        // (one, other, whether they clash)
-        let cases = [
-            ("0.0.0.0:80", "127.0.0.1:80", true),
-            ("127.0.0.1:80", "0.0.0.0:80", true),
-            ("[::]:80", "[::1]:80", true),
-            ("[::]:80", "0.0.0.0:80", false),
-            ("127.0.0.1:80", "127.0.0.2:80", false),
-            ("127.0.0.1:80", "0.0.0.0:81", false),
-            ("127.0.0.1:0", "0.0.0.0:0", false),
-        ];
-        for (one, other, expected) in cases {
-            let parse = |text: &str| text.parse::<SocketAddr>().expect("an address");
-            assert_eq!(clashes(parse(one), parse(other)), expected, "{one} {other}");
-        }
-    }
 }

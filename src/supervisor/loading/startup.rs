@@ -4,13 +4,14 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::file_limit::{FileLimit, check_file_limit};
 use super::loader::Loaded;
-use crate::config::{Accept, Config, Engine, Mode, Warning};
+use crate::config::{Config, Mode, Warning};
 use crate::observe::ledger::Ledger;
 use crate::supervisor::listeners::{Group, Listeners};
 use crate::supervisor::policy::{Plan, Settings};
 use crate::supervisor::processes::{Made, sizing};
-use crate::sys::{cpu, socket};
+use crate::sys::socket;
 use crate::worker::Generation;
 
 /// The warnings about the configuration in effect, so that a reload repeats none of them.
@@ -43,7 +44,7 @@ pub(crate) fn prepare(
     ledger: &Arc<Ledger>,
     warned: &mut Warned,
 ) -> Result<(Made, Plan), String> {
-    let Loaded { config, addresses, identity } = loaded;
+    let Loaded { config, addresses, holders, identity } = loaded;
     for Warning { place, reason, remedy } in &config.warnings {
         if warned.is_new("configuration warning", reason) {
             tracing::warn!(place, reason, remedy, "configuration warning");
@@ -66,7 +67,7 @@ pub(crate) fn prepare(
         tracing::warn!(engine = engine.other(), reason, remedy, "engine for comparison");
     }
     let sockets = config.workers.accept.sockets(lanes);
-    let opened = listeners.open(&config.server, &addresses, sockets, engine);
+    let opened = listeners.open(&config.server, &addresses, sockets, engine, &holders);
     let opened = opened.map_err(|error| error.to_string())?;
     for error in &opened.left_out {
         let reason = error.to_string();
@@ -74,11 +75,11 @@ pub(crate) fn prepare(
             tracing::warn!(reason, "address left out");
         }
     }
-    if opened.asked.len() > ADDRESSES_MAX {
-        let count = opened.asked.len();
+    if opened.requested.len() > ADDRESSES_MAX {
+        let count = opened.requested.len();
         return Err(format!("server.listen names {count} addresses; at most {ADDRESSES_MAX}"));
     }
-    let is_told = |group: &&Group| number == 1 || opened.new.contains(&group.asked);
+    let is_told = |group: &&Group| number == 1 || opened.new.contains(&group.requested);
     for group in listeners.groups().iter().filter(is_told) {
         tell_listening(group, &config, lanes);
     }
@@ -90,18 +91,10 @@ pub(crate) fn prepare(
         sockets: listeners.lanes(),
     };
     let cpus = if config.workers.pin { machine.cpus } else { Vec::new() };
-    let addresses = listeners.addresses(&opened.asked);
+    let addresses = listeners.addresses(&opened.requested);
     warned.turn();
     let generation = Generation::new(number, config, addresses, Arc::clone(ledger));
-    Ok((Made { generation, addresses: opened.asked, size, cpus, identity }, plan))
-}
-
-/// That fewer files may be open than could have to be.
-pub(crate) struct FileLimit {
-    pub(crate) limit: u64,
-    pub(crate) needed: u64,
-    pub(crate) reason: &'static str,
-    pub(crate) remedy: String,
+    Ok((Made { generation, addresses: opened.requested, size, cpus, identity }, plan))
 }
 
 /// Why lanes beyond the number of CPUs are warned of.
@@ -183,71 +176,4 @@ fn url(address: SocketAddr) -> String {
         SocketAddr::V6(v6) if v6.ip().is_unspecified() => format!("http://[::1]:{port}/"),
         _ => format!("http://{address}/"),
     }
-}
-
-/// Descriptors that a process needs besides those that are counted below.
-const OTHER_FILES: u64 = 32;
-
-/// Descriptors that the engine "may" needs for an address: the socket, a connection that waits to be looked at, and
-/// one over the limit that is about to be closed.
-const MAY_FILES_OF_ADDRESS: u64 = 3;
-
-/// Refuses a limit that connections could reach: the engine accepts for ever there, and serves nobody.
-fn check_may_file_limit(config: &Config, limit: u64) -> Result<(), String> {
-    let others = MAY_FILES_OF_ADDRESS * config.server.listen.len() as u64 + OTHER_FILES;
-    let needed = u64::from(config.workers.max_connections) + others;
-    if config.workers.engine != Engine::May || needed <= limit {
-        return Ok(());
-    }
-    let or_fewer = match limit.saturating_sub(others) {
-        0 => String::new(),
-        affordable => format!(", or workers.max_connections = {affordable}"),
-    };
-    Err(format!(
-        "a worker of the engine \"may\" could need {needed} open files for workers.max_connections, and would serve \
-         nobody any more at the limit, which is {limit}; ulimit -Hn {needed} (systemd: LimitNOFILE={needed}){or_fewer}"
-    ))
-}
-
-/// Raises the limit on descriptors, and warns if it is less than what could be needed: by a worker process
-/// for the connections that are allowed, by the supervisor for its sockets and workers.
-///
-/// # Errors
-/// If it can't be raised, or the engine can't do with it.
-pub(crate) fn check_file_limit(config: &Config, lanes: usize) -> Result<Option<FileLimit>, String> {
-    let limit = cpu::raise_file_limit()
-        .map_err(|error| format!("cannot raise the limit on open files: {error}"))?;
-    check_may_file_limit(config, limit)?;
-    let lanes = lanes as u64;
-    let (lanes_of_process, processes) = match config.workers.mode {
-        Mode::Threads => (lanes, 1),
-        Mode::Processes => (1, lanes),
-    };
-    let connections = u64::from(config.workers.max_connections) * lanes_of_process;
-    let accept = config.workers.accept;
-    let listeners = accept.sockets(lanes as usize) as u64 * config.server.listen.len() as u64;
-    // A process of its own for the acceptor, and a pair of sockets for each lane.
-    let (acceptors, conduits) = match accept {
-        Accept::Handoff => (1, 2 * lanes),
-        Accept::Reuseport | Accept::Shared => (0, 0),
-    };
-    let of_worker = connections + listeners + OTHER_FILES;
-    // Twice the processes, because a reload has two generations at a time; a pidfd and a socket for each.
-    let of_supervisor = listeners + 4 * (processes + acceptors) + 2 * conduits + OTHER_FILES;
-    let needed = of_worker.max(of_supervisor);
-    if needed <= limit {
-        return Ok(None);
-    }
-    let mut remedy = format!("ulimit -Hn {needed} (systemd: LimitNOFILE={needed})");
-    let affordable = limit.saturating_sub(listeners + OTHER_FILES) / lanes_of_process;
-    let reason = if of_supervisor > limit {
-        remedy.push_str(", or fewer lanes");
-        "the supervisor may open fewer files than so many lanes need"
-    } else {
-        if affordable > 0 {
-            remedy.push_str(&format!(", or workers.max_connections = {affordable}"));
-        }
-        "a worker process may open fewer files than workers.max_connections needs"
-    };
-    Ok(Some(FileLimit { limit, needed, reason, remedy }))
 }

@@ -3,7 +3,7 @@
 
 use std::env;
 use std::io;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -89,14 +89,14 @@ pub(crate) fn watchdog_ms() -> Option<u64> {
 }
 
 /// The first descriptor that it passes (sd_listen_fds(3), `SD_LISTEN_FDS_START`).
-const PASSED_FIRST: RawFd = 3;
+const PASSED_FIRST: i32 = 3;
 /// Most sockets that are taken: as many addresses as one packet passes to a worker.
-const PASSED_MAX: RawFd = PACKET_FILES_MAX as RawFd;
+const PASSED_MAX: i32 = PACKET_FILES_MAX as i32;
 
 /// The sockets that it passed to this process. Its own library would make them close-on-exec before they are claimed,
 /// which is what tells them from those that were opened here.
 pub(crate) fn sockets(claim: &mut Claim) -> io::Result<Vec<OwnedFd>> {
-    let number = |name| env::var(name).ok().and_then(|text| text.parse::<RawFd>().ok());
+    let number = |name| env::var(name).ok().and_then(|text| text.parse::<i32>().ok());
     let count = match (number("LISTEN_PID"), number("LISTEN_FDS")) {
         (Some(pid), Some(count)) if pid == process::id() => count,
         _ => return Ok(Vec::new()),

@@ -19,7 +19,7 @@ use crate::control::{
     WorkerNumber,
 };
 use crate::observe::ledger::{Counters, Ledger};
-use crate::supervisor::listeners::Asked;
+use crate::supervisor::listeners::RequestedAddress;
 use crate::supervisor::policy::{CLEAN_EXIT, Input, Worker};
 use crate::supervisor::tell;
 use crate::sys::epoll::{Epoll, Interest};
@@ -57,7 +57,7 @@ pub(crate) struct Processes {
 pub(crate) struct Made {
     pub(crate) generation: Generation,
     /// The addresses that it serves, as they were asked for.
-    pub(crate) addresses: Vec<Asked>,
+    pub(crate) addresses: Vec<RequestedAddress>,
     /// How its lanes came to be so many.
     pub(crate) size: Size,
     /// The CPUs that its lanes are pinned to in turn; none if they are not pinned.
@@ -164,7 +164,7 @@ impl Processes {
     }
 
     /// The addresses of this generation and of all that came after it, as they were asked for.
-    pub(crate) fn addresses_from(&self, number: u64) -> Vec<Asked> {
+    pub(crate) fn addresses_from(&self, number: u64) -> Vec<RequestedAddress> {
         self.generations.range(number..).flat_map(|(_, made)| made.addresses.clone()).collect()
     }
 
@@ -182,7 +182,7 @@ impl Processes {
         self.config_of(worker).map(|config| config.workers.accept)
     }
 
-    pub(crate) fn addresses_of(&self, worker: Worker) -> &[Asked] {
+    pub(crate) fn addresses_of(&self, worker: Worker) -> &[RequestedAddress] {
         let generation = self.posts.get(&worker.id).map(|post| post.generation);
         let made = generation.and_then(|number| self.generations.get(&number));
         made.map_or(&[], |made| &made.addresses)

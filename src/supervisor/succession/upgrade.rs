@@ -25,7 +25,7 @@ use super::origin::Origin;
 use crate::control::{self, Control, Received, Role};
 use crate::supervisor::commands::status::{Happening, History};
 use crate::supervisor::commands::waiting::Change;
-use crate::supervisor::listeners::{Asked, Group, Listeners};
+use crate::supervisor::listeners::{Group, Listeners, RequestedAddress};
 use crate::supervisor::processes::sizing::Before;
 use crate::supervisor::processes::totals::Totals;
 use crate::sys::process::{self, Inheritable, ProcessId};
@@ -65,7 +65,8 @@ pub(crate) enum HeirState {
 pub(crate) enum Parcel {
     /// Sockets of a group, which come with the packet, in order.
     Group {
-        asked: Asked,
+        #[serde(rename = "asked")]
+        requested: RequestedAddress,
         is_activated: bool,
         /// How many; fewer arrive where the new one may not open as many (unix(7)).
         #[serde(default)]
@@ -173,8 +174,8 @@ impl Heir {
         for group in listeners.groups() {
             for listeners in group.listeners.chunks(PACKET_FILES_MAX) {
                 let files: Vec<BorrowedFd<'_>> = listeners.iter().map(AsFd::as_fd).collect();
-                let (asked, is_activated) = (group.asked, group.is_activated);
-                let parcel = Parcel::Group { asked, is_activated, files: files.len() };
+                let (requested, is_activated) = (group.requested, group.is_activated);
+                let parcel = Parcel::Group { requested, is_activated, files: files.len() };
                 self.control.send_or_fail(&parcel, &files)?;
             }
         }
@@ -256,11 +257,11 @@ impl Inheritance {
                     // Clients that wait in those that are missing would be lost with the old one.
                     return Err(socket::out_of_files());
                 }
-                Received::Message(Parcel::Group { asked, is_activated, files: _ }, files) => {
+                Received::Message(Parcel::Group { requested, is_activated, files: _ }, files) => {
                     let listeners = files.into_iter().map(Listener::from);
-                    match groups.iter_mut().find(|group| group.asked == asked) {
+                    match groups.iter_mut().find(|group| group.requested == requested) {
                         Some(group) => group.listeners.extend(listeners),
-                        None => groups.push(Group::inherit(asked, is_activated, listeners)?),
+                        None => groups.push(Group::inherit(requested, is_activated, listeners)?),
                     }
                 }
                 Received::Message(Parcel::Happening(happening), _) => {

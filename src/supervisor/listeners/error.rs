@@ -1,0 +1,123 @@
+//! Why an address can't be listened on, in words: what, where, why, and what to do about it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::ListenAddress;
+use crate::sys::ports::{self, PortHolder};
+use crate::sys::process;
+
+/// Which processes listen on the ports that are to be opened.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum PortHolders {
+    /// Looked up where a port turns out to be in use. That may take long: not in the supervisor's loop.
+    WhenNeeded,
+    /// Looked up before, by port.
+    Known(BTreeMap<u16, PortHolder>),
+}
+
+impl PortHolders {
+    /// No other process listens on one of them.
+    pub(super) fn none() -> PortHolders {
+        PortHolders::Known(BTreeMap::new())
+    }
+
+    /// Looks which processes listen on the ports of these `addresses`, and says before each: `about_to`.
+    pub(crate) fn find<'a>(
+        addresses: impl Iterator<Item = &'a SocketAddr>,
+        about_to: impl Fn(u16),
+    ) -> PortHolders {
+        let ports: BTreeSet<u16> =
+            addresses.map(SocketAddr::port).filter(|port| *port != 0).collect();
+        let holder = |port| {
+            about_to(port);
+            Some((port, ports::holder(port)?))
+        };
+        PortHolders::Known(ports.into_iter().filter_map(holder).collect())
+    }
+
+    fn of(&self, port: u16) -> Option<PortHolder> {
+        match self {
+            PortHolders::WhenNeeded => ports::holder(port),
+            PortHolders::Known(holders) => holders.get(&port).cloned(),
+        }
+    }
+}
+
+/// Why an address can't be listened on.
+#[derive(Debug)]
+pub struct Error {
+    address: String,
+    cause: Cause,
+}
+
+#[derive(Debug)]
+enum Cause {
+    Unresolved(String),
+    /// This server listens there already, for another entry.
+    SeveralEntries,
+    InUse(Option<PortHolder>),
+    Other(io::Error),
+}
+
+impl Error {
+    pub(crate) fn unresolved(listen: &ListenAddress, reason: String) -> Error {
+        Error { address: listen.to_string(), cause: Cause::Unresolved(reason) }
+    }
+
+    pub(super) fn several_entries(address: SocketAddr) -> Error {
+        Error { address: address.to_string(), cause: Cause::SeveralEntries }
+    }
+
+    pub(crate) fn at(address: SocketAddr, error: io::Error, holders: &PortHolders) -> Error {
+        let cause = match error.kind() {
+            io::ErrorKind::AddrInUse => match holders.of(address.port()) {
+                Some(holder) if holder.pid == process::id() => Cause::SeveralEntries,
+                holder => Cause::InUse(holder),
+            },
+            _ => Cause::Other(error),
+        };
+        Error { address: address.to_string(), cause }
+    }
+
+    /// Whether the server can serve without this address, as long as there is another one: one of those that a `name`
+    /// stands for and this machine doesn't have, or one of a family that its kernel doesn't have, as `[::]` without IPv6.
+    pub(crate) fn can_be_left_out(&self, name: bool) -> bool {
+        let Cause::Other(error) = &self.cause else {
+            return false;
+        };
+        let is_not_here = name && error.kind() == io::ErrorKind::AddrNotAvailable;
+        is_not_here || ports::is_family_missing(error)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot listen on {}: ", self.address)?;
+        match &self.cause {
+            Cause::Unresolved(error) => {
+                write!(f, "the name does not resolve: {error}; check server.listen")
+            }
+            Cause::SeveralEntries => f.write_str("several entries of server.listen stand for it"),
+            Cause::InUse(Some(PortHolder { pid, name })) => write!(
+                f,
+                "the port is in use by pid {pid} ({name}); stop it, or set server.listen to another port"
+            ),
+            Cause::InUse(None) => f.write_str(
+                "the port is in use, by a process that /proc doesn't show; stop it, or set server.listen to another port",
+            ),
+            Cause::Other(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                write!(f, "{error}; ports below 1024 need root or CAP_NET_BIND_SERVICE")
+            }
+            Cause::Other(error) if error.kind() == io::ErrorKind::AddrNotAvailable => f.write_str(
+                "no interface of this machine has that address; `ip address` shows those it has, and 0.0.0.0 or [::] \
+                 stands for all",
+            ),
+            Cause::Other(error) => write!(f, "{error}"),
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Whether this process and its workers may open as many files as the configuration could need, and what to do where they
+//! may not. It raises the limit as far as it can, and opens nothing.
+
+use crate::config::{Accept, Config, Engine, Mode};
+use crate::sys::cpu;
+
+/// That fewer files may be open than could have to be.
+pub(crate) struct FileLimit {
+    pub(crate) limit: u64,
+    pub(crate) needed: u64,
+    pub(crate) reason: &'static str,
+    pub(crate) remedy: String,
+}
+
+/// Descriptors that a process needs besides those that are counted below.
+const OTHER_FILES: u64 = 32;
+
+/// Descriptors that the engine "may" needs for an address: the socket, a connection that waits to be looked at, and
+/// one over the limit that is about to be closed.
+const MAY_FILES_OF_ADDRESS: u64 = 3;
+
+/// Refuses a limit that connections could reach: the engine accepts for ever there, and serves nobody.
+fn check_may_file_limit(config: &Config, limit: u64) -> Result<(), String> {
+    let others = MAY_FILES_OF_ADDRESS * config.server.listen.len() as u64 + OTHER_FILES;
+    let needed = u64::from(config.workers.max_connections) + others;
+    if config.workers.engine != Engine::May || needed <= limit {
+        return Ok(());
+    }
+    let or_fewer = match limit.saturating_sub(others) {
+        0 => String::new(),
+        affordable => format!(", or workers.max_connections = {affordable}"),
+    };
+    Err(format!(
+        "a worker of the engine \"may\" could need {needed} open files for workers.max_connections, and would serve \
+         nobody any more at the limit, which is {limit}; ulimit -Hn {needed} (systemd: LimitNOFILE={needed}){or_fewer}"
+    ))
+}
+
+/// Raises the limit on descriptors, and warns if it is less than what could be needed: by a worker process
+/// for the connections that are allowed, by the supervisor for its sockets and workers.
+///
+/// # Errors
+/// If it can't be raised, or the engine can't do with it.
+pub(crate) fn check_file_limit(config: &Config, lanes: usize) -> Result<Option<FileLimit>, String> {
+    let limit = cpu::raise_file_limit()
+        .map_err(|error| format!("cannot raise the limit on open files: {error}"))?;
+    check_may_file_limit(config, limit)?;
+    let lanes = lanes as u64;
+    let (lanes_of_process, processes) = match config.workers.mode {
+        Mode::Threads => (lanes, 1),
+        Mode::Processes => (1, lanes),
+    };
+    let connections = u64::from(config.workers.max_connections) * lanes_of_process;
+    let accept = config.workers.accept;
+    let listeners = accept.sockets(lanes as usize) as u64 * config.server.listen.len() as u64;
+    // A process of its own for the acceptor, and a pair of sockets for each lane.
+    let (acceptors, conduits) = match accept {
+        Accept::Handoff => (1, 2 * lanes),
+        Accept::Reuseport | Accept::Shared => (0, 0),
+    };
+    let of_worker = connections + listeners + OTHER_FILES;
+    // Twice the processes, because a reload has two generations at a time; a pidfd and a socket for each.
+    let of_supervisor = listeners + 4 * (processes + acceptors) + 2 * conduits + OTHER_FILES;
+    let needed = of_worker.max(of_supervisor);
+    if needed <= limit {
+        return Ok(None);
+    }
+    let mut remedy = format!("ulimit -Hn {needed} (systemd: LimitNOFILE={needed})");
+    let affordable = limit.saturating_sub(listeners + OTHER_FILES) / lanes_of_process;
+    let reason = if of_supervisor > limit {
+        remedy.push_str(", or fewer lanes");
+        "the supervisor may open fewer files than so many lanes need"
+    } else {
+        if affordable > 0 {
+            remedy.push_str(&format!(", or workers.max_connections = {affordable}"));
+        }
+        "a worker process may open fewer files than workers.max_connections needs"
+    };
+    Ok(Some(FileLimit { limit, needed, reason, remedy }))
+}
