@@ -30,7 +30,7 @@ pub mod worker;
 #[cfg(feature = "_internals")]
 #[doc(hidden)]
 pub mod internals {
-    pub use crate::sys::buffers::Buffers;
     pub use crate::sys::epoll::Ready;
+    pub use crate::sys::ring::buffers::Buffers;
     pub use crate::sys::socket::packet_pair;
 }

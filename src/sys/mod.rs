@@ -12,21 +12,14 @@
     reason = "the module is private to the crate; what `pub` says here is what a part offers to the rest of the crate"
 )]
 
-pub mod buffers;
-pub mod cgroup;
-pub mod connected;
 #[cfg(feature = "may")]
 pub mod coroutine;
 pub mod cpu;
 pub mod epoll;
 pub mod file;
-pub mod handshakes;
-pub mod inherited;
 pub mod memory;
-pub mod ports;
 pub mod process;
 pub mod ring;
-pub mod signal;
 pub mod socket;
 pub mod wake;
 

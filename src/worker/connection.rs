@@ -33,8 +33,8 @@ use super::driver::{Input, Interest, Received};
 use super::kept::{Kept, Tail};
 use crate::control::DrainKind;
 use crate::http::{Receiver, Refusal, Step};
-use crate::sys::connected::Connected;
 use crate::sys::epoll::Ready;
+use crate::sys::ring::connected::Connected;
 
 /// Output that is gathered before it is sent, in bytes.
 const OUTPUT_BYTES_MAX: usize = 64 * 1024;

@@ -5,7 +5,7 @@ use crate::supervisor::commands::Request;
 use crate::supervisor::commands::waiting::Change;
 use crate::supervisor::succession::upgrade::Parcel;
 use crate::sys::process::Reaped;
-use crate::sys::signal::Signal;
+use crate::sys::process::signal::Signal;
 
 /// One thing that happened.
 #[derive(Debug)]

@@ -18,7 +18,7 @@ use crate::control::{Control, Order, Received};
 use crate::observe::ledger::Ledger;
 use crate::sys::epoll::{Epoll, Events, Interest};
 use crate::sys::process;
-use crate::sys::signal::{Signal, Signals};
+use crate::sys::process::signal::{Signal, Signals};
 use crate::worker::process::WorkerProcess;
 use changes::ENDING;
 use event::Event;

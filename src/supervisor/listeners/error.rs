@@ -8,8 +8,8 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::config::ListenAddress;
-use crate::sys::ports::{self, PortHolder};
 use crate::sys::process;
+use crate::sys::socket::ports::{self, PortHolder};
 
 /// Which processes listen on the ports that are to be opened.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -3,8 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 
 use super::*;
-use crate::sys::ports::PortHolder;
 use crate::sys::socket::Listener;
+use crate::sys::socket::ports::PortHolder;
 
 const BACKLOG: u32 = 64;
 

@@ -10,9 +10,9 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 use sd_notify::NotifyState;
 
-use crate::sys::inherited::{Claim, Kind};
 use crate::sys::process::{self, ProcessId};
 use crate::sys::socket::PACKET_FILES_MAX;
+use crate::sys::socket::inherited::{Claim, Kind};
 
 /// Tells it that the server serves.
 pub(crate) fn ready(lanes: usize, generation: u64) {

@@ -22,10 +22,11 @@ use crate::observe::ledger::{Counters, Ledger};
 use crate::supervisor::listeners::RequestedAddress;
 use crate::supervisor::policy::{CLEAN_EXIT, Input, Worker};
 use crate::supervisor::tell;
+use crate::sys::cpu::cgroup;
 use crate::sys::epoll::{Epoll, Interest};
+use crate::sys::process::signal::Signal;
 use crate::sys::process::{self, Child, Ended, Forked, Identity, ProcessId, Reaped};
-use crate::sys::signal::Signal;
-use crate::sys::{cgroup, socket};
+use crate::sys::socket;
 use crate::worker::Generation;
 use crate::worker::process::WorkerProcess;
 

@@ -9,7 +9,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::config::Count;
-use crate::sys::{cgroup, cpu};
+use crate::sys::cpu::{self, cgroup};
 
 /// Most lanes, which is what `workers.count` allows.
 pub(crate) const LANES_MAX: usize = 1024;

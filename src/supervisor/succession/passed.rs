@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use super::upgrade;
 use crate::control::Control;
 use crate::supervisor::presence::manager;
-use crate::sys::inherited::{Claim, Kind};
+use crate::sys::socket::inherited::{Claim, Kind};
 
 /// What was passed. Each failure is told when it is known that it matters.
 pub struct Passed {

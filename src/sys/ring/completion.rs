@@ -1,6 +1,6 @@
 //! What came of an operation of the ring, and what became possible by it: errno and the bits of poll(2) end here.
 
-use crate::sys::buffers::Buffer;
+use super::buffers::Buffer;
 use crate::sys::epoll::Ready;
 
 /// What can go on until it completes.

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::channels::Intake;
 use crate::control::{Control, Missed, WorkerEvent, WorkerNumber};
-use crate::sys::handshakes;
+use crate::sys::socket::handshakes;
 use crate::sys::socket::{Listener, out_of_files};
 use crate::worker::driver::token::{SOURCES, Token};
 use crate::worker::driver::{Accepted, Driver, accept};

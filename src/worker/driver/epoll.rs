@@ -8,8 +8,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use super::{Event, INPUT_BYTES};
-use crate::sys::connected::Connected;
 use crate::sys::epoll::{Epoll, Events, Interest};
+use crate::sys::ring::connected::Connected;
 
 /// Events taken in one turn: enough to spread the cost of a wait, few enough that time stays current.
 const EVENTS_PER_TURN: usize = 512;

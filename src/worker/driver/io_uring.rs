@@ -10,9 +10,9 @@ use std::os::fd::BorrowedFd;
 
 use super::token::{self, Token, index_of};
 use super::{Event, INPUT_BYTES, Input, Interest, Sent, transmit};
-use crate::sys::buffers::Buffer;
-use crate::sys::connected::Connected;
 use crate::sys::epoll::Ready;
+use crate::sys::ring::buffers::Buffer;
+use crate::sys::ring::connected::Connected;
 use crate::sys::ring::{Completion, Operation, Poll, Ring, Unsent, Wanted};
 
 /// As many calls at most until a poll is over.

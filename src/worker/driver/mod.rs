@@ -12,9 +12,9 @@ pub mod token;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use crate::sys::buffers::Buffer;
-use crate::sys::connected::Connected;
 use crate::sys::epoll::Ready;
+use crate::sys::ring::buffers::Buffer;
+use crate::sys::ring::connected::Connected;
 use crate::sys::ring::{self, Unsent};
 use crate::sys::socket::{self, Departure, Listener};
 use token::Token;

@@ -15,10 +15,10 @@ use crate::control::{
     Command, Control, DrainKind, Missed, Order, Received, WorkerEvent, WorkerNumber,
 };
 use crate::observe::panics;
-use crate::sys::buffers::Buffer;
 use crate::sys::epoll::Ready;
 use crate::sys::memory;
 use crate::sys::ring::Unsent;
+use crate::sys::ring::buffers::Buffer;
 use crate::sys::socket::Listener;
 use crate::worker::accepting::channels::{Exchange, Intake, Packets};
 use crate::worker::accepting::sources::{ACCEPTS_PER_TURN, Rest, Source, Sources};

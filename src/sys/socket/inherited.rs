@@ -12,15 +12,15 @@ use nix::sys::socket::{AddressFamily, SockType, SockaddrLike, SockaddrStorage, g
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::sys::stat::{SFlag, fstat};
 
-use super::cvt;
-use super::process::has_made_inheritable;
+use crate::sys::cvt;
+use crate::sys::process::has_made_inheritable;
 
 /// What a number is said to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A listening TCP socket.
     Listener,
-    /// One end of [`super::socket::packet_pair`].
+    /// One end of [`super::packet_pair`].
     PacketSocket,
 }
 
@@ -30,7 +30,7 @@ pub struct Claim(());
 
 impl Claim {
     /// The right to claim what this process was started with; none after the first time. It is of use until something is
-    /// made inheritable ([`super::process::Inheritable`]).
+    /// made inheritable ([`Inheritable`](crate::sys::process::Inheritable)).
     pub fn begin() -> Option<Claim> {
         static HAS_BEGUN: AtomicBool = AtomicBool::new(false);
         (!HAS_BEGUN.swap(true, Ordering::Relaxed)).then_some(Claim(()))

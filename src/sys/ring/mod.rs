@@ -8,6 +8,12 @@
 //! completion queue had no room for included. A ring that fails a call, or is told what doesn't fit what it did, is
 //! never called again: every [`Ring::wait`] from then on is an error.
 
+pub mod buffers;
+mod completion;
+pub mod connected;
+
+pub use completion::{Completion, Operation};
+
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -17,12 +23,8 @@ use std::time::Duration;
 use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
-use super::buffers::{Buffer, Buffers};
-use super::connected::{Batch, Connected};
-
-mod completion;
-
-pub use completion::{Completion, Operation};
+use buffers::{Buffer, Buffers};
+use connected::{Batch, Connected};
 
 /// Operations that are queued between two calls; when there are more, a call is made in between.
 const SUBMISSIONS: u32 = 256;

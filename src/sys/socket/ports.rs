@@ -1,11 +1,10 @@
 //! Which process listens on a port, as far as /proc tells. It makes no socket.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
 
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
-
-use super::socket::listening_inodes;
 
 /// A process that listens on a port.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +33,32 @@ pub fn holder(port: u16) -> Option<PortHolder> {
     let process = processes.filter(holds).min_by_key(|process| process.pid)?;
     let name = process.stat().map(|stat| stat.comm).unwrap_or_default();
     Some(PortHolder { pid: process.pid, name })
+}
+
+/// The inodes of the sockets that listen on a port, of any address, where /proc tells (proc_net_tcp(5)).
+///
+/// Listeners come first in its tables, and no more than those are read: behind them may be a hundred thousand
+/// connections, which take the kernel seconds to list.
+fn listening_inodes(port: u16) -> Vec<u64> {
+    const LISTEN: &str = "0A";
+    let wanted = format!(":{port:04X}");
+    let of_line = |line: String| -> Option<(bool, u64)> {
+        let columns: Vec<&str> = line.split_ascii_whitespace().collect();
+        let [_, local, _, LISTEN, ..] = columns[..] else {
+            return None;
+        };
+        Some((local.ends_with(&wanted), columns.get(9)?.parse().ok()?))
+    };
+    let mut inodes = Vec::new();
+    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        let Ok(file) = File::open(table) else {
+            continue;
+        };
+        let lines = BufReader::new(file).lines().skip(1).map_while(Result::ok);
+        let listeners = lines.map_while(of_line);
+        inodes.extend(listeners.filter(|(is_wanted, _)| *is_wanted).map(|(_, inode)| inode));
+    }
+    inodes
 }
 
 /// Whether `error`, of making or binding a socket, says that the kernel doesn't have the address's family: IPv6, as a rule.

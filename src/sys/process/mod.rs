@@ -2,25 +2,26 @@
 
 use std::ffi::{CStr, CString, OsStr};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
-use nix::unistd::{
-    ForkResult, Gid, Group, Pid, Uid, User, getpgrp, initgroups, setgroups, setresgid, setresuid,
-    tcgetpgrp,
-};
+use nix::unistd::{ForkResult, Pid, getpgrp, tcgetpgrp};
 
-use serde::{Deserialize, Serialize};
+mod identity;
+mod role;
+pub mod signal;
 
-use super::{connected, cvt};
+pub use identity::{Identity, effective_user, user_in_words};
+pub use role::{become_loader, become_worker, leave_signals_to_main_thread};
+
+use super::cvt;
+use super::ring::connected;
 
 /// A process id.
 pub type ProcessId = i32;
@@ -244,207 +245,6 @@ pub fn executed_file() -> Option<PathBuf> {
     Some(PathBuf::from(OsStr::from_bytes(name.to_bytes())))
 }
 
-/// What the handlers of SIGTERM and SIGCONT need; set before they are installed, and only read afterwards.
-static CONTROL: AtomicI32 = AtomicI32::new(-1);
-static PARENT: AtomicI32 = AtomicI32::new(0);
-static GRACE_SECONDS: AtomicU32 = AtomicU32::new(0);
-
-/// Who a process runs as.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Identity {
-    uid: u32,
-    gid: u32,
-    /// The user's name, for its further groups.
-    name: Option<CString>,
-}
-
-impl Identity {
-    /// Looks a user and a group up, each by name or number.
-    ///
-    /// # Errors
-    /// Each that is unknown or can't be looked up; that this process may not become them.
-    pub fn find(user: Option<&str>, group: Option<&str>) -> Result<Option<Identity>, Vec<String>> {
-        if user.is_none() && group.is_none() {
-            return Ok(None);
-        }
-        let mut errors = Vec::new();
-        let (mut uid, mut gid, mut known) = (Uid::effective(), Gid::effective(), None);
-        match user.map(find_user).transpose() {
-            Ok(Some(found)) => (uid, gid, known) = found,
-            Ok(None) => {}
-            Err(reason) => errors.push(format!("cannot use supervisor.user: {reason}")),
-        }
-        match group.map(find_group).transpose() {
-            Ok(found) => gid = found.unwrap_or(gid),
-            Err(reason) => errors.push(format!("cannot use supervisor.group: {reason}")),
-        }
-        let is_other = uid != Uid::effective() || gid != Gid::effective();
-        if errors.is_empty() && is_other && !Uid::effective().is_root() {
-            let text = "cannot use supervisor.user and supervisor.group: only root can start workers as another user";
-            errors.push(text.into());
-        }
-        if !errors.is_empty() {
-            return Err(errors);
-        }
-        let (uid, gid) = (uid.as_raw(), gid.as_raw());
-        Ok(is_other.then_some(Identity { uid, gid, name: known }))
-    }
-
-    /// Makes this process, which must have one thread, run as this, for good.
-    fn assume(&self) -> io::Result<()> {
-        let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
-        match &self.name {
-            Some(name) => initgroups(name, gid)?,
-            None => setgroups(&[gid])?,
-        }
-        setresgid(gid, gid, gid)?;
-        empty_bounding_set()?;
-        setresuid(uid, uid, uid)?;
-        Ok(nix::sys::prctl::set_no_new_privs()?)
-    }
-}
-
-/// A user by name or number, with its group and its name.
-fn find_user(name: &str) -> Result<(Uid, Gid, Option<CString>), String> {
-    let number = name.parse().ok();
-    let found = match number {
-        Some(number) => User::from_uid(Uid::from_raw(number)),
-        None => User::from_name(name),
-    };
-    match (found.map_err(|error| error.to_string())?, number) {
-        (Some(user), _) => Ok((user.uid, user.gid, CString::new(user.name).ok())),
-        // A container may have users without names.
-        (None, Some(number)) => Ok((Uid::from_raw(number), Gid::from_raw(number), None)),
-        (None, None) => Err(format!("there is no user {name:?}")),
-    }
-}
-
-/// A group by name or number.
-fn find_group(name: &str) -> Result<Gid, String> {
-    match (Group::from_name(name).map_err(|error| error.to_string())?, name.parse()) {
-        (Some(group), _) => Ok(group.gid),
-        (None, Ok(number)) => Ok(Gid::from_raw(number)),
-        (None, Err(_)) => Err(format!("there is no group {name:?}")),
-    }
-}
-
-/// A user's name, or its number where it has none.
-pub fn user_in_words(uid: u32) -> String {
-    match User::from_uid(Uid::from_raw(uid)) {
-        Ok(Some(user)) => user.name,
-        _ => uid.to_string(),
-    }
-}
-
-/// The user as whom this process acts.
-pub fn effective_user() -> u32 {
-    Uid::effective().as_raw()
-}
-
-/// Takes every capability out of the bounding set, so that no file that is executed could give one (capabilities(7)).
-fn empty_bounding_set() -> io::Result<()> {
-    for capability in 0..=u64::BITS {
-        // SAFETY: integers alone.
-        match cvt(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) }) {
-            Ok(_) => {}
-            Err(error) => match error.raw_os_error() {
-                // The kernel has no more of them.
-                Some(libc::EINVAL) => break,
-                // It takes CAP_SETPCAP, which a container may have taken away: then no_new_privs alone has to do.
-                Some(libc::EPERM) => break,
-                _ => return Err(error),
-            },
-        }
-    }
-    Ok(())
-}
-
-/// Makes this process a worker of `parent`, whose control socket is `control`.
-///
-/// SIGTERM ends the stream of the control socket as the parent's death does, which starts the drain; if the process
-/// still lives after `grace`, SIGALRM ends it. When the parent dies, the kernel sends SIGCONT, which does the same then,
-/// and is the one signal that a stopped process acts on without ending at once; at any other time it means nothing. INT, QUIT and HUP, which a terminal sends to the whole group, are the supervisor's alone. Ends
-/// the process at once if the parent is gone already. The handler has a copy of `control`, to the end of the process.
-/// From here on it runs as `identity`, if one is given.
-pub fn become_worker(
-    parent: ProcessId,
-    control: BorrowedFd<'_>,
-    grace: Duration,
-    identity: Option<&Identity>,
-) -> io::Result<()> {
-    CONTROL.store(control.try_clone_to_owned()?.into_raw_fd(), Ordering::Relaxed);
-    PARENT.store(parent, Ordering::Relaxed);
-    GRACE_SECONDS.store(alarm_seconds(grace), Ordering::Relaxed);
-    let on = |signal, handler| {
-        let action = SigAction::new(handler, SaFlags::SA_RESTART, SigSet::empty());
-        // SAFETY: the handler, where there is one, calls async-signal-safe functions alone.
-        unsafe { sigaction(signal, &action) }
-    };
-    on(Signal::SIGTERM, SigHandler::Handler(end_control_stream))?;
-    on(Signal::SIGCONT, SigHandler::Handler(end_control_stream_of_orphan))?;
-    use Signal::{SIGHUP, SIGINT, SIGQUIT, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2};
-    on(Signal::SIGALRM, SigHandler::SigDfl)?;
-    for signal in [SIGHUP, SIGINT, SIGQUIT, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2] {
-        on(signal, SigHandler::SigIgn)?;
-    }
-    SigSet::all().thread_unblock()?;
-    // Before the signal of the parent's death is asked for, which a change of identity takes back.
-    identity.map_or(Ok(()), Identity::assume)?;
-    end_with(parent, Signal::SIGCONT)
-}
-
-/// For alarm(2), which knows whole seconds: at least `grace`, and never the 0 that would take the alarm back.
-fn alarm_seconds(grace: Duration) -> u32 {
-    u32::try_from(grace.as_secs()).unwrap_or(u32::MAX).saturating_add(1)
-}
-
-/// Makes this process one that works for `parent` and ends with it. The signals that a terminal or a manager sends to
-/// the whole group are the parent's alone.
-pub fn become_loader(parent: ProcessId) -> io::Result<()> {
-    use Signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2};
-    let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
-    for signal in [SIGTERM, SIGHUP, SIGINT, SIGQUIT, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2] {
-        // SAFETY: a signal that is ignored runs no code of this process.
-        unsafe { sigaction(signal, &ignore) }?;
-    }
-    SigSet::all().thread_unblock()?;
-    end_with(parent, Signal::SIGKILL)
-}
-
-/// Has the kernel send `signal` to this process when `parent` has died.
-fn end_with(parent: ProcessId, signal: Signal) -> io::Result<()> {
-    nix::sys::prctl::set_pdeathsig(signal)?;
-    // The parent may have died before the line above: then nobody will ever signal this process.
-    if nix::unistd::getppid().as_raw() != parent {
-        exit(1);
-    }
-    Ok(())
-}
-
-/// The kernel gives an orphan its new parent before it sends the signal of the old one's death.
-extern "C" fn end_control_stream_of_orphan(signal: libc::c_int) {
-    // SAFETY: getppid is async-signal-safe and can't fail.
-    if unsafe { libc::getppid() } != PARENT.load(Ordering::Relaxed) {
-        end_control_stream(signal);
-    }
-}
-
-extern "C" fn end_control_stream(_: libc::c_int) {
-    // What it interrupts may be about to read the error of a call.
-    let before = Errno::last_raw();
-    // SAFETY: shutdown and alarm are async-signal-safe and take integers; a bad descriptor is an error
-    // that nobody needs to hear of.
-    unsafe { libc::shutdown(CONTROL.load(Ordering::Relaxed), libc::SHUT_RD) };
-    // SAFETY: as above.
-    unsafe { libc::alarm(GRACE_SECONDS.load(Ordering::Relaxed)) };
-    Errno::set_raw(before);
-}
-
-/// Blocks every signal in this thread, so that the process's main thread takes them.
-pub fn leave_signals_to_main_thread() -> io::Result<()> {
-    Ok(SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK).map(drop)?)
-}
-
 /// Runs `make` with a umask that leaves what it creates to the owner alone, and restores it, after a panic too. The umask
 /// belongs to the whole process: what another thread creates meanwhile is its owner's alone as well.
 pub fn with_private_umask<T>(make: impl FnOnce() -> T) -> T {
@@ -462,7 +262,7 @@ pub fn with_private_umask<T>(make: impl FnOnce() -> T) -> T {
 static HAS_INHERITABLE: AtomicBool = AtomicBool::new(false);
 
 /// Whether [`Inheritable::new`] was ever called.
-pub(super) fn has_made_inheritable() -> bool {
+pub(in crate::sys) fn has_made_inheritable() -> bool {
     HAS_INHERITABLE.load(Ordering::SeqCst)
 }
 
@@ -509,6 +309,7 @@ pub fn exit(code: i32) -> ! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::errno::Errno;
     use std::io::{BufRead, BufReader};
     use std::process::{Command, Stdio};
 
@@ -564,16 +365,6 @@ mod tests {
     }
 
     #[test]
-    fn the_alarm_comes_after_the_grace_and_is_never_taken_back() {
-        let after = |seconds| alarm_seconds(Duration::from_secs(seconds));
-        assert_eq!((after(0), after(30)), (1, 31));
-        let most = u64::from(u32::MAX);
-        for seconds in [most - 1, most, most + 1, u64::MAX] {
-            assert_eq!(after(seconds), u32::MAX, "{seconds}");
-        }
-    }
-
-    #[test]
     fn the_umask_is_restored_after_a_panic() {
         // A umask of this thread's own.
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS).expect("unshare");
@@ -590,16 +381,5 @@ mod tests {
         assert!(error.contains("threads"), "{error}");
         let reason = has_one_thread_by_kernel().expect_err("refused");
         assert_eq!(reason, "this process has several threads");
-    }
-
-    #[test]
-    fn the_handler_of_a_signal_leaves_the_error_of_what_it_interrupts() {
-        // There is no control socket here: its shutdown fails.
-        Errno::set_raw(libc::ENOENT);
-        end_control_stream(0);
-        let after = Errno::last_raw();
-        // SAFETY: takes an integer; takes back what the handler asked for.
-        unsafe { libc::alarm(0) };
-        assert_eq!(after, libc::ENOENT);
     }
 }

@@ -21,7 +21,7 @@ pub struct Connected {
 }
 
 /// What a ring has queued and not handed over: one batch after the other.
-pub(super) struct Batch {
+pub(in crate::sys) struct Batch {
     number: u32,
     one_thread: PhantomData<*const ()>,
 }
@@ -93,7 +93,7 @@ impl Batch {
     ///
     /// # Errors
     /// If it has one already, since a socket remembers one batch; or if the thread is at its end.
-    pub(super) fn begin() -> io::Result<Batch> {
+    pub(in crate::sys) fn begin() -> io::Result<Batch> {
         let begun = THREAD.try_with(|thread| {
             if thread.has_ring.replace(true) {
                 return Err(io::Error::other("this thread has a ring already"));
@@ -106,13 +106,13 @@ impl Batch {
     }
 
     /// The number of a socket, which stays its own until [`Batch::end`].
-    pub(super) fn name(&self, socket: &Connected) -> RawFd {
+    pub(in crate::sys) fn name(&self, socket: &Connected) -> RawFd {
         socket.batch.set(self.number);
         socket.as_fd().as_raw_fd()
     }
 
     /// All that was queued is handed over, or never will be. The next batch begins.
-    pub(super) fn end(&mut self) {
+    pub(in crate::sys) fn end(&mut self) {
         // A number that comes again after so many batches only delays a close.
         self.number = self.number.checked_add(1).unwrap_or(NONE + 1);
         // At the end of its thread there is nothing left to be counted.
@@ -124,7 +124,7 @@ impl Batch {
 }
 
 /// Whether this thread has a ring, one that was leaked included.
-pub(super) fn has_ring() -> bool {
+pub(in crate::sys) fn has_ring() -> bool {
     THREAD.try_with(|thread| thread.has_ring.get()).unwrap_or(true)
 }
 

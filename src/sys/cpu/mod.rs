@@ -1,5 +1,7 @@
 //! CPUs and descriptors: the affinity mask, pinning, the machine's own count, `RLIMIT_NOFILE`.
 
+pub mod cgroup;
+
 use std::io;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};

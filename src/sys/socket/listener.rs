@@ -1,0 +1,271 @@
+//! Listening sockets: made with socket2, in a group of one port or alone, steered, and closed to new connections.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{Shutdown, SockFlag, setsockopt, sockopt};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+
+use super::tcp_info;
+use crate::sys::{cvt, retry};
+
+/// A TCP socket bound to one address, not listening yet.
+pub struct Bound(Socket);
+
+/// How a socket shares its port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// Alone: `listen` fails with `EADDRINUSE` while any other socket listens on the port.
+    Exclusive,
+    /// With the sockets of its `SO_REUSEPORT` group.
+    Group,
+    /// As `Group`, to keep the port for it without listening: whoever wants it alone fails at bind already.
+    Held,
+}
+
+impl Bound {
+    /// A nonblocking, close-on-exec socket with `SO_REUSEADDR` and `TCP_NODELAY` (which connections
+    /// inherit), bound to `address`. An IPv6 socket takes IPv6 alone.
+    pub fn bind(address: SocketAddr, sharing: Sharing) -> io::Result<Bound> {
+        let socket = Socket::new(
+            Domain::for_address(address),
+            Type::STREAM.nonblocking().cloexec(),
+            Some(Protocol::TCP),
+        )?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.set_reuse_address(sharing != Sharing::Held)?;
+        socket.set_reuse_port(sharing != Sharing::Exclusive)?;
+        socket.set_tcp_nodelay(true)?;
+        socket.bind(&SockAddr::from(address))?;
+        Ok(Bound(socket))
+    }
+
+    /// Keeps the port, and doesn't listen.
+    pub fn hold(self) -> Listener {
+        Listener(self.0.into())
+    }
+
+    /// listen(2) with an accept queue of `backlog` connections (the kernel may grant fewer).
+    pub fn listen(self, backlog: u32) -> io::Result<Listener> {
+        self.0.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+        Ok(Listener(self.0.into()))
+    }
+}
+
+/// A listening socket, or one that could be.
+#[derive(Debug)]
+pub struct Listener(OwnedFd);
+
+/// One that was passed on by another process.
+impl From<OwnedFd> for Listener {
+    fn from(socket: OwnedFd) -> Listener {
+        Listener(socket)
+    }
+}
+
+/// The accept queue of a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AcceptQueue {
+    /// Connections that wait to be accepted.
+    pub waiting: u32,
+    /// The backlog in effect, in connections.
+    pub backlog: u32,
+}
+
+impl Listener {
+    /// Changes the length of the accept queue: listen(2) again. Who waits in it stays.
+    pub fn set_backlog(&self, backlog: u32) -> io::Result<()> {
+        SockRef::from(&self.0).listen(i32::try_from(backlog).unwrap_or(i32::MAX))
+    }
+
+    /// Gives a socket that was opened by somebody else what [`Bound::bind`] gives: nonblocking, `TCP_NODELAY`.
+    pub fn prepare(&self) -> io::Result<()> {
+        let socket = SockRef::from(&self.0);
+        socket.set_nonblocking(true)?;
+        socket.set_tcp_nodelay(true)
+    }
+
+    /// Lets later sockets join this one's port as a `SO_REUSEPORT` group.
+    pub fn open_to_group(&self) -> io::Result<()> {
+        SockRef::from(&self.0).set_reuse_port(true)
+    }
+
+    /// The address it is bound to, with the port the kernel chose for port 0.
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        SockRef::from(&self.0)
+            .local_addr()?
+            .as_socket()
+            .ok_or_else(|| io::Error::from(io::ErrorKind::AddrNotAvailable))
+    }
+
+    /// Reads the accept queue back from the kernel: for a listener, `TCP_INFO` holds its length in
+    /// `tcpi_unacked` and its bound in `tcpi_sacked` (net/ipv4/tcp.c, `tcp_get_info`).
+    pub fn accept_queue(&self) -> io::Result<AcceptQueue> {
+        let info = tcp_info(self.0.as_fd())?;
+        Ok(AcceptQueue { waiting: info.tcpi_unacked, backlog: info.tcpi_sacked })
+    }
+
+    /// Ends the listening in every process that has a copy: from here on accept(2) fails with `EINVAL`, and
+    /// the socket has left its group. Whoever waits in the accept queue is reset.
+    pub fn close_everywhere(&self) -> io::Result<()> {
+        // For a listening socket, shutdown(2) is the way back to a closed one (net/ipv4/af_inet.c).
+        match nix::sys::socket::shutdown(self.0.as_raw_fd(), Shutdown::Read) {
+            // Another process was first.
+            Err(Errno::ENOTCONN) => Ok(()),
+            result => Ok(result?),
+        }
+    }
+
+    /// Ignores connections that have not begun: who is amid a handshake still gets into the queue, who is not
+    /// tries again after a second (tcp(7)) and finds the socket closed by then. In every process that has a copy.
+    pub fn ignore_new(&self) -> io::Result<()> {
+        use socket2::SockFilter;
+        // A TCP socket's filter sees the segment from its TCP header on; byte 13 has the flags (RFC 9293 §3.1).
+        const FLAGS: u32 = 13;
+        const SYN: u32 = 0x02;
+        const ACK: u32 = 0x10;
+        SockRef::from(&self.0).attach_filter(&[
+            SockFilter::new((libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16, 0, 0, FLAGS),
+            SockFilter::new((libc::BPF_ALU | libc::BPF_AND | libc::BPF_K) as u16, 0, 0, SYN | ACK),
+            SockFilter::new((libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16, 0, 1, SYN),
+            SockFilter::new((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, 0),
+            SockFilter::new((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, u32::MAX),
+        ])
+    }
+
+    /// Whether [`Listener::ignore_new`] was called for this socket, by whichever process: it is about to be closed for
+    /// good. False where the kernel doesn't tell.
+    pub fn ignores_new(&self) -> bool {
+        let mut length: libc::socklen_t = 0;
+        // SAFETY: without room for them the kernel writes no statements of the filter, but their number into `length`.
+        let result = cvt(unsafe {
+            libc::getsockopt(
+                self.0.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_GET_FILTER,
+                std::ptr::null_mut(),
+                &raw mut length,
+            )
+        });
+        result.is_ok() && length > 0
+    }
+
+    /// The end of [`Listener::ignore_new`], whoever asked for it.
+    pub fn heed_new(&self) -> io::Result<()> {
+        match SockRef::from(&self.0).detach_filter() {
+            // There was none.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Has the kernel choose, for new connections to this socket's group, among its first `sockets` members
+    /// at random; `None`: among all, by its own hash. Members count in the order in which they joined.
+    pub fn steer(&self, sockets: Option<usize>) -> io::Result<()> {
+        let Some(sockets) = sockets else {
+            return detach_reuseport_bpf(self.0.as_fd());
+        };
+        let count = u32::try_from(sockets.max(1)).unwrap_or(u32::MAX);
+        // BPF_LD | BPF_W | BPF_ABS at SKF_AD_OFF + SKF_AD_RANDOM; modulo; return (linux/filter.h).
+        let statement =
+            |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
+        let random = (libc::SKF_AD_OFF + libc::SKF_AD_RANDOM) as u32;
+        let mut program = [
+            statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, random),
+            statement(libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K, count),
+            statement(libc::BPF_RET | libc::BPF_A, 0),
+        ];
+        let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+        Ok(setsockopt(&self.0, sockopt::AttachReusePortCbpf, &program)?)
+    }
+
+    /// accept4(2): the next waiting connection, nonblocking and close-on-exec.
+    pub fn accept(&self) -> io::Result<OwnedFd> {
+        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+        let fd = retry(|| nix::sys::socket::accept4(self.0.as_raw_fd(), flags))?;
+        // SAFETY: accept4 just made this descriptor and nobody else knows of it.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Takes the program of [`Listener::steer`] away; none is no error.
+fn detach_reuseport_bpf(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let zero: libc::c_int = 0;
+    // SAFETY: the option's value is an int that outlives the call.
+    let result = cvt(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_DETACH_REUSEPORT_BPF,
+            (&raw const zero).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    });
+    match result {
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+/// Whether this process may bind a port of this number; where /proc doesn't tell, it is believed to.
+///
+/// # Errors
+/// `EACCES` where the port is one of those that take `CAP_NET_BIND_SERVICE` (ip(7), `ip_unprivileged_port_start`), and
+/// this process doesn't have it.
+pub fn may_bind(port: u16) -> io::Result<()> {
+    const CAP_NET_BIND_SERVICE: u32 = 10;
+    let first = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+    let first = first.ok().and_then(|text| text.trim().parse::<u32>().ok()).unwrap_or(1024);
+    if port == 0 || u32::from(port) >= first {
+        return Ok(());
+    }
+    let status = procfs::process::Process::myself().and_then(|process| process.status());
+    let may = status.map_or(true, |status| status.capeff & (1 << CAP_NET_BIND_SERVICE) != 0);
+    if may { Ok(()) } else { Err(Errno::EACCES.into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listen(address: SocketAddr, sharing: Sharing) -> io::Result<Listener> {
+        Bound::bind(address, sharing)?.listen(128)
+    }
+
+    #[test]
+    fn a_group_grows_from_an_exclusive_listener_and_keeps_others_out() {
+        let first = listen("127.0.0.1:0".parse().unwrap(), Sharing::Exclusive).unwrap();
+        let address = first.local_address().unwrap();
+        let taken = |sharing| listen(address, sharing).unwrap_err().kind();
+        assert_eq!(taken(Sharing::Group), io::ErrorKind::AddrInUse);
+        first.open_to_group().unwrap();
+        let second = listen(address, Sharing::Group).unwrap();
+        assert_eq!(taken(Sharing::Exclusive), io::ErrorKind::AddrInUse);
+
+        // Both take part: of 64 connections each gets some, or the kernel's hash is broken.
+        let clients: Vec<_> =
+            (0..64).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+        let waiting = |listener: &Listener| listener.accept_queue().unwrap().waiting;
+        assert_eq!(waiting(&first) + waiting(&second), clients.len() as u32);
+        assert!(waiting(&first) > 0 && waiting(&second) > 0);
+        assert_eq!(first.accept_queue().unwrap().backlog, 128);
+    }
+
+    #[test]
+    fn a_socket_that_ignores_new_connections_says_so() {
+        let listener = listen("127.0.0.1:0".parse().unwrap(), Sharing::Exclusive).unwrap();
+        assert!(!listener.ignores_new());
+        listener.ignore_new().unwrap();
+        assert!(listener.ignores_new());
+    }
+}
