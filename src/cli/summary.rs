@@ -3,9 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 
 use super::{Task, counted, print};
-use crate::config::{
-    Accept, Config, Content, Driver, Engine, Loaded, Mode, Options, Route, RoutePath,
-};
+use crate::config::{Accept, Config, Content, Driver, Loaded, Mode, Options, Route, RoutePath};
 use crate::supervisor::loading::rehearsal::{Rehearsal, rehearse};
 
 /// Says what would run, what it would warn of, and what would keep it from starting here.
@@ -54,13 +52,14 @@ fn summary(loaded: &Loaded, rehearsal: &Rehearsal) -> String {
         Accept::Shared => "shared (every lane from the same sockets)",
         Accept::Handoff => "handoff (from an acceptor)",
     };
-    let (engine, driver) = match (config.workers.engine, config.workers.driver) {
-        (Engine::May, _) => ("may (may_minihttp)", "the engine's own"),
-        (Engine::Native, Driver::Auto) => {
-            ("native", "auto (io_uring where the kernel allows it, else epoll)")
-        }
-        (Engine::Native, Driver::Epoll) => ("native", "epoll"),
-        (Engine::Native, Driver::IoUring) => ("native", "io_uring"),
+    let abilities = config.workers.engine.abilities();
+    let library = abilities.library.map(|library| format!(" ({library})"));
+    let engine = format!("{}{}", abilities.name, library.unwrap_or_default());
+    let driver = match config.workers.driver {
+        _ if !abilities.has_driver => "the engine's own",
+        Driver::Auto => "auto (io_uring where the kernel allows it, else epoll)",
+        Driver::Epoll => "epoll",
+        Driver::IoUring => "io_uring",
     };
     let listen = listen.join(", ");
     let routes = config.routes.len();
@@ -72,7 +71,7 @@ fn summary(loaded: &Loaded, rehearsal: &Rehearsal) -> String {
         ("lanes", &lanes),
         ("mode", mode),
         ("accept", accept),
-        ("engine", engine),
+        ("engine", &engine),
         ("driver", driver),
         ("routes", &routes.to_string()),
     ];

@@ -19,6 +19,7 @@ mod value;
 mod variables;
 
 pub use diagnostic::{ERRORS_MAX, Errors, Warning, Warnings};
+pub use engine::{Abilities, Engine, Responses};
 pub use load::{Loaded, Options, load, reload};
 pub use paths::{
     Place, Places, absolute, are_same, control_links, control_socket, control_sockets, file_path,
@@ -132,16 +133,6 @@ pub enum Accept {
     Handoff,
 }
 
-/// `workers.engine`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Engine {
-    /// laneway's own event loop.
-    Native,
-    /// may_minihttp, which serves less, and less safely (docs/engines.md).
-    May,
-}
-
 /// `workers.driver`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -152,28 +143,6 @@ pub enum Driver {
     Epoll,
     /// io_uring(7).
     IoUring,
-}
-
-impl Engine {
-    /// Its name in the configuration, if it isn't the usual one.
-    pub fn other(self) -> Option<&'static str> {
-        match self {
-            Engine::Native => None,
-            Engine::May => Some("may"),
-        }
-    }
-
-    /// What whoever chose it should know, and what to do about it.
-    pub fn warning(self) -> Option<(&'static str, &'static str)> {
-        const REASON: &str = "it has no timeouts and no limits on heads, and stops by resetting who waits in its \
-             queue; [timeouts], server.backlog and workers.driver have no effect";
-        const REMEDY: &str =
-            "docs/engines.md says what else it lacks; workers.engine = \"native\" has it all";
-        match self {
-            Engine::Native => None,
-            Engine::May => Some((REASON, REMEDY)),
-        }
-    }
 }
 
 impl Accept {

@@ -239,7 +239,7 @@ pub(crate) fn status(
     let made = processes.generation(generation)?;
     let Workers { accept, engine, .. } = made.generation.config.workers;
     // An engine that opens its own sockets keeps their queues to itself.
-    let has_own = accept == Accept::Reuseport && engine == Engine::Native;
+    let has_own = accept == Accept::Reuseport && engine.abilities().own_sockets.is_none();
     let queue = |lane| has_own.then(|| queue(lane, listeners));
     let lanes = policy.lane_states().into_iter().enumerate();
     let lanes =

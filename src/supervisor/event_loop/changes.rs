@@ -5,7 +5,7 @@
 //! follows, or is refused in so many words. Each has a number, by which its outcome finds those that asked for it.
 
 use super::{MEASURE_MS, Supervisor};
-use crate::config::{self, Engine};
+use crate::config::{self, Abilities};
 use crate::observe::log;
 use crate::supervisor::commands::status;
 use crate::supervisor::commands::waiting::Change;
@@ -153,8 +153,8 @@ impl Supervisor {
         Some(Input::Stop(reason))
     }
 
-    pub(super) fn engine(&self) -> Option<Engine> {
-        self.config().map(|config| config.workers.engine)
+    pub(super) fn engine(&self) -> Option<&'static Abilities> {
+        self.config().map(|config| config.workers.engine.abilities())
     }
 
     /// Closes the sockets of addresses that neither the generation that serves nor one on its way has a use for.

@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::config::{self, Config, Count, Engine};
+use crate::config::{self, Config, Count};
 use crate::control::{Control, Order, Received};
 use crate::observe::ledger::Ledger;
 use crate::sys::epoll::{Epoll, Events, Interest};
@@ -173,10 +173,13 @@ impl Supervisor {
                 .and_then(|sockets| listeners.activate(sockets))
                 .map_err(doing("cannot use the sockets of the service manager"))?;
         }
-        if loaded.config.workers.engine == Engine::May && !listeners.groups().is_empty() {
-            return Err("the engine \"may\" opens its own sockets: it can't use those of a service manager or of \
-                        the supervisor before"
-                .into());
+        let engine = loaded.config.workers.engine.abilities();
+        if engine.own_sockets.is_some() && !listeners.groups().is_empty() {
+            let name = engine.name;
+            return Err(format!(
+                "the engine \"{name}\" opens its own sockets: it can't use those of a service manager or of the \
+                 supervisor before"
+            ));
         }
         let (pid_file, commands) = Supervisor::claim(&loaded.config, &options, follows, &epoll)?;
         let ledger = Ledger::new(LEDGER_BLOCKS).map_err(doing("cannot map the ledger"))?;

@@ -138,7 +138,7 @@ impl Supervisor {
             return None;
         };
         let prepared = read.and_then(|loaded| {
-            if self.engine().is_some_and(|engine| engine != loaded.config.workers.engine) {
+            if self.config().is_some_and(|of| of.workers.engine != loaded.config.workers.engine) {
                 let reason = "workers.engine can't change while the server runs; stop and start";
                 return Err(Rejection::Unusable(reason.into()));
             }

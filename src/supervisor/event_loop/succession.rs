@@ -7,7 +7,6 @@ use std::os::fd::AsFd;
 use super::changes::ENDING;
 use super::event::Event;
 use super::{Supervisor, TOKEN_HEIR, TOKEN_PREDECESSOR};
-use crate::config::Engine;
 use crate::control::Received;
 use crate::supervisor::commands::waiting::Change;
 use crate::supervisor::commands::{Answer, Request};
@@ -31,8 +30,11 @@ impl Supervisor {
         tracing::info!(generation, binary, "upgrade started");
         let started = if process::id() == 1 {
             Err("as pid 1 it can't make way for another process; replace the container".into())
-        } else if self.engine() == Some(Engine::May) {
-            Err("the sockets of the engine \"may\" can't be handed over; stop and start".into())
+        } else if let Some(engine) = self.engine().filter(|engine| engine.own_sockets.is_some()) {
+            let name = engine.name;
+            Err(format!(
+                "the sockets of the engine \"{name}\" can't be handed over; stop and start"
+            ))
         } else if !self.origin.is_repeatable {
             Err("the configuration came from what can be read only once; stop and start".into())
         } else {

@@ -168,9 +168,9 @@ impl Listeners {
             group.set_backlog(backlog).map_err(failed)?;
             return Ok(false);
         }
-        let group = match engine {
-            Engine::Native => Group::open(requested, backlog, lanes),
-            Engine::May => Group::hold(requested),
+        let group = match engine.abilities().own_sockets {
+            None => Group::open(requested, backlog, lanes),
+            Some(_) => Group::hold(requested),
         };
         let group = group.map_err(|error| {
             let is_own = |group: &Group| clashes(group.address, requested.0);

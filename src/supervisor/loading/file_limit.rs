@@ -1,7 +1,7 @@
 //! Whether this process and its workers may open as many files as the configuration could need, and what to do where they
 //! may not. It raises the limit as far as it can, and opens nothing.
 
-use crate::config::{Accept, Config, Engine, Mode};
+use crate::config::{Accept, Config, Mode};
 use crate::sys::cpu;
 
 /// That fewer files may be open than could have to be.
@@ -15,23 +15,24 @@ pub(crate) struct FileLimit {
 /// Descriptors that a process needs besides those that are counted below.
 const OTHER_FILES: u64 = 32;
 
-/// Descriptors that the engine "may" needs for an address: the socket, a connection that waits to be looked at, and
-/// one over the limit that is about to be closed.
-const MAY_FILES_OF_ADDRESS: u64 = 3;
-
-/// Refuses a limit that connections could reach: the engine accepts for ever there, and serves nobody.
-fn check_may_file_limit(config: &Config, limit: u64) -> Result<(), String> {
-    let others = MAY_FILES_OF_ADDRESS * config.server.listen.len() as u64 + OTHER_FILES;
+/// Refuses a limit that connections could reach, if the engine accepts for ever there, and serves none.
+fn check_engine_file_limit(config: &Config, limit: u64) -> Result<(), String> {
+    let engine = config.workers.engine.abilities();
+    let Some(files_of_address) = engine.files_of_address else {
+        return Ok(());
+    };
+    let others = files_of_address * config.server.listen.len() as u64 + OTHER_FILES;
     let needed = u64::from(config.workers.max_connections) + others;
-    if config.workers.engine != Engine::May || needed <= limit {
+    if needed <= limit {
         return Ok(());
     }
+    let name = engine.name;
     let or_fewer = match limit.saturating_sub(others) {
         0 => String::new(),
         affordable => format!(", or workers.max_connections = {affordable}"),
     };
     Err(format!(
-        "a worker of the engine \"may\" could need {needed} open files for workers.max_connections, and would serve \
+        "a worker of the engine \"{name}\" could need {needed} open files for workers.max_connections, and would serve \
          nobody any more at the limit, which is {limit}; ulimit -Hn {needed} (systemd: LimitNOFILE={needed}){or_fewer}"
     ))
 }
@@ -44,7 +45,7 @@ fn check_may_file_limit(config: &Config, limit: u64) -> Result<(), String> {
 pub(crate) fn check_file_limit(config: &Config, lanes: usize) -> Result<Option<FileLimit>, String> {
     let limit = cpu::raise_file_limit()
         .map_err(|error| format!("cannot raise the limit on open files: {error}"))?;
-    check_may_file_limit(config, limit)?;
+    check_engine_file_limit(config, limit)?;
     let lanes = lanes as u64;
     let (lanes_of_process, processes) = match config.workers.mode {
         Mode::Threads => (lanes, 1),

@@ -58,7 +58,7 @@ pub fn rehearse(config: &Config, options: &Options) -> Rehearsal {
         }
         Err(error) => errors.push(error),
     }
-    if let Some((reason, remedy)) = config.workers.engine.warning() {
+    if let Some((reason, remedy)) = config.workers.engine.abilities().warning {
         warnings.push((format!("this engine is for comparison: {reason}"), remedy.to_owned()));
     }
     let addresses = addresses(config, &mut errors, &mut warnings);

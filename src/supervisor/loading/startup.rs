@@ -61,7 +61,7 @@ pub(crate) fn prepare(
         tracing::warn!(limit, needed, reason, remedy, "file limit too small");
     }
     let engine = config.workers.engine;
-    if let Some((reason, remedy)) = engine.warning()
+    if let Some((reason, remedy)) = engine.abilities().warning
         && warned.is_new("engine for comparison", reason)
     {
         tracing::warn!(engine = engine.other(), reason, remedy, "engine for comparison");
