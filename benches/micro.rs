@@ -16,8 +16,9 @@ use std::time::{Duration, Instant};
 use criterion::{
     BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main,
 };
-use laneway::content::{Answer, refusal};
-use laneway::http::{DATE_LINE_BYTES, Persistence, Receiver, Refusal, Step, encode};
+use laneway::content::{Answer, Outcome, Reply, refusal};
+use laneway::http::h1::{DATE_LINE_BYTES, Receiver, Recipient, Step, Writer};
+use laneway::http::{Refusal, Version};
 use laneway::worker::event_loop::timers::Timers;
 use samples::{BROWSER, By, LIMITS, MINIMAL, head, pipelined};
 
@@ -81,7 +82,7 @@ fn routes(criterion: &mut Criterion) {
                 let id = BenchmarkId::new(format!("{by:?} {name}").to_lowercase(), routes);
                 group.bench_function(id, |bencher| {
                     let mut heads = heads.iter().cycle();
-                    bencher.iter(|| heads.next().map(|head| site.answer(head).0));
+                    bencher.iter(|| heads.next().map(|head| site.answer(&head.request).0));
                 });
             }
         }
@@ -94,28 +95,31 @@ fn responses(criterion: &mut Criterion) {
     let mut output = Vec::with_capacity(64 << 10);
     let site = By::Exact.site(1);
     let request = By::Exact.request(0);
-    let (_, Answer::Fixed(fixed)) = site.answer(&head(&request)) else {
-        panic!("the site answers with fixed responses");
-    };
+    let head = head(&request);
     group.bench_function("fixed", |bencher| {
         bencher.iter(|| {
-            output.clear();
-            encode(&mut output, black_box(&fixed.response), None, DATE, Persistence::Keep);
-            output.extend_from_slice(&fixed.body);
-            black_box(output.as_slice());
+            let (_, Answer::Known(Outcome::Ready(reply))) = site.answer(black_box(&head.request))
+            else {
+                panic!("the site answers with fixed responses");
+            };
+            render(&mut output, &reply, true);
         });
     });
-    // Rendered when it is needed: an error ends its connection, so nobody gets many.
+    // Rendered when it is needed: an error ends its connection, so that no client gets many.
     group.bench_function("error", |bencher| {
-        bencher.iter(|| {
-            output.clear();
-            let fixed = refusal(black_box(Refusal::BODY_TOO_LARGE));
-            encode(&mut output, &fixed.response, None, DATE, Persistence::Close);
-            output.extend_from_slice(&fixed.body);
-            black_box(output.as_slice());
-        });
+        bencher.iter(|| render(&mut output, &refusal(black_box(Refusal::BODY_TOO_LARGE)), false));
     });
     group.finish();
+}
+
+/// A response as it is sent.
+fn render(output: &mut Vec<u8>, reply: &Reply<'_>, keep_alive: bool) {
+    output.clear();
+    let to = Recipient { version: Version::Http11, is_head: false, keep_alive };
+    let length = reply.body.length();
+    let (mut writer, _) = Writer::begin(output, black_box(&reply.response), length, to, DATE);
+    writer.put(output, reply.body.bytes());
+    black_box(output.as_slice());
 }
 
 /// Every connection with its keep-alive deadline, `spread_ms` from the first to the last.

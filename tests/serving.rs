@@ -400,7 +400,9 @@ fn a_delayed_response_holds_up_nobody(mode: Mode) {
     for _ in 0..20 {
         assert_eq!(other.get("/").status, 200);
     }
-    assert!(!slow.hears_within(Duration::from_millis(1)), "the delay was not kept");
+    let (is_answered, elapsed) = (slow.hears_within(Duration::from_millis(1)), start.elapsed());
+    // A machine that is busy with other work may take longer than the delay for this much.
+    assert!(!is_answered || elapsed >= DELAY, "answered after {elapsed:?}");
     assert_eq!(slow.response().text(), "slow");
     assert!(start.elapsed() >= DELAY, "answered after {:?}", start.elapsed());
 }

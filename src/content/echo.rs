@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::http::{BodyLength, Head, Response};
+use super::answer::{Answer, Body, Collect, Handler, Outcome, Reply, ResponseOf};
+use crate::http::{BodyLength, Request, Response};
 
 /// An echo route.
-pub struct Echo {
-    /// The head, without Content-Length.
-    pub response: Response,
-    /// How long the response waits before it is sent.
-    pub delay: Duration,
+pub(super) struct Echo {
+    /// Without Content-Length.
+    response: Response,
+    delay: Duration,
     what: What,
 }
 
@@ -21,8 +21,9 @@ enum What {
     Request,
 }
 
-/// A response body under construction: what the head contributed, then the request's body as it arrives.
-pub struct Collected {
+/// The content of a response under construction: what the head contributed, then the request's body as it arrives.
+struct Collected<'s> {
+    echo: &'s Echo,
     bytes: Vec<u8>,
     head_bytes: usize,
     /// How long it becomes, as far as the head tells.
@@ -52,61 +53,59 @@ impl Echo {
         let fields = default.into_iter().chain(fields.iter().copied());
         Echo { response: Response::new(status, fields, None), delay, what }
     }
+}
 
-    /// Begins a response to the request with this head.
-    pub fn begin(&self, head: &Head<'_>) -> Collected {
+impl Handler for Echo {
+    fn answer(&self, request: &Request<'_>) -> Answer<'_> {
         let bytes = match self.what {
             What::Body => Vec::new(),
-            What::Request => RequestHead::from(head).to_json(),
+            What::Request => RequestHead::from(request).to_json(),
         };
         let head_bytes = bytes.len();
-        let whole_bytes = match head.body {
+        let whole_bytes = match request.body {
             BodyLength::Sized(length) => {
                 head_bytes.saturating_add(usize::try_from(length).unwrap_or(usize::MAX))
             }
             _ => usize::MAX,
         };
-        Collected { bytes, head_bytes, whole_bytes }
-    }
-
-    /// The response body, once the request's body is whole.
-    pub fn finish(&self, collected: Collected) -> Vec<u8> {
-        let Collected { mut bytes, head_bytes, .. } = collected;
-        if self.what == What::Body {
-            return bytes;
-        }
-        let body = bytes.split_off(head_bytes);
-        // The object's last brace makes way for its last member.
-        bytes.pop();
-        bytes.extend_from_slice(b",\"body\":");
-        put_json(&mut bytes, &String::from_utf8_lossy(&body));
-        bytes.extend_from_slice(b"}\n");
-        bytes.shrink_to_fit();
-        bytes
+        Answer::Collect(Box::new(Collected { echo: self, bytes, head_bytes, whole_bytes }))
     }
 }
 
-impl Collected {
-    /// Adds a piece of the request's body.
-    pub fn push(&mut self, piece: &[u8]) {
-        let more = self.bytes_with(piece.len()) - self.bytes.len();
+impl<'s> Collect<'s> for Collected<'s> {
+    fn push(&mut self, piece: &[u8]) {
+        let more = self.held_bytes_with(piece.len()) - self.bytes.len();
         self.bytes.reserve_exact(more);
         self.bytes.extend_from_slice(piece);
     }
 
-    /// How much memory it holds.
-    pub fn held_bytes(&self) -> usize {
+    fn held_bytes(&self) -> usize {
         self.bytes.capacity()
     }
 
-    /// How much memory it will hold with so many bytes more: an eighth more than it needs, so that a body in many pieces
-    /// isn't copied for each, but no more than it will ever need.
-    pub fn bytes_with(&self, more: usize) -> usize {
+    /// An eighth more than it needs, so that a body in many pieces isn't copied for each, but no more than it will ever
+    /// need.
+    fn held_bytes_with(&self, more: usize) -> usize {
         let needed = self.bytes.len() + more;
         if needed <= self.bytes.capacity() {
             return self.bytes.capacity();
         }
         (needed + needed / 8).min(self.whole_bytes).max(needed)
+    }
+
+    fn finish(self: Box<Self>) -> Outcome<'s> {
+        let Collected { echo, mut bytes, head_bytes, .. } = *self;
+        if echo.what == What::Request {
+            let body = bytes.split_off(head_bytes);
+            // The object's last brace makes way for its last member.
+            bytes.pop();
+            bytes.extend_from_slice(b",\"body\":");
+            put_json(&mut bytes, &String::from_utf8_lossy(&body));
+            bytes.extend_from_slice(b"}\n");
+            bytes.shrink_to_fit();
+        }
+        let reply = Reply { response: ResponseOf::Site(&echo.response), body: Body::Owned(bytes) };
+        Outcome::after(echo.delay, reply)
     }
 }
 
@@ -122,8 +121,8 @@ struct RequestHead {
     headers: Vec<(String, String)>,
 }
 
-impl From<&Head<'_>> for RequestHead {
-    fn from(head: &Head<'_>) -> RequestHead {
+impl From<&Request<'_>> for RequestHead {
+    fn from(head: &Request<'_>) -> RequestHead {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         RequestHead {
             method: head.method.name().to_owned(),
@@ -156,7 +155,9 @@ mod tests {
 
     #[test]
     fn a_body_takes_an_eighth_more_than_it_needs_and_never_more_than_the_head_told() {
+        let echo = Echo::body(200, &[], Duration::ZERO);
         let of = |capacity, whole_bytes| Collected {
+            echo: &echo,
             bytes: Vec::with_capacity(capacity),
             head_bytes: 0,
             whole_bytes,
@@ -171,7 +172,11 @@ mod tests {
             (0, 8_000, 8_000, 8_000),
         ] {
             let mut collected = of(capacity, whole_bytes);
-            assert_eq!(collected.bytes_with(more), expected, "{capacity} {more} {whole_bytes}");
+            assert_eq!(
+                collected.held_bytes_with(more),
+                expected,
+                "{capacity} {more} {whole_bytes}"
+            );
             collected.push(&vec![b'x'; more]);
             assert_eq!(collected.held_bytes(), expected, "{capacity} {more} {whole_bytes}");
         }

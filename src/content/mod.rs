@@ -1,8 +1,10 @@
-//! Content: from a request head to what answers it. Routing, and every response that is known before it
-//! is asked for, rendered when the configuration loads.
+//! Content: from a request to what answers it. Routing, and every response that is known before it is asked for,
+//! rendered when the configuration loads.
 //!
-//! Sees heads and bytes; never a connection.
+//! A kind of content is a [`Handler`] in a file of its own here, and a line in `Main::new`; [`Fixed`], which most routes
+//! are, has a way of its own without an allocation. Sees requests and bytes; never a connection.
 
+mod answer;
 mod echo;
 mod routes;
 
@@ -10,39 +12,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{self, Content};
-use crate::http::{Head, Method, Refusal, Response, reason};
+use crate::http::{Method, Refusal, Request, Response, reason};
 
-pub use echo::{Collected, Echo};
+pub use answer::{Answer, Body, Collect, Handler, Outcome, Pending, Reply, ResponseOf, Stream};
+use echo::Echo;
 use routes::Routes;
 
 /// Everything a server answers: built once for a generation, read by all its lanes.
 pub struct Site {
-    routes: Routes<Handler>,
+    routes: Routes<Route>,
     not_found: Fixed,
     /// The answer to `OPTIONS *`.
     options: Fixed,
 }
 
 /// A response that is known as a whole.
-pub struct Fixed {
-    /// Its head, Content-Length included.
-    pub response: Response,
-    /// Its body; not sent in answer to HEAD.
-    pub body: Arc<[u8]>,
-    /// How long it waits before it is sent.
-    pub delay: Duration,
-}
-
-/// What answers a request.
-pub enum Answer<'s> {
-    /// These bytes, whatever the request's body.
-    Fixed(&'s Fixed),
-    /// A response made from the request and its body.
-    Echo(&'s Echo),
+struct Fixed {
+    response: Response,
+    body: Arc<[u8]>,
+    delay: Duration,
 }
 
 /// What a route does, by method.
-struct Handler {
+struct Route {
     takes: Takes,
     main: Main,
     /// The answer to OPTIONS.
@@ -51,9 +43,10 @@ struct Handler {
     refused: Fixed,
 }
 
+/// What answers the methods that a route takes.
 enum Main {
     Fixed(Fixed),
-    Echo(Echo),
+    Other(Box<dyn Handler>),
 }
 
 /// Which methods a route takes.
@@ -82,56 +75,70 @@ const TEXT: (&str, &str) = ("Content-Type", "text/plain; charset=utf-8");
 impl Site {
     /// Renders every response of `routes`.
     pub fn new(routes: &[config::Route]) -> Site {
-        let handlers = routes.iter().map(|route| (route, Handler::new(route)));
+        let routes = routes.iter().map(|route| (route, Route::new(route)));
         Site {
-            routes: Routes::new(handlers),
-            not_found: plain(404, &[], "there is nothing at this path"),
+            routes: Routes::new(routes),
+            not_found: Fixed::from(plain(404, &[], "there is nothing at this path")),
             options: options(ALL),
         }
     }
 
     /// What answers this request, and the number of its route, in the configuration's order, if it has one.
     /// The host is compared without regard to case.
-    pub fn answer(&self, head: &Head<'_>) -> (Option<usize>, Answer<'_>) {
-        match self.routes.find(&head.target.host, &head.target.path) {
-            Some((route, handler)) => (Some(route), handler.answer(head.method)),
-            None if head.method == Method::Options && *head.target.path == *b"*" => {
-                (None, Answer::Fixed(&self.options))
+    pub fn answer(&self, request: &Request<'_>) -> (Option<usize>, Answer<'_>) {
+        match self.routes.find(&request.target.host, &request.target.path) {
+            Some((number, route)) => (Some(number), route.answer(request)),
+            None if request.method == Method::Options && *request.target.path == *b"*" => {
+                (None, self.options.answer())
             }
-            None => (None, Answer::Fixed(&self.not_found)),
+            None => (None, self.not_found.answer()),
         }
     }
 }
 
-impl Handler {
-    fn answer(&self, method: Method<'_>) -> Answer<'_> {
-        if method == Method::Options && self.takes != Takes::AnyAndOptions {
-            return Answer::Fixed(&self.options);
+impl Fixed {
+    fn answer(&self) -> Answer<'_> {
+        let reply =
+            Reply { response: ResponseOf::Site(&self.response), body: Body::Shared(&self.body) };
+        Answer::Known(Outcome::after(self.delay, reply))
+    }
+}
+
+impl From<(Response, Vec<u8>)> for Fixed {
+    fn from((response, body): (Response, Vec<u8>)) -> Fixed {
+        Fixed { response, body: body.into(), delay: Duration::ZERO }
+    }
+}
+
+impl Route {
+    fn answer(&self, request: &Request<'_>) -> Answer<'_> {
+        if request.method == Method::Options && self.takes != Takes::AnyAndOptions {
+            return self.options.answer();
         }
-        if self.takes == Takes::Read && !READ.contains(&method) {
-            return Answer::Fixed(&self.refused);
+        if self.takes == Takes::Read && !READ.contains(&request.method) {
+            return self.refused.answer();
         }
         match &self.main {
-            Main::Echo(echo) => Answer::Echo(echo),
-            Main::Fixed(fixed) => Answer::Fixed(fixed),
+            Main::Fixed(fixed) => fixed.answer(),
+            Main::Other(handler) => handler.answer(request),
         }
     }
 
-    fn new(route: &config::Route) -> Handler {
+    fn new(route: &config::Route) -> Route {
         let (takes, allowed) = match route.content {
             Content::Fixed { .. } => (Takes::Read, READ),
             Content::EchoBody | Content::EchoRequest => (Takes::Any, ALL),
             Content::Redirect(_) => (Takes::AnyAndOptions, ALL),
         };
-        Handler {
+        Route {
             takes,
             main: Main::new(route),
             options: options(allowed),
-            refused: plain(
+            refused: Fixed::from(plain(
                 405,
                 &[("Allow", &allow(allowed))],
                 "this path does not take that method",
-            ),
+            )),
         }
     }
 }
@@ -143,11 +150,12 @@ impl Main {
         let fixed = |fields: &[(&str, &str)], body: Arc<[u8]>| {
             let fields = [fields, &own].concat();
             Main::Fixed(Fixed {
-                response: Response::new(route.status, fields, Some(body.len())),
+                response: Response::new(route.status, fields, Some(body.len() as u64)),
                 body,
                 delay: route.delay,
             })
         };
+        let other = |handler: Echo| Main::Other(Box::new(handler));
         match &route.content {
             Content::Fixed { content_type, body } => {
                 let field = content_type.as_deref().map(|value| ("Content-Type", value));
@@ -157,35 +165,28 @@ impl Main {
                 let text = format!("{} {}\n", route.status, reason(route.status));
                 fixed(&[("Location", location), TEXT], text.into_bytes().into())
             }
-            Content::EchoBody => Main::Echo(Echo::body(route.status, &own, route.delay)),
-            Content::EchoRequest => Main::Echo(Echo::request(route.status, &own, route.delay)),
+            Content::EchoBody => other(Echo::body(route.status, &own, route.delay)),
+            Content::EchoRequest => other(Echo::request(route.status, &own, route.delay)),
         }
     }
 }
 
 /// The response that tells a client of its mistake; the connection closes after it.
-pub fn refusal(refusal: Refusal) -> Fixed {
-    plain(refusal.status, &[], refusal.reason)
+pub fn refusal(refusal: Refusal) -> Reply<'static> {
+    let (response, body) = plain(refusal.status, &[], refusal.reason);
+    Reply { response: ResponseOf::Request(Box::new(response)), body: Body::Owned(body) }
 }
 
 /// A short plain text: the status, and a sentence for the person who reads it.
-fn plain(status: u16, fields: &[(&str, &str)], sentence: &str) -> Fixed {
+fn plain(status: u16, fields: &[(&str, &str)], sentence: &str) -> (Response, Vec<u8>) {
     let body = format!("{status} {}: {sentence}\n", reason(status)).into_bytes();
     let fields = fields.iter().copied().chain([TEXT]);
-    Fixed {
-        response: Response::new(status, fields, Some(body.len())),
-        body: body.into(),
-        delay: Duration::ZERO,
-    }
+    (Response::new(status, fields, Some(body.len() as u64)), body)
 }
 
 /// The answer to OPTIONS: 204 and what is allowed (RFC 9110 §9.3.7).
 fn options(allowed: &[Method<'_>]) -> Fixed {
-    Fixed {
-        response: Response::new(204, [("Allow", allow(allowed).as_str())], None),
-        body: Arc::default(),
-        delay: Duration::ZERO,
-    }
+    Fixed::from((Response::new(204, [("Allow", allow(allowed).as_str())], None), Vec::new()))
 }
 
 fn allow(methods: &[Method<'_>]) -> String {

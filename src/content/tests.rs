@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::config::{HOST_BYTES_MAX, Route, RoutePath};
-use crate::http::{Limits, Receiver, Step};
+use crate::http::h1::{DATE_LINE_BYTES, Receiver, Recipient, Step, Writer};
+use crate::http::{Limits, Version};
 
 const LIMITS: Limits =
     Limits { request_line: 8192, header_bytes: 8192, headers: 8, body: 64, merge_slashes: true };
@@ -37,21 +38,32 @@ fn ask(site: &Site, method: &str, target: &str, host: &str) -> (Option<usize>, S
     let (_, Step::Head(head)) = receiver.step(request.as_bytes(), &LIMITS) else {
         panic!("{request:?} is not a head");
     };
-    let (route, answer) = site.answer(&head);
-    let (response, body) = match answer {
-        Answer::Fixed(fixed) => (&fixed.response, fixed.body.to_vec()),
-        Answer::Echo(echo) => {
-            let mut collected = echo.begin(&head);
-            collected.push(b"bo");
-            let foretold = collected.bytes_with(2);
-            collected.push(b"dy");
-            assert_eq!(collected.held_bytes(), foretold);
+    let (route, answer) = site.answer(&head.request);
+    let outcome = match answer {
+        Answer::Known(outcome) => outcome,
+        Answer::Collect(mut collect) => {
+            collect.push(b"bo");
+            let foretold = collect.held_bytes_with(2);
+            collect.push(b"dy");
+            assert_eq!(collect.held_bytes(), foretold);
             assert!(foretold >= 4);
-            (&echo.response, echo.finish(collected))
+            collect.finish()
         }
     };
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (route, text(&response.head), text(&body))
+    let Outcome::Ready(reply) = outcome else {
+        panic!("no route has a delay");
+    };
+    (route, head_of(&reply.response), String::from_utf8_lossy(reply.body.bytes()).into_owned())
+}
+
+/// The lines of a head that content decides on.
+fn head_of(response: &Response) -> String {
+    let to = Recipient { version: Version::Http11, is_head: true, keep_alive: true };
+    let mut bytes = Vec::new();
+    Writer::begin(&mut bytes, response, response.length(), to, &[b'.'; DATE_LINE_BYTES]);
+    let text = String::from_utf8(bytes).expect("a head in ASCII");
+    let framing = "Transfer-Encoding: chunked\r\n";
+    text[..text.len() - DATE_LINE_BYTES - 2].trim_end_matches(framing).to_owned()
 }
 
 #[test]
@@ -162,10 +174,10 @@ fn fields_and_bodies_are_those_of_the_route() {
 
 #[test]
 fn an_error_says_what_was_wrong() {
-    let fixed = refusal(Refusal::BODY_TOO_LARGE);
+    let reply = refusal(Refusal::BODY_TOO_LARGE);
     let text = "413 Content Too Large: the body is larger than this server takes\n";
-    assert_eq!(String::from_utf8_lossy(&fixed.body), text);
-    let head = String::from_utf8_lossy(&fixed.response.head);
+    assert_eq!(String::from_utf8_lossy(reply.body.bytes()), text);
+    let head = head_of(&reply.response);
     let length = format!("Content-Length: {}\r\n", text.len());
     assert!(
         head.starts_with("HTTP/1.1 413 Content Too Large\r\n") && head.ends_with(&length),

@@ -1,83 +1,66 @@
-//! Responses: a head rendered once, and what changes from one to the next put behind it.
+//! A response as content makes it, whichever protocol takes it to the client.
 
-/// 100 (Continue), whole (RFC 9110 §15.2.1).
-pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
-
-/// What a client of HTTP/2 understands, whole: an empty SETTINGS frame, which has to come first, and a GOAWAY with the
-/// code HTTP_1_1_REQUIRED, stream 0 as the last that was looked at, and a sentence (RFC 9113 §6.5, §6.8).
-pub const GOAWAY: &[u8] = b"\0\0\0\x04\0\0\0\0\0\
-    \0\0\x33\x07\0\0\0\0\0\0\0\0\0\0\0\0\x0d\
-    HTTP/1.0 and HTTP/1.1 alone are spoken here";
-
-/// Length of a `Date` line (RFC 9110 §6.6.1) with its line end.
-pub const DATE_LINE_BYTES: usize = 37;
-
-/// What becomes of the connection after a response (RFC 9112 §9.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Persistence {
-    /// Kept, which HTTP/1.1 says by saying nothing.
-    Keep,
-    /// Kept, said to a client of HTTP/1.0 that asked.
-    KeepHttp10,
-    /// Closed.
-    Close,
-}
-
-/// A response but for its `Date` and `Connection` fields.
+/// A response but for its content and what a connection adds to it (`Date`, `Connection`, its framing).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
-    /// Status line and field lines, without the empty line that ends them.
-    pub head: Box<[u8]>,
-    /// Whether its status forbids a body and a length, as 204 and 304 do.
-    bodiless: bool,
+    status: u16,
+    length: Option<u64>,
+    /// The status line and the field lines of HTTP/1, each with its line end. Rendered when the response is made,
+    /// because most are made when the configuration loads, and sent many times.
+    head: Box<str>,
 }
 
 impl Response {
-    /// Renders the head of a response with `status` and `fields`. `length` adds a Content-Length;
-    /// `None` leaves it to [`encode`], for a body that isn't known yet.
+    /// A response with `status` and `fields`, and with content of so many bytes; `None` leaves that to whoever sends it.
+    /// Of a status that forbids content, the length is not stated.
     pub fn new<'f>(
         status: u16,
         fields: impl IntoIterator<Item = (&'f str, &'f str)>,
-        length: Option<usize>,
+        length: Option<u64>,
     ) -> Response {
-        let bodiless = matches!(status, 204 | 304);
+        let length = length.filter(|_| !forbids_content(status));
         let mut head = format!("HTTP/1.1 {status} {}\r\n", reason(status));
         for (name, value) in fields {
             head.extend([name, ": ", value, "\r\n"]);
         }
-        if let Some(length) = length.filter(|_| !bodiless) {
+        if let Some(length) = length {
             head.extend(["Content-Length: ", &length.to_string(), "\r\n"]);
         }
-        Response { head: head.into_bytes().into(), bodiless }
+        Response { status, length, head: head.into() }
     }
 
-    /// Whether its status forbids a body.
-    pub fn is_bodiless(&self) -> bool {
-        self.bodiless
+    /// The status code.
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// How long its content is, if that was known when it was made, in bytes.
+    pub fn length(&self) -> Option<u64> {
+        self.length
+    }
+
+    /// Whether its status forbids content (RFC 9110 §6.4.1).
+    pub fn forbids_content(&self) -> bool {
+        forbids_content(self.status)
+    }
+
+    /// Its header fields but for Content-Length, each as `name: value`, in order.
+    pub fn fields(&self) -> impl Iterator<Item = &str> {
+        let lines = self.head.split_terminator("\r\n").skip(1);
+        let length = usize::from(self.length.is_some());
+        let count = self.head.matches("\r\n").count() - 1 - length;
+        lines.take(count)
+    }
+
+    /// The status line and the field lines of HTTP/1, without the empty line that ends them.
+    pub(super) fn head(&self) -> &[u8] {
+        self.head.as_bytes()
     }
 }
 
-/// Appends a response head, up to and with the empty line that ends it; the body goes right behind.
-/// `length` is the Content-Length of a response that was rendered without one.
-pub fn encode(
-    output: &mut Vec<u8>,
-    response: &Response,
-    length: Option<usize>,
-    date: &[u8; DATE_LINE_BYTES],
-    persistence: Persistence,
-) {
-    output.extend_from_slice(&response.head);
-    if let Some(length) = length.filter(|_| !response.bodiless) {
-        output.extend_from_slice(b"Content-Length: ");
-        output.extend_from_slice(length.to_string().as_bytes());
-        output.extend_from_slice(b"\r\n");
-    }
-    output.extend_from_slice(date);
-    output.extend_from_slice(match persistence {
-        Persistence::Keep => b"\r\n",
-        Persistence::KeepHttp10 => b"Connection: keep-alive\r\n\r\n",
-        Persistence::Close => b"Connection: close\r\n\r\n",
-    });
+/// 204 and 304 (RFC 9110 §15.3.5, §15.4.5): neither content nor, in a 204, a length.
+fn forbids_content(status: u16) -> bool {
+    matches!(status, 204 | 304)
 }
 
 /// The reason phrase of a status code (RFC 9110 §15, RFC 6585); empty for one without a name.
@@ -142,58 +125,23 @@ pub fn reason(status: u16) -> &'static str {
 mod tests {
     use super::*;
 
-    const DATE: &[u8; DATE_LINE_BYTES] = b"Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
-
-    fn encoded(response: &Response, length: Option<usize>, persistence: Persistence) -> String {
-        let mut output = b"before|".to_vec();
-        encode(&mut output, response, length, DATE, persistence);
-        String::from_utf8(output).expect("text")
-    }
-
     #[test]
-    fn a_head_is_rendered_once_and_gets_what_changes_behind_it() {
-        let response = Response::new(200, [("A", "b"), ("C", "d e")], Some(10));
-        let expected = "before|HTTP/1.1 200 OK\r\nA: b\r\nC: d e\r\nContent-Length: 10\r\n\
-                        Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n";
-        assert_eq!(encoded(&response, None, Persistence::Keep), expected);
-        let kept = expected.replace("GMT\r\n", "GMT\r\nConnection: keep-alive\r\n");
-        assert_eq!(encoded(&response, None, Persistence::KeepHttp10), kept);
-        let closed = expected.replace("GMT\r\n", "GMT\r\nConnection: close\r\n");
-        assert_eq!(encoded(&response, None, Persistence::Close), closed);
-    }
-
-    #[test]
-    fn a_length_that_is_known_late_is_added_late() {
-        let response = Response::new(200, [], None);
-        let text = encoded(&response, Some(7), Persistence::Keep);
-        assert!(
-            text.starts_with("before|HTTP/1.1 200 OK\r\nContent-Length: 7\r\nDate: "),
-            "{text}"
-        );
-        let text = encoded(&response, None, Persistence::Keep);
-        assert!(text.starts_with("before|HTTP/1.1 200 OK\r\nDate: "), "{text}");
-    }
-
-    #[test]
-    fn a_status_that_forbids_a_body_has_no_length_either() {
-        for (status, bodiless) in [(200, false), (204, true), (205, false), (304, true)] {
-            let early = Response::new(status, [], Some(0));
-            let late = Response::new(status, [], None);
-            assert_eq!((early.is_bodiless(), late.is_bodiless()), (bodiless, bodiless), "{status}");
-            for text in [
-                encoded(&early, None, Persistence::Keep),
-                encoded(&late, Some(0), Persistence::Keep),
-            ] {
-                assert_eq!(text.contains("Content-Length"), !bodiless, "{text}");
-            }
+    fn a_status_that_forbids_content_has_no_length() {
+        for (status, forbids) in [(200, false), (204, true), (205, false), (304, true)] {
+            let response = Response::new(status, [("A", "b")], Some(0));
+            assert_eq!(response.forbids_content(), forbids, "{status}");
+            assert_eq!(response.length().is_none(), forbids, "{status}");
+            let head = String::from_utf8_lossy(response.head()).into_owned();
+            assert_eq!(head.contains("Content-Length: 0\r\n"), !forbids, "{head}");
         }
     }
 
     #[test]
-    fn a_goaway_is_as_long_as_it_says() {
-        // A frame is a length in 3 bytes, a type, flags, a stream in 4, and as much as it said (RFC 9113 §4.1).
-        let length = usize::from(GOAWAY[9 + 2]);
-        assert_eq!((GOAWAY[3], GOAWAY[9 + 3]), (4, 7), "SETTINGS and GOAWAY");
-        assert_eq!(GOAWAY.len(), 9 + 9 + length);
+    fn fields_are_those_that_it_was_made_with() {
+        for length in [None, Some(7)] {
+            let response = Response::new(200, [("A", "b"), ("C", "d: e")], length);
+            assert_eq!(response.fields().collect::<Vec<_>>(), ["A: b", "C: d: e"]);
+            assert_eq!((response.status(), response.length()), (200, length));
+        }
     }
 }

@@ -2,8 +2,9 @@
 
 use std::borrow::Cow;
 
-use super::head::Method;
-use super::{Refusal, letters_digits_and};
+use super::method::Method;
+use super::refusal::Refusal;
+use super::token::letters_digits_and;
 
 /// What a request asks for.
 #[derive(Debug, PartialEq)]

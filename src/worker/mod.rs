@@ -11,7 +11,6 @@ pub mod driver;
 mod engines;
 pub mod event_loop;
 pub(crate) mod fault;
-mod kept;
 pub mod process;
 
 use std::io;

@@ -152,8 +152,8 @@ impl Talk<'_> {
     /// Sends what a step has left to be sent.
     fn send(&mut self) {
         let Context { output, .. } = &mut self.context;
-        let sent = transmit(self.connection.socket(), output, &[]);
-        assert!(sent == Sent::Broken || sent == Sent::Bytes(output.len()), "{sent:?}");
+        let sent = transmit(self.connection.socket(), output.bytes(), &[]);
+        assert!(sent == Sent::Broken || sent == Sent::Bytes(output.bytes().len()), "{sent:?}");
         output.clear();
     }
 

@@ -1,7 +1,8 @@
 //! The engine, fed by hand as a connection feeds it: what it makes of a stream must not depend on the pieces
 //! that the stream comes in.
 
-use super::http::{BodyLength, Limits, Receiver, Step};
+use super::http::h1::{Receiver, Step};
+use super::http::{BodyLength, Limits};
 
 /// A step, with what it borrowed made its own and the pieces of a body joined.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,12 +55,12 @@ pub(crate) fn feed<'b>(pieces: impl IntoIterator<Item = &'b [u8]>, limits: &Limi
             match step {
                 Step::Incomplete => break,
                 Step::Head(head) => {
-                    let method = head.method.name();
-                    let has_body = head.body != BodyLength::None;
+                    let method = head.request.method.name();
+                    let has_body = head.request.body != BodyLength::None;
                     within = has_body.then_some(method == "HEAD");
                     seen.push(Seen::Head {
-                        request: format!("{method} {}", text(&head.target.path)),
-                        line: format!("{method} {}", text(head.target.raw)),
+                        request: format!("{method} {}", text(&head.request.target.path)),
+                        line: format!("{method} {}", text(head.request.target.raw)),
                         has_body,
                         keep_alive: head.keep_alive,
                         said: format!("{head:?}"),

@@ -96,7 +96,7 @@ fn check_answers(stream: &[u8], then: Then, answers: &[u8]) {
     let mut says_close = false;
     let mut is_head = is_head.into_iter();
     let mut rest = answers;
-    while !rest.is_empty() && rest != http::GOAWAY {
+    while !rest.is_empty() && rest != http::h1::GOAWAY {
         let end = rest.windows(4).position(|bytes| bytes == b"\r\n\r\n").expect("a whole head");
         let head = std::str::from_utf8(&rest[..end]).expect("a head in ASCII");
         rest = &rest[end + 4..];

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use laneway::config::{Content, Route, RoutePath};
 use laneway::content::Site;
-use laneway::http::{Head, Limits, Receiver, Step};
+use laneway::http::Limits;
+use laneway::http::h1::{Head, Receiver, Step};
 
 /// What a configuration that says nothing sets.
 pub(crate) const LIMITS: Limits = Limits {

@@ -25,7 +25,7 @@ use crate::worker::accepting::sources::{ACCEPTS_PER_TURN, Rest, Source, Sources}
 use crate::worker::connection::{Connection, DRAIN_GRACE_MS, Next};
 use crate::worker::context::Context;
 use crate::worker::driver::token::{Key, Token};
-use crate::worker::driver::{Driver, Event, Input, Sent, transmit};
+use crate::worker::driver::{Driver, Event, Input};
 use crate::worker::fault::EscapingPanic;
 use idle_queue::{IdleQueue, Pace};
 use slab::Slab;
@@ -208,25 +208,10 @@ impl<'s> EventLoop<'s> {
             let again = || connection.on_panic(&mut input, context);
             panic::catch_unwind(AssertUnwindSafe(again)).unwrap_or(Next::Close)
         });
-        if !context.output.is_empty() {
-            let (socket, output) = (connection.socket(), &context.output);
-            // There is no later for what a connection says last.
-            let is_last = next == Next::Close;
-            let sent = if is_last {
-                transmit(socket, output, &[])
-            } else {
-                self.driver.send(socket, token, output)
-            };
-            next = match sent {
-                Sent::Bytes(sent) if sent == context.output.len() => next,
-                Sent::Bytes(sent) => connection.keep_unsent(&context.output[sent..], context),
-                Sent::Broken => Next::Close,
-            };
-            context.output.clear();
-        }
+        next = connection.end_turn(next, &mut self.driver, token, context);
         context.held_bytes = context.held_elsewhere + connection.held_bytes();
-        if let (false, Next::Again(_) | Next::Discard(_)) = (connection.is_queued, &next) {
-            connection.is_queued = true;
+        if let (false, Next::Again(_) | Next::Discard(_)) = (connection.is_queued(), &next) {
+            connection.set_queued(true);
             let reads = matches!(next, Next::Again(_));
             if reads { self.again.push_back(key) } else { self.discards.push_back(key) }
         }
@@ -302,7 +287,7 @@ impl<'s> EventLoop<'s> {
 
     fn read_queued(&mut self, key: Key) {
         if let Some(connection) = self.connections.find(key) {
-            connection.is_queued = false;
+            connection.set_queued(false);
         }
         // The event that told of an end may have come, and gone, meanwhile: only a read tells.
         let ready = Ready { readable: true, read_closed: true, ..Ready::quiet(key.to_token()) };

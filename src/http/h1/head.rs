@@ -1,94 +1,20 @@
 //! One request head: the request line by hand, the fields by httparse, and what they say of framing.
 
-use super::fields::{self, Fields};
-use super::target::{self, Target};
-use super::{Limits, Refusal, is_token_byte};
+use super::fields;
+use crate::http::token::is_token_byte;
+use crate::http::{BodyLength, Limits, Method, Refusal, Request, Version, target};
 
-/// A request head, borrowed from the bytes it came in.
+/// A request head, and what it says of its connection.
 #[derive(Debug, PartialEq)]
 pub struct Head<'b> {
-    /// The method.
-    pub method: Method<'b>,
-    /// The target, and the host it is meant for.
-    pub target: Target<'b>,
-    /// The version the client speaks.
-    pub version: Version,
-    /// How its body is framed.
-    pub body: BodyLength,
+    /// What is asked for.
+    pub request: Request<'b>,
     /// Whether another request may follow (RFC 9112 §9.3): the client wants it, and it is known where this one ends.
     pub keep_alive: bool,
     /// Whether the client sends nothing behind it: it said so, and it is known where this one ends.
     pub is_last: bool,
     /// Whether the client waits for 100 (Continue) before it sends its body (RFC 9110 §10.1.1).
     pub expects_continue: bool,
-    /// Every field line, in order.
-    pub fields: Fields<'b>,
-}
-
-/// A method: those of RFC 9110 §9 and RFC 5789, or any other token but CONNECT, which asks for a tunnel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the names say it")]
-pub enum Method<'b> {
-    Get,
-    Head,
-    Post,
-    Put,
-    Patch,
-    Delete,
-    Options,
-    /// Any other, by its name.
-    Other(&'b str),
-}
-
-impl<'b> Method<'b> {
-    /// As it is written in a request line.
-    pub fn name(self) -> &'b str {
-        match self {
-            Method::Get => "GET",
-            Method::Head => "HEAD",
-            Method::Post => "POST",
-            Method::Put => "PUT",
-            Method::Patch => "PATCH",
-            Method::Delete => "DELETE",
-            Method::Options => "OPTIONS",
-            Method::Other(name) => name,
-        }
-    }
-
-    /// Whether its requests may be expected to have content (RFC 9110 §9.3, RFC 5789).
-    fn has_content(self) -> bool {
-        !matches!(self, Method::Get | Method::Head | Method::Delete | Method::Options)
-    }
-}
-
-/// The version of a request. A higher minor version than 1 is served as 1.1 (RFC 9110 §2.5).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Version {
-    /// HTTP/1.0
-    Http10,
-    /// HTTP/1.1
-    Http11,
-}
-
-impl Version {
-    /// As it is written in a request line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Version::Http10 => "HTTP/1.0",
-            Version::Http11 => "HTTP/1.1",
-        }
-    }
-}
-
-/// How a request body is framed (RFC 9112 §6.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BodyLength {
-    /// There is none.
-    None,
-    /// This many bytes, at least one.
-    Sized(u64),
-    /// In chunks, until the last one.
-    Chunked,
 }
 
 /// Parses a head: its request line without the line end, and its field lines with the empty line that
@@ -117,14 +43,10 @@ pub(super) fn parse<'b>(
     let is_end_known = !is_old || facts.content_length.is_some() || !method.has_content();
     let wants_another = !facts.close && (!is_old || facts.keep_alive);
     Ok(Head {
-        method,
-        target,
-        version,
-        body,
+        request: Request { method, target, version, fields, body },
         keep_alive: wants_another && is_end_known,
         is_last: !wants_another && is_end_known,
         expects_continue: facts.expects_continue && version == Version::Http11,
-        fields,
     })
 }
 
@@ -188,7 +110,7 @@ fn body_length(version: Version, facts: &fields::Facts<'_>) -> Result<BodyLength
             ));
         }
         return match facts.codings.finish() {
-            Ok(()) => Ok(BodyLength::Chunked),
+            Ok(()) => Ok(BodyLength::Unknown),
             Err(refusal) => Err(refusal),
         };
     }

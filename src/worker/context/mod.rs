@@ -1,15 +1,18 @@
 //! What a lane lends to the connection it works on: its configuration, its time, and its output buffer.
 
+pub mod output;
+
 use std::io::Write;
 use std::time::{Instant, SystemTime};
 
 use httpdate::HttpDate;
 
-use super::kept::Tail;
+use self::output::Output;
 use crate::config::{Config, Timeouts};
 use crate::content::Site;
 use crate::control::DrainKind;
-use crate::http::{DATE_LINE_BYTES, Limits};
+use crate::http::Limits;
+use crate::http::h1::DATE_LINE_BYTES;
 use crate::observe::ledger::{Counters, Ledger};
 
 /// Most bytes of memory that a lane holds for its connections: request and response bodies, responses that wait for
@@ -39,12 +42,8 @@ pub struct Context<'s> {
     pub now_ms: u64,
     /// The current `Date` line.
     pub date: [u8; DATE_LINE_BYTES],
-    /// Responses that have been encoded for the connection at work, and not sent.
-    pub output: Vec<u8>,
-    /// The large body that follows them.
-    pub tail: Tail<'s>,
-    /// How much of `output` is whole responses; `None` once some may have been sent.
-    pub whole_output: Option<usize>,
+    /// Responses to the connection at work.
+    pub output: Output<'s>,
     /// Finishing what is in flight, taking nothing new.
     pub draining: Option<DrainKind>,
     /// Memory held for connections, in bytes.
@@ -95,9 +94,7 @@ impl<'s> Context<'s> {
             counters,
             now_ms: 0,
             date: [0; DATE_LINE_BYTES],
-            output: Vec::new(),
-            tail: Tail::None,
-            whole_output: None,
+            output: Output::default(),
             draining: None,
             held_bytes: 0,
             held_elsewhere: 0,

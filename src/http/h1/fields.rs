@@ -1,24 +1,8 @@
-//! Header fields: syntax by httparse, and the few that frame a message or govern the connection.
+//! The field lines of a head: syntax by httparse, and the few that frame a message or govern the connection.
 
-use super::Refusal;
-
-/// The field lines of a head that was found valid, with the empty line that ends them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fields<'b>(&'b [u8]);
-
-impl<'b> Fields<'b> {
-    /// Name and value of each line, in order; the value without the white space around it.
-    pub fn iter(self) -> impl Iterator<Item = (&'b [u8], &'b [u8])> {
-        let mut rest = self.0;
-        std::iter::from_fn(move || {
-            let end = memchr::memchr(b'\r', rest)?;
-            let line = &rest[..end];
-            rest = &rest[end + 2..];
-            let colon = memchr::memchr(b':', line)?;
-            Some((&line[..colon], line[colon + 1..].trim_ascii()))
-        })
-    }
-}
+use crate::http::Refusal;
+use crate::http::request::Fields;
+use crate::http::token::is_token_byte;
 
 /// What the fields say that matters before any content sees them.
 #[derive(Debug, Default)]
@@ -44,7 +28,7 @@ pub(super) fn parse(block: &[u8], lines: usize) -> Result<(Fields<'_>, Facts<'_>
     } else {
         examine(block, &mut vec![httparse::EMPTY_HEADER; lines])
     };
-    Ok((Fields(block), facts?))
+    Ok((Fields::of_lines(block), facts?))
 }
 
 fn examine<'b>(block: &'b [u8], room: &mut [httparse::Header<'b>]) -> Result<Facts<'b>, Refusal> {
@@ -137,7 +121,7 @@ impl Codings {
             }
             if is("chunked") {
                 self.chunked_last = true;
-            } else if !coding.iter().all(|byte| super::is_token_byte(*byte)) {
+            } else if !coding.iter().all(|byte| is_token_byte(*byte)) {
                 return Err(Refusal::bad_request("a transfer coding is malformed"));
             } else {
                 const KNOWN: [&str; 6] =

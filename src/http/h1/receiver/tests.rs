@@ -4,7 +4,7 @@
 use super::*;
 use crate::http::{self, Version};
 
-#[path = "../../../tests/oracle/engine.rs"]
+#[path = "../../../../tests/oracle/engine.rs"]
 mod engine;
 use engine::{Seen, feed};
 
@@ -102,7 +102,7 @@ fn a_head_says_what_the_connection_should_do() {
         let Step::Head(head) = step else {
             panic!("{text:?} came to {step:?}");
         };
-        (head.version, head.keep_alive, head.is_last, head.expects_continue)
+        (head.request.version, head.keep_alive, head.is_last, head.expects_continue)
     };
     use Version::{Http10, Http11};
     let kept = (Http11, true, false, false);
@@ -266,7 +266,7 @@ fn fields_keep_their_order_and_lose_the_white_space_around_them() {
     let Step::Head(head) = step else {
         panic!("a head");
     };
-    let fields: Vec<_> = head.fields.iter().collect();
+    let fields: Vec<_> = head.request.fields.iter().collect();
     let expected: [(&[u8], &[u8]); 4] =
         [(b"Host", b"a"), (b"X", b"y"), (b"Empty", b""), (b"X", b"b c")];
     assert_eq!(fields, expected);

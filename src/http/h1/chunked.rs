@@ -7,7 +7,8 @@
 //!
 //! Extensions and trailers are checked, bounded and dropped: nothing here acts on them.
 
-use super::{Limits, Refusal, is_token_byte};
+use crate::http::token::is_token_byte;
+use crate::http::{Limits, Refusal};
 
 /// Most bytes of chunk extensions in one message, white space included: they have no use here, and cost work.
 const EXTENSION_BYTES_MAX: u32 = 4096;

@@ -3,8 +3,9 @@
 use memchr::memchr;
 
 use super::chunked::{self, Chunked};
-use super::head::{BodyLength, Head, parse};
-use super::{Limits, Refusal, is_token_byte};
+use super::head::{Head, parse};
+use crate::http::token::is_token_byte;
+use crate::http::{BodyLength, Limits, Refusal};
 
 /// What the bytes so far amount to.
 #[derive(Debug, PartialEq)]
@@ -131,13 +132,13 @@ impl Receiver {
         match parse(&line[..line.len() - 2], block, scan.lines as usize, limits) {
             Err(refusal) => Step::Refused(refusal),
             Ok(head) => {
-                self.state = match head.body {
+                self.state = match head.request.body {
                     BodyLength::Sized(length) if length > limits.body => {
                         return Step::Refused(Refusal::BODY_TOO_LARGE);
                     }
                     BodyLength::None => State::default(),
                     BodyLength::Sized(remaining) => State::Sized { remaining },
-                    BodyLength::Chunked => State::Chunked(Chunked::default()),
+                    BodyLength::Unknown => State::Chunked(Chunked::default()),
                 };
                 Step::Head(head)
             }

@@ -6,8 +6,9 @@
 //! What is thrown away is bounded by time. What that costs other clients is bounded by a share of each turn, for all
 //! connections of the lane together ([`Context::discards_left`]).
 
-use super::{Connection, Next, Phase};
+use super::Next;
 use crate::control::DrainKind;
+use crate::sys::ring::connected::Connected;
 use crate::worker::context::Context;
 use crate::worker::driver::{self, Discarded, Input};
 
@@ -19,8 +20,6 @@ const PAUSE_MS: u64 = 5_000;
 const LINGER_MS: u64 = 30_000;
 /// After an idle spell: a request that crossed the close arrives within a round trip.
 const IDLE_LINGER_MS: u64 = 500;
-/// How long the end of a receive may take to be told after it was cancelled: a turn of the loop, as a rule.
-const LEAVING_MS: u64 = 1_000;
 
 /// What is to be known of a connection whose writing side is shut. Part of every connection's size.
 pub(super) struct Lingering {
@@ -34,6 +33,17 @@ pub(super) struct Lingering {
     pub(super) is_over: bool,
 }
 
+/// What the client did before its connection ended, which says how long it may be silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Silence {
+    /// It was idle.
+    Idle,
+    /// It has its last response, and has said that it sends no more.
+    Answered,
+    /// It was not done with what it sends.
+    MoreToCome,
+}
+
 /// How long a client may go on sending.
 fn linger_ms(lane: &Context<'_>) -> u64 {
     match lane.draining {
@@ -42,95 +52,67 @@ fn linger_ms(lane: &Context<'_>) -> u64 {
     }
 }
 
-impl<'s> Connection<'s> {
-    /// Closes a connection that was idle for long enough, unless a request waits in it after all. One that
-    /// crosses the close on its way finds the writing side shut, not a reset: its client knows that nothing
-    /// of it was answered (RFC 9112 §9.6).
-    ///
-    /// While the kernel receives on its own, what has come may be on its way here, and can't be read from the socket.
-    /// Then that receive is ended first, and what it brings is answered.
-    pub(super) fn leave_idle(&mut self, input: &mut Input<'_>, lane: &mut Context<'s>) -> Next {
-        let requests = self.requests;
-        let next = self.read(input, lane, false, true);
-        if next == Next::Close || !self.is_idle() || requests != self.requests {
-            return next;
-        }
-        if !input.reaches_socket() {
-            self.phase = Phase::Leaving;
-            return Next::WaitUntil(lane.now_ms + LEAVING_MS);
-        }
-        // The socket was empty a moment ago, and what comes after the shutdown can't be answered any more.
-        self.linger(IDLE_LINGER_MS, lane)
-    }
-
-    /// The last response has left. `has_more`: the client was not done with what it sends.
-    pub(super) fn finish(&mut self, has_more: bool, lane: &Context<'s>) -> Next {
-        let has_more = has_more || self.kept.is_some();
-        self.kept = None;
-        self.linger(if has_more { PAUSE_MS } else { QUIET_MS }, lane)
-    }
-
-    /// Shuts the writing side, and waits for the client to do the same.
-    fn linger(&mut self, quiet_ms: u64, lane: &Context<'s>) -> Next {
-        if driver::finish_sending(&self.socket).is_err() {
-            return Next::Close;
-        }
-        let until_ms = lane.now_ms + linger_ms(lane);
-        let (unacknowledged, is_bulk, is_over) = (u32::MAX, false, false);
-        self.phase = Phase::Lingering(Lingering { until_ms, unacknowledged, is_bulk, is_over });
-        // What came before this may have had its event: then nothing but a read would tell of it.
-        Next::Discard(until_ms.min(lane.now_ms + quiet_ms))
-    }
-
-    /// The server stops: when a connection that lingers is to be looked at, at the latest.
-    pub fn linger_briefly(&mut self, now_ms: u64) -> Option<u64> {
-        let Phase::Lingering(lingering) = &mut self.phase else {
-            return None;
+impl Lingering {
+    /// Shuts the writing side, and says when to look whether the client has done the same. `None` if the connection is
+    /// gone.
+    pub(super) fn begin(
+        socket: &Connected,
+        silence: Silence,
+        lane: &Context<'_>,
+    ) -> Option<(Lingering, u64)> {
+        driver::finish_sending(socket).ok()?;
+        let quiet_ms = match silence {
+            Silence::Idle => IDLE_LINGER_MS,
+            Silence::Answered => QUIET_MS,
+            Silence::MoreToCome => PAUSE_MS,
         };
-        lingering.until_ms = lingering.until_ms.min(now_ms + QUIET_MS);
-        Some(lingering.until_ms)
+        let until_ms = lane.now_ms + linger_ms(lane);
+        let lingering =
+            Lingering { until_ms, unacknowledged: u32::MAX, is_bulk: false, is_over: false };
+        Some((lingering, until_ms.min(lane.now_ms + quiet_ms)))
+    }
+
+    /// The server stops: when to look again, at the latest.
+    pub(super) fn shorten(&mut self, now_ms: u64) -> u64 {
+        self.until_ms = self.until_ms.min(now_ms + QUIET_MS);
+        self.until_ms
     }
 
     /// Throws away what came. `to_the_end`: a short read is not enough to know that the socket is empty.
     pub(super) fn discard(
         &mut self,
+        socket: &Connected,
         input: &mut Input<'_>,
         to_the_end: bool,
-        lane: &mut Context<'s>,
+        lane: &mut Context<'_>,
     ) -> Next {
-        let Phase::Lingering(lingering) = &mut self.phase else {
-            return Next::Wait;
-        };
-        if lingering.is_over {
+        if self.is_over {
             return Next::Wait;
         }
-        let deadline_ms = lingering.until_ms.min(lane.now_ms + PAUSE_MS);
+        let deadline_ms = self.until_ms.min(lane.now_ms + PAUSE_MS);
         if lane.discards_left == 0 {
             return Next::Discard(deadline_ms);
         }
-        let (count, is_all) = match input.discard(&self.socket) {
+        let (count, is_all) = match input.discard(socket) {
             Discarded::All(0) => return Next::Wait,
             Discarded::All(count) => (count, !to_the_end),
             Discarded::Some(count) => (count, false),
             Discarded::End => return Next::Close,
         };
         lane.discards_left = lane.discards_left.saturating_sub(count);
-        lingering.is_bulk = true;
+        self.is_bulk = true;
         if is_all { Next::WaitUntil(deadline_ms) } else { Next::Discard(deadline_ms) }
     }
 
     /// The client was silent for long enough, or sent for long enough. Closes, unless part of the response is on its
     /// way and arrives bit by bit; what the client sends meanwhile is read for its time and no longer.
-    pub(super) fn linger_on(&mut self, lane: &Context<'s>) -> Next {
-        let Phase::Lingering(lingering) = &mut self.phase else {
-            return Next::Wait;
-        };
-        let unacknowledged = driver::unacknowledged(&self.socket);
-        if unacknowledged == 0 || unacknowledged >= lingering.unacknowledged {
+    pub(super) fn linger_on(&mut self, socket: &Connected, lane: &Context<'_>) -> Next {
+        let unacknowledged = driver::unacknowledged(socket);
+        if unacknowledged == 0 || unacknowledged >= self.unacknowledged {
             return Next::Close;
         }
-        lingering.unacknowledged = unacknowledged;
-        lingering.is_over = lane.now_ms >= lingering.until_ms;
+        self.unacknowledged = unacknowledged;
+        self.is_over = lane.now_ms >= self.until_ms;
         Next::WaitUntil(lane.now_ms + PAUSE_MS.min(linger_ms(lane)))
     }
 }
@@ -138,6 +120,7 @@ impl<'s> Connection<'s> {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::os::fd::OwnedFd;
     use std::os::unix::net::UnixStream;
     use std::time::Duration;
 
@@ -163,17 +146,20 @@ mod tests {
         let mut lane = Context::new(&site, &limits, &config, &ledger, 0);
         let (mut client, server) = UnixStream::pair().expect("a pair");
         server.set_nonblocking(true).expect("nonblocking");
-        let mut connection = Connection::new(server.into());
-        assert!(matches!(connection.finish(true, &lane), Next::Discard(_)));
+        let socket = Connected::from(OwnedFd::from(server));
+        let begun = Lingering::begin(&socket, Silence::MoreToCome, &lane);
+        let (mut lingering, _) = begun.expect("a connection");
 
         let brought = vec![0; discarded];
-        let next = connection.discard(&mut Input::new(Some(&brought), None), true, &mut lane);
+        let mut input = Input::new(Some(&brought), None);
+        let next = lingering.discard(&socket, &mut input, true, &mut lane);
         assert_eq!(next, Next::Discard(PAUSE_MS), "there may be more");
         client.write_all(&[0; 5]).expect("room");
         let mut after = || {
-            connection.discard(&mut Input::new(None, Some(&mut [0; 16])), true, &mut lane);
+            let mut input = [0; 16];
+            lingering.discard(&socket, &mut Input::new(None, Some(&mut input)), true, &mut lane);
             lane.begin_turn();
-            has_input_within(connection.socket(), Duration::ZERO)
+            has_input_within(&socket, Duration::ZERO)
         };
         [after(), after()]
     }

@@ -1,0 +1,158 @@
+//! What answers a request: a reply that is there, one that is made of the request's body, or one that comes later.
+//!
+//! Everything that serves content implements [`Handler`]; nothing beyond this module knows which kinds there are.
+
+use std::borrow::Cow;
+use std::ops::Deref;
+use std::time::Duration;
+
+use crate::http::{Request, Response};
+
+/// Answers the requests of a route. One is made for a generation, and serves all its lanes at once.
+pub trait Handler: Send + Sync {
+    /// What answers this request, whose head is whole. Must not wait: other connections would wait with it.
+    fn answer(&self, request: &Request<'_>) -> Answer<'_>;
+}
+
+/// What answers a request. `'s` is the site that it is of.
+pub enum Answer<'s> {
+    /// This, whatever the request's body, which is read and dropped.
+    Known(Outcome<'s>),
+    /// What comes of the request's body.
+    Collect(Box<dyn Collect<'s> + 's>),
+}
+
+/// What a request comes to, once it is whole.
+pub enum Outcome<'s> {
+    /// A reply that can be sent.
+    Ready(Reply<'s>),
+    /// One that something has to happen for first.
+    Pending(Pending<'s>),
+}
+
+/// Takes the body of a request, piece by piece, to answer it.
+pub trait Collect<'s> {
+    /// A piece of the body, in order.
+    fn push(&mut self, piece: &[u8]);
+
+    /// How much memory it holds, in bytes.
+    fn held_bytes(&self) -> usize;
+
+    /// How much it will hold with so many bytes of the body more.
+    fn held_bytes_with(&self, more: usize) -> usize;
+
+    /// The body is whole.
+    fn finish(self: Box<Self>) -> Outcome<'s>;
+}
+
+/// What has to happen before a reply is sent.
+pub enum Pending<'s> {
+    /// So much time has to pass after the request was whole.
+    Delay(Duration, Reply<'s>),
+}
+
+/// A response and its content.
+pub struct Reply<'s> {
+    /// The response.
+    pub response: ResponseOf<'s>,
+    /// Its content, which isn't sent in answer to HEAD.
+    pub body: Body<'s>,
+}
+
+/// A response that is the site's, or made for one request.
+pub enum ResponseOf<'s> {
+    /// The site's.
+    Site(&'s Response),
+    /// Of this one request.
+    Request(Box<Response>),
+}
+
+/// The content of a response.
+pub enum Body<'s> {
+    /// Bytes of the site.
+    Shared(&'s [u8]),
+    /// Bytes of this response alone.
+    Owned(Vec<u8>),
+    /// Bytes that come piece by piece.
+    Stream(Box<dyn Stream + 's>),
+}
+
+/// Content that is made while it is sent, so that it needs not be held as a whole.
+pub trait Stream {
+    /// How long it will be, if that is known.
+    fn length(&self) -> Option<u64>;
+
+    /// The next piece. `None` is the end.
+    fn next(&mut self) -> Option<Cow<'_, [u8]>>;
+
+    /// How much memory it holds, in bytes.
+    fn held_bytes(&self) -> usize;
+}
+
+impl Deref for ResponseOf<'_> {
+    type Target = Response;
+
+    fn deref(&self) -> &Response {
+        match self {
+            ResponseOf::Site(response) => response,
+            ResponseOf::Request(response) => response,
+        }
+    }
+}
+
+impl<'s> Outcome<'s> {
+    /// This reply, when `delay` has passed.
+    pub(super) fn after(delay: Duration, reply: Reply<'s>) -> Outcome<'s> {
+        if delay.is_zero() {
+            Outcome::Ready(reply)
+        } else {
+            Outcome::Pending(Pending::Delay(delay, reply))
+        }
+    }
+
+    /// How much memory it holds of its own, in bytes.
+    pub fn held_bytes(&self) -> usize {
+        match self {
+            Outcome::Ready(reply) => reply.body.held_bytes(),
+            Outcome::Pending(pending) => pending.held_bytes(),
+        }
+    }
+}
+
+impl Pending<'_> {
+    /// How much memory it holds of its own, in bytes.
+    pub fn held_bytes(&self) -> usize {
+        match self {
+            Pending::Delay(_, reply) => reply.body.held_bytes(),
+        }
+    }
+}
+
+impl Body<'_> {
+    /// How long it is, if that is known.
+    pub fn length(&self) -> Option<u64> {
+        match self {
+            Body::Shared(bytes) => Some(bytes.len() as u64),
+            Body::Owned(bytes) => Some(bytes.len() as u64),
+            Body::Stream(stream) => stream.length(),
+        }
+    }
+
+    /// What is there of it already: all, or nothing.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Body::Shared(bytes) => bytes,
+            Body::Owned(bytes) => bytes,
+            Body::Stream(_) => &[],
+        }
+    }
+
+    /// How much memory it holds of its own, in bytes.
+    pub fn held_bytes(&self) -> usize {
+        match self {
+            Body::Shared(_) => 0,
+            Body::Owned(bytes) => bytes.capacity(),
+            Body::Stream(stream) => stream.held_bytes(),
+        }
+    }
+}

@@ -1,0 +1,473 @@
+//! One connection: what its transport brings goes to its session, what its session answers goes to its transport, and
+//! every step ends with the next deadline.
+//!
+//! ```text
+//! Serving ── the session is over, or idle for too long ─▶ Lingering ─▶ closed
+//! ```
+//!
+//! While output waits for the client nothing more is read, so that a client that doesn't read can't make the server hold
+//! more than `OUTPUT_BYTES_MAX` and one response.
+//!
+//! A connection owns no buffers. It is lent the lane's, and its transport keeps only what could not be handled yet:
+//! between two requests that is nothing, and no heap.
+
+mod lingering;
+mod session;
+mod transport;
+
+use std::os::fd::OwnedFd;
+
+use self::lingering::{Lingering, Silence};
+use self::session::{Doing, Stop};
+use self::transport::{Flushed, Last, Transport};
+use super::context::Context;
+use super::driver::{Driver, Input, Interest, Received};
+use crate::http::Refusal;
+use crate::sys::epoll::Ready;
+use crate::sys::ring::connected::Connected;
+
+pub use session::{DRAIN_GRACE_MS, Session};
+
+/// Full reads of one connection in one turn, and sends of content that is made meanwhile, before others have theirs.
+const STEPS_PER_TURN: usize = 4;
+/// Once so much came while nothing could be done with it, no more is taken.
+const UNASKED_BYTES_MAX: usize = 16 * 1024;
+
+/// How long the end of a receive may take to be told after it was cancelled: a turn of the loop, as a rule.
+const LEAVING_MS: u64 = 1_000;
+
+/// An accepted socket and its protocol state. `'s` is the site it serves.
+pub struct Connection<'s> {
+    transport: Transport<'s>,
+    stage: Stage<'s>,
+}
+
+enum Stage<'s> {
+    Serving(Session<'s>),
+    /// The writing side is shut, and what still comes is thrown away.
+    Lingering(Lingering),
+}
+
+/// What the loop should do with a connection after it was worked on.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Wait for the next event; the deadline stays what it was.
+    Wait,
+    /// Wait for the next event until this time.
+    WaitUntil(u64),
+    /// There is more to read or to send: come back in the next turn, and at this time at the latest.
+    Again(u64),
+    /// There may be more to throw away: come back as soon as the lane has a share left for that, and at this time at
+    /// the latest.
+    Discard(u64),
+    /// Drop it.
+    Close,
+}
+
+impl From<Flushed> for Next {
+    fn from(flushed: Flushed) -> Next {
+        match flushed {
+            Flushed::All => Next::Wait,
+            Flushed::Waits(until_ms) => Next::WaitUntil(until_ms),
+            Flushed::Broken => Next::Close,
+        }
+    }
+}
+
+impl<'s> Connection<'s> {
+    /// A connection that was just accepted.
+    pub fn new(socket: OwnedFd) -> Connection<'s> {
+        Connection { transport: Transport::new(socket), stage: Stage::Serving(Session::default()) }
+    }
+
+    /// The socket.
+    pub fn socket(&self) -> &Connected {
+        self.transport.socket()
+    }
+
+    /// Whether it waits in the loop for its next turn, after [`Next::Again`] or [`Next::Discard`].
+    pub(super) fn is_queued(&self) -> bool {
+        self.transport.is_queued
+    }
+
+    /// Says so.
+    pub(super) fn set_queued(&mut self, is_queued: bool) {
+        self.transport.is_queued = is_queued;
+    }
+
+    /// Whether nothing is in flight: no request begun, no response unsent.
+    pub fn is_idle(&self) -> bool {
+        self.transport.is_idle()
+            && matches!(&self.stage, Stage::Serving(session) if session.is_idle())
+    }
+
+    /// Whether no request has begun yet.
+    pub fn is_fresh(&self) -> bool {
+        matches!(&self.stage, Stage::Serving(session) if session.is_fresh())
+    }
+
+    /// How long it stays open while nothing comes, in milliseconds.
+    pub fn idle_timeout_ms(&self, lane: &Context<'_>) -> u64 {
+        match &self.stage {
+            Stage::Serving(session) => session.idle_timeout_ms(lane),
+            Stage::Lingering(_) => DRAIN_GRACE_MS,
+        }
+    }
+
+    /// Memory held for this connection alone: of request and response bodies, of responses that wait for the client, and
+    /// of what came too early. In bytes, used or not.
+    pub fn held_bytes(&self) -> usize {
+        self.transport.held_bytes() + self.session_held_bytes()
+    }
+
+    fn session_held_bytes(&self) -> usize {
+        match &self.stage {
+            Stage::Serving(session) => session.held_bytes(),
+            Stage::Lingering(_) => 0,
+        }
+    }
+
+    /// The server stops: when a connection that lingers is to be looked at, at the latest.
+    pub fn linger_briefly(&mut self, now_ms: u64) -> Option<u64> {
+        match &mut self.stage {
+            Stage::Lingering(lingering) => Some(lingering.shorten(now_ms)),
+            Stage::Serving(_) => None,
+        }
+    }
+
+    /// What to wait for between two steps.
+    pub fn interest(&self) -> Interest {
+        // To wait for much input, unless its next turn is to come anyway.
+        let bulk = if self.is_queued() { Interest::Nothing } else { Interest::BulkInput };
+        let is_flooded = self.transport.waiting_input() >= UNASKED_BYTES_MAX;
+        match &self.stage {
+            Stage::Lingering(lingering) if lingering.is_over => Interest::Nothing,
+            Stage::Lingering(lingering) if lingering.is_bulk => bulk,
+            Stage::Lingering(_) => Interest::Input,
+            Stage::Serving(session) if self.transport.is_blocked() => {
+                let takes_more = !is_flooded && !session.has_more_than_wanted();
+                if takes_more { Interest::RoomOrInput } else { Interest::Room }
+            }
+            Stage::Serving(session) if session.expects_bulk() => bulk,
+            Stage::Serving(session) if session.is_leaving() => Interest::Nothing,
+            Stage::Serving(session) if !session.takes_input() && is_flooded => Interest::Nothing,
+            Stage::Serving(_) => Interest::Input,
+        }
+    }
+
+    /// Works on what an event told of.
+    pub fn on_ready(
+        &mut self,
+        ready: Ready,
+        input: &mut Input<'_>,
+        lane: &mut Context<'s>,
+    ) -> Next {
+        if ready.broken {
+            return Next::Close;
+        }
+        let is_told = ready.readable || ready.read_closed;
+        let (is_queued, is_blocked) = (self.is_queued(), self.transport.is_blocked());
+        match &mut self.stage {
+            Stage::Lingering(lingering) if is_told && !is_queued => {
+                lingering.discard(self.transport.socket(), input, ready.read_closed, lane)
+            }
+            Stage::Lingering(_) => Next::Wait,
+            Stage::Serving(_) if is_blocked && ready.writable => self.resume(input, lane),
+            Stage::Serving(_) if is_blocked => self.keep_early(input, lane),
+            Stage::Serving(session) if session.is_leaving() => {
+                if input.is_empty() {
+                    return Next::Wait;
+                }
+                session.stay();
+                self.leave_idle(input, lane)
+            }
+            Stage::Serving(session) if session.is_streaming() && !is_queued => {
+                self.resume(input, lane)
+            }
+            Stage::Serving(session) if session.takes_input() && is_told => {
+                let begun = session.is_in_request();
+                self.read(input, lane, begun, ready.read_closed)
+            }
+            Stage::Serving(_) => self.keep_early(input, lane),
+        }
+    }
+
+    /// Keeps what was read before it can be handled.
+    fn keep_early(&mut self, input: &mut Input<'_>, lane: &Context<'s>) -> Next {
+        let Some(bytes) = input.brought() else {
+            return Next::Wait;
+        };
+        let held = self.held_bytes();
+        let Stage::Serving(session) = &mut self.stage else {
+            return Next::Wait;
+        };
+        if session.note_more() {
+            return Next::Wait;
+        }
+        if !lane.may_hold(held + bytes.len()) {
+            return Next::Close;
+        }
+        self.transport.keep_input(bytes);
+        Next::Wait
+    }
+
+    /// Works on the deadline that has passed.
+    pub fn on_deadline(&mut self, input: &mut Input<'_>, lane: &mut Context<'s>) -> Next {
+        if self.transport.is_blocked() {
+            return self.transport.wait_for_room(lane).into();
+        }
+        lane.output.mark_unused();
+        let is_idle = self.is_idle();
+        let session = match &mut self.stage {
+            Stage::Lingering(lingering) => {
+                return lingering.linger_on(self.transport.socket(), lane);
+            }
+            Stage::Serving(session) => session,
+        };
+        match session.doing(lane) {
+            Doing::Reading if is_idle => self.leave_idle(input, lane),
+            Doing::Reading => {
+                session.refuse(Refusal::TIMEOUT, lane);
+                self.resume(input, lane)
+            }
+            Doing::Waiting(_) => {
+                session.elapse(lane);
+                self.resume(input, lane)
+            }
+            Doing::Streaming => self.resume(input, lane),
+            Doing::Last { .. } | Doing::Leaving => Next::Close,
+        }
+    }
+
+    /// After a panic while this connection was worked on: the responses before the one that failed, and a
+    /// 500, if nothing was sent of it.
+    pub fn on_panic(&mut self, input: &mut Input<'_>, lane: &mut Context<'s>) -> Next {
+        let Stage::Serving(session) = &mut self.stage else {
+            return Next::Close;
+        };
+        if self.transport.is_blocked() || !lane.output.undo() {
+            return Next::Close;
+        }
+        self.transport.forget_waiting();
+        session.refuse(Refusal::INTERNAL, lane);
+        self.resume(input, lane)
+    }
+
+    /// Sends what the steps of this turn have left to be sent.
+    pub(super) fn end_turn(
+        &mut self,
+        next: Next,
+        driver: &mut Driver,
+        token: u64,
+        lane: &mut Context<'s>,
+    ) -> Next {
+        if lane.output.is_empty() {
+            return next;
+        }
+        let beside = self.session_held_bytes();
+        let flushed = match next {
+            // No later turn sends it.
+            Next::Close => self.transport.send(Last::No, beside, lane),
+            _ => self.transport.send_with_turn(driver, token, beside, lane),
+        };
+        match flushed {
+            Flushed::All => next,
+            flushed => flushed.into(),
+        }
+    }
+
+    /// Keeps what the driver had taken, and the kernel had no room for.
+    pub(super) fn keep_unsent(&mut self, unsent: &[u8], lane: &Context<'s>) -> Next {
+        let beside = self.session_held_bytes();
+        self.transport.keep_unsent(unsent, beside, lane).into()
+    }
+
+    /// Closes a connection that was idle for long enough, unless a request waits in it after all. One that
+    /// crosses the close on its way finds the writing side shut, not a reset: its client knows that nothing
+    /// of it was answered (RFC 9112 §9.6).
+    ///
+    /// While the kernel receives on its own, what has come may be on its way here, and can't be read from the socket.
+    /// Then that receive is ended first, and what it brings is answered.
+    fn leave_idle(&mut self, input: &mut Input<'_>, lane: &mut Context<'s>) -> Next {
+        let requests = self.requests();
+        let next = self.read(input, lane, false, true);
+        if next == Next::Close || !self.is_idle() || requests != self.requests() {
+            return next;
+        }
+        match &mut self.stage {
+            Stage::Serving(session) if !input.reaches_socket() => {
+                session.leave();
+                Next::WaitUntil(lane.now_ms + LEAVING_MS)
+            }
+            // The socket was empty a moment ago, and what comes after the shutdown can't be answered any more.
+            _ => self.linger(Silence::Idle, lane),
+        }
+    }
+
+    /// The last response has left. `has_more`: the client was not done with what it sends.
+    fn finish(&mut self, has_more: bool, lane: &Context<'s>) -> Next {
+        let has_more = has_more || !self.transport.is_idle();
+        self.transport.forget_waiting();
+        self.linger(if has_more { Silence::MoreToCome } else { Silence::Answered }, lane)
+    }
+
+    /// Shuts the writing side, and waits for the client to do the same.
+    fn linger(&mut self, silence: Silence, lane: &Context<'s>) -> Next {
+        let Some((lingering, look_ms)) = Lingering::begin(self.transport.socket(), silence, lane)
+        else {
+            return Next::Close;
+        };
+        self.stage = Stage::Lingering(lingering);
+        // What came before this may have had its event: then nothing but a read would tell of it.
+        Next::Discard(look_ms)
+    }
+
+    /// Goes on where unsent output or a delay had stopped the work: sends, parses what was kept, reads.
+    fn resume(&mut self, input: &mut Input<'_>, lane: &mut Context<'s>) -> Next {
+        match self.settle(Stop::Occupied, lane) {
+            Some(next) => next,
+            // Events that came meanwhile were ignored, an end of stream too: only a read can tell.
+            None => self.read(input, lane, false, true),
+        }
+    }
+
+    /// Reads until there is no more, and answers what is whole. `begun`: a head was begun before, and its
+    /// deadline stands. `to_the_end`: a short read is not enough to know that the socket is empty.
+    fn read(
+        &mut self,
+        input: &mut Input<'_>,
+        lane: &mut Context<'s>,
+        begun: bool,
+        to_the_end: bool,
+    ) -> Next {
+        let requests = self.requests();
+        for _ in 0..STEPS_PER_TURN {
+            let (bytes, is_all) = match input.receive(self.transport.socket()) {
+                Received::Bytes { bytes, is_all } => (bytes, is_all),
+                Received::Nothing => return self.wait(begun && requests == self.requests(), lane),
+                // What was only half sent gets no answer; what was whole has had it.
+                Received::End => return Next::Close,
+            };
+            let stop = self.absorb(bytes, lane);
+            if let Some(next) = self.settle(stop, lane) {
+                return match next {
+                    // The socket was emptied: what comes now has an event of its own.
+                    Next::Discard(deadline_ms) if is_all && !to_the_end => {
+                        Next::WaitUntil(deadline_ms)
+                    }
+                    next => next,
+                };
+            }
+            // Asking again would only cost a call.
+            if is_all && !to_the_end {
+                return self.wait(begun && requests == self.requests(), lane);
+            }
+        }
+        Next::Again(self.deadline_ms(lane))
+    }
+
+    /// Consumes new bytes, behind those that were kept, and keeps what isn't consumed.
+    fn absorb(&mut self, bytes: &[u8], lane: &mut Context<'s>) -> Stop {
+        if self.transport.waiting_input() > 0 {
+            self.transport.keep_input(bytes);
+            let stop = self.absorb_waiting(lane);
+            return self.bound_waiting(stop, lane);
+        }
+        let Stage::Serving(session) = &mut self.stage else {
+            return Stop::Occupied;
+        };
+        let (consumed, stop) = session.consume(bytes, self.transport.held_bytes(), lane);
+        if consumed < bytes.len() {
+            self.transport.keep_input(&bytes[consumed..]);
+            return self.bound_waiting(stop, lane);
+        }
+        stop
+    }
+
+    /// Refuses a request of which a part is kept, if the lane holds too much with it.
+    fn bound_waiting(&mut self, stop: Stop, lane: &mut Context<'s>) -> Stop {
+        let has_part = stop == Stop::NeedsInput && self.transport.waiting_input() > 0;
+        if !has_part || lane.may_hold(self.held_bytes()) {
+            return stop;
+        }
+        if let Stage::Serving(session) = &mut self.stage {
+            self.transport.take_input();
+            session.refuse(Refusal::OVERLOADED, lane);
+        }
+        Stop::Occupied
+    }
+
+    /// Consumes what was kept.
+    fn absorb_waiting(&mut self, lane: &mut Context<'s>) -> Stop {
+        let Stage::Serving(session) = &mut self.stage else {
+            return Stop::Occupied;
+        };
+        let mut bytes = self.transport.take_input();
+        let (consumed, stop) = session.consume(&bytes, self.transport.held_bytes(), lane);
+        bytes.drain(..consumed);
+        self.transport.put_back_input(bytes);
+        stop
+    }
+
+    /// Sends what was made and goes on with what was kept, until something has to be waited for. `None`: more input is
+    /// needed; then what was made last is left for the end of the turn.
+    fn settle(&mut self, mut stop: Stop, lane: &mut Context<'s>) -> Option<Next> {
+        let mut streams = 0;
+        loop {
+            let beside = self.session_held_bytes();
+            let Stage::Serving(session) = &mut self.stage else {
+                return Some(Next::Wait);
+            };
+            if !self.transport.is_blocked() {
+                session.stream(lane);
+                let has_room = !lane.output.is_full();
+                if stop == Stop::NeedsInput && session.takes_input() && has_room {
+                    return None;
+                }
+            }
+            let doing = session.doing(lane);
+            let last = if matches!(doing, Doing::Last { .. }) { Last::Yes } else { Last::No };
+            let flushed = self.transport.send(last, beside, lane);
+            if flushed != Flushed::All {
+                return Some(flushed.into());
+            }
+            match doing {
+                Doing::Reading => match stop {
+                    Stop::NeedsInput => return None,
+                    Stop::Occupied => stop = self.absorb_waiting(lane),
+                },
+                Doing::Streaming if streams == STEPS_PER_TURN => {
+                    return Some(Next::Again(lane.now_ms + lane.timeouts.write_ms));
+                }
+                Doing::Streaming => streams += 1,
+                Doing::Waiting(until_ms) => return Some(Next::WaitUntil(until_ms)),
+                Doing::Last { has_more } => return Some(self.finish(has_more, lane)),
+                Doing::Leaving => return Some(Next::Wait),
+            }
+        }
+    }
+
+    /// Nothing more to do for now. `unchanged`: the same head is still coming, and its deadline stands,
+    /// so that a client can't put it off byte by byte.
+    fn wait(&self, unchanged: bool, lane: &Context<'s>) -> Next {
+        match &self.stage {
+            Stage::Serving(session) if unchanged && session.is_in_head() => Next::Wait,
+            _ => Next::WaitUntil(self.deadline_ms(lane)),
+        }
+    }
+
+    fn deadline_ms(&self, lane: &Context<'s>) -> u64 {
+        match &self.stage {
+            Stage::Serving(session) => session.deadline_ms(lane),
+            Stage::Lingering(_) => lane.now_ms,
+        }
+    }
+
+    /// How many requests have begun.
+    fn requests(&self) -> u32 {
+        match &self.stage {
+            Stage::Serving(session) => session.requests(),
+            Stage::Lingering(_) => 0,
+        }
+    }
+}

@@ -1,0 +1,440 @@
+//! The session of a connection: which of its requests is in which state. Bytes in, responses into the lane's output; it
+//! sees no socket.
+//!
+//! ```text
+//!  ┌──────────────────── response made, connection kept ◀──────────────────┐
+//!  ▼                                                                        │
+//! Reading ── a head ─▶ Reading its body ─ whole ─▶ answer ── ready ─────────┼─ not kept ─▶ Last
+//!  │                                                │  └──── pending ─▶ Pending ─ elapsed ─┤
+//!  │                                                └─ a stream ─▶ Streaming ── its end ───┘
+//!  └── refused: an error response ─▶ Last
+//!
+//! Reading, idle for too long, while the kernel still receives ─▶ Leaving ─ a request has come ─▶ Reading
+//! ```
+
+use std::mem;
+
+use crate::content::{Answer, Outcome, Pending, Reply, refusal};
+use crate::control::DrainKind;
+use crate::http::h1::{CONTINUE, GOAWAY, Head, Receiver, Recipient, Step};
+use crate::http::{BodyLength, Method, Refusal, Version};
+use crate::worker::context::Context;
+use crate::worker::context::output::Unfinished;
+use crate::worker::fault;
+
+/// After so much of a body, more is taken to come.
+const BULK_BYTES: u64 = 16 * 1024;
+/// How long an idle connection stays open in a drain, for a request that is already on its way. While the server goes
+/// on, one that was never used is not idle: its client is about to use it for the first time.
+pub const DRAIN_GRACE_MS: u64 = 500;
+
+/// One connection's requests. `'s` is the site that answers them.
+#[derive(Default)]
+pub struct Session<'s> {
+    /// Requests begun.
+    requests: u32,
+    receiver: Receiver,
+    state: State<'s>,
+}
+
+#[derive(Default)]
+enum State<'s> {
+    /// Between requests, or within a head.
+    #[default]
+    Reading,
+    /// Within a request's body.
+    ReadingBody(Box<Incoming<'s>>),
+    /// A reply waits for something to happen.
+    Pending(Box<(Asked, Pending<'s>)>),
+    /// A reply is sent whose content comes piece by piece.
+    Streaming(Box<Streaming<'s>>),
+    /// The last response was made. `has_more`: the client was not done with what it sends.
+    Last { has_more: bool },
+    /// Idle for too long: over as soon as the receive that goes on has ended, if it brings nothing.
+    Leaving,
+}
+
+/// What has to be remembered of a request to answer it.
+#[derive(Clone, Copy)]
+struct Asked {
+    to: Recipient,
+    /// Nothing of it is still to come when it is answered.
+    is_whole: bool,
+}
+
+/// A request whose body is still coming.
+struct Incoming<'s> {
+    asked: Asked,
+    answer: Answer<'s>,
+    /// Bytes of the body so far, with its framing and trailers.
+    received: u64,
+    /// When its head was whole.
+    began_ms: u64,
+}
+
+struct Streaming<'s> {
+    content: Unfinished<'s>,
+    /// Whether the connection is kept afterwards; else whether the client was not done with what it sends.
+    keep: bool,
+    has_more: bool,
+}
+
+/// Why a session stopped to consume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// It needs more input.
+    NeedsInput,
+    /// Output has to be sent first, or it takes no input in its state.
+    Occupied,
+}
+
+/// What a session does while nothing waits to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doing {
+    /// It takes requests, or the body of one.
+    Reading,
+    /// It waits until this time before it answers.
+    Waiting(u64),
+    /// It has more of a response to send.
+    Streaming,
+    /// It has answered its last request. `has_more`: the client was not done with what it sends.
+    Last {
+        /// As above.
+        has_more: bool,
+    },
+    /// It leaves unless a request comes.
+    Leaving,
+}
+
+impl<'s> Session<'s> {
+    /// Whether nothing is in flight: no request begun, no response unsent.
+    pub(super) fn is_idle(&self) -> bool {
+        matches!(self.state, State::Reading) && self.receiver.is_idle()
+    }
+
+    /// Whether no request has begun yet.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.requests == 0
+    }
+
+    /// How many requests have begun.
+    pub(super) fn requests(&self) -> u32 {
+        self.requests
+    }
+
+    /// Whether it is within a head or a body.
+    pub(super) fn is_in_request(&self) -> bool {
+        !self.receiver.is_idle()
+    }
+
+    /// Whether much more of a body is to be expected.
+    pub(super) fn expects_bulk(&self) -> bool {
+        matches!(&self.state, State::ReadingBody(incoming) if incoming.received >= BULK_BYTES)
+    }
+
+    /// Memory held for its requests and responses, in bytes, used or not.
+    pub(super) fn held_bytes(&self) -> usize {
+        match &self.state {
+            State::ReadingBody(incoming) => match &incoming.answer {
+                Answer::Known(outcome) => outcome.held_bytes(),
+                Answer::Collect(collect) => collect.held_bytes(),
+            },
+            State::Pending(waiting) => waiting.1.held_bytes(),
+            State::Streaming(streaming) => streaming.content.stream.held_bytes(),
+            State::Reading | State::Last { .. } | State::Leaving => 0,
+        }
+    }
+
+    /// What it does, at this time of the lane.
+    pub fn doing(&self, lane: &Context<'_>) -> Doing {
+        match &self.state {
+            State::Reading | State::ReadingBody(_) => Doing::Reading,
+            State::Pending(waiting) => match &waiting.1 {
+                // The turn's time is in whole milliseconds that have passed: a part of one more may have.
+                Pending::Delay(delay, _) => {
+                    Doing::Waiting(lane.now_ms + delay.as_millis() as u64 + 1)
+                }
+            },
+            State::Streaming(_) => Doing::Streaming,
+            State::Last { has_more } => Doing::Last { has_more: *has_more },
+            State::Leaving => Doing::Leaving,
+        }
+    }
+
+    /// Whether it takes requests, or the body of one.
+    pub(super) fn takes_input(&self) -> bool {
+        matches!(self.state, State::Reading | State::ReadingBody(_))
+    }
+
+    /// Whether content that comes piece by piece is on its way.
+    pub(super) fn is_streaming(&self) -> bool {
+        matches!(self.state, State::Streaming(_))
+    }
+
+    /// Whether it leaves unless a request comes.
+    pub(super) fn is_leaving(&self) -> bool {
+        matches!(self.state, State::Leaving)
+    }
+
+    /// Whether it has answered its last request, and its client is known to send more.
+    pub(super) fn has_more_than_wanted(&self) -> bool {
+        matches!(self.state, State::Last { has_more: true })
+    }
+
+    /// Takes steps through `bytes` until they run out or something else has to come first, and says how many of them are
+    /// done with. The connection holds `beside` bytes of memory elsewhere.
+    pub fn consume(
+        &mut self,
+        bytes: &[u8],
+        beside: usize,
+        lane: &mut Context<'s>,
+    ) -> (usize, Stop) {
+        let mut position = 0;
+        loop {
+            lane.output.mark_whole();
+            let (consumed, step) = self.receiver.step(&bytes[position..], lane.limits);
+            position += consumed;
+            if let State::ReadingBody(incoming) = &mut self.state {
+                incoming.received += consumed as u64;
+            }
+            match step {
+                Step::Incomplete => return (position, Stop::NeedsInput),
+                Step::Head(head) => self.begin(&head, beside, lane),
+                Step::Body(piece) => self.collect(piece, beside, lane),
+                Step::End => self.end(beside, lane),
+                Step::Refused(refusal) => self.refuse(refusal, lane),
+            }
+            if lane.output.is_full() || !self.takes_input() {
+                return (position, Stop::Occupied);
+            }
+        }
+    }
+
+    /// A head is whole: finds what answers it, and answers if no body follows.
+    fn begin(&mut self, head: &Head<'_>, beside: usize, lane: &mut Context<'s>) {
+        self.requests = self.requests.saturating_add(1);
+        let request = &head.request;
+        let (route, answer) = lane.site.answer(request);
+        lane.counters.begin_request(route);
+        fault::on_request(&request.target.path);
+        let limit = lane.requests_per_connection;
+        let to = Recipient {
+            version: request.version,
+            is_head: request.method == Method::Head,
+            keep_alive: head.keep_alive && (limit == 0 || self.requests < limit),
+        };
+        let asked = Asked { to, is_whole: head.keep_alive || head.is_last };
+        let answer = match answer {
+            Answer::Known(outcome) if request.body == BodyLength::None => {
+                return self.conclude(asked, outcome, lane);
+            }
+            Answer::Known(outcome) if head.expects_continue => {
+                // The client waits for leave to send what is not wanted: it gets its answer instead, and
+                // because it may send the body all the same, the connection ends with it.
+                let to = Recipient { keep_alive: false, ..to };
+                return self.conclude(Asked { to, is_whole: false }, outcome, lane);
+            }
+            answer => answer,
+        };
+        if head.expects_continue && request.body != BodyLength::None {
+            lane.output.bytes_mut().extend_from_slice(CONTINUE);
+        }
+        let began_ms = lane.now_ms;
+        self.state =
+            State::ReadingBody(Box::new(Incoming { asked, answer, received: 0, began_ms }));
+        if request.body == BodyLength::None {
+            self.end(beside, lane);
+        }
+    }
+
+    /// A piece of the body.
+    fn collect(&mut self, piece: &[u8], beside: usize, lane: &mut Context<'s>) {
+        let State::ReadingBody(incoming) = &mut self.state else {
+            return;
+        };
+        if let Answer::Collect(collect) = &mut incoming.answer {
+            if !lane.may_hold(beside + collect.held_bytes_with(piece.len())) {
+                return self.refuse(Refusal::OVERLOADED, lane);
+            }
+            collect.push(piece);
+        }
+    }
+
+    /// The request is whole.
+    fn end(&mut self, beside: usize, lane: &mut Context<'s>) {
+        let State::ReadingBody(incoming) = mem::take(&mut self.state) else {
+            return;
+        };
+        let Incoming { asked, answer, .. } = *incoming;
+        let outcome = match answer {
+            Answer::Known(outcome) => outcome,
+            Answer::Collect(collect) => {
+                let outcome = collect.finish();
+                // It may hold more than what was collected: as JSON six times as much.
+                if !lane.may_hold(beside + outcome.held_bytes()) {
+                    return self.refuse(Refusal::OVERLOADED, lane);
+                }
+                outcome
+            }
+        };
+        self.conclude(asked, outcome, lane);
+    }
+
+    /// Answers now, or when what the reply waits for has happened.
+    fn conclude(&mut self, asked: Asked, outcome: Outcome<'s>, lane: &mut Context<'s>) {
+        match outcome {
+            Outcome::Ready(reply) => self.respond(asked, reply, lane),
+            Outcome::Pending(pending) => self.state = State::Pending(Box::new((asked, pending))),
+        }
+    }
+
+    /// What the reply waited for has happened.
+    pub fn elapse(&mut self, lane: &mut Context<'s>) {
+        match mem::take(&mut self.state) {
+            State::Pending(waiting) => {
+                let (asked, Pending::Delay(_, reply)) = *waiting;
+                self.respond(asked, reply, lane);
+            }
+            state => self.state = state,
+        }
+    }
+
+    /// Makes a response, in the lane's output.
+    fn respond(&mut self, asked: Asked, reply: Reply<'s>, lane: &mut Context<'s>) {
+        let keep_alive = asked.to.keep_alive && lane.draining.is_none();
+        let to = Recipient { keep_alive, ..asked.to };
+        let (keep, content) = lane.output.respond(reply, to, &lane.date);
+        let has_more = !asked.is_whole;
+        self.state = match content {
+            Some(content) => State::Streaming(Box::new(Streaming { content, keep, has_more })),
+            None if keep => State::Reading,
+            None => State::Last { has_more },
+        };
+    }
+
+    /// Adds pieces of the content under way to the lane's output, until that is full or the content has ended.
+    pub fn stream(&mut self, lane: &mut Context<'s>) {
+        let State::Streaming(streaming) = &mut self.state else {
+            return;
+        };
+        let Streaming { content: Unfinished { writer, stream }, keep, has_more } = &mut **streaming;
+        while !lane.output.is_full() {
+            match stream.next() {
+                Some(piece) => writer.put(lane.output.bytes_mut(), &piece),
+                None => {
+                    let is_whole = writer.end(lane.output.bytes_mut());
+                    self.state = match is_whole && *keep {
+                        true => State::Reading,
+                        // Of content that is shorter than was stated, the end of the connection tells.
+                        false => State::Last { has_more: *has_more },
+                    };
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Answers with an error, after which the connection closes. A HEAD gets the head alone, as of any response.
+    pub fn refuse(&mut self, cause: Refusal, lane: &mut Context<'s>) {
+        if cause == Refusal::PREFACE {
+            lane.output.bytes_mut().extend_from_slice(GOAWAY);
+        } else {
+            let is_head = self.receiver.is_head();
+            let to = Recipient { version: Version::Http11, is_head, keep_alive: false };
+            lane.output.respond(refusal(cause), to, &lane.date);
+        }
+        self.state = State::Last { has_more: true };
+    }
+
+    /// The client sends more than its last request, which is over.
+    pub(super) fn note_more(&mut self) -> bool {
+        match &mut self.state {
+            State::Last { has_more } => {
+                *has_more = true;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Idle for too long, while the kernel still receives: it is over when that has ended, if it brings nothing.
+    pub(super) fn leave(&mut self) {
+        debug_assert!(self.is_idle());
+        self.state = State::Leaving;
+    }
+
+    /// The receive has ended: what it brought is taken.
+    pub(super) fn stay(&mut self) {
+        debug_assert!(matches!(self.state, State::Leaving));
+        self.state = State::Reading;
+    }
+
+    /// When the client has to have sent more.
+    pub(super) fn deadline_ms(&self, lane: &Context<'s>) -> u64 {
+        let deadline_ms = lane.now_ms + self.timeout_ms(lane);
+        match &self.state {
+            State::ReadingBody(incoming) => deadline_ms.min(incoming.too_slow_at_ms(lane)),
+            _ => deadline_ms,
+        }
+    }
+
+    /// Whether the client is within a head: it can't put off the deadline byte by byte.
+    pub(super) fn is_in_head(&self) -> bool {
+        !self.receiver.is_idle() && !self.receiver.is_in_body()
+    }
+
+    /// How long the connection stays open while nothing comes, in milliseconds.
+    pub(super) fn idle_timeout_ms(&self, lane: &Context<'_>) -> u64 {
+        match lane.draining {
+            None => lane.timeouts.keep_alive_ms,
+            Some(DrainKind::Replaced) if self.is_fresh() => lane.timeouts.header_ms,
+            Some(DrainKind::Replaced | DrainKind::Stop) => DRAIN_GRACE_MS,
+        }
+    }
+
+    /// How long the client may take for what it has to send next.
+    fn timeout_ms(&self, lane: &Context<'s>) -> u64 {
+        let timeouts = &lane.timeouts;
+        if self.receiver.is_in_body() {
+            timeouts.body_ms
+        } else if !self.receiver.is_idle() {
+            timeouts.header_ms
+        } else {
+            self.idle_timeout_ms(lane)
+        }
+    }
+}
+
+impl Incoming<'_> {
+    /// When the body has come too slowly, if nothing more comes.
+    fn too_slow_at_ms(&self, lane: &Context<'_>) -> u64 {
+        let allowed_ms = allowed_ms(lane.timeouts.body_ms, self.received, lane.body_rate);
+        self.began_ms.saturating_add(allowed_ms)
+    }
+}
+
+/// How long so many bytes of a body may take: `timeouts.body`, and beyond it as long as at the least rate a second.
+fn allowed_ms(body_ms: u64, received: u64, rate: u64) -> u64 {
+    let at_rate_ms = received.saturating_mul(1000).checked_div(rate);
+    at_rate_ms.map_or(u64::MAX, |at_rate_ms| body_ms.saturating_add(at_rate_ms))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_may_take_its_timeout_and_as_long_as_its_bytes_at_the_least_rate() {
+        for (received, rate, allowed) in [
+            (0, 256, 30_000),
+            (255, 256, 30_996),
+            (256, 256, 31_000),
+            (257, 256, 31_003),
+            (1 << 20, 256, 30_000 + 4_096_000),
+            (u64::MAX, 1, u64::MAX),
+            (0, 0, u64::MAX),
+        ] {
+            assert_eq!(allowed_ms(30_000, received, rate), allowed, "{received} at {rate}");
+        }
+    }
+}
