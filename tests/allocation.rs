@@ -187,8 +187,8 @@ impl<'s> Pair<'s> {
         self.lane.begin_turn();
         let mut input = Input::new(None, Some(&mut self.input));
         let next = self.connection.on_ready(READABLE, &mut input, &mut self.lane);
-        let sent = transmit(self.connection.socket(), self.lane.output.bytes(), &[]);
-        assert_eq!(sent, Sent::Bytes(self.lane.output.bytes().len()));
+        let (bytes, body) = self.lane.output.unsent();
+        assert_eq!(transmit(self.connection.socket(), bytes, body), Sent::Bytes(bytes.len()));
         self.lane.output.clear();
         assert!(matches!(next, Next::WaitUntil(_) | Next::Wait), "{next:?}");
         let mut responses = [0; 16 << 10];

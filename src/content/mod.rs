@@ -83,6 +83,26 @@ impl Site {
         }
     }
 
+    /// A site on which `handler` answers every request.
+    #[cfg(any(test, feature = "_internals"))]
+    pub fn of(handler: Box<dyn Handler>) -> Site {
+        let route = Route {
+            takes: Takes::AnyAndOptions,
+            main: Main::Other(handler),
+            options: options(ALL),
+            refused: options(ALL),
+        };
+        let everywhere = config::Route {
+            path: config::RoutePath::Prefix("/".into()),
+            host: None,
+            content: Content::EchoBody,
+            status: 200,
+            headers: Vec::new(),
+            delay: Duration::ZERO,
+        };
+        Site { routes: Routes::new([(&everywhere, route)].into_iter()), ..Site::new(&[]) }
+    }
+
     /// What answers this request, and the number of its route, in the configuration's order, if it has one.
     /// The host is compared without regard to case.
     pub fn answer(&self, request: &Request<'_>) -> (Option<usize>, Answer<'_>) {

@@ -1,5 +1,5 @@
-//! A real connection over a socket pair, without a loop: what it answers must not depend on the pieces that
-//! its input comes in.
+//! A real connection over a socket pair, without a loop, and its session without a socket: what they answer must be the
+//! same, and must not depend on the pieces that the input comes in.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
@@ -11,7 +11,7 @@ use laneway::content::Site;
 use laneway::http::Limits;
 use laneway::internals::Ready;
 use laneway::observe::ledger::Ledger;
-use laneway::worker::connection::{Connection, Next};
+use laneway::worker::connection::{Connection, Doing, Next, Session, Stop};
 use laneway::worker::context::Context;
 use laneway::worker::driver::{Input, Sent, transmit};
 
@@ -47,6 +47,16 @@ fn world() -> &'static World {
     })
 }
 
+fn context() -> Context<'static> {
+    let world = world();
+    let mut context = Context::new(&world.site, &world.limits, &world.config, &world.ledger, 0);
+    // Two conversations are compared, and a second may pass between them.
+    context.date = *b"Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
+    // No turn of a loop renews it.
+    context.discards_left = usize::MAX;
+    context
+}
+
 /// One connection at work, and its client's end.
 struct Talk<'w> {
     connection: Connection<'w>,
@@ -75,12 +85,7 @@ pub(crate) fn converse(pieces: &[&[u8]], then: Then) -> Vec<u8> {
     let (client, server) = UnixStream::pair().expect("a socket pair");
     client.set_nonblocking(true).expect("nonblocking");
     server.set_nonblocking(true).expect("nonblocking");
-    let world = world();
-    let mut context = Context::new(&world.site, &world.limits, &world.config, &world.ledger, 0);
-    // Two conversations are compared, and a second may pass between them.
-    context.date = *b"Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
-    // No turn of a loop renews it.
-    context.discards_left = usize::MAX;
+    let context = context();
     let connection = Connection::new(server.into());
     let mut talk = Talk {
         deadline_ms: connection.idle_timeout_ms(&context),
@@ -104,6 +109,39 @@ pub(crate) fn converse(pieces: &[&[u8]], then: Then) -> Vec<u8> {
         Then::IsSilent => talk.wait(),
     }
     talk.answers
+}
+
+/// Everything that a session answers to a stream that comes in these pieces, up to the client's end.
+///
+/// # Panics
+/// If it makes no progress.
+pub(crate) fn session(pieces: &[&[u8]]) -> Vec<u8> {
+    let (mut lane, mut session) = (context(), Session::default());
+    let (mut kept, mut answers) = (Vec::new(), Vec::new());
+    for piece in pieces {
+        kept.extend_from_slice(piece);
+        loop {
+            let before = (kept.len(), answers.len());
+            let (consumed, stop) = session.consume(&kept, 0, &mut lane);
+            kept.drain(..consumed);
+            let waits = matches!(session.doing(&lane), Doing::Waiting(_));
+            if waits {
+                session.elapse(&mut lane);
+            }
+            let (bytes, body) = lane.output.unsent();
+            answers.extend_from_slice(bytes);
+            answers.extend_from_slice(body);
+            lane.output.clear();
+            if matches!(session.doing(&lane), Doing::Last { .. }) {
+                return answers;
+            }
+            if stop == Stop::NeedsInput {
+                break;
+            }
+            assert!(waits || before != (kept.len(), answers.len()), "it makes no progress");
+        }
+    }
+    answers
 }
 
 impl Talk<'_> {
@@ -152,8 +190,10 @@ impl Talk<'_> {
     /// Sends what a step has left to be sent.
     fn send(&mut self) {
         let Context { output, .. } = &mut self.context;
-        let sent = transmit(self.connection.socket(), output.bytes(), &[]);
-        assert!(sent == Sent::Broken || sent == Sent::Bytes(output.bytes().len()), "{sent:?}");
+        let (bytes, body) = output.unsent();
+        assert!(body.is_empty(), "a large body is sent at once");
+        let sent = transmit(self.connection.socket(), bytes, &[]);
+        assert!(sent == Sent::Broken || sent == Sent::Bytes(bytes.len()), "{sent:?}");
         output.clear();
     }
 

@@ -57,8 +57,16 @@ pub(crate) fn check_chunks(body: &[u8], places: &[usize]) {
     assert_eq!(seen.last(), Some(&Seen::End), "two decoders find different ends");
 }
 
-/// A connection answers the same to a stream whole and in pieces, and what it answers is what its requests ask for.
+/// A connection answers the same to a stream whole and in pieces, and what it answers is what its requests ask for. So
+/// does its session alone.
 pub(crate) fn check_connection(stream: &[u8], places: &[usize]) {
+    let of_session = connection::session(&cut(stream, places));
+    let of_connection = connection::converse(&[stream], Then::Ends);
+    assert_eq!(
+        String::from_utf8_lossy(&of_session),
+        String::from_utf8_lossy(&of_connection),
+        "a session answers something else than its connection"
+    );
     for then in [Then::Ends, Then::IsSilent] {
         let whole = connection::converse(&[stream], then);
         check_answers(stream, then, &whole);

@@ -26,6 +26,8 @@ pub enum Step<'b> {
 #[derive(Debug, Default)]
 pub struct Receiver {
     state: State,
+    /// Heads given out.
+    heads: u32,
     is_head: bool,
 }
 
@@ -71,6 +73,11 @@ impl Receiver {
     /// Within a body.
     pub fn is_in_body(&self) -> bool {
         matches!(self.state, State::Sized { .. } | State::Chunked(_))
+    }
+
+    /// How many heads it has given out; many are counted as 2³² − 1.
+    pub fn heads(&self) -> u32 {
+        self.heads
     }
 
     /// Whether the request that the last step was about is known to be a HEAD, even if it was refused or is
@@ -140,6 +147,7 @@ impl Receiver {
                     BodyLength::Sized(remaining) => State::Sized { remaining },
                     BodyLength::Unknown => State::Chunked(Chunked::default()),
                 };
+                self.heads = self.heads.saturating_add(1);
                 Step::Head(head)
             }
         }

@@ -18,7 +18,6 @@ mod transport;
 use std::os::fd::OwnedFd;
 
 use self::lingering::{Lingering, Silence};
-use self::session::{Doing, Stop};
 use self::transport::{Flushed, Last, Transport};
 use super::context::Context;
 use super::driver::{Driver, Input, Interest, Received};
@@ -26,7 +25,7 @@ use crate::http::Refusal;
 use crate::sys::epoll::Ready;
 use crate::sys::ring::connected::Connected;
 
-pub use session::{DRAIN_GRACE_MS, Session};
+pub use session::{DRAIN_GRACE_MS, Doing, Session, Stop};
 
 /// Full reads of one connection in one turn, and sends of content that is made meanwhile, before others have theirs.
 const STEPS_PER_TURN: usize = 4;
@@ -471,3 +470,6 @@ impl<'s> Connection<'s> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

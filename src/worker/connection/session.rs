@@ -31,8 +31,6 @@ pub const DRAIN_GRACE_MS: u64 = 500;
 /// One connection's requests. `'s` is the site that answers them.
 #[derive(Default)]
 pub struct Session<'s> {
-    /// Requests begun.
-    requests: u32,
     receiver: Receiver,
     state: State<'s>,
 }
@@ -114,12 +112,12 @@ impl<'s> Session<'s> {
 
     /// Whether no request has begun yet.
     pub(super) fn is_fresh(&self) -> bool {
-        self.requests == 0
+        self.requests() == 0
     }
 
     /// How many requests have begun.
     pub(super) fn requests(&self) -> u32 {
-        self.requests
+        self.receiver.heads()
     }
 
     /// Whether it is within a head or a body.
@@ -212,7 +210,6 @@ impl<'s> Session<'s> {
 
     /// A head is whole: finds what answers it, and answers if no body follows.
     fn begin(&mut self, head: &Head<'_>, beside: usize, lane: &mut Context<'s>) {
-        self.requests = self.requests.saturating_add(1);
         let request = &head.request;
         let (route, answer) = lane.site.answer(request);
         lane.counters.begin_request(route);
@@ -221,7 +218,7 @@ impl<'s> Session<'s> {
         let to = Recipient {
             version: request.version,
             is_head: request.method == Method::Head,
-            keep_alive: head.keep_alive && (limit == 0 || self.requests < limit),
+            keep_alive: head.keep_alive && (limit == 0 || self.requests() < limit),
         };
         let asked = Asked { to, is_whole: head.keep_alive || head.is_last };
         let answer = match answer {

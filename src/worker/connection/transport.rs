@@ -137,7 +137,7 @@ impl<'s> Transport<'s> {
         if lane.output.is_empty() {
             return Flushed::All;
         }
-        let (bytes, body) = lane.output.outgoing.unsent();
+        let (bytes, body) = lane.output.unsent();
         let sent = transmit(&self.socket, bytes, body);
         self.keep_unsent_of_lane(sent, beside, lane)
     }
@@ -154,7 +154,9 @@ impl<'s> Transport<'s> {
         if lane.output.is_empty() {
             return Flushed::All;
         }
-        let sent = driver.send(&self.socket, token, lane.output.bytes());
+        let (bytes, body) = lane.output.unsent();
+        debug_assert!(body.is_empty(), "a large body is sent at once");
+        let sent = driver.send(&self.socket, token, bytes);
         self.keep_unsent_of_lane(sent, beside, lane)
     }
 

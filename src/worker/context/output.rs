@@ -78,9 +78,9 @@ impl<'s> Outgoing<'s> {
 }
 
 impl<'s> Output<'s> {
-    /// What has been gathered, without a large body behind it.
-    pub fn bytes(&self) -> &[u8] {
-        &self.outgoing.bytes
+    /// What has been gathered, and a large body behind it.
+    pub fn unsent(&self) -> (&[u8], &[u8]) {
+        self.outgoing.unsent()
     }
 
     /// Whether there is nothing.

@@ -75,7 +75,7 @@ impl Drop for Service {
 
 /// How a request is answered.
 enum Reply {
-    Content(&'static http::Response, Body<'static>),
+    Whole(&'static http::Response, Body<'static>),
     Refused(Refusal),
     /// A status alone. To HEAD there is no other answer: the library would send a body.
     Bare(u16),
@@ -132,7 +132,7 @@ impl Reply {
         const OTHER_BYTES: usize = 1024;
         OTHER_BYTES
             + match self {
-                Reply::Content(response, body) => {
+                Reply::Whole(response, body) => {
                     let fields: usize = response.fields().map(|line| line.len() + 2).sum();
                     fields + body.bytes().len()
                 }
@@ -219,7 +219,7 @@ impl From<content::Reply<'static>> for Reply {
         };
         match (response, body) {
             (ResponseOf::Site(response), body @ (Body::Shared(_) | Body::Owned(_))) => {
-                Reply::Content(response, body)
+                Reply::Whole(response, body)
             }
             (ResponseOf::Request(_), _) | (_, Body::Stream(_)) => Reply::Refused(OWN),
         }
@@ -249,7 +249,7 @@ fn put_head(bytes: &mut Vec<u8>, request: &Request) {
 /// Writes a response the library's way: it adds Server, Date and Content-Length itself.
 fn write(response: &mut Response, reply: Reply, persistence: Persistence) {
     match reply {
-        Reply::Content(of_site, body) => {
+        Reply::Whole(of_site, body) => {
             write_head(response, of_site);
             match body {
                 Body::Owned(bytes) => response.body_vec(bytes),

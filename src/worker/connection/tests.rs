@@ -1,0 +1,236 @@
+//! Connections over a pair of sockets, without a loop: content that comes piece by piece, and what a connection costs.
+
+use std::borrow::Cow;
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::*;
+use crate::config::{self, Config, Options};
+use crate::content::{Answer, Body, Handler, Outcome, Reply, ResponseOf, Site, Stream};
+use crate::http::{Limits, Request, Response};
+use crate::observe::ledger::Ledger;
+use crate::worker::driver::{Sent, transmit};
+use crate::worker::{self, context};
+
+/// Content in pieces: how often this one, and what length is stated.
+struct Pieces {
+    response: Response,
+    piece: Vec<u8>,
+    count: usize,
+    length: Option<u64>,
+    /// How many were asked for.
+    asked: Arc<AtomicUsize>,
+}
+
+impl Handler for Pieces {
+    fn answer(&self, _: &Request<'_>) -> Answer<'_> {
+        let stream = Box::new(Under { of: self, left: self.count });
+        let (response, body) = (ResponseOf::Site(&self.response), Body::Stream(stream));
+        Answer::Known(Outcome::Ready(Reply { response, body }))
+    }
+}
+
+struct Under<'s> {
+    of: &'s Pieces,
+    left: usize,
+}
+
+impl Stream for Under<'_> {
+    fn length(&self) -> Option<u64> {
+        self.of.length
+    }
+
+    fn next(&mut self) -> Option<Cow<'_, [u8]>> {
+        self.left = self.left.checked_sub(1)?;
+        self.of.asked.fetch_add(1, Ordering::Relaxed);
+        Some(Cow::Borrowed(&self.of.piece))
+    }
+
+    fn held_bytes(&self) -> usize {
+        0
+    }
+}
+
+/// A site whose every response is `count` times this piece; how many of them were asked for is counted.
+fn pieces(piece: &[u8], count: usize, length: Option<u64>) -> (Site, Arc<AtomicUsize>) {
+    let asked = Arc::default();
+    let response = Response::new(200, [("A", "b")], None);
+    let handler =
+        Pieces { response, piece: piece.into(), count, length, asked: Arc::clone(&asked) };
+    (Site::of(Box::new(handler)), asked)
+}
+
+struct Lane {
+    config: Config,
+    limits: Limits,
+    ledger: Ledger,
+}
+
+impl Lane {
+    fn new() -> Lane {
+        let config = config::load(&Options::default()).expect("the defaults").config;
+        Lane { limits: worker::limits(&config), config, ledger: Ledger::new(1).expect("a ledger") }
+    }
+
+    fn serve<'s>(&'s self, site: &'s Site) -> Pair<'s> {
+        let (client, server) = UnixStream::pair().expect("a pair");
+        client.set_nonblocking(true).expect("nonblocking");
+        server.set_nonblocking(true).expect("nonblocking");
+        Pair {
+            client,
+            connection: Connection::new(server.into()),
+            context: Context::new(site, &self.limits, &self.config, &self.ledger, 0),
+        }
+    }
+}
+
+/// A connection with its client, in one thread.
+struct Pair<'s> {
+    client: UnixStream,
+    connection: Connection<'s>,
+    context: Context<'s>,
+}
+
+impl Pair<'_> {
+    fn ask(&mut self, request: &str) -> Next {
+        self.client.write_all(request.as_bytes()).expect("room");
+        self.turn(true)
+    }
+
+    /// One turn of a loop, in which there is something to read, or room to send.
+    fn turn(&mut self, readable: bool) -> Next {
+        let ready = Ready { readable, writable: true, ..Ready::quiet(0) };
+        let mut buffer = [0; 1024];
+        let mut input = Input::new(None, Some(&mut buffer));
+        self.connection.set_queued(false);
+        let next = self.connection.on_ready(ready, &mut input, &mut self.context);
+        let (output, body) = self.context.output.unsent();
+        assert_eq!(body, b"");
+        if !output.is_empty() {
+            let sent = transmit(self.connection.socket(), output, &[]);
+            assert_eq!(sent, Sent::Bytes(output.len()));
+        }
+        self.context.output.clear();
+        next
+    }
+
+    /// Everything that is there for the client.
+    fn received(&mut self) -> Vec<u8> {
+        let (mut received, mut buffer) = (Vec::new(), [0; 64 << 10]);
+        loop {
+            match self.client.read(&mut buffer) {
+                Ok(0) => return received,
+                Ok(count) => received.extend_from_slice(&buffer[..count]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return received,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    /// Turns until the connection waits for its client to send more, and says what that has received.
+    fn conversation(&mut self, request: &str) -> String {
+        let mut next = self.ask(request);
+        let mut received = self.received();
+        while self.connection.transport.is_blocked() || matches!(next, Next::Again(_)) {
+            next = self.turn(false);
+            received.extend(self.received());
+        }
+        String::from_utf8(received).expect("text")
+    }
+}
+
+#[test]
+fn content_of_unknown_length_leaves_in_chunks_and_the_connection_goes_on() {
+    let (site, lane) = (pieces(b"0123456789abcdef", 3, None).0, Lane::new());
+    let mut pair = lane.serve(&site);
+    for _ in 0..2 {
+        let text = pair.conversation("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert!(text.starts_with("HTTP/1.1 200 OK\r\nA: b\r\nTransfer-Encoding: chunked\r\n"));
+        let chunk = "10\r\n0123456789abcdef\r\n";
+        assert!(text.ends_with(&format!("\r\n\r\n{}0\r\n\r\n", chunk.repeat(3))), "{text}");
+        assert!(pair.connection.is_idle());
+    }
+    let text = pair.conversation("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(text.contains("\r\nTransfer-Encoding: chunked\r\n") && text.ends_with("\r\n\r\n"));
+    assert_eq!(text.matches("\r\n\r\n").count(), 1, "{text}");
+    assert!(pair.connection.is_idle());
+}
+
+#[test]
+fn requests_behind_a_stream_are_answered_after_it() {
+    let (site, lane) = (pieces(b"x", 2, None).0, Lane::new());
+    let text = lane.serve(&site).conversation(&"GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(3));
+    assert_eq!(text.matches("HTTP/1.1 200 OK\r\n").count(), 3);
+    assert_eq!(text.matches("\r\n\r\n1\r\nx\r\n1\r\nx\r\n0\r\n\r\n").count(), 3, "{text}");
+}
+
+#[test]
+fn content_of_unknown_length_ends_with_the_connection_in_http_1_0() {
+    let (site, lane) = (pieces(b"x", 3, None).0, Lane::new());
+    let mut pair = lane.serve(&site);
+    let text = pair.conversation("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+    assert!(text.ends_with("\r\nConnection: close\r\n\r\nxxx"), "{text}");
+    assert!(!text.contains("Transfer-Encoding"), "{text}");
+    assert!(matches!(pair.connection.stage, Stage::Lingering(_)));
+}
+
+#[test]
+fn content_that_is_shorter_than_was_stated_ends_its_connection() {
+    for (count, is_whole) in [(3, false), (4, true)] {
+        let (site, lane) = (pieces(b"x", count, Some(4)).0, Lane::new());
+        let mut pair = lane.serve(&site);
+        let text = pair.conversation("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert!(text.contains("\r\nContent-Length: 4\r\n"), "{text}");
+        assert!(text.ends_with(&format!("\r\n\r\n{}", "x".repeat(count))), "{text}");
+        assert_eq!(pair.connection.is_idle(), is_whole);
+        assert_eq!(matches!(pair.connection.stage, Stage::Lingering(_)), !is_whole);
+    }
+}
+
+#[test]
+fn a_stream_is_made_no_faster_than_its_client_reads_it() {
+    const PIECE_BYTES: usize = 16 << 10;
+    const COUNT: usize = 1_000;
+    let (site, asked) = pieces(&vec![b'x'; PIECE_BYTES], COUNT, Some((PIECE_BYTES * COUNT) as u64));
+    let lane = Lane::new();
+    let mut pair = lane.serve(&site);
+    let mut next = pair.ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    while !pair.connection.transport.is_blocked() {
+        assert!(matches!(next, Next::Again(_)), "{next:?}");
+        next = pair.turn(false);
+    }
+    let (before, held) = (asked.load(Ordering::Relaxed), pair.connection.held_bytes());
+    assert!(before < COUNT / 2, "{before} pieces of {COUNT}, of which none was read");
+    assert!(held < 2 * (context::output::OUTPUT_BYTES_MAX + PIECE_BYTES), "{held} bytes are held");
+    for _ in 0..10 {
+        assert!(matches!(pair.turn(false), Next::WaitUntil(_)));
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), before, "the client has read nothing");
+    let mut length = 0;
+    while pair.connection.transport.is_blocked() || matches!(next, Next::Again(_)) {
+        length += pair.received().len();
+        next = pair.turn(false);
+    }
+    length += pair.received().len();
+    assert!(length > PIECE_BYTES * COUNT && length < PIECE_BYTES * COUNT + 1024, "{length}");
+    assert!(pair.connection.is_idle());
+}
+
+#[test]
+fn a_stream_that_its_client_reads_at_once_leaves_others_their_turn() {
+    let (site, asked) = pieces(&[b'x'; 64], 100_000, None);
+    let lane = Lane::new();
+    let mut pair = lane.serve(&site);
+    let next = pair.ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(pair.connection.transport.is_blocked() || matches!(next, Next::Again(_)), "{next:?}");
+    assert!(asked.load(Ordering::Relaxed) < 10_000);
+}
+
+#[test]
+fn what_exists_per_connection_is_small() {
+    assert_eq!(size_of::<Connection<'_>>(), 80);
+    assert_eq!(size_of::<Option<Connection<'_>>>(), 80, "a place for one");
+    assert_eq!(size_of::<Session<'_>>(), 56);
+}
