@@ -99,7 +99,6 @@ const NOT_YET: &[(&str, &str)] = &[
     ("length", "supervisor/policy/mod.rs"),
     ("length", "supervisor/policy/generation.rs"),
     ("length", "supervisor/processes/mod.rs"),
-    ("length", "worker/event_loop/mod.rs"),
     ("function", "config/elsewhere.rs meant"),
     ("function", "config/resolve.rs resolve"),
     ("function", "supervisor/event_loop/mod.rs start"),

@@ -136,6 +136,15 @@ pub fn limits(config: &Config) -> Limits {
     }
 }
 
+/// How many turns a loop makes, at least, in the time after which the supervisor takes it for hung.
+const TURNS_PER_WATCHDOG: u64 = 4;
+
+/// The longest wait of a loop, so that the supervisor sees a turn often enough, if it looks for one.
+fn patience_max_ms(config: &Config) -> Option<u64> {
+    let watchdog_ms = config.supervisor.watchdog.as_millis() as u64;
+    (watchdog_ms > 0).then(|| (watchdog_ms / TURNS_PER_WATCHDOG).max(1))
+}
+
 /// The driver that is asked for, or the one that there is; then with the reason.
 ///
 /// # Errors

@@ -17,11 +17,10 @@ use crate::sys::cpu;
 use crate::sys::socket::Listener;
 use crate::worker::driver::token::Token;
 use crate::worker::driver::{Driver, epoll};
+use crate::worker::patience_max_ms;
 
 /// How soon an acceptor whose lanes were all full looks at them again.
 const AGAIN_MS: u64 = 10;
-/// As for a lane's loop.
-const TURNS_PER_WATCHDOG: u64 = 4;
 
 /// The loop of an acceptor, for the life of one worker.
 pub(in crate::worker) struct Acceptor<'s> {
@@ -38,7 +37,8 @@ pub(in crate::worker) struct Acceptor<'s> {
     connections_max: u64,
     /// Accepted, and not handed to anybody yet.
     unsent: VecDeque<OwnedFd>,
-    draining: bool,
+    /// Since when it drains, if it does.
+    draining_since_ms: Option<u64>,
     patience_max_ms: Option<u64>,
 }
 
@@ -68,7 +68,6 @@ impl<'s> Acceptor<'s> {
     ) -> io::Result<Acceptor<'s>> {
         let mut driver = Driver::Epoll(epoll::Driver::new()?);
         driver.watch(control, Token::Control)?;
-        let watchdog_ms = config.supervisor.watchdog.as_millis() as u64;
         Ok(Acceptor {
             driver,
             control,
@@ -80,8 +79,8 @@ impl<'s> Acceptor<'s> {
             last: 0,
             connections_max: connections_max(config, exchange.is_some())?,
             unsent: VecDeque::new(),
-            draining: false,
-            patience_max_ms: (watchdog_ms > 0).then(|| (watchdog_ms / TURNS_PER_WATCHDOG).max(1)),
+            draining_since_ms: None,
+            patience_max_ms: patience_max_ms(config),
         })
     }
 
@@ -100,7 +99,7 @@ impl<'s> Acceptor<'s> {
                     Token::Client(_) => {} // It has no connections of its own.
                 }
             }
-            if self.sources.has_rest(now_ms) {
+            if self.is_emptying(now_ms) {
                 for source in self.sources.numbers(None) {
                     self.accept_from(source, now_ms)?;
                 }
@@ -118,16 +117,23 @@ impl<'s> Acceptor<'s> {
     fn is_over(&self) -> bool {
         let has_lanes = self.lanes.iter().any(Option::is_some);
         let is_done = self.sources.is_empty() && self.unsent.is_empty();
-        self.draining && (is_done || !has_lanes)
+        self.draining_since_ms.is_some() && (is_done || !has_lanes)
+    }
+
+    /// Whether to accept from its sources without an event, because it drains.
+    fn is_emptying(&self, now_ms: u64) -> bool {
+        self.draining_since_ms.is_some() && self.sources.are_to_be_emptied(now_ms)
     }
 
     fn patience_ms(&self) -> Option<u64> {
         let now_ms = self.ledger.now_ms();
-        if self.sources.has_rest(now_ms) && self.unsent.is_empty() {
+        if self.is_emptying(now_ms) && self.unsent.is_empty() {
             return Some(0);
         }
+        let is_draining = self.draining_since_ms.is_some();
         let waits = self.sources.is_full() || !self.unsent.is_empty();
-        let due = self.sources.due_ms(now_ms).map(|due_ms| due_ms.saturating_sub(now_ms));
+        let due =
+            self.sources.due_ms(now_ms, is_draining).map(|due_ms| due_ms.saturating_sub(now_ms));
         due.into_iter().chain(waits.then_some(AGAIN_MS)).chain(self.patience_max_ms).min()
     }
 
@@ -165,7 +171,9 @@ impl<'s> Acceptor<'s> {
             let Some(lane) = self.emptiest() else {
                 return self.sources.rest(Rest::Full, &mut self.driver);
             };
-            let Some(socket) = self.sources.next(source, now_ms, &mut self.driver)? else {
+            let Some(socket) =
+                self.sources.next(source, now_ms, self.draining_since_ms, &mut self.driver)?
+            else {
                 return Ok(());
             };
             self.assign(lane, socket);
@@ -215,7 +223,7 @@ impl<'s> Acceptor<'s> {
             Received::End => {
                 // An end stays readable: it would be told of in every turn.
                 self.driver.forget(self.control.as_fd(), Token::Control)?;
-                if !self.draining {
+                if self.draining_since_ms.is_none() {
                     self.control.report(self.sources.worker(), WorkerEvent::ToldToEnd);
                     self.drain();
                 }
@@ -229,6 +237,7 @@ impl<'s> Acceptor<'s> {
             Order::Take { lane, files: count } if files.len() < count => {
                 self.sources.miss(lane, Missed::Sockets, self.ledger.now_ms());
             }
+            Order::Take { .. } if self.draining_since_ms.is_some() => {}
             Order::Take { lane, .. } => {
                 let sources = files.into_iter().map(|file| Source::Listener(Listener::from(file)));
                 for source in sources {
@@ -287,8 +296,7 @@ impl<'s> Acceptor<'s> {
 
     /// Takes what waits in the sockets, and then nothing new.
     fn drain(&mut self) {
-        self.draining = true;
-        self.sources.drain(self.ledger.now_ms());
+        self.draining_since_ms.get_or_insert(self.ledger.now_ms());
     }
 }
 

@@ -39,8 +39,6 @@ pub(in crate::worker) struct Sources<'s> {
     rest: Rest,
     /// Descriptors or memory ran out, and since then no source was ever empty.
     exhausted: bool,
-    /// From when on a source is let go of when it is empty: in a drain.
-    lets_go_ms: Option<u64>,
     /// No source is let go of before, because a handshake was under way.
     keeps_until_ms: u64,
     /// When it is next accepted from all sources without an event, if that is needed at all.
@@ -86,7 +84,6 @@ impl<'s> Sources<'s> {
             next: 0,
             rest: Rest::No,
             exhausted: false,
-            lets_go_ms: None,
             keeps_until_ms: 0,
             recheck_ms: None,
             missed: Vec::new(),
@@ -113,16 +110,13 @@ impl<'s> Sources<'s> {
         self.rest == Rest::Full
     }
 
-    /// Takes from one more source, unless this drains.
+    /// Takes from one more source.
     pub(in crate::worker) fn watch(
         &mut self,
         lane: usize,
         source: Source,
         driver: &mut Driver,
     ) -> io::Result<()> {
-        if self.lets_go_ms.is_some() {
-            return Ok(());
-        }
         let number = self.unused_number();
         let is_told = self.rest == Rest::No;
         if is_told {
@@ -162,20 +156,23 @@ impl<'s> Sources<'s> {
         self.watched.iter().filter(of_lane).map(|watched| watched.number).collect()
     }
 
-    /// The next connection from a source; none if nobody waits in it, or nothing can be taken for now.
+    /// The next connection from a source; none if none waits in it, or nothing can be taken for now. Where sources are
+    /// let go of once they are empty, `emptying_since_ms` says since when.
     pub(in crate::worker) fn next(
         &mut self,
         number: u32,
         now_ms: u64,
+        emptying_since_ms: Option<u64>,
         driver: &mut Driver,
     ) -> io::Result<Option<OwnedFd>> {
-        let lets_go_ms = self.lets_go_ms.filter(|from_ms| *from_ms <= now_ms);
-        let lets_go = lets_go_ms.is_some();
+        let lets_go = emptying_since_ms.is_some();
         let keeps_until_ms = self.keeps_until_ms;
         // Whether one that is empty is kept all the same.
         let is_kept = |source: &Source| {
             keeps_until_ms > now_ms
-                || lets_go_ms.is_some_and(|from_ms| source.awaits_handshakes(now_ms - from_ms))
+                || emptying_since_ms.is_some_and(|since_ms| {
+                    source.awaits_handshakes(now_ms.saturating_sub(since_ms))
+                })
         };
         for _ in 0..ACCEPTS_PER_TURN {
             let found = self.watched.iter_mut().find(|watched| watched.number == number);
@@ -245,11 +242,6 @@ impl<'s> Sources<'s> {
         })
     }
 
-    /// Lets go of every source that is empty from this time on, if not earlier.
-    pub(in crate::worker) fn drain(&mut self, from_ms: u64) {
-        self.lets_go_ms = Some(self.lets_go_ms.unwrap_or(u64::MAX).min(from_ms));
-    }
-
     /// Whether all sources are to be accepted from without an event.
     pub(in crate::worker) fn is_recheck_due(&self, now_ms: u64) -> bool {
         let is_due = self.recheck_ms.is_some_and(|due_ms| due_ms <= now_ms);
@@ -268,11 +260,10 @@ impl<'s> Sources<'s> {
         }
     }
 
-    /// Whether there are sources to look into because of a drain: no event would tell that one is empty.
-    pub(in crate::worker) fn has_rest(&self, now_ms: u64) -> bool {
-        let lets_go =
-            self.lets_go_ms.is_some_and(|from_ms| from_ms.max(self.keeps_until_ms) <= now_ms);
-        lets_go && self.rest == Rest::No && !self.watched.is_empty()
+    /// Whether there are sources to accept from, without an event, where each is let go of once it is empty: no event
+    /// would tell that it is.
+    pub(in crate::worker) fn are_to_be_emptied(&self, now_ms: u64) -> bool {
+        self.keeps_until_ms <= now_ms && self.rest == Rest::No && !self.watched.is_empty()
     }
 
     fn tell_exhausted(&mut self, error: &io::Error) {
@@ -305,21 +296,21 @@ impl<'s> Sources<'s> {
         });
     }
 
-    /// When to look again, if nothing happens.
-    pub(in crate::worker) fn due_ms(&self, now_ms: u64) -> Option<u64> {
+    /// When the next of these things is to be done without an event, where sources are let go of once they are empty
+    /// (`is_emptying`), and where not.
+    pub(in crate::worker) fn due_ms(&self, now_ms: u64, is_emptying: bool) -> Option<u64> {
         let missed = self.missed.iter().map(|(_, _, at_ms)| *at_ms);
         let is_watching = self.rest == Rest::No && !self.watched.is_empty();
         let recheck_ms = self.recheck_ms.filter(|_| is_watching);
-        missed.chain(self.rest_due_ms(now_ms)).chain(recheck_ms).min()
+        missed.chain(self.rest_due_ms(now_ms, is_emptying)).chain(recheck_ms).min()
     }
 
-    fn rest_due_ms(&self, now_ms: u64) -> Option<u64> {
+    fn rest_due_ms(&self, now_ms: u64, is_emptying: bool) -> Option<u64> {
         match self.rest {
             Rest::Exhausted { until_ms } => Some(until_ms),
             Rest::Full => None,
             Rest::No => {
-                let lets_go_ms = self.lets_go_ms.map(|from_ms| from_ms.max(self.keeps_until_ms));
-                lets_go_ms.filter(|from_ms| (now_ms + 1..u64::MAX).contains(from_ms))
+                (is_emptying && self.keeps_until_ms > now_ms).then_some(self.keeps_until_ms)
             }
         }
     }
@@ -422,7 +413,7 @@ mod tests {
         sources.watch(0, source, &mut driver).expect("it is watched");
         assert!(sources.is_recheck_due(100));
         sources.rechecked(false, 100);
-        assert_eq!(sources.due_ms(100), Some(100 + RECHECK_MS));
+        assert_eq!(sources.due_ms(100, false), Some(100 + RECHECK_MS));
         assert!(!sources.is_recheck_due(100 + RECHECK_MS - 1));
         assert!(sources.is_recheck_due(100 + RECHECK_MS));
         sources.rechecked(true, 400);

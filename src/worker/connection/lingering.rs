@@ -46,7 +46,7 @@ pub(super) enum Silence {
 
 /// How long a client may go on sending.
 fn linger_ms(lane: &Context<'_>) -> u64 {
-    match lane.draining {
+    match lane.draining() {
         Some(DrainKind::Stop) => QUIET_MS,
         Some(DrainKind::Replaced) | None => LINGER_MS,
     }

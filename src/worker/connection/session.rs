@@ -298,7 +298,7 @@ impl<'s> Session<'s> {
 
     /// Makes a response, in the lane's output.
     fn respond(&mut self, asked: Asked, reply: Reply<'s>, lane: &mut Context<'s>) {
-        let keep_alive = asked.to.keep_alive && lane.draining.is_none();
+        let keep_alive = asked.to.keep_alive && lane.drain.is_none();
         let to = Recipient { keep_alive, ..asked.to };
         let (keep, content) = lane.output.respond(reply, to, &lane.date);
         let has_more = !asked.is_whole;
@@ -382,7 +382,7 @@ impl<'s> Session<'s> {
 
     /// How long the connection stays open while nothing comes, in milliseconds.
     pub(super) fn idle_timeout_ms(&self, lane: &Context<'_>) -> u64 {
-        match lane.draining {
+        match lane.draining() {
             None => lane.timeouts.keep_alive_ms,
             Some(DrainKind::Replaced) if self.is_fresh() => lane.timeouts.header_ms,
             Some(DrainKind::Replaced | DrainKind::Stop) => DRAIN_GRACE_MS,

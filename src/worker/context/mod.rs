@@ -44,8 +44,8 @@ pub struct Context<'s> {
     pub date: [u8; DATE_LINE_BYTES],
     /// Responses to the connection at work.
     pub output: Output<'s>,
-    /// Finishing what is in flight, taking nothing new.
-    pub draining: Option<DrainKind>,
+    /// The lane's drain, if it drains: then it finishes what is in flight, and takes nothing new.
+    pub drain: Option<Drain>,
     /// Memory held for connections, in bytes.
     pub held_bytes: usize,
     /// The same without the connection at work.
@@ -65,6 +65,48 @@ pub struct TimeoutsMs {
     pub keep_alive_ms: u64,
     /// Between two pieces of a response.
     pub write_ms: u64,
+}
+
+/// A drain under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drain {
+    /// Why, which says how long connections are kept. It only becomes more urgent.
+    pub kind: DrainKind,
+    /// How far it is.
+    pub stage: DrainStage,
+    /// When connections that are still open are closed, if the supervisor has set a time for this worker.
+    pub until_ms: Option<u64>,
+}
+
+/// How far a drain is. It goes on from each stage to the next, or begins with the second; never back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DrainStage {
+    /// The acceptor may still hand over connections, and they are taken, until the supervisor seals the process.
+    Unsealed,
+    /// What waits in the sources is taken, and each source is let go of once it is empty: since this time.
+    Emptying {
+        /// In milliseconds since the loop began.
+        since_ms: u64,
+    },
+    /// There is no source any more, and the supervisor knows. Connections finish what is in flight.
+    Finishing,
+}
+
+impl Drain {
+    /// Goes on to `stage` if a seal was waited for: any other stage ends by itself.
+    pub fn advance(&mut self, stage: DrainStage) {
+        if self.stage == DrainStage::Unsealed {
+            self.stage = stage;
+        }
+    }
+
+    /// Since when each source is let go of once it is empty, if that is so.
+    pub fn emptying_since_ms(self) -> Option<u64> {
+        match self.stage {
+            DrainStage::Emptying { since_ms } => Some(since_ms),
+            DrainStage::Unsealed | DrainStage::Finishing => None,
+        }
+    }
 }
 
 struct Clock {
@@ -95,7 +137,7 @@ impl<'s> Context<'s> {
             now_ms: 0,
             date: [0; DATE_LINE_BYTES],
             output: Output::default(),
-            draining: None,
+            drain: None,
             held_bytes: 0,
             held_elsewhere: 0,
             discards_left: 0,
@@ -119,6 +161,11 @@ impl<'s> Context<'s> {
             let rest_ms = 1000 - u64::from(since_epoch.subsec_millis());
             self.clock.date_until_ms = self.now_ms + rest_ms;
         }
+    }
+
+    /// Why the lane drains, if it does.
+    pub fn draining(&self) -> Option<DrainKind> {
+        self.drain.map(|drain| drain.kind)
     }
 
     /// Whether the connection at work may hold `bytes` in all.

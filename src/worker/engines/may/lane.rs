@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::PATIENCE;
 use crate::control::{Control, WorkerNumber};
@@ -10,7 +11,7 @@ use crate::http::Limits;
 use crate::observe::ledger::Counters;
 use crate::sys::coroutine::Handle;
 use crate::sys::wake::Wake;
-use crate::worker::Generation;
+use crate::worker::{Generation, patience_max_ms};
 
 /// What all coroutines share.
 pub(super) struct Lane {
@@ -57,8 +58,7 @@ impl Lane {
 
     /// Stamps the ledger for as long as the scheduler runs coroutines.
     pub(super) fn show_life(&'static self) {
-        let watchdog = self.generation.config.supervisor.watchdog;
-        let every = if watchdog.is_zero() { PATIENCE } else { watchdog / 4 };
-        self.counters.begin_turns(&self.generation.ledger, every);
+        let every = patience_max_ms(&self.generation.config).map(Duration::from_millis);
+        self.counters.begin_turns(&self.generation.ledger, every.unwrap_or(PATIENCE));
     }
 }
