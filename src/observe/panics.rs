@@ -1,4 +1,4 @@
-//! Panics of workers as messages: kept for whoever catches them, instead of printed between log lines.
+//! Panics of workers as messages: kept for the code that catches them, instead of printed between log lines.
 
 use std::cell::{Cell, RefCell};
 use std::panic;

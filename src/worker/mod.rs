@@ -28,7 +28,7 @@ use crate::observe::ledger::Ledger;
 use crate::observe::panics;
 use crate::sys::cpu;
 use accepting::acceptor::Acceptor;
-use accepting::channels::Exchange;
+use accepting::channels::Channels;
 use context::Context;
 
 use driver::{Driver, epoll, io_uring};
@@ -62,16 +62,16 @@ impl Generation {
     }
 }
 
-/// Does what `assignment` says in this thread until a drain is over. What goes wrong is told to the supervisor;
-/// false says that something did. Threads share an `exchange` with the others of their process.
+/// Does what `assignment` says in this thread until a drain is over. What goes wrong is reported to the supervisor;
+/// false says that something did. Threads share `channels` with the others of their process.
 pub fn run(
     assignment: &Assignment,
     generation: &Generation,
     control: &Control,
-    exchange: Option<&Exchange>,
+    channels: Option<&Channels>,
 ) -> bool {
     panics::keep();
-    let work = || work(assignment, generation, control, exchange);
+    let work = || work(assignment, generation, control, channels);
     let attempt = panic::catch_unwind(AssertUnwindSafe(work));
     let event = match attempt {
         Ok(Ok(())) => WorkerEvent::Drained,
@@ -90,7 +90,7 @@ fn work(
     assignment: &Assignment,
     generation: &Generation,
     control: &Control,
-    exchange: Option<&Exchange>,
+    channels: Option<&Channels>,
 ) -> Result<(), String> {
     fault::on_start()?;
     let Assignment { worker, role, cpu, block } = *assignment;
@@ -103,7 +103,7 @@ fn work(
     }
     if role == Role::Acceptor {
         let ledger = &generation.ledger;
-        let mut acceptor = Acceptor::new(worker, block, config, control, ledger, exchange)
+        let mut acceptor = Acceptor::new(worker, block, config, control, ledger, channels)
             .map_err(|error| format!("cannot set up the acceptor: {error}"))?;
         control.report(worker, WorkerEvent::Ready { driver: None, reason: None });
         let result = acceptor.run();
@@ -119,7 +119,7 @@ fn work(
     let (driver, reason) = open_driver(&config.workers)
         .map_err(|error| format!("cannot set up the driver of {role}: {error}"))?;
     let name = Some(driver.name().to_owned());
-    let mut event_loop = EventLoop::new(worker, config, driver, control, context, exchange)
+    let mut event_loop = EventLoop::new(worker, config, driver, control, context, channels)
         .map_err(|error| format!("cannot set up the event loop of {role}: {error}"))?;
     control.report(worker, WorkerEvent::Ready { driver: name, reason });
     event_loop.run().map_err(|error| format!("the event loop of {role} failed: {error}"))

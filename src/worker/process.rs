@@ -1,7 +1,7 @@
 //! A worker process: hosts one worker in its only thread, or one thread for each of its workers.
 //!
-//! With threads, each worker has a control socket of its own to the host, who passes everything on; a
-//! worker can't tell the difference. The host starts another worker when the supervisor says so.
+//! With threads, each worker has a control socket of its own to the host, which passes everything on: to a worker that
+//! is the same as the supervisor's. The host starts another worker when the supervisor says so.
 
 use std::collections::HashMap;
 use std::io;
@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use super::accepting::channels::Exchange;
+use super::accepting::channels::Channels;
 use super::{Generation, run};
 use crate::config::Mode;
 use crate::control::{
@@ -31,7 +31,7 @@ pub struct WorkerProcess {
     pub control: Control,
     /// The supervisor.
     pub supervisor: ProcessId,
-    /// Who it runs as, if not as the supervisor.
+    /// The user and groups that it runs as, if not the supervisor's.
     pub identity: Option<Identity>,
 }
 
@@ -75,7 +75,7 @@ impl WorkerProcess {
 }
 
 const TOKEN_SUPERVISOR: u64 = u64::MAX;
-/// How soon a worker that had no room for a command is told again.
+/// How soon a command that there was no room for is sent again to its worker.
 const AGAIN_MS: u64 = 10;
 
 /// The main thread of a process with worker threads.
@@ -84,7 +84,7 @@ struct Host<'p> {
     epoll: Epoll,
     /// By the worker's number.
     workers: HashMap<WorkerNumber, Worker>,
-    exchange: Arc<Exchange>,
+    channels: Arc<Channels>,
     draining: bool,
 }
 
@@ -97,11 +97,11 @@ struct Worker {
 }
 
 impl Worker {
-    /// Tells it, at once or when there is room.
+    /// Sends it a command, at once or when there is room.
     ///
     /// # Errors
-    /// If it can't be told: it would do something else than the supervisor believes.
-    fn tell(&mut self, command: Command, files: Vec<OwnedFd>) -> io::Result<()> {
+    /// If the command can't be sent: the worker would do something else than the supervisor knows of.
+    fn send(&mut self, command: Command, files: Vec<OwnedFd>) -> io::Result<()> {
         // One that reads nothing hangs: the watchdog sees to it.
         self.outbox.push(command, files);
         self.flush()
@@ -119,8 +119,8 @@ impl<'p> Host<'p> {
     fn new(process: &'p WorkerProcess) -> io::Result<Host<'p>> {
         let epoll = Epoll::new()?;
         epoll.add(&process.control, TOKEN_SUPERVISOR, Interest::Readable)?;
-        let exchange = Arc::default();
-        Ok(Host { process, epoll, workers: HashMap::new(), exchange, draining: false })
+        let channels = Arc::default();
+        Ok(Host { process, epoll, workers: HashMap::new(), channels, draining: false })
     }
 
     fn run(&mut self) -> io::Result<()> {
@@ -158,11 +158,11 @@ impl<'p> Host<'p> {
         let (ours, theirs) = (Control::new(ours), Control::new(theirs));
         self.epoll.add(&ours, assignment.worker.0, Interest::Readable)?;
         let generation = self.process.generation.clone();
-        let (name, exchange) = (assignment.role.to_string(), Arc::clone(&self.exchange));
+        let (name, channels) = (assignment.role.to_string(), Arc::clone(&self.channels));
         let thread = thread::Builder::new().name(name).spawn(move || {
             match process::leave_signals_to_main_thread() {
                 Ok(()) => {
-                    run(&assignment, &generation, &theirs, Some(&exchange));
+                    run(&assignment, &generation, &theirs, Some(&channels));
                 }
                 Err(error) => {
                     theirs.report(assignment.worker, WorkerEvent::Failed(error.to_string()))
@@ -177,16 +177,16 @@ impl<'p> Host<'p> {
         Ok(())
     }
 
-    /// Hears what the supervisor says. When it is gone, or the process was told to end, that is a drain.
+    /// Does what the supervisor says. Its end, or a signal to this process to end, begins a drain.
     fn hear(&mut self) -> io::Result<()> {
         match self.process.control.receive::<Command>() {
             Received::Nothing | Received::Exhausted => {}
             Received::Message(Command::Start(assignment), _) => self.start(assignment),
             Received::Message(Command::Drain(kind), _) => self.drain(kind)?,
-            Received::Message(Command::Seal, _) => self.tell_all(&Command::Seal)?,
+            Received::Message(Command::Seal, _) => self.send_to_all(&Command::Seal)?,
             Received::Message(Command::To(worker, order), files) => {
                 if let Some(worker_thread) = self.workers.get_mut(&worker) {
-                    worker_thread.tell(Command::To(worker, order), files)?;
+                    worker_thread.send(Command::To(worker, order), files)?;
                 }
             }
             Received::End => {
@@ -207,20 +207,20 @@ impl<'p> Host<'p> {
 
     fn drain(&mut self, kind: DrainKind) -> io::Result<()> {
         self.draining = true;
-        self.tell_all(&Command::Drain(kind))?;
+        self.send_to_all(&Command::Drain(kind))?;
         self.seal()
     }
 
-    /// Tells the lanes of a drain when there is no acceptor any more that could hand them something.
+    /// Seals the lanes of a drain once there is no acceptor any more that could hand them a connection.
     fn seal(&mut self) -> io::Result<()> {
         if self.draining && !self.workers.values().any(|worker| worker.role == Role::Acceptor) {
-            self.tell_all(&Command::Seal)?;
+            self.send_to_all(&Command::Seal)?;
         }
         Ok(())
     }
 
-    fn tell_all(&mut self, command: &Command) -> io::Result<()> {
-        self.workers.values_mut().try_for_each(|worker| worker.tell(command.clone(), Vec::new()))
+    fn send_to_all(&mut self, command: &Command) -> io::Result<()> {
+        self.workers.values_mut().try_for_each(|worker| worker.send(command.clone(), Vec::new()))
     }
 
     /// Passes a worker's report on to the supervisor, or takes note of its end.

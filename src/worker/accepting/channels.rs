@@ -1,8 +1,8 @@
-//! What the acceptor hands to the lanes, on its way: in at an `Outlet`, out at an `Intake`.
+//! The channels by which the acceptor hands connections to the lanes: in at an [`Outlet`], out at an [`Intake`].
 //!
-//! Between threads it goes through a channel, with an eventfd to wake the lane; between processes through a
-//! packet socket, which carries descriptors (unix(7), `SCM_RIGHTS`). Either outlives the workers at its ends, so
-//! that what was handed to a lane whose worker ends is served by the next one, or by a sibling.
+//! Between threads that is a queue, with an eventfd to wake the lane; between processes a packet socket, which carries
+//! descriptors (unix(7), `SCM_RIGHTS`). Either outlives the workers at its ends, so that connections that were handed
+//! to a lane whose worker ends are served by its next worker, or by a sibling.
 
 use std::collections::VecDeque;
 use std::io;
@@ -53,7 +53,7 @@ impl Outlet {
                     let batch = connections.iter().take(BATCH_MAX).map(AsFd::as_fd);
                     let batch: Vec<BorrowedFd<'_>> = batch.collect();
                     let sent = batch.len();
-                    // Whatever the failure is, who is left over is handed to somebody else.
+                    // Whatever the failure is, the connections that are left over are handed to other lanes.
                     if send_packet_with_files(socket.as_fd(), &[sent as u8], &batch).is_err() {
                         break;
                     }
@@ -90,16 +90,16 @@ pub(in crate::worker) struct Packets {
 }
 
 impl Intake {
-    /// The next connection, as accept would tell of it.
+    /// The next connection, or why there is none, as of an accept.
     pub(in crate::worker) fn next(&mut self) -> Accepted {
         match self {
             Intake::Thread(receiver, wake) => {
                 if let Ok(connection) = receiver.try_recv() {
                     return Accepted::Connection(connection);
                 }
-                // What comes between the look and the reset is found by the second look.
+                // A connection that comes between the first receive and the reset is found by the second.
                 match wake.reset() {
-                    Ok(_) => receiver.try_recv().map_or(Accepted::Nobody, Accepted::Connection),
+                    Ok(_) => receiver.try_recv().map_or(Accepted::Empty, Accepted::Connection),
                     Err(_) => Accepted::Closed,
                 }
             }
@@ -107,7 +107,7 @@ impl Intake {
         }
     }
 
-    /// Whether connections have left the conduit that nobody but this can serve.
+    /// Whether connections were received and not taken yet: no other worker can serve them.
     pub(in crate::worker) fn has_begun_batch(&self) -> bool {
         matches!(self, Intake::Process(packets) if !packets.batch.is_empty())
     }
@@ -130,7 +130,7 @@ impl Packets {
             Ok(0) => Accepted::Closed,
             Ok(_) => {
                 self.is_cut = self.batch.len() < usize::from(count[0]);
-                // There is one, or there would be no packet; unless it was lost, and then that is told next.
+                // A packet carries a connection at least. If that was lost, the next call says so.
                 self.batch.pop().map_or(Accepted::Transient, Accepted::Connection)
             }
             Err(error) => failed(error),
@@ -141,7 +141,7 @@ impl Packets {
 /// What a failed receive of a packet came to.
 fn failed(error: io::Error) -> Accepted {
     match error.kind() {
-        io::ErrorKind::WouldBlock => Accepted::Nobody,
+        io::ErrorKind::WouldBlock => Accepted::Empty,
         // Said once, and before the packets that wait.
         io::ErrorKind::ConnectionReset => Accepted::Transient,
         _ if is_exhaustion(&error) => Accepted::Exhausted(error),
@@ -158,8 +158,8 @@ impl AsFd for Intake {
     }
 }
 
-/// The channels between the threads of one process, by lane. Each is made when somebody first asks for it.
-pub struct Exchange(Box<[OnceLock<Channel>]>);
+/// The channels between the threads of one process, by lane. Each is made when one of its ends is first asked for.
+pub struct Channels(Box<[OnceLock<Channel>]>);
 
 struct Channel {
     sender: Sender<OwnedFd>,
@@ -167,13 +167,13 @@ struct Channel {
     wake: Arc<Wake>,
 }
 
-impl Default for Exchange {
-    fn default() -> Exchange {
-        Exchange((0..LANES_MAX).map(|_| OnceLock::new()).collect())
+impl Default for Channels {
+    fn default() -> Channels {
+        Channels((0..LANES_MAX).map(|_| OnceLock::new()).collect())
     }
 }
 
-impl Exchange {
+impl Channels {
     fn channel(&self, lane: usize) -> io::Result<&Channel> {
         let place = self.0.get(lane).ok_or(io::ErrorKind::InvalidInput)?;
         if let Some(channel) = place.get() {
@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn a_receive_that_fails_for_want_of_memory_does_not_close_the_way_to_a_lane() {
         let came_to = |errno: i32| failed(io::Error::from_raw_os_error(errno));
-        assert!(matches!(came_to(libc::EAGAIN), Accepted::Nobody));
+        assert!(matches!(came_to(libc::EAGAIN), Accepted::Empty));
         for errno in [libc::ENOBUFS, libc::ENOMEM, libc::EMFILE] {
             assert!(matches!(came_to(errno), Accepted::Exhausted(_)), "{errno}");
         }

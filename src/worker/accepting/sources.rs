@@ -1,5 +1,5 @@
-//! Where a worker's connections come from: listening sockets, or what the acceptor hands to a lane. Watched while
-//! there is room, let go of in a drain when they are empty.
+//! Where a worker's connections come from: listening sockets, or what the acceptor hands to a lane. Sources are watched
+//! while there is room, and closed in a drain when they are empty.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -11,22 +11,22 @@ use crate::sys::socket::{Listener, out_of_files};
 use crate::worker::driver::token::{SOURCES, Token};
 use crate::worker::driver::{Accepted, Driver, accept};
 
-/// Connections taken from one source in one turn, before others have theirs.
+/// Connections taken from one source in one turn, before the turn of the next source.
 pub(in crate::worker) const ACCEPTS_PER_TURN: usize = 64;
-/// How soon it is asked again for what there were no descriptors for.
+/// How soon the supervisor is asked again for what there were no descriptors for.
 const MISSED_PAUSE_MS: u64 = 1_000;
-/// How long accepting rests when descriptors or memory have run out.
+/// How long accepting pauses when descriptors or memory have run out.
 const ACCEPT_PAUSE_MS: u64 = 100;
 
-/// How often a loop accepts without having been told of a connection, where another worker may have been told instead
-/// ([`Sources::rechecking`]). So long may a connection wait because the worker that was told of it is stopped or hangs.
+/// How often a loop accepts without an event, where another worker may have got the only event of a connection
+/// ([`Sources::rechecking`]). So long may a connection wait because that worker is stopped or hangs.
 const RECHECK_MS: u64 = 200;
-/// How long a socket that is closed for good is kept for handshakes under way: long enough for a SYN-ACK that was lost
-/// to be sent again (after a second, tcp(7)) and answered.
+/// How long a socket that is to be closed for good stays open for handshakes under way: long enough for a SYN-ACK that
+/// was lost to be sent again (after a second, tcp(7)) and answered.
 const HANDSHAKES_MS: u64 = 3_000;
 /// The same where the kernel doesn't tell whether there are any: a round trip to almost anywhere.
 const UNKNOWN_HANDSHAKES_MS: u64 = 250;
-/// How soon it is asked again.
+/// How soon the kernel is asked again.
 const HANDSHAKES_AGAIN_MS: u64 = 20;
 
 /// All that one worker takes connections from.
@@ -36,39 +36,38 @@ pub(in crate::worker) struct Sources<'s> {
     watched: Vec<Watched>,
     /// The number of the next source, if that is not in use.
     next: u32,
-    rest: Rest,
+    /// Why nothing is taken for now, and the sources are not watched.
+    pause: Option<Pause>,
     /// Descriptors or memory ran out, and since then no source was ever empty.
     exhausted: bool,
-    /// No source is let go of before, because a handshake was under way.
-    keeps_until_ms: u64,
-    /// When it is next accepted from all sources without an event, if that is needed at all.
+    /// No source is closed before, because a handshake was under way.
+    kept_until_ms: u64,
+    /// When all sources are accepted from next without an event, if that is needed at all.
     recheck_ms: Option<u64>,
-    /// What there were no descriptors for, and when that is told, so that it comes again.
+    /// What there were no descriptors for, and when the supervisor is asked for it again.
     missed: Vec<(usize, Missed, u64)>,
 }
 
 struct Watched {
     number: u32,
-    /// Whose it is: this worker's own lane's, or another one's.
+    /// The lane that it belongs to: this worker's own, or one that it adopted.
     lane: usize,
     source: Source,
-    /// Whether the driver tells of it.
-    is_told: bool,
+    /// Whether events of it come. It can be accepted from without them.
+    is_watched: bool,
 }
 
 /// One thing to take connections from.
 pub(in crate::worker) enum Source {
-    /// The kernel's queue.
+    /// A listening socket: the kernel's queue.
     Listener(Listener),
-    /// The acceptor's.
+    /// What the acceptor has handed over.
     Intake(Intake),
 }
 
-/// Whether, and why, nothing is taken for now, and the sources are not watched.
+/// Why nothing is taken for now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::worker) enum Rest {
-    /// It is.
-    No,
+pub(in crate::worker) enum Pause {
     /// There is no room.
     Full,
     /// Descriptors or memory ran out; tried again at this time.
@@ -82,18 +81,18 @@ impl<'s> Sources<'s> {
             control,
             watched: Vec::new(),
             next: 0,
-            rest: Rest::No,
+            pause: None,
             exhausted: false,
-            keeps_until_ms: 0,
+            kept_until_ms: 0,
             recheck_ms: None,
             missed: Vec::new(),
         }
     }
 
-    /// The same, where of a connection one of several workers is told, and that is final: with io_uring, in accept mode
-    /// shared. If that one is stopped, or busy for long, the connection waits for it while the others are idle, and nobody
-    /// can know; it may even belong to a generation or a supervisor that this one's supervisor knows nothing of. So each
-    /// worker looks from time to time.
+    /// The same, where one of several workers gets the only event of a connection: with io_uring, in accept mode
+    /// shared. If that worker is stopped, or busy for long, the connection waits for it while the others are idle. No
+    /// supervisor can see to that: the worker may belong to another generation, or to another supervisor. So each
+    /// worker accepts without an event from time to time.
     pub(in crate::worker) fn rechecking(self) -> Sources<'s> {
         Sources { recheck_ms: Some(0), ..self }
     }
@@ -107,7 +106,7 @@ impl<'s> Sources<'s> {
     }
 
     pub(in crate::worker) fn is_full(&self) -> bool {
-        self.rest == Rest::Full
+        self.pause == Some(Pause::Full)
     }
 
     /// Takes from one more source.
@@ -118,11 +117,11 @@ impl<'s> Sources<'s> {
         driver: &mut Driver,
     ) -> io::Result<()> {
         let number = self.unused_number();
-        let is_told = self.rest == Rest::No;
-        if is_told {
+        let is_watched = self.pause.is_none();
+        if is_watched {
             driver.watch_source(&source, Token::Source(number))?;
         }
-        self.watched.push(Watched { number, lane, source, is_told });
+        self.watched.push(Watched { number, lane, source, is_watched });
         Ok(())
     }
 
@@ -156,8 +155,8 @@ impl<'s> Sources<'s> {
         self.watched.iter().filter(of_lane).map(|watched| watched.number).collect()
     }
 
-    /// The next connection from a source; none if none waits in it, or nothing can be taken for now. Where sources are
-    /// let go of once they are empty, `emptying_since_ms` says since when.
+    /// The next connection from a source; `None` if none waits in it, or nothing can be taken for now. Where sources
+    /// are closed once they are empty, `emptying_since_ms` says since when.
     pub(in crate::worker) fn next(
         &mut self,
         number: u32,
@@ -165,60 +164,62 @@ impl<'s> Sources<'s> {
         emptying_since_ms: Option<u64>,
         driver: &mut Driver,
     ) -> io::Result<Option<OwnedFd>> {
-        let lets_go = emptying_since_ms.is_some();
-        let keeps_until_ms = self.keeps_until_ms;
-        // Whether one that is empty is kept all the same.
+        let empties = emptying_since_ms.is_some();
+        let kept_until_ms = self.kept_until_ms;
+        // Whether a source that is empty stays open all the same.
         let is_kept = |source: &Source| {
-            keeps_until_ms > now_ms
+            kept_until_ms > now_ms
                 || emptying_since_ms.is_some_and(|since_ms| {
                     source.awaits_handshakes(now_ms.saturating_sub(since_ms))
                 })
         };
         for _ in 0..ACCEPTS_PER_TURN {
             let found = self.watched.iter_mut().find(|watched| watched.number == number);
-            let Some(Watched { source, is_told, .. }) = found else {
+            let Some(Watched { source, is_watched, .. }) = found else {
                 return Ok(None);
             };
             match source.accept() {
                 Accepted::Connection(socket) => return Ok(Some(socket)),
                 Accepted::Transient => {}
-                Accepted::Nobody if lets_go && *is_told && is_kept(source) => {
+                Accepted::Empty if empties && *is_watched && is_kept(source) => {
                     self.keep_for_handshakes(now_ms);
                     return Ok(None);
                 }
-                // Who came just now may be told to nobody else: one more look, untold.
-                Accepted::Nobody if lets_go && *is_told => self.unwatch(number, driver)?,
-                Accepted::Nobody if lets_go => return self.forget(number, driver).map(|()| None),
-                Accepted::Closed => return self.forget(number, driver).map(|()| None),
-                Accepted::Nobody => {
-                    // Everybody who waited was accepted: now it is over.
+                // The only event of a connection that has come since may be for this loop: it accepts once more after
+                // its last event.
+                Accepted::Empty if empties && *is_watched => self.unwatch(number, driver)?,
+                Accepted::Empty if empties => return self.close(number, driver).map(|()| None),
+                Accepted::Closed => return self.close(number, driver).map(|()| None),
+                Accepted::Empty => {
+                    // All that waited were accepted: the shortage is over.
                     if std::mem::take(&mut self.exhausted) {
                         self.control.report(self.worker, WorkerEvent::AcceptResumed);
                     }
                     return Ok(None);
                 }
-                // The kernel asks for a descriptor before it looks whether anybody waits.
-                Accepted::Exhausted(_) if lets_go && source.is_empty() && !is_kept(source) => {
-                    return self.forget(number, driver).map(|()| None);
+                // The kernel asks for a descriptor before it looks into the queue.
+                Accepted::Exhausted(_) if empties && source.is_empty() && !is_kept(source) => {
+                    return self.close(number, driver).map(|()| None);
                 }
                 Accepted::Exhausted(error) => {
-                    self.tell_exhausted(&error);
+                    self.report_exhausted(&error);
                     let until_ms = now_ms + ACCEPT_PAUSE_MS;
-                    return self.rest(Rest::Exhausted { until_ms }, driver).map(|()| None);
+                    return self.pause(Pause::Exhausted { until_ms }, driver).map(|()| None);
                 }
             }
         }
         Ok(None)
     }
 
-    /// Whether what is left of this source can be served by nobody else.
+    /// Whether this worker has received connections from this source that it has not taken yet: no other worker can
+    /// serve those.
     pub(in crate::worker) fn has_begun_batch(&self, number: u32) -> bool {
         matches!(self.find(number), Some(Watched { source: Source::Intake(intake), .. }) if intake.has_begun_batch())
     }
 
     /// Stops watching, until [`Sources::resume`].
-    pub(in crate::worker) fn rest(&mut self, rest: Rest, driver: &mut Driver) -> io::Result<()> {
-        if std::mem::replace(&mut self.rest, rest) != Rest::No {
+    pub(in crate::worker) fn pause(&mut self, pause: Pause, driver: &mut Driver) -> io::Result<()> {
+        if self.pause.replace(pause).is_some() {
             return Ok(());
         }
         self.watched.iter_mut().try_for_each(|watched| watched.unwatch(driver))
@@ -231,13 +232,15 @@ impl<'s> Sources<'s> {
         now_ms: u64,
         driver: &mut Driver,
     ) -> io::Result<()> {
-        self.rest = match self.rest {
-            Rest::Full if has_room => Rest::No,
-            Rest::Exhausted { until_ms } if until_ms <= now_ms => Rest::No,
-            _ => return Ok(()),
+        let is_over = |pause: &mut Pause| match *pause {
+            Pause::Full => has_room,
+            Pause::Exhausted { until_ms } => until_ms <= now_ms,
         };
+        if self.pause.take_if(is_over).is_none() {
+            return Ok(());
+        }
         self.watched.iter_mut().try_for_each(|watched| {
-            watched.is_told = true;
+            watched.is_watched = true;
             driver.watch_source(&watched.source, Token::Source(watched.number))
         })
     }
@@ -245,36 +248,36 @@ impl<'s> Sources<'s> {
     /// Whether all sources are to be accepted from without an event.
     pub(in crate::worker) fn is_recheck_due(&self, now_ms: u64) -> bool {
         let is_due = self.recheck_ms.is_some_and(|due_ms| due_ms <= now_ms);
-        is_due && self.rest == Rest::No && !self.watched.is_empty()
+        is_due && self.pause.is_none() && !self.watched.is_empty()
     }
 
-    /// That was done. If it `found` somebody, more may wait: then the next turn looks again.
+    /// That was done. If it `found` a connection, more may wait: then the next turn does it again.
     pub(in crate::worker) fn rechecked(&mut self, found: bool, now_ms: u64) {
         let pause_ms = if found { 0 } else { RECHECK_MS };
         self.recheck_ms = self.recheck_ms.map(|_| now_ms + pause_ms);
     }
 
     fn keep_for_handshakes(&mut self, now_ms: u64) {
-        if self.keeps_until_ms <= now_ms {
-            self.keeps_until_ms = now_ms + HANDSHAKES_AGAIN_MS;
+        if self.kept_until_ms <= now_ms {
+            self.kept_until_ms = now_ms + HANDSHAKES_AGAIN_MS;
         }
     }
 
-    /// Whether there are sources to accept from, without an event, where each is let go of once it is empty: no event
-    /// would tell that it is.
+    /// Whether there are sources to accept from without an event, where each is closed once it is empty: no event comes
+    /// when it is.
     pub(in crate::worker) fn are_to_be_emptied(&self, now_ms: u64) -> bool {
-        self.keeps_until_ms <= now_ms && self.rest == Rest::No && !self.watched.is_empty()
+        self.kept_until_ms <= now_ms && self.pause.is_none() && !self.watched.is_empty()
     }
 
-    fn tell_exhausted(&mut self, error: &io::Error) {
+    fn report_exhausted(&mut self, error: &io::Error) {
         if !std::mem::replace(&mut self.exhausted, true) {
             self.control.report(self.worker, WorkerEvent::AcceptPaused(error.to_string()));
         }
     }
 
-    /// There were no descriptors for something that was passed: soon it is asked for again.
+    /// There were no descriptors for something that was passed: it is asked for again soon.
     pub(in crate::worker) fn miss(&mut self, lane: usize, what: Missed, now_ms: u64) {
-        self.tell_exhausted(&out_of_files());
+        self.report_exhausted(&out_of_files());
         self.forget_missed(lane, what);
         self.missed.push((lane, what, now_ms + MISSED_PAUSE_MS));
     }
@@ -285,7 +288,7 @@ impl<'s> Sources<'s> {
     }
 
     /// Asks again for what was missed.
-    pub(in crate::worker) fn tell_missed(&mut self, now_ms: u64) {
+    pub(in crate::worker) fn report_missed(&mut self, now_ms: u64) {
         let (worker, control) = (self.worker, self.control);
         self.missed.retain_mut(|(lane, what, at_ms)| {
             let is_due = *at_ms <= now_ms;
@@ -296,34 +299,32 @@ impl<'s> Sources<'s> {
         });
     }
 
-    /// When the next of these things is to be done without an event, where sources are let go of once they are empty
-    /// (`is_emptying`), and where not.
+    /// When something of this is next to be done without an event. `is_emptying`: sources are closed once they are
+    /// empty.
     pub(in crate::worker) fn due_ms(&self, now_ms: u64, is_emptying: bool) -> Option<u64> {
         let missed = self.missed.iter().map(|(_, _, at_ms)| *at_ms);
-        let is_watching = self.rest == Rest::No && !self.watched.is_empty();
+        let is_watching = self.pause.is_none() && !self.watched.is_empty();
         let recheck_ms = self.recheck_ms.filter(|_| is_watching);
-        missed.chain(self.rest_due_ms(now_ms, is_emptying)).chain(recheck_ms).min()
+        missed.chain(self.pause_due_ms(now_ms, is_emptying)).chain(recheck_ms).min()
     }
 
-    fn rest_due_ms(&self, now_ms: u64, is_emptying: bool) -> Option<u64> {
-        match self.rest {
-            Rest::Exhausted { until_ms } => Some(until_ms),
-            Rest::Full => None,
-            Rest::No => {
-                (is_emptying && self.keeps_until_ms > now_ms).then_some(self.keeps_until_ms)
-            }
+    fn pause_due_ms(&self, now_ms: u64, is_emptying: bool) -> Option<u64> {
+        match self.pause {
+            Some(Pause::Exhausted { until_ms }) => Some(until_ms),
+            Some(Pause::Full) => None,
+            None => (is_emptying && self.kept_until_ms > now_ms).then_some(self.kept_until_ms),
         }
     }
 
-    /// Lets go of one source. Others have copies, so that closing ours is not enough to stop watching it.
-    pub(in crate::worker) fn forget(&mut self, number: u32, driver: &mut Driver) -> io::Result<()> {
+    /// Closes one source. Other processes have copies of it, so that closing it is not enough to stop watching it.
+    pub(in crate::worker) fn close(&mut self, number: u32, driver: &mut Driver) -> io::Result<()> {
         let Some(at) = self.watched.iter().position(|watched| watched.number == number) else {
             return Ok(());
         };
         self.watched.swap_remove(at).unwatch(driver)
     }
 
-    /// Is told of one source no more; what is in it can still be taken.
+    /// Has no more events come of one source; what waits in it can still be taken.
     pub(in crate::worker) fn unwatch(
         &mut self,
         number: u32,
@@ -336,7 +337,7 @@ impl<'s> Sources<'s> {
 
 impl Watched {
     fn unwatch(&mut self, driver: &mut Driver) -> io::Result<()> {
-        match std::mem::take(&mut self.is_told) {
+        match std::mem::take(&mut self.is_watched) {
             true => driver.forget(self.source.as_fd(), Token::Source(self.number)),
             false => Ok(()),
         }
@@ -351,8 +352,9 @@ impl Source {
         }
     }
 
-    /// Whether it is about to be closed for good while a client is amid its handshake, so long after it could have been
-    /// let go of. Closing it would reset that client. In a socket that others go on with they accept it.
+    /// Whether it is about to be closed for good while the handshake of a client is under way, so long after sources
+    /// began to be emptied. Closing it would reset that client. Where other processes go on with the socket, they
+    /// accept the connection.
     fn awaits_handshakes(&self, after_ms: u64) -> bool {
         let Source::Listener(listener) = self else {
             return false;
@@ -363,7 +365,7 @@ impl Source {
             && is_worth_waiting(are_under_way(), after_ms)
     }
 
-    /// Whether nobody waits in it, as far as can be told without taking him.
+    /// Whether no connection waits in it, as far as can be told without accepting one.
     fn is_empty(&self) -> bool {
         match self {
             Source::Listener(listener) => {
@@ -374,7 +376,8 @@ impl Source {
     }
 }
 
-/// Whether to wait for handshakes, of which the kernel has told whether there are any, so long after the first look.
+/// Whether to wait for handshakes, of which the kernel has told whether there are any, so long after the kernel was
+/// asked first.
 fn is_worth_waiting(are_under_way: io::Result<bool>, after_ms: u64) -> bool {
     let limit_ms = match are_under_way {
         Ok(true) => HANDSHAKES_MS,
@@ -400,7 +403,7 @@ mod tests {
     use crate::worker::driver::epoll;
 
     #[test]
-    fn where_one_of_several_is_told_each_looks_again_after_a_while_and_at_once_if_it_found_somebody()
+    fn where_one_of_several_gets_the_event_each_accepts_again_after_a_while_and_at_once_if_it_found_one()
      {
         let (ours, _theirs) = packet_pair().expect("a pair");
         let control = Control::new(ours);

@@ -83,12 +83,12 @@ pub struct Drain {
 pub enum DrainStage {
     /// The acceptor may still hand over connections, and they are taken, until the supervisor seals the process.
     Unsealed,
-    /// What waits in the sources is taken, and each source is let go of once it is empty: since this time.
+    /// What waits in the sources is taken, and each source is closed once it is empty: since this time.
     Emptying {
         /// In milliseconds since the loop began.
         since_ms: u64,
     },
-    /// There is no source any more, and the supervisor knows. Connections finish what is in flight.
+    /// There is no source any more, and the supervisor was told so. Connections finish what is in flight.
     Finishing,
 }
 
@@ -100,7 +100,7 @@ impl Drain {
         }
     }
 
-    /// Since when each source is let go of once it is empty, if that is so.
+    /// Since when each source is closed once it is empty, if that is so.
     pub fn emptying_since_ms(self) -> Option<u64> {
         match self.stage {
             DrainStage::Emptying { since_ms } => Some(since_ms),

@@ -36,7 +36,7 @@ struct Link {
     token: u64,
     /// The call to the kernel with which something leaves that names its socket.
     call: u64,
-    /// Whether a receive goes on. Until its end was told nobody else may read the socket.
+    /// Whether a receive goes on. Until it has completed, nothing else may read the socket.
     receive: Progress,
     poll: Progress,
     polled_for: Wanted,
@@ -48,11 +48,11 @@ struct Link {
 enum Progress {
     Idle,
     Going,
-    /// Cancelled; the end of it will be told.
+    /// Cancelled; its completion will come.
     Ending,
 }
 
-/// A descriptor that is told of for as long as it is readable.
+/// A descriptor of which events come for as long as it is readable.
 struct Watched {
     token: Token,
     wanted: Wanted,
@@ -135,8 +135,8 @@ impl Driver {
     }
 
     pub(super) fn watch_source(&mut self, token: Token) {
-        // A poll by one takes a wake-up for itself even while its loop hangs, so that a sibling, who adopts what it has,
-        // would not be told. Only where all watch the same, all the time, is it worth that.
+        // A poll by one takes a wake-up for itself even while its loop hangs, so that no event would come to a sibling
+        // that adopts its sockets. Only where all watch the same, all the time, is it worth that.
         let wanted = if self.shares { Wanted::ReadableByOne } else { Wanted::Readable };
         self.watch(token, wanted);
     }
@@ -146,7 +146,7 @@ impl Driver {
             return;
         };
         if let Some(poll) = self.watched.swap_remove(at).poll {
-            // At once: until then it keeps a socket open of which others may believe that we have let go, and takes
+            // At once: until then it keeps a socket open that other processes may take for closed, and takes
             // wake-ups. A call ends no more than some twenty operations.
             self.ring.cancel(Operation::Poll, poll);
             for _ in 0..FORGET_CALLS_MAX {
@@ -187,7 +187,7 @@ impl Driver {
         None
     }
 
-    /// What a completion means to whom it is of, if he is still there.
+    /// The event that a completion is, if what it is of is still there.
     fn note(&mut self, completion: &Completion) -> Option<Ready> {
         let Completion { operation, token, more, .. } = *completion;
         let link = self.links.get_mut(index_of(token)).filter(|link| link.token == token);

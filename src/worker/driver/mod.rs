@@ -3,7 +3,7 @@
 //! A loop waits, takes the events one after the other, and for each lets a connection work on its [`Input`]; what
 //! that left to send it gives to [`Driver::send`]. With [`epoll`] an event says that a socket can be read, and each
 //! receive and each send is a system call. With [`io_uring`] an event brings the bytes, and what many connections
-//! send leaves with the next wait, in one call; a send that the socket had no room for is told of afterwards.
+//! send leaves with the next wait, in one call; what of a send the socket had no room for is known afterwards.
 
 pub mod epoll;
 pub mod io_uring;
@@ -107,8 +107,8 @@ impl Driver {
         }
     }
 
-    /// Watches what connections come from while somebody waits in it. Where other loops watch it too, one is told.
-    /// Until [`Driver::forget`].
+    /// Watches a source of connections while some wait in it. Where other loops watch it too, one of them gets the
+    /// event. Until [`Driver::forget`].
     pub fn watch_source(&mut self, source: impl AsFd, token: Token) -> io::Result<()> {
         match self {
             Driver::Epoll(driver) => driver.watch_source(source, token.to_bits()),
@@ -194,11 +194,11 @@ impl Driver {
 /// Where a connection finds its bytes, in one step: first what its event brought, then what its socket has.
 pub struct Input<'b> {
     brought: Option<&'b [u8]>,
-    socket: Source<'b>,
+    socket: SocketInput<'b>,
 }
 
 /// What is known of a socket's bytes.
-enum Source<'b> {
+enum SocketInput<'b> {
     /// They can be read, into this.
     Readable(&'b mut [u8]),
     /// The kernel reads them, and events bring them.
@@ -237,18 +237,18 @@ pub enum Discarded {
 impl<'b> Input<'b> {
     /// Of these bytes, and those that come from the socket by way of `buffer`: none while the kernel reads it.
     pub fn new(brought: Option<&'b [u8]>, buffer: Option<&'b mut [u8]>) -> Input<'b> {
-        Input { brought, socket: buffer.map_or(Source::Taken, Source::Readable) }
+        Input { brought, socket: buffer.map_or(SocketInput::Taken, SocketInput::Readable) }
     }
 
     /// Of these bytes, after which the peer sends no more.
     fn last(brought: Option<&'b [u8]>) -> Input<'b> {
-        Input { brought, socket: Source::Ended }
+        Input { brought, socket: SocketInput::Ended }
     }
 
     /// Whether [`Input::receive`] reads the socket, once it has given out what the event brought. Not while the kernel
     /// receives on its own: then that nothing was received doesn't mean that nothing has come.
     pub fn reaches_socket(&self) -> bool {
-        !matches!(self.socket, Source::Taken)
+        !matches!(self.socket, SocketInput::Taken)
     }
 
     /// Whether there is nothing to receive from: no bytes that an event brought, and no socket.
@@ -262,9 +262,9 @@ impl<'b> Input<'b> {
             return Received::Bytes { bytes, is_all: true };
         }
         let buffer = match &mut self.socket {
-            Source::Readable(buffer) => buffer,
-            Source::Taken => return Received::Nothing,
-            Source::Ended => return Received::End,
+            SocketInput::Readable(buffer) => buffer,
+            SocketInput::Taken => return Received::Nothing,
+            SocketInput::Ended => return Received::End,
         };
         match socket::recv(socket.as_fd(), buffer) {
             Ok(0) => Received::End,
@@ -281,9 +281,9 @@ impl<'b> Input<'b> {
             return Discarded::All(bytes.len());
         }
         let buffer = match &mut self.socket {
-            Source::Readable(buffer) => buffer,
-            Source::Taken => return Discarded::All(0),
-            Source::Ended => return Discarded::End,
+            SocketInput::Readable(buffer) => buffer,
+            SocketInput::Taken => return Discarded::All(0),
+            SocketInput::Ended => return Discarded::End,
         };
         match socket::discard(socket.as_fd(), buffer) {
             Ok(0) => Discarded::End,
@@ -303,7 +303,7 @@ impl<'b> Input<'b> {
 /// What a write came to: how many bytes the kernel took, of all that were offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sent {
-    /// This many; fewer than offered means that an event will tell of room.
+    /// This many; fewer than offered means that an event comes when there is room.
     Bytes(usize),
     /// The connection is broken.
     Broken,
@@ -355,8 +355,8 @@ pub fn forget_unsent(socket: &impl AsFd) {
 pub enum Accepted {
     /// A connection.
     Connection(OwnedFd),
-    /// Nobody waits.
-    Nobody,
+    /// No connection waits.
+    Empty,
     /// A failure of that one connection: the next may be fine.
     Transient,
     /// The listener was closed.
@@ -369,7 +369,7 @@ pub enum Accepted {
 pub fn accept(listener: &Listener) -> Accepted {
     match listener.accept() {
         Ok(socket) => Accepted::Connection(socket),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Accepted::Nobody,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Accepted::Empty,
         Err(error) if socket::is_exhaustion(&error) => Accepted::Exhausted(error),
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => Accepted::Closed,
         Err(_) => Accepted::Transient,

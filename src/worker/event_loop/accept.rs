@@ -5,20 +5,21 @@ use std::io;
 
 use super::EventLoop;
 use crate::control::WorkerEvent;
-use crate::worker::accepting::sources::{ACCEPTS_PER_TURN, Rest};
+use crate::worker::accepting::sources::{ACCEPTS_PER_TURN, Pause};
 use crate::worker::context::Drain;
 
-/// After so long a little room is worth telling, too.
+/// After so long a little room is worth a report, too.
 const ROOM_MS: u64 = 20;
 
 impl EventLoop<'_> {
     /// Accepts a batch from one source.
     pub(super) fn accept_from(&mut self, source: u32) -> io::Result<()> {
         for count in 0.. {
-            // No other worker can serve the other connections of a packet that was received, so this one takes them all.
+            // No other worker can serve the other connections of a packet that was received, so this one takes them
+            // all.
             if !self.sources.has_begun_batch(source) {
                 if self.connections.len() >= self.connections_max {
-                    return self.sources.rest(Rest::Full, &mut self.driver);
+                    return self.sources.pause(Pause::Full, &mut self.driver);
                 }
                 if count >= ACCEPTS_PER_TURN {
                     break;
@@ -34,9 +35,9 @@ impl EventLoop<'_> {
         Ok(())
     }
 
-    /// Watches the sources again if there is room, and accepts from those that no event tells of: all, in a drain, and
-    /// where another worker may have been told instead.
-    pub(super) fn accept_unasked(&mut self) -> io::Result<()> {
+    /// Watches the sources again if there is room, and accepts from all of them without an event, in a drain, and where
+    /// another worker may have got the event.
+    pub(super) fn accept_without_event(&mut self) -> io::Result<()> {
         let has_room = self.connections.len() < self.connections_max;
         let now_ms = self.context.now_ms;
         self.sources.resume(has_room, now_ms, &mut self.driver)?;
@@ -51,20 +52,20 @@ impl EventLoop<'_> {
         Ok(())
     }
 
-    /// Tells the supervisor when the lane has become full, so that other lanes take what comes, and when it has room
-    /// again: much, or for a while. A single place would be told of with every connection.
-    pub(super) fn tell_room(&mut self) {
+    /// Reports to the supervisor when the lane has become full, so that other lanes take what comes, and when it has
+    /// room again: much, or for a while. A single place would be reported with every connection.
+    pub(super) fn report_room(&mut self) {
         let (now_ms, open, max) =
             (self.context.now_ms, self.connections.len(), self.connections_max);
         self.room_since_ms =
-            (self.told_full && open < max).then(|| self.room_since_ms.unwrap_or(now_ms));
+            (self.is_full_reported && open < max).then(|| self.room_since_ms.unwrap_or(now_ms));
         let is_full = match self.room_since_ms {
-            None => self.told_full || self.sources.is_full(),
+            None => self.is_full_reported || self.sources.is_full(),
             Some(since_ms) => open > max - max.div_ceil(8) && now_ms < since_ms + ROOM_MS,
         };
-        if is_full != self.told_full {
+        if is_full != self.is_full_reported {
             match self.control.try_report(self.worker, WorkerEvent::Full(is_full)) {
-                true => self.told_full = is_full,
+                true => self.is_full_reported = is_full,
                 false => self.room_since_ms = self.room_since_ms.map(|_| now_ms),
             }
         }
@@ -75,7 +76,7 @@ impl EventLoop<'_> {
         self.sources.numbers(lane).into_iter().try_for_each(|source| self.accept_from(source))
     }
 
-    /// When a little room has been there for long enough to tell.
+    /// When a little room has been there for long enough to report it.
     pub(super) fn room_due_ms(&self) -> Option<u64> {
         self.room_since_ms.map(|since_ms| since_ms + ROOM_MS)
     }

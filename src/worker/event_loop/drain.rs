@@ -6,8 +6,8 @@
 //! ```
 //!
 //! A lane that is handed connections begins with [`DrainStage::Unsealed`], as the acceptor hands over what it has; all
-//! others begin with [`DrainStage::Emptying`]. Where the sources end by themselves, as the way from an acceptor that is
-//! gone does, `Unsealed` ends with them.
+//! others begin with [`DrainStage::Emptying`]. Where the sources end by themselves, as the channel from an acceptor
+//! that has ended does, `Unsealed` ends with them.
 
 use super::EventLoop;
 use crate::config::Accept;
@@ -85,12 +85,12 @@ impl EventLoop<'_> {
         DrainStage::Emptying { since_ms: self.context.now_ms }
     }
 
-    /// Whether each source is let go of once it is empty.
+    /// Whether each source is closed once it is empty.
     pub(super) fn is_emptying(&self) -> bool {
         self.context.drain.is_some_and(|drain| drain.emptying_since_ms().is_some())
     }
 
-    /// Tells the supervisor once the last source was let go of.
+    /// Reports to the supervisor once the last source was closed.
     pub(super) fn finish_emptying(&mut self) {
         if let Some(drain) = &mut self.context.drain
             && drain.stage != DrainStage::Finishing

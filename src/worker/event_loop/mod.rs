@@ -21,7 +21,7 @@ use crate::sys::epoll::Ready;
 use crate::sys::memory;
 use crate::sys::ring::Unsent;
 use crate::sys::ring::buffers::Buffer;
-use crate::worker::accepting::channels::Exchange;
+use crate::worker::accepting::channels::Channels;
 use crate::worker::accepting::sources::Sources;
 use crate::worker::connection::{Connection, Next};
 use crate::worker::context::Context;
@@ -45,10 +45,10 @@ pub struct EventLoop<'s> {
     control: &'s Control,
     sources: Sources<'s>,
     accept: Accept,
-    /// The way from the acceptor, if it is a thread of this process.
-    exchange: Option<&'s Exchange>,
-    /// Whether the supervisor was told that the lane is full, and since when that is not so any more.
-    told_full: bool,
+    /// The channels from the acceptor, if that is a thread of this process.
+    channels: Option<&'s Channels>,
+    /// Whether the last report to the supervisor is that the lane is full, and since when that is not so any more.
+    is_full_reported: bool,
     room_since_ms: Option<u64>,
     connections_max: usize,
     connections: Slab<Connection<'s>>,
@@ -74,7 +74,7 @@ impl<'s> EventLoop<'s> {
         mut driver: Driver,
         control: &'s Control,
         context: Context<'s>,
-        exchange: Option<&'s Exchange>,
+        channels: Option<&'s Channels>,
     ) -> io::Result<EventLoop<'s>> {
         driver.watch(control, Token::Control)?;
         let mut sources = Sources::new(worker, control);
@@ -87,8 +87,8 @@ impl<'s> EventLoop<'s> {
             control,
             sources,
             accept: config.workers.accept,
-            exchange,
-            told_full: false,
+            channels,
+            is_full_reported: false,
             room_since_ms: None,
             connections_max: config.workers.max_connections as usize,
             connections: Slab::default(),
@@ -114,9 +114,9 @@ impl<'s> EventLoop<'s> {
             }
             self.read_again();
             self.expire();
-            self.tell_room();
-            self.sources.tell_missed(self.context.now_ms);
-            self.accept_unasked()?;
+            self.report_room();
+            self.sources.report_missed(self.context.now_ms);
+            self.accept_without_event()?;
             self.finish_emptying();
             self.context.output.shrink_to(OUTPUT_BYTES_KEPT);
             self.give_memory_back();
@@ -263,7 +263,7 @@ impl<'s> EventLoop<'s> {
         if let Some(connection) = self.connections.find(key) {
             connection.set_queued(false);
         }
-        // The event that told of an end may have come, and gone, meanwhile: only a read tells.
+        // The event of an end may have come meanwhile, and no other follows: a read finds it.
         let ready = Ready { readable: true, read_closed: true, ..Ready::quiet(key.to_token()) };
         self.work(key, None, |connection, input, lane| connection.on_ready(ready, input, lane));
     }
@@ -316,7 +316,7 @@ fn panicked(payload: Box<dyn Any + Send>) -> WorkerEvent {
     if payload.is::<EscapingPanic>() {
         panic::resume_unwind(payload);
     }
-    // A payload may itself panic when it is dropped, which nobody here could catch.
+    // A payload may itself panic when it is dropped, which is not caught here.
     std::mem::forget(payload);
     WorkerEvent::RequestPanicked(panics::take())
 }
@@ -357,7 +357,7 @@ mod tests {
     #[test]
     fn a_connection_that_can_not_be_watched_counts_as_taken_and_not_as_open() {
         with_loop(Accept::Reuseport, |event_loop, _, ledger| {
-            // epoll refuses what has no readiness to tell of.
+            // epoll refuses what has no readiness.
             event_loop.adopt(File::open("/dev/null").expect("a file").into());
             let counters = ledger.block(0);
             assert_eq!((counters.accepted(), counters.open()), (1, 0));

@@ -28,7 +28,7 @@ impl EventLoop<'_> {
                 Ok(())
             }
             Received::End => {
-                // An end stays readable: it would be told of in every turn.
+                // An end stays readable: an event would come of it in every turn.
                 self.driver.forget(self.control.as_fd(), Token::Control)?;
                 if self.context.drain.is_none() {
                     self.control.report(self.worker, WorkerEvent::ToldToEnd);
@@ -66,8 +66,8 @@ impl EventLoop<'_> {
             Accept::Reuseport | Accept::Shared => Source::Listener(Listener::from(file)),
         };
         let mut sources: Vec<Source> = files.into_iter().map(source).collect();
-        if let (Accept::Handoff, Some(exchange)) = (self.accept, self.exchange) {
-            sources.push(Source::Intake(exchange.intake(lane)?));
+        if let (Accept::Handoff, Some(channels)) = (self.accept, self.channels) {
+            sources.push(Source::Intake(channels.intake(lane)?));
         }
         sources
             .into_iter()
@@ -83,10 +83,10 @@ impl EventLoop<'_> {
             }
             if self.accept == Accept::Shared {
                 self.sources.unwatch(source, &mut self.driver)?;
-                // No other worker was told of a connection that came just before.
+                // No other worker got the event of a connection that came just before.
                 self.accept_from(source)?;
             }
-            self.sources.forget(source, &mut self.driver)?;
+            self.sources.close(source, &mut self.driver)?;
         }
         Ok(())
     }

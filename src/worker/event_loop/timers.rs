@@ -71,7 +71,7 @@ impl Timers {
         entry.map(|entry| entry.deadline_ms)
     }
 
-    /// When to look again, at the latest: the first deadline, or an earlier moment at which an entry
+    /// When to ask for expired entries again, at the latest: the first deadline, or an earlier moment at which an entry
     /// has to be moved.
     pub fn next_ms(&self) -> Option<u64> {
         if self.heads[DUE as usize] != NIL {
