@@ -16,7 +16,7 @@ fn main() {
         }
     };
     panics::install();
-    log::start(config.log);
+    log::start(config.log, config.colour);
     let code = match supervisor::run(*config, *options, passed) {
         Outcome::Exit(code) => code,
         Outcome::Worker(worker) => worker.run(),

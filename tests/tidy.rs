@@ -54,7 +54,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
         &[
             "content::echo",
             "content::fixed",
-            "Content",
+            "config::Content",
             "Echo",
             "EchoBody",
             "EchoRequest",
@@ -93,20 +93,15 @@ const ENTRIES_MAX: usize = 10;
 /// What doesn't hold yet: a rule, and where. An entry that isn't needed any more is a failure, too, so that the list only
 /// ever becomes shorter.
 const NOT_YET: &[(&str, &str)] = &[
-    ("length", "config/resolve.rs"),
     ("length", "supervisor/commands/mod.rs"),
     ("length", "supervisor/event_loop/mod.rs"),
     ("length", "supervisor/policy/mod.rs"),
     ("length", "supervisor/policy/generation.rs"),
     ("length", "supervisor/processes/mod.rs"),
-    ("function", "config/elsewhere.rs meant"),
-    ("function", "config/resolve.rs resolve"),
     ("function", "supervisor/event_loop/mod.rs start"),
     ("function", "supervisor/policy/tests/model.rs carry_out"),
     ("function", "supervisor/tell.rs fact"),
     ("folder", ""),
-    ("folder", "config"),
-    ("circle", "config"),
     ("circle", "supervisor"),
     ("circle", "supervisor::policy"),
 ];

@@ -12,7 +12,7 @@ pub(super) fn check(loaded: &Loaded, options: &Options) -> Task {
     let printed = print(summary(loaded, &rehearsal).as_bytes());
     let mut told = Vec::new();
     if !loaded.warnings.is_empty() {
-        let colour = loaded.config.log.colour && io::stderr().is_terminal();
+        let colour = loaded.config.colour && io::stderr().is_terminal();
         let warnings = &loaded.warnings;
         told.push(if colour { warnings.coloured() } else { warnings.to_string() });
     }

@@ -1,12 +1,19 @@
 //! What is wrong with a configuration, shown where it stands: file, line, column, the text and a caret.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use serde::{Deserialize, Serialize};
 
-use super::source::Source;
+/// A text that settings were read from.
+#[derive(Clone, Debug)]
+pub(super) struct Source {
+    /// The file's path, "environment" or "command line".
+    pub(super) name: String,
+    pub(super) text: String,
+}
 
 /// A range of bytes in one of the sources.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +22,9 @@ pub(super) struct Place {
     pub(super) source: usize,
     pub(super) span: Range<usize>,
 }
+
+/// Where each key's value came from: `workers.count`, `route[2].path`.
+pub(super) type KeyPlaces = HashMap<String, Place>;
 
 /// One thing that is wrong, or that may be.
 #[derive(Clone, Debug)]

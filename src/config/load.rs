@@ -1,76 +1,22 @@
 //! From the file, the environment and the command line to a [`Config`]: reads each, and has them merged.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::diagnostic::{Diagnostic, Errors, Place, Warnings};
-use super::merge::{self, Merged};
-use super::raw::Raw;
-use super::source::{Source, from_argument, from_file, from_variable};
-use super::variables::{self, Variable};
-use super::{Config, paths, resolve};
-
-/// What a configuration is made from.
-#[derive(Clone, Debug, Default)]
-pub struct Options {
-    /// `--config`; without it `./config.toml`, if there is one.
-    pub file: Option<PathBuf>,
-    /// `--set`, in order: `KEY=VALUE`.
-    pub set: Vec<String>,
-    /// Names and values of environment variables.
-    pub environment: Vec<(String, String)>,
-    /// The folder that `./config.toml` is looked for in; `None`: the working directory.
-    pub folder: Option<PathBuf>,
-    /// `--socket`: where the command socket is.
-    pub socket: Option<PathBuf>,
-    /// Whether the file has to have a table or a key: a reload's, if the one that is served had.
-    pub must_be_written: bool,
-}
-
-impl Options {
-    /// The same, naming the file that was read, so that it is missed when it is gone: its absence means the defaults only
-    /// where there never was one.
-    pub fn reading(self, file: Option<&Path>) -> Options {
-        let folder = self.folder.as_deref().unwrap_or(Path::new(""));
-        let found = file.map(|file| paths::absolute(file, folder));
-        Options { file: self.file.or(found), ..self }
-    }
-
-    /// The configuration file, if there is one.
-    fn file(&self) -> Option<PathBuf> {
-        let folder = self.folder.as_deref().unwrap_or(Path::new(""));
-        let default = || Some(folder.join(DEFAULT_FILE)).filter(|file| file.exists());
-        self.file.clone().or_else(default)
-    }
-}
+use super::diagnostic::{Diagnostic, Errors, Place, Source};
+use super::merge::{self, Loaded, Merged};
+use super::options::{DEFAULT_FILE, Options};
+use super::resolve::files::{read_at_most, read_file};
+use super::source::variables::{self, Variable};
+use super::source::{from_argument, from_file, from_variable};
 
 /// The text of the configuration file, whatever is in it; none if there is no file. An error if it isn't a regular one.
 pub(super) fn text(options: &Options) -> Result<String, Errors> {
     // Not what could keep a command waiting: a pipe without a writer, or standard input.
-    let source = options.file().map(|file| read(&file, resolve::read_file)).transpose()?;
+    let source = options.file().map(|file| read(&file, read_file)).transpose()?;
     Ok(source.map(|source| source.text).unwrap_or_default())
 }
 
-/// A valid configuration.
-#[derive(Clone, Debug)]
-pub struct Loaded {
-    /// The resolved values.
-    pub config: Config,
-    /// What of it is probably not what was meant.
-    pub warnings: Warnings,
-    pub(super) raw: Raw,
-}
-
-impl Loaded {
-    /// The configuration in effect, as TOML that loads to the same.
-    pub fn to_toml(&self) -> String {
-        // The mirror holds nothing that TOML can't say.
-        toml::to_string(&self.raw).expect("the configuration is TOML")
-    }
-}
-
-/// The file that is read when none is named.
-pub(super) const DEFAULT_FILE: &str = "config.toml";
 /// Largest configuration file, in bytes.
 const FILE_BYTES_MAX: u64 = 64 << 20;
 
@@ -79,7 +25,7 @@ const FILE_BYTES_MAX: u64 = 64 << 20;
 /// # Errors
 /// Everything that is wrong with it, as far as that can be told at once.
 pub fn load(options: &Options) -> Result<Loaded, Errors> {
-    load_from(options, resolve::read_at_most)
+    load_from(options, read_at_most)
 }
 
 /// As [`load`], while a server runs: a file that isn't a regular one is an error, since it could be read once alone, or
@@ -88,7 +34,7 @@ pub fn load(options: &Options) -> Result<Loaded, Errors> {
 /// # Errors
 /// As for [`load`].
 pub fn reload(options: &Options) -> Result<Loaded, Errors> {
-    load_from(options, resolve::read_file)
+    load_from(options, read_file)
 }
 
 /// How a file of so many bytes at most is read.
@@ -139,7 +85,7 @@ fn load_from(options: &Options, read_file: ReadFile) -> Result<Loaded, Errors> {
     }
     let mut loaded = merged.finish(file, sources)?;
     loaded.config.is_written = is_written;
-    loaded.config.log.colour = variables::takes_colour(&options.environment);
+    loaded.config.colour = variables::takes_colour(&options.environment);
     Ok(loaded)
 }
 

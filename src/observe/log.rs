@@ -28,13 +28,13 @@ type Sink = Box<dyn Layer<Registry> + Send + Sync>;
 static IN_EFFECT: OnceLock<reload::Handle<Sink, Registry>> = OnceLock::new();
 
 /// Logs like this from here on. The first call installs the subscriber for the rest of the process's life.
-pub fn start(log: Log) {
+pub fn start(log: Log, colour: bool) {
     if let Some(in_effect) = IN_EFFECT.get() {
         // Fails if there is no subscriber any more, and then nobody logs.
-        let _ = in_effect.reload(sink(log));
+        let _ = in_effect.reload(sink(log, colour));
         return;
     }
-    let (layer, handle) = reload::Layer::new(sink(log));
+    let (layer, handle) = reload::Layer::new(sink(log, colour));
     let installed = tracing::subscriber::set_global_default(Registry::default().with(layer));
     // Somebody else's subscriber stays: a program that uses the library may have its own.
     if installed.is_ok() {
@@ -42,7 +42,7 @@ pub fn start(log: Log) {
     }
 }
 
-fn sink(log: Log) -> Sink {
+fn sink(log: Log, colour: bool) -> Sink {
     let level = match log.level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
@@ -58,7 +58,7 @@ fn sink(log: Log) -> Sink {
     };
     let lines = tracing_subscriber::fmt::layer().log_internal_errors(false).with_writer(|| Stderr);
     if pretty {
-        let colour = terminal && log.colour;
+        let colour = terminal && colour;
         level.and_then(lines.event_format(Pretty { colour })).boxed()
     } else {
         level.and_then(lines.json().flatten_event(true).with_target(false)).boxed()

@@ -186,7 +186,7 @@ impl Supervisor {
             self.begin_to_listen()?;
         }
         if let Some(config) = self.config() {
-            log::start(config.log);
+            log::start(config.log, config.colour);
         }
         self.keep_current_listeners();
         Ok(())

@@ -1,54 +1,16 @@
-//! Where things are, by the names that their user gave them: the folder that the server was started in, the files of
-//! the command line, and the command socket. None of it depends on what a reload may change.
-//!
-//! A name is kept as it was given. A release may be a folder that a symbolic link leads to, `current/`, so that the
-//! name stays right when the link moves and the folder that was meant is gone.
+//! Where the command socket is, by the names that its user gave: of the pid file, else of the configuration file. None of
+//! it depends on what a reload may change.
 
-use std::fs;
-use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
-use super::Options;
-use super::load::{self, DEFAULT_FILE};
+use super::load;
+use super::merge::is_key;
+use super::options::{Options, file_path};
+use super::source::variables::Variable;
 use super::source::{from_argument, from_variable};
-use super::variables::Variable;
 use crate::sys::process;
-
-/// The folder that this process was started in, by the name that the shell knows, `PWD`, if that leads there.
-///
-/// # Errors
-/// If it is unknown.
-pub fn start_folder() -> io::Result<PathBuf> {
-    let named = std::env::var_os("PWD").map(PathBuf::from).filter(|path| path.is_absolute());
-    match named.filter(|path| are_same(path, Path::new("."))) {
-        Some(path) => Ok(path),
-        None => std::env::current_dir(),
-    }
-}
-
-/// Whether two paths lead to one file.
-pub fn are_same(one: &Path, other: &Path) -> bool {
-    let identity = |path| fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
-    identity(one).is_some_and(|found| Some(found) == identity(other))
-}
-
-/// `path`, from `folder` on; without `.`, and without `..` except behind a symbolic link, where it leads elsewhere.
-pub fn absolute(path: &Path, folder: &Path) -> PathBuf {
-    let mut absolute = PathBuf::new();
-    for part in folder.join(path).components() {
-        match part {
-            Component::CurDir => {}
-            Component::ParentDir if !absolute.is_symlink() => {
-                absolute.pop();
-            }
-            part => absolute.push(part),
-        }
-    }
-    absolute
-}
 
 /// What the pid file of a configuration is, as far as can be told of one that may be wrong.
 enum Stated {
@@ -157,16 +119,6 @@ fn runtime_names(options: &Options, ending: &str) -> Vec<PathBuf> {
     folders.into_iter().flatten().map(|folder| folder.join(&name)).collect()
 }
 
-/// The configuration file; without one, the path that it would have.
-pub fn file_path(options: &Options) -> Option<PathBuf> {
-    let folder = match &options.folder {
-        Some(folder) => folder.clone(),
-        None => start_folder().ok()?,
-    };
-    let file = options.file.as_deref().unwrap_or(Path::new(DEFAULT_FILE));
-    Some(absolute(file, &folder))
-}
-
 /// A name that is made of the configuration file's path alone.
 fn name_of(options: &Options, ending: &str) -> Option<String> {
     let file = file_path(options)?;
@@ -204,7 +156,7 @@ fn given_pid_file(options: &Options) -> Option<Stated> {
         return Some(setting.value.get_ref().as_str().map_or(Stated::Unknown, stated));
     }
     for (name, value) in &options.environment {
-        if let Variable::Setting(path) = Variable::of(name, value, super::merge::is_key)
+        if let Variable::Setting(path) = Variable::of(name, value, is_key)
             && is_it(&path)
         {
             let text = format!("{name}={value}");
@@ -236,24 +188,7 @@ fn pid_file_of_file(options: &Options) -> Stated {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_path_is_absolute_without_dots() {
-        let absolute = |path| absolute(Path::new(path), Path::new("/a/b"));
-        assert_eq!(absolute("c/./d"), Path::new("/a/b/c/d"));
-        assert_eq!(absolute("../c"), Path::new("/a/c"));
-        assert_eq!(absolute("/c/d"), Path::new("/c/d"));
-        assert_eq!(absolute("../../../c"), Path::new("/c"));
-    }
-
-    #[test]
-    fn two_dots_behind_a_link_stay() {
-        // On every Linux, and a symbolic link.
-        assert_eq!(
-            absolute(Path::new("/proc/self/../x"), Path::new("/")),
-            Path::new("/proc/self/../x")
-        );
-    }
+    use std::fs;
 
     #[test]
     fn the_sockets_name_is_made_of_the_files_path_alone() {

@@ -1,7 +1,9 @@
 //! Every key is checked alone, so that one bad value hides no other; then the settings of all sources are merged,
 //! later ones winning, and resolved.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+mod elsewhere;
+
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 
 use serde::Deserialize;
@@ -9,14 +11,12 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, Deserializer, ValueDeserializer};
 
-use super::diagnostic::{Diagnostic, Errors, Place, Warnings};
-use super::load::Loaded;
-use super::raw::{self, Raw};
-use super::source::{Setting, Source};
-use super::{elsewhere, nearest, resolve};
-
-/// Where each key's value came from: `workers.count`, `route[2].path`.
-pub(super) type Places = HashMap<String, Place>;
+use super::diagnostic::{Diagnostic, Errors, KeyPlaces, Place, Source, Warnings};
+use super::resolve;
+use super::resolve::raw::{self, Raw};
+use super::settings::{self, Config};
+use super::source::Setting;
+use super::value::names::{keys, nearest};
 
 /// A table of the configuration: its keys, and a check of one key with its value.
 struct Section {
@@ -30,7 +30,7 @@ impl Section {
         let check = |table: DeTable<'_>| {
             T::deserialize(Deserializer::from(Spanned::new(0..0, table))).map(drop)
         };
-        Section { name, keys: raw::keys::<T>, check }
+        Section { name, keys: keys::<T>, check }
     }
 
     /// How a value that is wrong, by `error`, is written, where that can be told.
@@ -76,12 +76,12 @@ impl Section {
 }
 
 const SECTIONS: [Section; 6] = [
-    Section::of::<raw::Server>("server"),
-    Section::of::<raw::Workers>("workers"),
-    Section::of::<raw::Supervisor>("supervisor"),
-    Section::of::<raw::Limits>("limits"),
-    Section::of::<raw::Timeouts>("timeouts"),
-    Section::of::<raw::Log>("log"),
+    Section::of::<settings::Server>("server"),
+    Section::of::<settings::Workers>("workers"),
+    Section::of::<settings::Supervisor>("supervisor"),
+    Section::of::<settings::Limits>("limits"),
+    Section::of::<settings::Timeouts>("timeouts"),
+    Section::of::<settings::Log>("log"),
 ];
 const ROUTE: Section = Section::of::<raw::Route>("route");
 
@@ -161,12 +161,30 @@ pub(super) fn all_keys() -> Vec<(&'static str, &'static [&'static str])> {
     SECTIONS.iter().map(|section| (section.name, (section.keys)())).collect()
 }
 
+/// A valid configuration.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The resolved values.
+    pub config: Config,
+    /// What of it is probably not what was meant.
+    pub warnings: Warnings,
+    raw: Raw,
+}
+
+impl Loaded {
+    /// The configuration in effect, as TOML that loads to the same.
+    pub fn to_toml(&self) -> String {
+        // The mirror holds nothing that TOML can't say.
+        toml::to_string(&self.raw).expect("the configuration is TOML")
+    }
+}
+
 /// The settings of all sources so far.
 #[derive(Default)]
 pub(super) struct Merged {
     tables: BTreeMap<String, toml::Table>,
     routes: Vec<toml::Value>,
-    places: Places,
+    places: KeyPlaces,
     unknown_sections: HashSet<String>,
     pub(super) diagnostics: Vec<Diagnostic>,
     pub(super) warnings: Vec<Diagnostic>,

@@ -1,12 +1,7 @@
 //! `workers.engine`: what each engine can do, as one table. All code whose way depends on the engine asks for its
-//! [`Abilities`]; what the configuration asks of an engine beyond them is an error that says why.
+//! [`Abilities`].
 
 use serde::{Deserialize, Serialize};
-
-use super::diagnostic::Diagnostic;
-use super::merge::Places;
-use super::raw::{Echo, Raw};
-use super::{Accept, Mode};
 
 /// `workers.engine`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,62 +99,6 @@ impl Engine {
     /// Its name in the configuration, if it isn't the usual one.
     pub fn other(self) -> Option<&'static str> {
         (self != Engine::Native).then_some(self.abilities().name)
-    }
-}
-
-/// Tells of everything in `raw` that its engine can't serve.
-pub(super) fn check(raw: &Raw, places: &Places, diagnostics: &mut Vec<Diagnostic>) {
-    const ENGINE: &str = "workers.engine";
-    let engine = raw.workers.engine.abilities();
-    let name = engine.name;
-    let mut refuse = |keys: &[&str], title: String, help: &str| {
-        let place = keys.iter().find_map(|key| places.get(*key).cloned());
-        diagnostics.push(Diagnostic::new(title, place).help(help));
-    };
-    if !engine.is_built {
-        let title = format!("this binary was built without the engine \"{name}\"");
-        return refuse(&[ENGINE], title, &format!("build it with `--features {name}`"));
-    }
-    if let Some(help) = engine.own_processes
-        && raw.workers.mode != Mode::Processes
-    {
-        let title = format!("the engine \"{name}\" needs workers.mode = \"processes\"");
-        refuse(&["workers.mode", ENGINE], title, help);
-    }
-    if let Some(help) = engine.own_sockets
-        && raw.workers.accept != Accept::Reuseport
-    {
-        let title = format!("the engine \"{name}\" needs workers.accept = \"reuseport\"");
-        refuse(&["workers.accept", ENGINE], title, help);
-    }
-    let has_user = !raw.supervisor.user.is_empty() || !raw.supervisor.group.is_empty();
-    if engine.own_sockets.is_some() && has_user {
-        let title = format!("the engine \"{name}\" can't run as supervisor.user");
-        let help = "its workers open their own sockets, which the kernel lets share a port only with the same user's";
-        refuse(&["supervisor.user", "supervisor.group", ENGINE], title, help);
-    }
-    let Some(responses) = &engine.responses else { return };
-    let Responses { statuses_refused, fields_max, echo_bytes_max } = responses;
-    for (index, route) in raw.route.iter().enumerate() {
-        let key = |name: &str| format!("route[{index}].{name}");
-        let status = route.status.as_ref().map_or(200, |status| status.0);
-        if statuses_refused.contains(&status) {
-            let title = format!("the engine \"{name}\" can't answer with {status}");
-            let help = "it sends a Content-Length with everything, which this status forbids";
-            refuse(&[&key("status"), ENGINE], title, help);
-        }
-        if route.headers.len() > *fields_max {
-            let title =
-                format!("the engine \"{name}\" sends at most {fields_max} fields of a route's own");
-            refuse(&[&key("headers"), ENGINE], title, "may_minihttp has room for 16 in all");
-        }
-        let echoes_body = matches!(route.echo, Some(Echo::Body | Echo::Request));
-        if echoes_body && raw.limits.body.0 > *echo_bytes_max {
-            let title =
-                format!("the engine \"{name}\" echoes bodies of at most {echo_bytes_max} bytes");
-            let help = "nothing bounds the memory of all its connections together: set limits.body";
-            refuse(&["limits.body", &key("echo"), ENGINE], title, help);
-        }
     }
 }
 

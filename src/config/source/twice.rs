@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use toml::de::{DeTable, DeValue};
 
-use super::diagnostic::{Diagnostic, Place};
-use super::syntax::{line_at, line_start};
+use super::lines::{line_at, line_start};
+use crate::config::diagnostic::{Diagnostic, Place};
 
 /// What is wrong with the key or table at `second`, and where the first is.
 pub(super) fn diagnose(

@@ -1,7 +1,7 @@
 //! The environment: which variables are settings, which are Kubernetes', and which were meant to be settings.
 
-use super::diagnostic::{Diagnostic, Place};
-use super::nearest;
+use crate::config::diagnostic::{Diagnostic, Place};
+use crate::config::value::names::nearest;
 
 /// What the name of a variable begins with.
 const PREFIX: &str = "LANEWAY_";
@@ -17,7 +17,7 @@ pub fn takes_colour(environment: &[(String, String)]) -> bool {
 
 /// What a variable is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Variable {
+pub(in crate::config) enum Variable {
     /// The setting `table.key`, known or not.
     Setting(Vec<String>),
     /// Probably meant as a setting, and not one.
@@ -31,7 +31,11 @@ impl Variable {
     ///
     /// `LANEWAY_TABLE__KEY` is a setting. Kubernetes makes `LANEWAY_PORT` and its like of a service that is called
     /// so, and of one called `laneway-` and more, with a `__` if its name has `--`.
-    pub(super) fn of(name: &str, value: &str, is_key: impl Fn(&str, &str) -> bool) -> Variable {
+    pub(in crate::config) fn of(
+        name: &str,
+        value: &str,
+        is_key: impl Fn(&str, &str) -> bool,
+    ) -> Variable {
         let upper = name.to_uppercase();
         if OTHERS.contains(&upper.as_str()) || !upper.starts_with(PREFIX) {
             return Variable::Other;
@@ -68,7 +72,7 @@ fn is_service_link(name: &str, value: &str) -> bool {
 }
 
 /// Warns of a variable that is none of the settings. `keys` are all tables with their keys.
-pub(super) fn unknown(
+pub(in crate::config) fn unknown(
     name: &str,
     place: Place,
     keys: &[(&'static str, &'static [&'static str])],

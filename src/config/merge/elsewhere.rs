@@ -2,32 +2,42 @@
 
 /// What to write instead of `key` in `table`, in a few words for the caret. At the top level, `table` is empty.
 pub(super) fn meant(table: &str, key: &str) -> Option<String> {
+    let key = key.to_ascii_lowercase();
+    if table == "route"
+        && let Some(meant) = in_a_route(&key)
+    {
+        return Some(meant.to_owned());
+    }
+    match setting(&key) {
+        Some("server.listen") => {
+            Some("`server.listen` has host and port: listen = \"127.0.0.1:8080\"".to_owned())
+        }
+        Some(setting) => Some(format!("did you mean `{setting}`?")),
+        None => reason(table, &key).map(str::to_owned),
+    }
+}
+
+/// What to write instead of it in a route.
+fn in_a_route(key: &str) -> Option<&'static str> {
     const ROUTE_BODY: &str =
         "what a route answers is its text, json, body_file, bytes, redirect or echo";
-    const FILES: &str = "routes that serve files: not in this version; body_file is one file";
-    const PROXY: &str = "laneway passes no requests on to other servers";
-    const TLS: &str = "laneway speaks no TLS: a proxy before it has to";
-    const LOG: &str =
-        "the log goes to standard error, which systemd, a container or the shell keeps";
-    let key = key.to_ascii_lowercase();
-    if table == "route" {
-        let of_route = match key.as_str() {
-            "body" | "content" | "respond" | "response" | "return" => Some(ROUTE_BODY),
-            "code" | "status_code" => Some("did you mean `status`?"),
-            "header" | "add_header" => Some("did you mean `headers`?"),
-            "location" | "uri" | "url" | "prefix" => Some("did you mean `path`?"),
-            "method" | "methods" => Some(
-                "a route is found by host and path alone; docs/serving.md has the methods it takes",
-            ),
-            "server_name" | "hostname" => Some("did you mean `host`?"),
-            "rewrite" => Some("did you mean `redirect`?"),
-            _ => None,
-        };
-        if of_route.is_some() {
-            return of_route.map(str::to_owned);
-        }
+    match key {
+        "body" | "content" | "respond" | "response" | "return" => Some(ROUTE_BODY),
+        "code" | "status_code" => Some("did you mean `status`?"),
+        "header" | "add_header" => Some("did you mean `headers`?"),
+        "location" | "uri" | "url" | "prefix" => Some("did you mean `path`?"),
+        "method" | "methods" => Some(
+            "a route is found by host and path alone; docs/serving.md has the methods it takes",
+        ),
+        "server_name" | "hostname" => Some("did you mean `host`?"),
+        "rewrite" => Some("did you mean `redirect`?"),
+        _ => None,
     }
-    let is_wanted = match key.as_str() {
+}
+
+/// The setting that it is.
+fn setting(key: &str) -> Option<&'static str> {
+    Some(match key {
         "port" | "host" | "bind" | "address" | "addr" | "hostname" => "server.listen",
         "worker_processes" | "instances" | "threads" | "processes" | "nproc" | "nbthread"
         | "concurrency" => "workers.count",
@@ -55,15 +65,18 @@ pub(super) fn meant(table: &str, key: &str) -> Option<String> {
         "send_timeout" | "write_timeout" => "timeouts.write",
         "log_level" | "loglevel" => "log.level",
         "log_format" => "log.format",
-        _ => "",
-    };
-    if is_wanted == "server.listen" {
-        return Some("`server.listen` has host and port: listen = \"127.0.0.1:8080\"".to_owned());
-    }
-    if !is_wanted.is_empty() {
-        return Some(format!("did you mean `{is_wanted}`?"));
-    }
-    let why = match key.as_str() {
+        _ => return None,
+    })
+}
+
+/// Why there is none.
+fn reason(table: &str, key: &str) -> Option<&'static str> {
+    const FILES: &str = "routes that serve files: not in this version; body_file is one file";
+    const PROXY: &str = "laneway passes no requests on to other servers";
+    const TLS: &str = "laneway speaks no TLS: a proxy before it has to";
+    const LOG: &str =
+        "the log goes to standard error, which systemd, a container or the shell keeps";
+    Some(match key {
         "location" | "routes" | "handle" | "server_name" | "vhost" | "virtual_host" => {
             "each path that is answered has a table [[route]], with path and, if wanted, host"
         }
@@ -95,8 +108,7 @@ pub(super) fn meant(table: &str, key: &str) -> Option<String> {
         }
         "include" | "import" => "one file is the whole configuration",
         _ => return None,
-    };
-    Some(why.to_owned())
+    })
 }
 
 #[cfg(test)]

@@ -3,28 +3,110 @@
 //! Each is checked as it is deserialised, so that an error points at the very value, and serialises to what
 //! it would be read back from.
 
+mod address;
+pub(in crate::config) mod names;
+
+pub(in crate::config) use address::Addresses;
+pub use address::ListenAddress;
+
+use std::ffi::OsStr;
 use std::fmt;
 use std::marker::PhantomData;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use serde::de::{
-    self, DeserializeOwned, Deserializer, Error, IntoDeserializer, SeqAccess, Unexpected, Visitor,
+    self, DeserializeOwned, Deserializer, Error, IntoDeserializer, Unexpected, Visitor,
 };
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::raw::keys;
-use super::{Count, ListenAddress, nearest};
+use names::{keys, nearest};
 
 /// Longest duration that a setting may have.
 const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// Most lanes.
-pub(super) const LANES_MAX: u64 = 1024;
+pub const LANES_MAX: usize = 1024;
+
+/// For `#[serde(with = "As::<V>")]`: a setting is written and checked as a `V`, and is of the field's own type, so that a
+/// key stands in one struct alone.
+pub(in crate::config) struct As<V>(PhantomData<V>);
+
+impl<V> As<V> {
+    pub(in crate::config) fn deserialize<'de, T: From<V>, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<T, D::Error>
+    where
+        V: Deserialize<'de>,
+    {
+        V::deserialize(deserializer).map(T::from)
+    }
+
+    pub(in crate::config) fn serialize<T: Clone, S: Serializer>(
+        value: &T,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error>
+    where
+        V: Serialize + From<T>,
+    {
+        V::from(value.clone()).serialize(serializer)
+    }
+}
+
+/// `From` in both directions, between how a setting is written and what it is.
+macro_rules! as_plain {
+    ($written:ident<$($name:ident: $bound:ty),*>($inner:ty) = $plain:ty) => {
+        impl<$(const $name: $bound),*> From<$written<$($name),*>> for $plain {
+            fn from(written: $written<$($name),*>) -> $plain {
+                written.0 as $plain
+            }
+        }
+        impl<$(const $name: $bound),*> From<$plain> for $written<$($name),*> {
+            fn from(plain: $plain) -> Self {
+                $written(plain as $inner)
+            }
+        }
+    };
+}
+
+as_plain!(Number<MIN: u32, MAX: u32>(u32) = u32);
+as_plain!(Number<MIN: u32, MAX: u32>(u32) = usize);
+as_plain!(Size<MIN: u64, MAX: u64>(u64) = u64);
+as_plain!(Size<MIN: u64, MAX: u64>(u64) = usize);
+
+impl<const MIN_MS: u64, const OFF: bool> From<Time<MIN_MS, OFF>> for Duration {
+    fn from(written: Time<MIN_MS, OFF>) -> Duration {
+        written.0
+    }
+}
+
+impl<const MIN_MS: u64, const OFF: bool> From<Duration> for Time<MIN_MS, OFF> {
+    fn from(duration: Duration) -> Self {
+        Time(duration)
+    }
+}
+
+/// A text that may be empty, which states nothing.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(in crate::config) struct Perhaps<T>(T);
+
+impl<T: AsRef<OsStr>> From<Perhaps<T>> for Option<T> {
+    fn from(written: Perhaps<T>) -> Option<T> {
+        Some(written.0).filter(|text| !text.as_ref().is_empty())
+    }
+}
+
+impl<T: Default> From<Option<T>> for Perhaps<T> {
+    fn from(text: Option<T>) -> Self {
+        Perhaps(text.unwrap_or_default())
+    }
+}
 
 /// `"250ms"`, `"30s"`, `"1h 30m"`: whole milliseconds, from `MIN_MS`; with `OFF`, zero as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Time<const MIN_MS: u64, const OFF: bool = false>(pub(super) Duration);
+pub(in crate::config) struct Time<const MIN_MS: u64, const OFF: bool = false>(
+    pub(in crate::config) Duration,
+);
 
 impl<'de, const MIN_MS: u64, const OFF: bool> Deserialize<'de> for Time<MIN_MS, OFF> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -119,7 +201,7 @@ impl<const MIN_MS: u64, const OFF: bool> Serialize for Time<MIN_MS, OFF> {
 
 /// `"64KiB"`, or a number of bytes: from `MIN` to `MAX`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Size<const MIN: u64, const MAX: u64>(pub(super) u64);
+pub(in crate::config) struct Size<const MIN: u64, const MAX: u64>(pub(in crate::config) u64);
 
 impl<'de, const MIN: u64, const MAX: u64> Deserialize<'de> for Size<MIN, MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -187,7 +269,7 @@ fn written(bytes: u64) -> String {
 
 /// A whole number from `MIN` to `MAX`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Number<const MIN: u32, const MAX: u32>(pub(super) u32);
+pub(in crate::config) struct Number<const MIN: u32, const MAX: u32>(pub(in crate::config) u32);
 
 impl<'de, const MIN: u32, const MAX: u32> Deserialize<'de> for Number<MIN, MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -204,6 +286,10 @@ impl<'de, const MIN: u32, const MAX: u32> Deserialize<'de> for Number<MIN, MAX> 
                     .map(Number)
                     .ok_or_else(|| E::invalid_value(Unexpected::Signed(number), &self))
             }
+            // JSON's, in which a reload hands it over.
+            fn visit_u64<E: Error>(self, number: u64) -> Result<Self::Value, E> {
+                self.visit_i64(i64::try_from(number).unwrap_or(i64::MAX))
+            }
         }
         deserializer.deserialize_any(V)
     }
@@ -213,6 +299,15 @@ impl<const MIN: u32, const MAX: u32> Serialize for Number<MIN, MAX> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_u32(self.0)
     }
+}
+
+/// `workers.count`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Count {
+    /// CPUs that affinity and the cgroup quota allow.
+    Auto,
+    /// This many lanes: 1 to [`LANES_MAX`].
+    Fixed(usize),
 }
 
 impl<'de> Deserialize<'de> for Count {
@@ -231,10 +326,9 @@ impl<'de> Deserialize<'de> for Count {
             }
             fn visit_i64<E: Error>(self, number: i64) -> Result<Count, E> {
                 let lanes =
-                    u64::try_from(number).ok().filter(|lanes| (1..=LANES_MAX).contains(lanes));
-                let lanes =
-                    lanes.ok_or_else(|| E::invalid_value(Unexpected::Signed(number), &self))?;
-                Ok(Count::Fixed(lanes as usize))
+                    usize::try_from(number).ok().filter(|lanes| (1..=LANES_MAX).contains(lanes));
+                let lanes = lanes.map(Count::Fixed);
+                lanes.ok_or_else(|| E::invalid_value(Unexpected::Signed(number), &self))
             }
             // JSON's, in which a reload hands it over.
             fn visit_u64<E: Error>(self, number: u64) -> Result<Count, E> {
@@ -265,7 +359,7 @@ impl<'de, V: Visitor<'de>> fmt::Display for Expected<'_, V> {
 
 /// One of the words of an enum. Its derived code would take a table as well, and say so of a number instead of which
 /// words there are.
-pub(super) fn word<'de, T: DeserializeOwned, D: Deserializer<'de>>(
+pub(in crate::config) fn word<'de, T: DeserializeOwned, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     struct V<T>(PhantomData<T>);
@@ -294,187 +388,8 @@ pub(super) fn word<'de, T: DeserializeOwned, D: Deserializer<'de>>(
 }
 
 /// The same, where there may be none.
-pub(super) fn some_word<'de, T: DeserializeOwned, D: Deserializer<'de>>(
+pub(in crate::config) fn some_word<'de, T: DeserializeOwned, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
     word(deserializer).map(Some)
-}
-
-/// One address or a list of them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Addresses(pub(super) Vec<ListenAddress>);
-
-impl<'de> Deserialize<'de> for Addresses {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct V;
-        impl<'de> Visitor<'de> for V {
-            type Value = Addresses;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an address such as \"127.0.0.1:8080\", or a list of at least one")
-            }
-            fn visit_str<E: Error>(self, text: &str) -> Result<Addresses, E> {
-                address(text).map(|address| Addresses(vec![address]))
-            }
-            fn visit_i64<E: Error>(self, number: i64) -> Result<Addresses, E> {
-                Err(wrong_address(&number.to_string()))
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Addresses, A::Error> {
-                let mut addresses = Vec::new();
-                while let Some(Address(address)) = list.next_element()? {
-                    // Each port 0 is a port of its own.
-                    if addresses.contains(&address) && address.port() != 0 {
-                        let why = format_args!("\"{address}\" stands twice");
-                        return Err(A::Error::custom(why));
-                    }
-                    addresses.push(address);
-                }
-                if addresses.is_empty() {
-                    return Err(A::Error::invalid_length(0, &self));
-                }
-                Ok(Addresses(addresses))
-            }
-        }
-        deserializer.deserialize_any(V)
-    }
-}
-
-impl Serialize for Addresses {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.iter().map(ToString::to_string))
-    }
-}
-
-/// One element of such a list.
-struct Address(ListenAddress);
-
-impl<'de> Deserialize<'de> for Address {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct V;
-        impl Visitor<'_> for V {
-            type Value = Address;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an address such as \"127.0.0.1:8080\"")
-            }
-            fn visit_str<E: Error>(self, text: &str) -> Result<Address, E> {
-                address(text).map(Address)
-            }
-            fn visit_i64<E: Error>(self, number: i64) -> Result<Address, E> {
-                Err(wrong_address(&number.to_string()))
-            }
-        }
-        deserializer.deserialize_any(V)
-    }
-}
-
-/// `IP:port`, `[IPv6]:port` or `name:port`.
-fn address<E: Error>(text: &str) -> Result<ListenAddress, E> {
-    if let Ok(address) = text.parse::<SocketAddr>() {
-        return Ok(ListenAddress::Socket(address));
-    }
-    let name = text.rsplit_once(':').and_then(|(name, port)| {
-        let port = port.parse::<u16>().ok()?;
-        (is_name(name)).then(|| ListenAddress::Name(name.to_owned(), port))
-    });
-    name.ok_or_else(|| wrong_address(text))
-}
-
-/// Whether this may be a host's name. All digits and dots is an IPv4 address gone wrong, which a resolver might read
-/// in its own way.
-fn is_name(name: &str) -> bool {
-    let label = |label: &str| {
-        !label.is_empty()
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
-    };
-    let numeric = name.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    !numeric && name.trim_end_matches('.').split('.').all(label)
-}
-
-/// What is wrong with an address, and how it should be written.
-fn wrong_address<E: Error>(text: &str) -> E {
-    const FORMS: &str = "such as \"127.0.0.1:8080\", \"[::1]:8080\" or \"localhost:8080\"";
-    let custom = |what: &str, help: String| {
-        E::custom(format_args!("\"{text}\" is no address: {what}\n{help}"))
-    };
-    if text.starts_with("unix:") || text.starts_with('/') {
-        let help = format!("laneway listens on TCP alone, {FORMS}");
-        return custom("it names a socket in the file system", help);
-    }
-    if let Some((_, rest)) = text.split_once("://") {
-        let host = rest.split('/').next().unwrap_or_default();
-        let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-        let port = if has_port { "" } else { ":80" };
-        return custom(
-            "it is a URL",
-            format!("write the host and the port alone: \"{host}{port}\""),
-        );
-    }
-    let everywhere = |port: &str| {
-        format!(
-            "for every interface [\"0.0.0.0:{port}\", \"[::]:{port}\"], for this machine alone \
-             \"127.0.0.1:{port}\""
-        )
-    };
-    if let Some(port) = text.strip_prefix(':').or_else(|| text.strip_prefix("*:"))
-        && port.parse::<u16>().is_ok()
-    {
-        let what = if text.starts_with('*') { "`*` is no host" } else { "the host is missing" };
-        return custom(what, everywhere(port));
-    }
-    if text.parse::<u16>().is_ok() {
-        return custom("the host is missing", everywhere(text));
-    }
-    if text.contains("${") || text.starts_with('$') {
-        let help = "the variable LANEWAY_SERVER__LISTEN sets it from the environment".to_owned();
-        return custom("variables are not replaced in a configuration", help);
-    }
-    if text.contains(char::is_whitespace) {
-        return custom("it has white space", FORMS.to_owned());
-    }
-    if let Some(address) = without_brackets(text) {
-        let help = format!("write \"{address}\"");
-        return custom("an IPv6 address needs brackets, and a port behind them", help);
-    }
-    if text.contains('%') {
-        let help = "write \"[fe80::1%2]:8080\"; `ip link` shows the numbers".to_owned();
-        return custom("the interface of a link-local address is written as its number", help);
-    }
-    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
-    if bare.parse::<IpAddr>().is_ok() || is_name(text) {
-        return custom("the port is missing", format!("write \"{text}:8080\""));
-    }
-    match text.rsplit_once(':') {
-        Some((host, port)) if port.parse::<u16>().is_err() => {
-            let help = format!("write \"{host}:8080\", say");
-            custom("the port is not a number from 0 to 65535", help)
-        }
-        Some(_) => custom("the host is malformed", FORMS.to_owned()),
-        None => custom("the port is missing", FORMS.to_owned()),
-    }
-}
-
-/// How the IPv6 address `text`, which has no brackets or only one of them, is written, if it is one. Where its last part
-/// can be a port, that is what was meant: `::1:8080` is an address, too, and none that a machine has.
-fn without_brackets(text: &str) -> Option<String> {
-    let bare = text.trim_matches(['[', ']']);
-    if text.starts_with('[') && text.ends_with(']') {
-        return None;
-    }
-    let is_address = |text: &str| text.parse::<Ipv6Addr>().is_ok();
-    let with_port = bare.rsplit_once(':').and_then(|(host, port)| {
-        let host = host.trim_end_matches(']');
-        // The address of every interface ends with two colons of its own.
-        let host = if host == ":" { "::" } else { host };
-        let is_port = port.parse::<u16>().is_ok_and(|port| port >= 10);
-        (is_address(host) && is_port).then(|| format!("[{host}]:{port}"))
-    });
-    with_port.or_else(|| is_address(bare).then(|| format!("[{bare}]:8080")))
-}
-
-impl fmt::Display for ListenAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ListenAddress::Socket(address) => address.fmt(f),
-            ListenAddress::Name(name, port) => write!(f, "{name}:{port}"),
-        }
-    }
 }

@@ -1,6 +1,12 @@
 //! Where settings come from: the file, the environment and the command line, all taken apart into
 //! [`Setting`]s that know their place in the text.
 
+mod lines;
+mod reword;
+mod syntax;
+mod twice;
+pub(super) mod variables;
+
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -8,15 +14,6 @@ use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 use super::diagnostic::{Diagnostic, Place};
-use super::syntax;
-
-/// A text that settings were read from.
-#[derive(Clone, Debug)]
-pub(super) struct Source {
-    /// The file's path, "environment" or "command line".
-    pub(super) name: String,
-    pub(super) text: String,
-}
 
 /// One key with its value, and where both stand.
 #[derive(Clone, Debug)]

@@ -5,8 +5,9 @@ use std::ops::Range;
 
 use toml::de::{DeTable, DeValue, Error};
 
-use super::diagnostic::{Diagnostic, ERRORS_MAX, Place};
+use super::lines::{is_key_byte, line_at, line_start};
 use super::{reword, twice};
+use crate::config::diagnostic::{Diagnostic, ERRORS_MAX, Place};
 
 /// What is wrong with `text`, of which the parser made `tree` and `errors`. At most one thing a line, and nothing
 /// behind a bracket or a string that is not closed: all that follows from it.
@@ -105,16 +106,6 @@ fn one(
     Diagnostic::new(message, place(span.clone()))
 }
 
-/// Where the line begins that `at` is in.
-pub(super) fn line_start(text: &str, at: usize) -> usize {
-    text.get(..at).and_then(|before| before.rfind('\n')).map_or(0, |end| end + 1)
-}
-
-/// The line that `at` is in.
-pub(super) fn line_at(text: &str, at: usize) -> &str {
-    text.get(line_start(text, at)..).and_then(|rest| rest.lines().next()).unwrap_or_default()
-}
-
 /// The value around `at`, if it would be one with quotes and is none without.
 fn bare_text(text: &str, at: usize) -> Option<Range<usize>> {
     let start = line_start(text, at);
@@ -160,11 +151,6 @@ fn yaml_pair(line: &str) -> Option<(&str, &str)> {
     let (key, value) = line.strip_prefix("- ").unwrap_or(line).split_once(':')?;
     let is_key = !key.is_empty() && key.bytes().all(is_key_byte);
     (is_key && (value.is_empty() || value.starts_with(' '))).then(|| (key, value.trim()))
-}
-
-/// Whether a key without quotes may have it.
-pub(super) fn is_key_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"_-.".contains(&byte)
 }
 
 /// The language that this is written in, if that isn't TOML, and the line that shows it.

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use toml::de::DeValue;
 
-use super::syntax::{is_key_byte, line_at, line_start};
+use super::lines::{is_key_byte, line_at, line_start};
 
 /// An error in better words.
 pub(super) struct Reworded {

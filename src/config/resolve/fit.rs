@@ -1,0 +1,61 @@
+//! What a configuration asks of its engine beyond what that can do: each is an error that says why.
+
+use super::raw::{Echo, Raw};
+use crate::config::diagnostic::{Diagnostic, KeyPlaces};
+use crate::config::settings::{Accept, Mode, Responses};
+
+/// Tells of everything in `raw` that its engine can't serve.
+pub(super) fn check(raw: &Raw, places: &KeyPlaces, diagnostics: &mut Vec<Diagnostic>) {
+    const ENGINE: &str = "workers.engine";
+    let engine = raw.workers.engine.abilities();
+    let name = engine.name;
+    let mut refuse = |keys: &[&str], title: String, help: &str| {
+        let place = keys.iter().find_map(|key| places.get(*key).cloned());
+        diagnostics.push(Diagnostic::new(title, place).help(help));
+    };
+    if !engine.is_built {
+        let title = format!("this binary was built without the engine \"{name}\"");
+        return refuse(&[ENGINE], title, &format!("build it with `--features {name}`"));
+    }
+    if let Some(help) = engine.own_processes
+        && raw.workers.mode != Mode::Processes
+    {
+        let title = format!("the engine \"{name}\" needs workers.mode = \"processes\"");
+        refuse(&["workers.mode", ENGINE], title, help);
+    }
+    if let Some(help) = engine.own_sockets
+        && raw.workers.accept != Accept::Reuseport
+    {
+        let title = format!("the engine \"{name}\" needs workers.accept = \"reuseport\"");
+        refuse(&["workers.accept", ENGINE], title, help);
+    }
+    let has_user = raw.supervisor.user.is_some() || raw.supervisor.group.is_some();
+    if engine.own_sockets.is_some() && has_user {
+        let title = format!("the engine \"{name}\" can't run as supervisor.user");
+        let help = "its workers open their own sockets, which the kernel lets share a port only with the same user's";
+        refuse(&["supervisor.user", "supervisor.group", ENGINE], title, help);
+    }
+    let Some(responses) = &engine.responses else { return };
+    let Responses { statuses_refused, fields_max, echo_bytes_max } = responses;
+    for (index, route) in raw.route.iter().enumerate() {
+        let key = |name: &str| format!("route[{index}].{name}");
+        let status = route.status.as_ref().map_or(200, |status| status.0);
+        if statuses_refused.contains(&status) {
+            let title = format!("the engine \"{name}\" can't answer with {status}");
+            let help = "it sends a Content-Length with everything, which this status forbids";
+            refuse(&[&key("status"), ENGINE], title, help);
+        }
+        if route.headers.len() > *fields_max {
+            let title =
+                format!("the engine \"{name}\" sends at most {fields_max} fields of a route's own");
+            refuse(&[&key("headers"), ENGINE], title, "may_minihttp has room for 16 in all");
+        }
+        let echoes_body = matches!(route.echo, Some(Echo::Body | Echo::Request));
+        if echoes_body && raw.limits.body > *echo_bytes_max {
+            let title =
+                format!("the engine \"{name}\" echoes bodies of at most {echo_bytes_max} bytes");
+            let help = "nothing bounds the memory of all its connections together: set limits.body";
+            refuse(&["limits.body", &key("echo"), ENGINE], title, help);
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! From the mirror to the resolved [`Config`]: what one key can't know of another, and the routes' bodies.
+
+mod checks;
+pub(super) mod files;
+mod fit;
+pub(super) mod raw;
+mod routes;
+
+use std::path::{Path, PathBuf};
+
+use super::diagnostic::{Diagnostic, KeyPlaces};
+use super::settings::Config;
+use raw::Raw;
+use routes::Routes;
+
+/// What the server answers when no route is configured.
+const GREETING: &str = "Hello from laneway\n";
+
+/// Where to tell of what is wrong, and of what is probably not meant.
+pub(super) struct Told<'t> {
+    pub(super) errors: &'t mut Vec<Diagnostic>,
+    pub(super) warnings: &'t mut Vec<Diagnostic>,
+}
+
+/// Resolves `raw`, adding the greeting to it if it has no route. The result is only of use if no error is told.
+pub(super) fn resolve(
+    raw: &mut Raw,
+    file: Option<PathBuf>,
+    places: &KeyPlaces,
+    told: Told<'_>,
+) -> Config {
+    let diagnostics = told.errors;
+    if raw.route.is_empty() {
+        let text = Some(GREETING.to_owned());
+        raw.route.push(raw::Route { path: "/".into(), text, ..raw::Route::default() });
+    }
+    let supervisor = &raw.supervisor;
+    if supervisor.restart_delay > supervisor.restart_delay_max {
+        let place = ["supervisor.restart_delay", "supervisor.restart_delay_max"]
+            .iter()
+            .find_map(|key| places.get(*key).cloned());
+        let title = "`supervisor.restart_delay` is longer than `supervisor.restart_delay_max`";
+        diagnostics.push(Diagnostic::new(title, place));
+    }
+    fit::check(raw, places, diagnostics);
+    let folder = file.as_deref().and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
+    // What is printed of this loads to the same from any folder.
+    for name in raw.route.iter_mut().filter_map(|route| route.body_file.as_mut()) {
+        if let Ok(path) = std::path::absolute(folder.join(&*name))
+            && let Some(path) = path.to_str()
+        {
+            *name = path.to_owned();
+        }
+    }
+    let merge_slashes = raw.server.merge_slashes;
+    let routes =
+        Routes::new(folder, merge_slashes, places, diagnostics, told.warnings).resolve(&raw.route);
+    Config {
+        file,
+        is_written: false, // What reads the file knows.
+        server: raw.server.clone(),
+        workers: raw.workers.clone(),
+        supervisor: raw.supervisor.clone(),
+        limits: raw.limits.clone(),
+        timeouts: raw.timeouts.clone(),
+        log: raw.log,
+        colour: false, // What the environment says of it follows.
+        routes,
+        warnings: Vec::new(),
+    }
+}

@@ -1,0 +1,376 @@
+//! The settings: one struct a table, one field a key, with its bounds, its meaning and its real default; and what the
+//! routes are resolved to.
+//!
+//! A table is read into the very struct that everything after uses: `As` says how a value is written, and checks it.
+
+mod engine;
+
+pub use engine::{Abilities, Engine, Responses};
+
+use std::borrow::Cow;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::diagnostic::Warning;
+use super::value::{Addresses, As, Count, ListenAddress, Number, Perhaps, Size, Time, word};
+
+/// Shortest `supervisor.watchdog`, in milliseconds. A loop that is busy may well take a tenth of that for one turn on a
+/// machine with other work; a shorter one would find hung workers where there are none.
+const WATCHDOG_MIN_MS: u64 = 100;
+
+/// The resolved configuration of one generation. What reads it for a reload is another process, from which it
+/// comes serialized.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Config {
+    /// The file it was read from; `None` when only built-in defaults, environment and `--set` apply.
+    #[serde(skip)] // A name that isn't UTF-8 could not be; `check` alone wants it.
+    pub file: Option<PathBuf>,
+    /// Whether the file has a table or a key, so that a blank one is not what its owner wrote: see [`reload`].
+    pub is_written: bool,
+    /// `[server]`
+    pub server: Server,
+    /// `[workers]`
+    pub workers: Workers,
+    /// `[supervisor]`
+    pub supervisor: Supervisor,
+    /// `[limits]`
+    pub limits: Limits,
+    /// `[timeouts]`
+    pub timeouts: Timeouts,
+    /// `[log]`
+    pub log: Log,
+    /// Whether a terminal's lines may have colours, by the environment.
+    pub colour: bool,
+    /// `[[route]]`, in file order; no two have the same host and path.
+    pub routes: Vec<Route>,
+    /// What of it is probably not what was meant.
+    pub warnings: Vec<Warning>,
+}
+
+/// `[server]`: where to listen.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Server {
+    /// At least one address. Each lane binds its own socket to each.
+    #[serde(with = "As::<Addresses>")]
+    pub listen: Vec<ListenAddress>,
+    /// Accept queue asked for, per socket, in connections; at least 1.
+    #[serde(with = "As::<Number<1, 1_048_576>>")]
+    pub backlog: u32,
+    /// Whether repeated slashes of a request's path count as one.
+    pub merge_slashes: bool,
+}
+
+impl Default for Server {
+    fn default() -> Server {
+        let local = ([127, 0, 0, 1], 8080).into();
+        Server { listen: vec![ListenAddress::Socket(local)], backlog: 4096, merge_slashes: true }
+    }
+}
+
+/// `[workers]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Workers {
+    /// Threads of one worker process, or one process each.
+    #[serde(deserialize_with = "word")]
+    pub mode: Mode,
+    /// How many lanes.
+    pub count: Count,
+    /// Pin lane i to the i-th allowed CPU.
+    pub pin: bool,
+    /// How connections come to the lanes.
+    #[serde(deserialize_with = "word")]
+    pub accept: Accept,
+    /// What drives a lane.
+    #[serde(deserialize_with = "word")]
+    pub engine: Engine,
+    /// What moves the bytes of the native engine.
+    #[serde(deserialize_with = "word")]
+    pub driver: Driver,
+    /// Open connections per lane at which it stops accepting; at least 1.
+    #[serde(with = "As::<Number<1, 1_048_576>>")]
+    pub max_connections: u32,
+}
+
+impl Default for Workers {
+    fn default() -> Workers {
+        Workers {
+            mode: Mode::Threads,
+            count: Count::Auto,
+            pin: true,
+            accept: Accept::Reuseport,
+            engine: Engine::Native,
+            driver: Driver::Auto,
+            max_connections: 16_384,
+        }
+    }
+}
+
+/// `workers.mode`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// One worker process, one thread per lane.
+    Threads,
+    /// One forked process per lane.
+    Processes,
+}
+
+/// `workers.accept`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Accept {
+    /// Each lane from sockets of its own, among which the kernel spreads connections.
+    Reuseport,
+    /// Every lane from the same sockets: whoever is free first.
+    Shared,
+    /// An acceptor takes every connection and hands it to the lane with the fewest.
+    Handoff,
+}
+
+/// `workers.driver`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Driver {
+    /// io_uring where the kernel allows it, else epoll.
+    Auto,
+    /// epoll(7).
+    Epoll,
+    /// io_uring(7).
+    IoUring,
+}
+
+impl Accept {
+    /// Its name in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Accept::Reuseport => "reuseport",
+            Accept::Shared => "shared",
+            Accept::Handoff => "handoff",
+        }
+    }
+
+    /// How many sockets each address has for so many lanes.
+    pub fn sockets(self, lanes: usize) -> usize {
+        match self {
+            Accept::Reuseport => lanes,
+            Accept::Shared | Accept::Handoff => 1,
+        }
+    }
+}
+
+/// `[supervisor]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Supervisor {
+    /// How long a drain may take before what remains is closed.
+    #[serde(with = "As::<Time<0>>")]
+    pub drain_timeout: Duration,
+    /// How long a worker may take from its start to ready.
+    #[serde(with = "As::<Time<1>>")]
+    pub ready_timeout: Duration,
+    /// Delay before the second restart in a row; the first is immediate. Doubles after each.
+    #[serde(with = "As::<Time<0>>")]
+    pub restart_delay: Duration,
+    /// Upper bound of that delay; at least `restart_delay`.
+    #[serde(with = "As::<Time<0>>")]
+    pub restart_delay_max: Duration,
+    /// Restarts per lane within `restart_window` before the supervisor gives up.
+    #[serde(with = "As::<Number<0, 1_000_000>>")]
+    pub max_restarts: u32,
+    /// The window that `max_restarts` counts in.
+    #[serde(with = "As::<Time<1>>")]
+    pub restart_window: Duration,
+    /// How long a lane's loop may go without a turn before its worker counts as hung; zero is never.
+    #[serde(with = "As::<Time<WATCHDOG_MIN_MS, true>>")]
+    pub watchdog: Duration,
+    /// Where the supervisor's pid is written once it serves.
+    #[serde(with = "As::<Perhaps<PathBuf>>")]
+    pub pid_file: Option<PathBuf>,
+    /// The user that workers run as, once the supervisor has bound the sockets; a name or a number.
+    #[serde(with = "As::<Perhaps<String>>")]
+    pub user: Option<String>,
+    /// The group that workers run as; the user's own if only that is given.
+    #[serde(with = "As::<Perhaps<String>>")]
+    pub group: Option<String>,
+}
+
+impl Default for Supervisor {
+    fn default() -> Supervisor {
+        Supervisor {
+            drain_timeout: Duration::from_secs(30),
+            ready_timeout: Duration::from_secs(10),
+            restart_delay: Duration::from_millis(100),
+            restart_delay_max: Duration::from_secs(30),
+            max_restarts: 10,
+            restart_window: Duration::from_secs(60),
+            watchdog: Duration::from_secs(10),
+            pid_file: None,
+            user: None,
+            group: None,
+        }
+    }
+}
+
+/// `[limits]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Longest request line, in bytes.
+    #[serde(with = "As::<Size<64, { 1 << 20 }>>")]
+    pub request_line: usize,
+    /// Longest field section (all header lines together), in bytes.
+    #[serde(with = "As::<Size<256, { 16 << 20 }>>")]
+    pub header_bytes: usize,
+    /// Most header fields.
+    #[serde(with = "As::<Number<1, 10_000>>")]
+    pub headers: usize,
+    /// Longest request body, in bytes.
+    #[serde(with = "As::<Size<0, { 1 << 30 }>>")]
+    pub body: u64,
+    /// Least average rate of a request body, framing and trailers included, from the second `timeouts.body` on, in
+    /// bytes a second; 0 = no limit.
+    #[serde(with = "As::<Size<0, { 1 << 30 }>>")]
+    pub body_rate: u64,
+    /// Requests answered on one connection; 0 = no limit.
+    #[serde(with = "As::<Number<0, { u32::MAX }>>")]
+    pub requests_per_connection: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            request_line: 8 << 10,
+            header_bytes: 32 << 10,
+            headers: 100,
+            body: 1 << 20,
+            body_rate: 256,
+            requests_per_connection: 0,
+        }
+    }
+}
+
+/// `[timeouts]`; each is greater than zero.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Timeouts {
+    /// From the first byte of a request head to its last.
+    #[serde(with = "As::<Time<1>>")]
+    pub header: Duration,
+    /// Between two pieces of a request body.
+    #[serde(with = "As::<Time<1>>")]
+    pub body: Duration,
+    /// An idle connection between two requests.
+    #[serde(with = "As::<Time<1>>")]
+    pub keep_alive: Duration,
+    /// Between two pieces of a response that the client acknowledges.
+    #[serde(with = "As::<Time<1>>")]
+    pub write: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Timeouts {
+        Timeouts {
+            header: Duration::from_secs(10),
+            body: Duration::from_secs(30),
+            keep_alive: Duration::from_secs(75),
+            write: Duration::from_secs(30),
+        }
+    }
+}
+
+/// `[log]`
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// Least severe level that is logged.
+    #[serde(deserialize_with = "word")]
+    pub level: LogLevel,
+    /// How lines look.
+    #[serde(deserialize_with = "word")]
+    pub format: LogFormat,
+}
+
+impl Default for Log {
+    fn default() -> Log {
+        Log { level: LogLevel::Info, format: LogFormat::Auto }
+    }
+}
+
+/// `log.level`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// `log.format`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Pretty on a terminal, JSON otherwise.
+    Auto,
+    /// For people.
+    Pretty,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Longest host of a route, in bytes without a final dot: no name in DNS is longer (RFC 1035 §2.3.4).
+pub const HOST_BYTES_MAX: usize = 253;
+
+/// One `[[route]]`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Route {
+    /// Which request paths it takes.
+    pub path: RoutePath,
+    /// Only for requests to this host (lower case, without port, within [`HOST_BYTES_MAX`]); `None` = any.
+    pub host: Option<String>,
+    /// What it answers.
+    pub content: Content,
+    /// Status of the response, 200 to 599 (a redirect: 301, 302, 303, 307 or 308).
+    pub status: u16,
+    /// Fields added to the response, valid by RFC 9110 §5; never one that frames the message
+    /// (Content-Length, Transfer-Encoding, Connection, Date …).
+    pub headers: Vec<(String, String)>,
+    /// How long the response waits before it is sent; it never blocks the loop.
+    pub delay: Duration,
+}
+
+/// `path` of a route, without a query; always begins with `/`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum RoutePath {
+    /// This path alone.
+    Exact(String),
+    /// `/assets/*` is stored as `/assets/`: everything below it, and itself.
+    Prefix(String),
+}
+
+/// What a route answers: exactly one of the kinds.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Content {
+    /// `text`, `json`, `body_file` and `bytes`: a body known when the configuration loads.
+    Fixed {
+        /// `None` if the route's own headers state one.
+        content_type: Option<Cow<'static, str>>,
+        /// The body, shared by every lane of the process. It travels beside what is serialized, not in it:
+        /// JSON would need four bytes for one.
+        #[serde(skip)]
+        body: Arc<[u8]>,
+    },
+    /// `redirect`: the `Location` to answer with.
+    Redirect(String),
+    /// `echo = "body"`: the request body comes back.
+    EchoBody,
+    /// `echo = "request"`: the request comes back as JSON.
+    EchoRequest,
+}

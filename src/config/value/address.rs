@@ -1,0 +1,217 @@
+//! Addresses to listen on, as people write them, and what is wrong with those that are none.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use serde::de::{Deserializer, Error, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize, Serializer};
+
+/// One entry of `server.listen`. A host name is resolved by the supervisor, at bind time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListenAddress {
+    /// A literal IPv4 or IPv6 address. Port 0 lets the kernel choose.
+    Socket(SocketAddr),
+    /// A host name and port.
+    Name(String, u16),
+}
+
+impl ListenAddress {
+    /// The port; 0 lets the kernel choose.
+    pub fn port(&self) -> u16 {
+        match self {
+            ListenAddress::Socket(address) => address.port(),
+            ListenAddress::Name(_, port) => *port,
+        }
+    }
+}
+
+/// One address or a list of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::config) struct Addresses(pub(in crate::config) Vec<ListenAddress>);
+
+impl From<Addresses> for Vec<ListenAddress> {
+    fn from(written: Addresses) -> Vec<ListenAddress> {
+        written.0
+    }
+}
+
+impl From<Vec<ListenAddress>> for Addresses {
+    fn from(addresses: Vec<ListenAddress>) -> Addresses {
+        Addresses(addresses)
+    }
+}
+
+impl<'de> Deserialize<'de> for Addresses {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct V;
+        impl<'de> Visitor<'de> for V {
+            type Value = Addresses;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an address such as \"127.0.0.1:8080\", or a list of at least one")
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<Addresses, E> {
+                address(text).map(|address| Addresses(vec![address]))
+            }
+            fn visit_i64<E: Error>(self, number: i64) -> Result<Addresses, E> {
+                Err(wrong_address(&number.to_string()))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Addresses, A::Error> {
+                let mut addresses = Vec::new();
+                while let Some(Address(address)) = list.next_element()? {
+                    // Each port 0 is a port of its own.
+                    if addresses.contains(&address) && address.port() != 0 {
+                        let why = format_args!("\"{address}\" stands twice");
+                        return Err(A::Error::custom(why));
+                    }
+                    addresses.push(address);
+                }
+                if addresses.is_empty() {
+                    return Err(A::Error::invalid_length(0, &self));
+                }
+                Ok(Addresses(addresses))
+            }
+        }
+        deserializer.deserialize_any(V)
+    }
+}
+
+impl Serialize for Addresses {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(ToString::to_string))
+    }
+}
+
+/// One element of such a list.
+struct Address(ListenAddress);
+
+impl<'de> Deserialize<'de> for Address {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct V;
+        impl Visitor<'_> for V {
+            type Value = Address;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an address such as \"127.0.0.1:8080\"")
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<Address, E> {
+                address(text).map(Address)
+            }
+            fn visit_i64<E: Error>(self, number: i64) -> Result<Address, E> {
+                Err(wrong_address(&number.to_string()))
+            }
+        }
+        deserializer.deserialize_any(V)
+    }
+}
+
+/// `IP:port`, `[IPv6]:port` or `name:port`.
+fn address<E: Error>(text: &str) -> Result<ListenAddress, E> {
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return Ok(ListenAddress::Socket(address));
+    }
+    let name = text.rsplit_once(':').and_then(|(name, port)| {
+        let port = port.parse::<u16>().ok()?;
+        (is_name(name)).then(|| ListenAddress::Name(name.to_owned(), port))
+    });
+    name.ok_or_else(|| wrong_address(text))
+}
+
+/// Whether this may be a host's name. All digits and dots is an IPv4 address gone wrong, which a resolver might read
+/// in its own way.
+fn is_name(name: &str) -> bool {
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    };
+    let numeric = name.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    !numeric && name.trim_end_matches('.').split('.').all(label)
+}
+
+/// What is wrong with an address, and how it should be written.
+fn wrong_address<E: Error>(text: &str) -> E {
+    const FORMS: &str = "such as \"127.0.0.1:8080\", \"[::1]:8080\" or \"localhost:8080\"";
+    let custom = |what: &str, help: String| {
+        E::custom(format_args!("\"{text}\" is no address: {what}\n{help}"))
+    };
+    if text.starts_with("unix:") || text.starts_with('/') {
+        let help = format!("laneway listens on TCP alone, {FORMS}");
+        return custom("it names a socket in the file system", help);
+    }
+    if let Some((_, rest)) = text.split_once("://") {
+        let host = rest.split('/').next().unwrap_or_default();
+        let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        let port = if has_port { "" } else { ":80" };
+        return custom(
+            "it is a URL",
+            format!("write the host and the port alone: \"{host}{port}\""),
+        );
+    }
+    let everywhere = |port: &str| {
+        format!(
+            "for every interface [\"0.0.0.0:{port}\", \"[::]:{port}\"], for this machine alone \
+             \"127.0.0.1:{port}\""
+        )
+    };
+    if let Some(port) = text.strip_prefix(':').or_else(|| text.strip_prefix("*:"))
+        && port.parse::<u16>().is_ok()
+    {
+        let what = if text.starts_with('*') { "`*` is no host" } else { "the host is missing" };
+        return custom(what, everywhere(port));
+    }
+    if text.parse::<u16>().is_ok() {
+        return custom("the host is missing", everywhere(text));
+    }
+    if text.contains("${") || text.starts_with('$') {
+        let help = "the variable LANEWAY_SERVER__LISTEN sets it from the environment".to_owned();
+        return custom("variables are not replaced in a configuration", help);
+    }
+    if text.contains(char::is_whitespace) {
+        return custom("it has white space", FORMS.to_owned());
+    }
+    if let Some(address) = without_brackets(text) {
+        let help = format!("write \"{address}\"");
+        return custom("an IPv6 address needs brackets, and a port behind them", help);
+    }
+    if text.contains('%') {
+        let help = "write \"[fe80::1%2]:8080\"; `ip link` shows the numbers".to_owned();
+        return custom("the interface of a link-local address is written as its number", help);
+    }
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    if bare.parse::<IpAddr>().is_ok() || is_name(text) {
+        return custom("the port is missing", format!("write \"{text}:8080\""));
+    }
+    match text.rsplit_once(':') {
+        Some((host, port)) if port.parse::<u16>().is_err() => {
+            let help = format!("write \"{host}:8080\", say");
+            custom("the port is not a number from 0 to 65535", help)
+        }
+        Some(_) => custom("the host is malformed", FORMS.to_owned()),
+        None => custom("the port is missing", FORMS.to_owned()),
+    }
+}
+
+/// How the IPv6 address `text`, which has no brackets or only one of them, is written, if it is one. Where its last part
+/// can be a port, that is what was meant: `::1:8080` is an address, too, and none that a machine has.
+fn without_brackets(text: &str) -> Option<String> {
+    let bare = text.trim_matches(['[', ']']);
+    if text.starts_with('[') && text.ends_with(']') {
+        return None;
+    }
+    let is_address = |text: &str| text.parse::<Ipv6Addr>().is_ok();
+    let with_port = bare.rsplit_once(':').and_then(|(host, port)| {
+        let host = host.trim_end_matches(']');
+        // The address of every interface ends with two colons of its own.
+        let host = if host == ":" { "::" } else { host };
+        let is_port = port.parse::<u16>().is_ok_and(|port| port >= 10);
+        (is_address(host) && is_port).then(|| format!("[{host}]:{port}"))
+    });
+    with_port.or_else(|| is_address(bare).then(|| format!("[{bare}]:8080")))
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ListenAddress::Socket(address) => address.fmt(f),
+            ListenAddress::Name(name, port) => write!(f, "{name}:{port}"),
+        }
+    }
+}
