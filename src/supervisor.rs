@@ -9,7 +9,7 @@
 //! | `loading` | from files to a generation that is ready to be started, and what a start would come to |
 //! | `succession` | one supervisor follows another: what passes between the two |
 //! | `commands` | what is asked for while it serves, by signals and on the command socket |
-//! | `tell` | log lines |
+//! | `log_events` | what happens, as log events |
 //! | `processes` | the worker processes: forked, spoken to, counted, killed |
 //! | `policy` | what is to be done, without I/O and without a clock |
 //! | `listeners` | the listening sockets |
@@ -19,11 +19,11 @@ pub mod commands;
 mod event_loop;
 pub mod listeners;
 pub mod loading;
+mod log_events;
 pub mod policy;
 mod presence;
 pub mod processes;
 mod succession;
-mod tell;
 
 pub use event_loop::{Outcome, run};
 pub use succession::passed::Passed;

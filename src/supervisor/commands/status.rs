@@ -12,8 +12,8 @@ use crate::control::Role;
 use crate::observe::ledger::Levels;
 use crate::supervisor::listeners::Listeners;
 use crate::supervisor::policy::{Fact, Policy, Worker};
-use crate::supervisor::processes::Processes;
 pub use crate::supervisor::processes::totals::Totals;
+use crate::supervisor::processes::{Processes, WorkerRecords};
 use crate::sys::process::{self, Ended};
 
 /// The server, at one moment.
@@ -207,12 +207,13 @@ fn of_worker(
 ) -> Happening {
     let mut happening =
         Happening { event: event.into(), lane: worker.role.lane(), reason, ..Happening::default() };
-    if let Some(post) = processes.post(worker) {
-        let (counters, now_ms) = (processes.counters(post), processes.ledger().now_ms());
-        happening.pid = (post.pid != 0).then_some(post.pid);
-        happening.generation = Some(post.generation);
+    let records = processes.records();
+    if let Some(record) = records.get(worker.id) {
+        let (counters, now_ms) = (records.counters(record), records.ledger().now_ms());
+        happening.pid = record.pid;
+        happening.generation = Some(record.generation);
         happening.turn_age_ms = Some(now_ms.saturating_sub(counters.turned_ms()));
-        happening.uptime_ms = Some(processes.uptime_ms(post));
+        happening.uptime_ms = Some(records.uptime_ms(record));
         happening.connections = Some(counters.open());
     }
     if let Some(end) = processes.end_of(worker) {
@@ -236,14 +237,15 @@ pub(crate) fn status(
     listeners: &Listeners,
     history: &History,
 ) -> Option<Status> {
-    let made = processes.generation(generation)?;
-    let Workers { accept, engine, .. } = made.generation.config.workers;
+    let config = &processes.generations.get(generation)?.generation.config;
+    let Workers { accept, engine, .. } = config.workers;
+    let records = processes.records();
     // An engine that opens its own sockets keeps their queues to itself.
     let has_own = accept == Accept::Reuseport && engine.abilities().own_sockets.is_none();
     let queue = |lane| has_own.then(|| queue(lane, listeners));
     let lanes = policy.lane_states().into_iter().enumerate();
     let lanes =
-        lanes.map(|(lane, (state, worker))| of_lane(lane, state, worker, processes, queue(lane)));
+        lanes.map(|(lane, (state, worker))| of_lane(lane, state, worker, records, queue(lane)));
     let acceptor = policy.acceptor_state();
     let groups = listeners.groups().iter();
     Some(Status {
@@ -252,13 +254,13 @@ pub(crate) fn status(
         uptime_ms,
         configuration: configuration.unwrap_or_default().to_string_lossy().into_owned(),
         generation,
-        mode: made.generation.config.workers.mode,
+        mode: config.workers.mode,
         addresses: groups.map(|group| group.address.to_string()).collect(),
         accept,
         engine,
-        totals: processes.all_totals().into_values().fold(Totals::default(), Totals::add),
+        totals: records.all_totals().into_values().fold(Totals::default(), Totals::add),
         lanes: lanes.collect(),
-        acceptor: acceptor.map(|(state, worker)| of_acceptor(state, worker, processes)),
+        acceptor: acceptor.map(|(state, worker)| of_acceptor(state, worker, records)),
         shared_queue: (accept != Accept::Reuseport).then(|| self::queue(0, listeners)),
         history: history.0.clone(),
     })
@@ -268,20 +270,20 @@ fn of_lane(
     lane: usize,
     state: &str,
     worker: Option<Worker>,
-    processes: &Processes,
+    records: &WorkerRecords,
     queue: Option<Queue>,
 ) -> LaneStatus {
-    let totals = processes.totals(Role::Lane(lane));
-    let posts = processes.posts().filter(|post| post.worker.role == Role::Lane(lane));
-    let levels: Levels = posts.map(|post| processes.counters(post).cells().levels()).sum();
-    let post = worker.and_then(|worker| processes.post(worker));
+    let totals = records.totals(Role::Lane(lane));
+    let of_lane = records.iter().filter(|record| record.worker.role == Role::Lane(lane));
+    let levels: Levels = of_lane.map(|record| records.counters(record).cells().levels()).sum();
+    let record = worker.and_then(|worker| records.get(worker.id));
     LaneStatus {
         lane,
         state: state.into(),
-        pid: post.map(|post| post.pid),
-        cpu: post.and_then(|post| post.cpu),
-        driver: post.and_then(|post| post.driver.clone()),
-        uptime_ms: post.map(|post| processes.uptime_ms(post)),
+        pid: record.and_then(|record| record.pid),
+        cpu: record.and_then(|record| record.cpu),
+        driver: record.and_then(|record| record.driver.clone()),
+        uptime_ms: record.map(|record| records.uptime_ms(record)),
         restarts: totals.restarts,
         connections: levels.open,
         accepted: totals.counts.accepted,
@@ -290,13 +292,13 @@ fn of_lane(
     }
 }
 
-fn of_acceptor(state: &str, worker: Option<Worker>, processes: &Processes) -> AcceptorStatus {
-    let post = worker.and_then(|worker| processes.post(worker));
+fn of_acceptor(state: &str, worker: Option<Worker>, records: &WorkerRecords) -> AcceptorStatus {
+    let record = worker.and_then(|worker| records.get(worker.id));
     AcceptorStatus {
         state: state.into(),
-        pid: post.map(|post| post.pid),
-        uptime_ms: post.map(|post| processes.uptime_ms(post)),
-        restarts: processes.totals(Role::Acceptor).restarts,
+        pid: record.and_then(|record| record.pid),
+        uptime_ms: record.map(|record| records.uptime_ms(record)),
+        restarts: records.totals(Role::Acceptor).restarts,
     }
 }
 

@@ -4,7 +4,7 @@
 //! One change goes on at a time. What is asked for meanwhile waits for its turn, passes to the supervisor that
 //! follows, or is refused in so many words. Each has a number, by which its outcome finds those that asked for it.
 
-use super::{MEASURE_MS, Supervisor};
+use super::state::{MEASURE_MS, Supervisor};
 use crate::config::{self, Abilities};
 use crate::observe::log;
 use crate::supervisor::commands::status;
@@ -159,7 +159,7 @@ impl Supervisor {
 
     /// Closes the sockets of addresses that neither the generation that serves nor one on its way has a use for.
     pub(super) fn keep_current_listeners(&mut self) {
-        let asked = self.processes.addresses_from(self.current);
+        let asked = self.processes.generations.addresses_from(self.current);
         if !asked.is_empty() {
             self.listeners.keep(&asked);
         }
@@ -200,8 +200,9 @@ impl Supervisor {
 
     /// How the lanes came to be that there are.
     pub(super) fn lanes_now(&self) -> Option<sizing::Before> {
-        let made = self.processes.generation(self.current)?;
-        let (count, configured) = (made.generation.config.workers.count, made.size.configured);
+        let prepared = self.processes.generations.get(self.current)?;
+        let count = prepared.generation.config.workers.count;
+        let configured = prepared.size.configured;
         Some(sizing::Before { count, configured, lanes: self.policy.lanes() })
     }
 
@@ -247,14 +248,14 @@ impl Supervisor {
         let (count, pin) = (config.workers.count, config.workers.pin);
         let size = sizing::size(count, &machine);
         let lanes = size.lanes.min(LANES_MAX);
-        let made = self.processes.generation_mut(self.current)?;
-        if lanes == made.size.configured {
+        let prepared = self.processes.generations.get_mut(self.current)?;
+        if lanes == prepared.size.configured {
             return None;
         }
         startup::tell_size(&size, &machine, &mut self.warned);
-        made.size = size;
-        if pin && let Some(made) = self.processes.generation_mut(self.current) {
-            made.cpus = machine.cpus;
+        prepared.size = size;
+        if pin {
+            prepared.cpus = machine.cpus;
         }
         self.resize(lanes)
     }

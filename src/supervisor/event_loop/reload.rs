@@ -3,30 +3,15 @@
 
 use std::path::Path;
 
-use super::{Supervisor, TOKEN_LOADER};
+use super::state::{Supervisor, TOKEN_LOADER};
 use crate::supervisor::commands::{Answer, Request};
 use crate::supervisor::loading::loader::{Loading, Read, Rejection, Started};
+use crate::supervisor::loading::reloading::{Reloading, Stage};
 use crate::supervisor::loading::startup;
 use crate::supervisor::policy::Input;
 use crate::supervisor::presence::manager;
 use crate::supervisor::presence::pid_file::PidFile;
 use crate::sys::process::Reaped;
-
-/// A reload that is under way.
-pub(super) struct Reloading {
-    /// The number of the change.
-    number: u64,
-    stage: Stage,
-}
-
-enum Stage {
-    /// A child reads the configuration.
-    Reading(Loading),
-    /// It was read, and this goes on with it as soon as the policy is about nothing else.
-    Read(Read),
-    /// The generation that it makes is about to serve.
-    Replacing(u64),
-}
 
 impl From<Rejection> for Answer {
     fn from(rejection: Rejection) -> Answer {
@@ -145,15 +130,15 @@ impl Supervisor {
             self.tell_pid_file(loaded.config.supervisor.pid_file.as_deref());
             let generation = self.policy.next_generation();
             let before = self.lanes_now();
-            let (listeners, ledger) = (&mut self.listeners, self.processes.ledger());
+            let (listeners, ledger) = (&mut self.listeners, self.processes.records().ledger());
             startup::prepare(generation, *loaded, before, listeners, ledger, &mut self.warned)
                 .map_err(Rejection::Unusable)
         });
         match prepared {
-            Ok((made, plan)) => {
-                let stage = Stage::Replacing(made.generation.number);
+            Ok((prepared, plan)) => {
+                let stage = Stage::Replacing(prepared.generation.number);
                 self.reloading = Some(Reloading { number, stage });
-                self.processes.add(made);
+                self.processes.generations.add(prepared);
                 Some(Input::Replace(plan))
             }
             Err(rejection) => {

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 
 use super::changes::ENDING;
 use super::event::Event;
-use super::{Supervisor, TOKEN_HEIR, TOKEN_PREDECESSOR};
+use super::state::{Supervisor, TOKEN_HEIR, TOKEN_PREDECESSOR};
 use crate::control::Received;
 use crate::supervisor::commands::waiting::Change;
 use crate::supervisor::commands::{Answer, Request};
@@ -42,7 +42,7 @@ impl Supervisor {
                 listeners: &self.listeners,
                 history: &self.history,
                 lanes: self.lanes_now(),
-                totals: self.processes.all_totals(),
+                totals: self.processes.records().all_totals(),
                 has_command_socket: self.commands.is_open(),
             };
             let heir = Heir::start(&self.origin, estate, number, until_ms);
@@ -165,7 +165,7 @@ impl Supervisor {
             return;
         }
         self.totals_ms = self.now_ms() + TOTALS_MS;
-        for parcel in upgrade::parcels(self.processes.all_totals()) {
+        for parcel in upgrade::parcels(self.processes.records().all_totals()) {
             // What it has no room for now is part of the next account.
             self.tell_heir(&parcel);
         }
@@ -221,7 +221,7 @@ impl Supervisor {
     pub(super) fn told(&mut self, parcel: Parcel) {
         match parcel {
             Parcel::Changes(changes) => changes.into_iter().for_each(|change| self.want(change)),
-            Parcel::Totals(totals) => self.processes.inherit(totals),
+            Parcel::Totals(totals) => self.processes.records_mut().inherit(totals),
             // What comes before this one is ready is part of its start.
             Parcel::HandedOver
             | Parcel::Group { .. }

@@ -3,10 +3,10 @@
 
 use std::net::SocketAddr;
 
+use super::claims;
 use super::file_limit::{FileLimit, check_file_limit};
 use super::startup::{ADDRESSES_MAX, LANES_SHARE_CPUS};
 use crate::config::{Config, ListenAddress, Options};
-use crate::supervisor::event_loop::presence::{self, Holder};
 use crate::supervisor::listeners::{Error, PortHolders, clashes, resolve};
 use crate::supervisor::processes::sizing;
 use crate::sys::process::Identity;
@@ -23,21 +23,6 @@ pub struct Rehearsal {
     pub warnings: Vec<(String, String)>,
     /// What is no obstacle to a reload, but to a start beside it.
     pub notes: Vec<String>,
-}
-
-impl Rehearsal {
-    /// A server has what a start would claim, which would fail with `text`.
-    pub(crate) fn meets(&mut self, holder: Holder, text: String) {
-        match holder {
-            Holder::Other => self.errors.push(text),
-            Holder::Own(pid) => {
-                let pid = pid.map_or_else(|| "about to start".into(), |pid| format!("pid {pid}"));
-                self.notes.push(format!(
-                    "{pid}; `server reload` applies this, and a second server would be refused"
-                ));
-            }
-        }
-    }
 }
 
 /// Goes through a start of `config` with these options on this machine, as this user.
@@ -66,9 +51,10 @@ pub fn rehearse(config: &Config, options: &Options) -> Rehearsal {
         let count = addresses.len();
         errors.push(format!("server.listen names {count} addresses; at most {ADDRESSES_MAX}"));
     }
-    let mut rehearsal = Rehearsal { size, errors, warnings, notes: Vec::new() };
-    presence::rehearse(config, options, &mut rehearsal);
-    rehearsal
+    let claims = claims::rehearse(config, options);
+    errors.extend(claims.errors);
+    warnings.extend(claims.warnings);
+    Rehearsal { size, errors, warnings, notes: claims.notes }
 }
 
 /// The addresses that the configuration stands for, of which each can be had by itself.

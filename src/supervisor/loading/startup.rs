@@ -10,7 +10,7 @@ use crate::config::{Config, Mode, Warning};
 use crate::observe::ledger::Ledger;
 use crate::supervisor::listeners::{Group, Listeners};
 use crate::supervisor::policy::{Plan, Settings};
-use crate::supervisor::processes::{Made, sizing};
+use crate::supervisor::processes::{PreparedGeneration, sizing};
 use crate::sys::socket;
 use crate::worker::Generation;
 
@@ -43,7 +43,7 @@ pub(crate) fn prepare(
     listeners: &mut Listeners,
     ledger: &Arc<Ledger>,
     warned: &mut Warned,
-) -> Result<(Made, Plan), String> {
+) -> Result<(PreparedGeneration, Plan), String> {
     let Loaded { config, addresses, holders, identity } = loaded;
     for Warning { place, reason, remedy } in &config.warnings {
         if warned.is_new("configuration warning", reason) {
@@ -94,7 +94,8 @@ pub(crate) fn prepare(
     let addresses = listeners.addresses(&opened.requested);
     warned.turn();
     let generation = Generation::new(number, config, addresses, Arc::clone(ledger));
-    Ok((Made { generation, addresses: opened.requested, size, cpus, identity }, plan))
+    let addresses = opened.requested;
+    Ok((PreparedGeneration { generation, addresses, size, cpus, identity }, plan))
 }
 
 /// Why lanes beyond the number of CPUs are warned of.

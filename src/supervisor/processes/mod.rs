@@ -1,105 +1,50 @@
-//! The worker processes and their workers: forked, spoken to, killed, and remembered until people have been
-//! told of their end.
+//! The worker processes and their workers: forked, told what to do, killed, and remembered until their ends have been
+//! logged. What happens to them becomes the policy's input here; what is done about it is not for this room to decide.
 
+mod child;
+mod generations;
+mod records;
 pub mod sizing;
 pub mod totals;
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::io;
-use std::ops::Add;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use self::sizing::Size;
-use self::totals::Totals;
 use crate::config::{Accept, Config, Mode};
 use crate::control::{
-    Assignment, Command, Control, Delivery, DrainKind, Order, Outbox, Report, Role, WorkerEvent,
-    WorkerNumber,
+    Assignment, Command, Control, Delivery, DrainKind, Order, Report, Role, WorkerEvent,
 };
-use crate::observe::ledger::{Counters, Ledger};
+use crate::observe::ledger::Ledger;
 use crate::supervisor::listeners::RequestedAddress;
 use crate::supervisor::policy::{CLEAN_EXIT, Input, Worker};
-use crate::supervisor::tell;
 use crate::sys::cpu::cgroup;
 use crate::sys::epoll::{Epoll, Interest};
 use crate::sys::process::signal::Signal;
-use crate::sys::process::{self, Child, Ended, Forked, Identity, ProcessId, Reaped};
+use crate::sys::process::{self, Ended, Forked, ProcessId, Reaped};
 use crate::sys::socket;
-use crate::worker::Generation;
 use crate::worker::process::WorkerProcess;
+use child::{Conduit, WorkerChild};
+
+pub(crate) use generations::{Generations, PreparedGeneration};
+pub(crate) use records::{WorkerRecord, WorkerRecords};
 
 /// All worker processes, of every generation.
 pub(crate) struct Processes {
-    ledger: Arc<Ledger>,
-    generations: BTreeMap<u64, Made>,
+    pub(crate) generations: Generations,
+    records: WorkerRecords,
     /// By their keys.
-    running: HashMap<u64, Running>,
-    /// By their workers' numbers; those whose worker is gone are kept until [`Processes::sweep`].
-    posts: HashMap<WorkerNumber, Post>,
-    blocks: Vec<usize>,
-    /// What the workers of this supervisor did that are gone.
-    totals: BTreeMap<Role, Totals>,
-    /// What the supervisors before it counted.
-    inherited: BTreeMap<Role, Totals>,
-    /// In accept mode handoff between processes, by generation and lane. Like sockets they outlive workers.
+    running: HashMap<u64, WorkerChild>,
+    /// By generation and lane.
     conduits: HashMap<(u64, usize), Conduit>,
-    /// Processes whose control sockets are to be looked at again, by their keys.
+    /// The keys of processes whose control sockets the kernel had no memory for.
     starved: BTreeSet<u64>,
-    /// How processes ended of whose workers' ends people have not been told yet.
+    /// How processes ended of whose workers' ends nothing has been logged yet.
     ends: HashMap<u64, End>,
     /// Out-of-memory kills so far, to tell one from any other SIGKILL.
     memory_kills: Option<u64>,
-}
-
-/// A generation, with what the supervisor alone knows of it.
-#[derive(Clone)]
-pub(crate) struct Made {
-    pub(crate) generation: Generation,
-    /// The addresses that it serves, as they were asked for.
-    pub(crate) addresses: Vec<RequestedAddress>,
-    /// How its lanes came to be so many.
-    pub(crate) size: Size,
-    /// The CPUs that its lanes are pinned to in turn; none if they are not pinned.
-    pub(crate) cpus: Vec<usize>,
-    /// Who its workers run as, if not as the supervisor.
-    pub(crate) identity: Option<Identity>,
-}
-
-struct Running {
-    child: Child,
-    control: Control,
-    outbox: Outbox,
-    mode: Mode,
-    /// What its worker said of its own end, in mode `processes`: the process's end follows.
-    last_words: Option<String>,
-}
-
-/// What the acceptor hands to a lane goes in at one end and comes out at the other. What is in it outlives both.
-struct Conduit {
-    outlet: OwnedFd,
-    intake: OwnedFd,
-}
-
-impl Conduit {
-    fn new() -> io::Result<Conduit> {
-        socket::packet_pair().map(|(outlet, intake)| Conduit { outlet, intake })
-    }
-}
-
-/// A worker's place in the world.
-pub(crate) struct Post {
-    pub(crate) worker: Worker,
-    pub(crate) generation: u64,
-    pub(crate) pid: ProcessId,
-    pub(crate) cpu: Option<usize>,
-    started_ms: u64,
-    block: usize,
-    is_over: bool,
-    /// What moves its bytes, and why that isn't what would be better.
-    pub(crate) driver: Option<String>,
-    pub(crate) driver_reason: Option<String>,
 }
 
 /// How a process ended.
@@ -124,13 +69,9 @@ fn tokens(key: u64) -> (u64, u64) {
 impl Processes {
     pub(crate) fn new(ledger: Arc<Ledger>) -> Processes {
         Processes {
-            blocks: (0..ledger.blocks()).rev().collect(),
-            ledger,
-            generations: BTreeMap::new(),
+            generations: Generations::default(),
+            records: WorkerRecords::new(ledger),
             running: HashMap::new(),
-            posts: HashMap::new(),
-            totals: BTreeMap::new(),
-            inherited: BTreeMap::new(),
             conduits: HashMap::new(),
             starved: BTreeSet::new(),
             ends: HashMap::new(),
@@ -138,100 +79,33 @@ impl Processes {
         }
     }
 
-    pub(crate) fn ledger(&self) -> &Arc<Ledger> {
-        &self.ledger
+    /// What is known of each worker.
+    pub(crate) fn records(&self) -> &WorkerRecords {
+        &self.records
     }
 
-    /// Makes a generation known.
-    pub(crate) fn add(&mut self, made: Made) {
-        self.generations.insert(made.generation.number, made);
+    pub(crate) fn records_mut(&mut self) -> &mut WorkerRecords {
+        &mut self.records
     }
 
-    /// Makes a generation known that is another one again.
-    pub(crate) fn renew(&mut self, number: u64, of: u64) {
-        if let Some(made) = self.generations.get(&of) {
-            let generation = Generation { number, ..made.generation.clone() };
-            self.add(Made { generation, ..made.clone() });
-        }
-    }
-
+    /// Drops a generation without workers, and what they were handed connections through.
     pub(crate) fn forget(&mut self, generation: u64) {
-        self.generations.remove(&generation);
+        self.generations.forget(generation);
         self.conduits.retain(|(of, _), _| *of != generation);
     }
 
-    pub(crate) fn generation(&self, number: u64) -> Option<&Made> {
-        self.generations.get(&number)
-    }
-
-    /// The addresses of this generation and of all that came after it, as they were asked for.
-    pub(crate) fn addresses_from(&self, number: u64) -> Vec<RequestedAddress> {
-        self.generations.range(number..).flat_map(|(_, made)| made.addresses.clone()).collect()
-    }
-
-    pub(crate) fn generation_mut(&mut self, number: u64) -> Option<&mut Made> {
-        self.generations.get_mut(&number)
+    fn prepared_of(&self, worker: Worker) -> Option<&PreparedGeneration> {
+        self.generations.get(self.records.get(worker.id)?.generation)
     }
 
     /// The configuration of a worker's generation.
     pub(crate) fn config_of(&self, worker: Worker) -> Option<&Config> {
-        let made = self.generations.get(&self.posts.get(&worker.id)?.generation)?;
-        Some(&made.generation.config)
+        self.prepared_of(worker).map(|prepared| &*prepared.generation.config)
     }
 
-    fn accept_of(&self, worker: Worker) -> Option<Accept> {
-        self.config_of(worker).map(|config| config.workers.accept)
-    }
-
+    /// The addresses that a worker's generation serves.
     pub(crate) fn addresses_of(&self, worker: Worker) -> &[RequestedAddress] {
-        let generation = self.posts.get(&worker.id).map(|post| post.generation);
-        let made = generation.and_then(|number| self.generations.get(&number));
-        made.map_or(&[], |made| &made.addresses)
-    }
-
-    pub(crate) fn post(&self, worker: Worker) -> Option<&Post> {
-        self.posts.get(&worker.id)
-    }
-
-    pub(crate) fn posts(&self) -> impl Iterator<Item = &Post> {
-        self.posts.values()
-    }
-
-    pub(crate) fn counters(&self, post: &Post) -> Counters<'_> {
-        self.ledger.block(post.block)
-    }
-
-    /// Milliseconds since a worker started.
-    pub(crate) fn uptime_ms(&self, post: &Post) -> u64 {
-        self.ledger.now_ms().saturating_sub(post.started_ms)
-    }
-
-    /// What was counted since the server began for a lane, or for the acceptors: by workers that are gone and that are
-    /// there, and by the supervisors before this one.
-    pub(crate) fn totals(&self, role: Role) -> Totals {
-        let of = |totals: &BTreeMap<Role, Totals>| totals.get(&role).copied().unwrap_or_default();
-        let living = self.posts.values().filter(|post| post.worker.role == role);
-        let living = living.map(|post| Totals::counted(self.counters(post)));
-        living.fold(of(&self.totals) + of(&self.inherited), Totals::add)
-    }
-
-    /// The same of every lane that there is or was, and of the acceptors.
-    pub(crate) fn all_totals(&self) -> BTreeMap<Role, Totals> {
-        let living = self.posts.values().map(|post| post.worker.role);
-        let roles = self.totals.keys().chain(self.inherited.keys()).copied().chain(living);
-        roles.map(|role| (role, self.totals(role))).collect()
-    }
-
-    /// Takes note of what the supervisors before this one have counted by now.
-    pub(crate) fn inherit(&mut self, totals: Vec<(Role, Totals)>) {
-        for (role, totals) in totals {
-            let before = self.inherited.entry(role).or_default();
-            *before = before.latest(totals);
-        }
-    }
-
-    pub(crate) fn count_restart(&mut self, role: Role) {
-        self.totals.entry(role).or_default().restarts += 1;
+        self.prepared_of(worker).map_or(&[], |prepared| &prepared.addresses)
     }
 
     /// How this worker's process ended, if it has.
@@ -239,28 +113,11 @@ impl Processes {
         self.ends.get(&worker.process).copied()
     }
 
-    /// Gives a worker its post.
-    fn engage(&mut self, worker: Worker, generation: u64) -> io::Result<Assignment> {
-        let made = self.generations.get(&generation).ok_or(io::ErrorKind::NotFound)?;
-        let cpus = &made.cpus;
-        // The acceptor goes where there is time.
-        let cpu = worker.role.lane().and_then(|lane| cpus.get(lane % cpus.len().max(1)).copied());
-        let block = self.blocks.pop().ok_or_else(|| io::Error::other("the ledger is full"))?;
-        let started_ms = self.ledger.now_ms();
-        self.ledger.block(block).reset(started_ms);
-        let post = Post {
-            worker,
-            generation,
-            pid: 0,
-            cpu,
-            started_ms,
-            block,
-            is_over: false,
-            driver: None,
-            driver_reason: None,
-        };
-        self.posts.insert(worker.id, post);
-        Ok(Assignment { worker: worker.id, role: worker.role, cpu, block })
+    fn assign(&mut self, worker: Worker, generation: u64) -> io::Result<Assignment> {
+        let prepared = self.generations.get(generation).ok_or(io::ErrorKind::NotFound)?;
+        // The acceptor isn't pinned: it runs where there is time.
+        let cpu = worker.role.lane().and_then(|lane| prepared.cpu_of(lane));
+        self.records.add(worker, generation, cpu)
     }
 
     /// Forks a process for these workers. In the child this returns what the child is to become.
@@ -273,25 +130,25 @@ impl Processes {
         let Some(key) = workers.first().map(|worker| worker.process) else {
             return Ok(None);
         };
-        let assignments = workers.iter().map(|worker| self.engage(*worker, generation));
+        let assignments = workers.iter().map(|worker| self.assign(*worker, generation));
         let assignments = assignments.collect::<io::Result<Vec<_>>>()?;
         let (ours, theirs) = socket::packet_pair()?;
         let (ours, theirs) = (Control::new(ours), Control::new(theirs));
         let supervisor = process::id();
-        let made = self.generations.get(&generation).ok_or(io::ErrorKind::NotFound)?;
+        let prepared = self.generations.get(generation).ok_or(io::ErrorKind::NotFound)?;
         let child = match process::fork()? {
             Forked::Parent(child) => child,
             Forked::Child => {
                 return Ok(Some(WorkerProcess {
                     workers: assignments,
-                    generation: made.generation.clone(),
+                    generation: prepared.generation.clone(),
                     control: theirs,
                     supervisor,
-                    identity: made.identity.clone(),
+                    identity: prepared.identity.clone(),
                 }));
             }
         };
-        let mode = made.generation.config.workers.mode;
+        let mode = prepared.generation.config.workers.mode;
         let (control_token, pidfd_token) = tokens(key);
         let watched =
             epoll.add(&ours, control_token, Interest::Edges).and_then(|()| match child.pidfd() {
@@ -299,33 +156,32 @@ impl Processes {
                 None => Ok(()),
             });
         if let Err(error) = watched {
-            // Its workers' blocks of the ledger are given to others: it must not be there any more.
+            // Its workers' blocks of the ledger are given to other workers: it has to have ended by then.
             child.end();
             return Err(error);
         }
         let pid = child.id();
-        let running =
-            Running { child, control: ours, outbox: Outbox::default(), mode, last_words: None };
-        self.running.insert(key, running);
-        workers.iter().for_each(|worker| self.tell_started(*worker, pid));
+        self.running.insert(key, WorkerChild::new(child, ours, mode));
+        for worker in workers {
+            self.set_pid(*worker, pid);
+        }
         Ok(None)
     }
 
-    /// Has a living process start a worker thread.
+    /// Has a running process start a worker thread.
     pub(crate) fn start_worker(&mut self, worker: Worker) -> io::Result<()> {
-        let sibling = self.posts.values().find(|post| post.worker.process == worker.process);
-        let gone = || io::Error::other("its process is gone");
-        let (generation, pid) = sibling.map(|post| (post.generation, post.pid)).ok_or_else(gone)?;
-        let assignment = self.engage(worker, generation)?;
+        let sibling = self.records.iter().find(|record| record.worker.process == worker.process);
+        let found = sibling.and_then(|record| Some((record.generation, record.pid?)));
+        let (generation, pid) = found.ok_or_else(|| io::Error::other("its process has ended"))?;
+        let assignment = self.assign(worker, generation)?;
         self.command(worker.process, Command::Start(assignment), &[]);
-        self.tell_started(worker, pid);
+        self.set_pid(worker, pid);
         Ok(())
     }
 
-    fn tell_started(&mut self, worker: Worker, pid: ProcessId) {
-        if let Some(post) = self.posts.get_mut(&worker.id) {
-            post.pid = pid;
-            tell::started(post);
+    fn set_pid(&mut self, worker: Worker, pid: ProcessId) {
+        if let Some(record) = self.records.get_mut(worker.id) {
+            record.pid = Some(pid);
         }
     }
 
@@ -340,7 +196,8 @@ impl Processes {
     /// Has a worker accept from a lane's `sockets` or, if it drives a lane and is handed connections, from what was
     /// handed to this one.
     pub(crate) fn take(&mut self, worker: Worker, lane: usize, sockets: &[BorrowedFd<'_>]) {
-        if worker.role == Role::Acceptor || self.accept_of(worker) != Some(Accept::Handoff) {
+        let accept = self.config_of(worker).map(|config| config.workers.accept);
+        if worker.role == Role::Acceptor || accept != Some(Accept::Handoff) {
             let files = sockets.len();
             return self.order(worker, Order::Take { lane, files }, sockets);
         }
@@ -354,7 +211,7 @@ impl Processes {
 
     /// Has an acceptor hand connections to a lane, by the count of the worker that drives it.
     pub(crate) fn attach(&mut self, acceptor: Worker, lane: usize, worker: Worker) {
-        if let Some(block) = self.posts.get(&worker.id).map(|post| post.block) {
+        if let Some(block) = self.records.get(worker.id).map(|record| record.block) {
             let order = |_| Order::Attach { lane, block };
             self.order_with(acceptor, lane, order, |conduit| &conduit.outlet);
         }
@@ -368,12 +225,10 @@ impl Processes {
         order: impl FnOnce(usize) -> Order,
         end: impl FnOnce(&Conduit) -> &OwnedFd,
     ) {
-        let Some(post) = self.posts.get(&worker.id) else {
+        let Some(generation) = self.records.get(worker.id).map(|record| record.generation) else {
             return;
         };
-        let generation = post.generation;
-        let made = self.generations.get(&generation);
-        if made.is_some_and(|made| made.generation.config.workers.mode == Mode::Threads) {
+        if self.config_of(worker).is_some_and(|config| config.workers.mode == Mode::Threads) {
             return self.order(worker, order(0), &[]);
         }
         let conduit = match self.conduits.entry((generation, lane)) {
@@ -382,7 +237,7 @@ impl Processes {
         };
         match conduit.and_then(|conduit| end(conduit).try_clone()) {
             Ok(file) => self.order(worker, order(1), &[file.as_fd()]),
-            // Without it there would be a lane that nobody comes to.
+            // Without it the lane would get no connections.
             Err(error) => {
                 let reason = format!("cannot connect lane {lane} to the acceptor: {error}");
                 self.give_up_on(worker.process, reason);
@@ -395,33 +250,22 @@ impl Processes {
         self.command(worker.process, Command::To(worker.id, order), files);
     }
 
-    /// Tells a process, at once or when there is room: a process with hundreds of lanes is told more at a time
-    /// than a socket holds, and it may itself be telling something.
     fn command(&mut self, key: u64, command: Command, files: &[BorrowedFd<'_>]) {
-        let Some(running) = self.running.get_mut(&key) else {
-            return;
-        };
-        let told = match running.outbox.is_empty() {
-            true => running.control.send(&command, files),
-            false => Delivery::NoRoom,
-        };
-        match told {
-            Delivery::Done => return,
-            Delivery::NoRoom => {}
-            Delivery::Exhausted => drop(self.starved.insert(key)),
-            Delivery::Failed(error) => {
-                return self.give_up_on(key, format!("it can't be told what to do: {error}"));
-            }
-        }
-        let copies = files.iter().map(BorrowedFd::try_clone_to_owned);
-        match copies.collect::<io::Result<Vec<_>>>() {
-            Ok(files) => {
-                if !running.outbox.push(command, files) {
-                    let pid = running.child.id();
-                    tracing::error!(pid, reason = "it does not read its commands", "worker deaf");
-                }
-            }
-            Err(error) => self.give_up_on(key, format!("cannot pass sockets: {error}")),
+        let delivery = self.running.get_mut(&key).map(|running| running.send(command, files));
+        self.settle(key, delivery);
+    }
+
+    /// Sends a process what there was no room for.
+    pub(crate) fn flush(&mut self, key: u64) {
+        let delivery = self.running.get_mut(&key).map(WorkerChild::flush);
+        self.settle(key, delivery);
+    }
+
+    fn settle(&mut self, key: u64, delivery: Option<Delivery>) {
+        match delivery {
+            None | Some(Delivery::Done | Delivery::NoRoom) => {}
+            Some(Delivery::Exhausted) => self.starve(key),
+            Some(Delivery::Failed(error)) => self.give_up_on(key, error.to_string()),
         }
     }
 
@@ -431,20 +275,6 @@ impl Processes {
             running.last_words = Some(reason);
         }
         self.kill(key);
-    }
-
-    /// Sends what there was no room for.
-    pub(crate) fn flush(&mut self, key: u64) {
-        let Some(running) = self.running.get_mut(&key) else {
-            return;
-        };
-        match running.outbox.flush(&running.control) {
-            Delivery::Done | Delivery::NoRoom => {}
-            Delivery::Exhausted => self.starve(key),
-            Delivery::Failed(error) => {
-                self.give_up_on(key, format!("it can't be told what to do: {error}"));
-            }
-        }
     }
 
     /// The kernel had no memory for what this process is told or says, and no event tells when it has.
@@ -499,21 +329,25 @@ impl Processes {
         let out_of_memory = reaped.ended == Ended::Signalled(Signal::SIGKILL) && more;
         let Reaped { ended, peak_rss, .. } = reaped;
         self.ends.insert(process, End { ended, peak_rss, out_of_memory });
-        for post in self.posts.values_mut().filter(|post| post.worker.process == process) {
-            post.is_over = true;
-        }
+        let records = self.records.iter_mut();
+        records.filter(|record| record.worker.process == process).for_each(|of| of.is_over = true);
         let cause = running.last_words.unwrap_or_else(|| cause(ended, out_of_memory));
         Some(Input::ProcessEnded { process, cause })
     }
 
-    /// Takes note of what a worker in the process with this key reports.
+    /// Which worker in the process with this key reports; none if its record is gone.
+    pub(crate) fn reporter(&self, key: u64, report: &Report) -> Option<&WorkerRecord> {
+        self.records.get(report.worker).filter(|record| record.worker.process == key)
+    }
+
+    /// Takes note of what a worker in the process with this key reports, and says what of it the policy has to know.
     pub(crate) fn take_report(&mut self, key: u64, report: Report) -> Option<Input> {
         let Report { worker, event } = report;
-        let post = self.posts.get_mut(&worker).filter(|post| post.worker.process == key)?;
-        let worker = post.worker;
+        let record = self.records.get_mut(worker)?;
+        let worker = Some(record.worker).filter(|worker| worker.process == key)?;
         let cause = match event {
             WorkerEvent::Ready { driver, reason } => {
-                (post.driver, post.driver_reason) = (driver, reason);
+                (record.driver, record.driver_reason) = (driver, reason);
                 return Some(Input::Ready(worker));
             }
             WorkerEvent::Full(is_full) => return Some(Input::Full(worker, is_full)),
@@ -521,50 +355,38 @@ impl Processes {
             WorkerEvent::StoppedAccepting => return Some(Input::StoppedAccepting(worker)),
             WorkerEvent::ToldToEnd => return Some(Input::ToldToEnd(key)),
             WorkerEvent::Drained => {
-                post.is_over = true;
+                record.is_over = true;
                 return Some(Input::WorkerDrained(worker));
             }
             WorkerEvent::Failed(error) => error,
             WorkerEvent::Panicked(message) => format!("panicked: {message}"),
+            // For the log alone.
             WorkerEvent::DrainDeadline(_)
             | WorkerEvent::NotPinned(_)
             | WorkerEvent::RequestPanicked(_)
             | WorkerEvent::AcceptPaused(_)
-            | WorkerEvent::AcceptResumed => {
-                tell::event(post, &event);
-                return None;
-            }
+            | WorkerEvent::AcceptResumed => return None,
         };
         let running = self.running.get_mut(&key)?;
         if running.mode == Mode::Threads {
-            post.is_over = true;
+            record.is_over = true;
             return Some(Input::WorkerEnded { worker, cause });
         }
         running.last_words = Some(cause);
         None
     }
 
-    /// Lets go of workers that are gone: people have been told by now.
+    /// Drops what is kept of workers that have ended: their ends have been logged by now.
     pub(crate) fn sweep(&mut self) {
         self.ends.clear();
-        let over: Vec<WorkerNumber> =
-            self.posts.iter().filter(|(_, post)| post.is_over).map(|(id, _)| *id).collect();
-        for id in over {
-            if let Some(post) = self.posts.remove(&id) {
-                let counters = self.ledger.block(post.block);
-                let counted = Totals::counted(counters);
-                let totals = self.totals.entry(post.worker.role).or_default();
-                *totals = *totals + counted;
-                self.blocks.push(post.block);
-            }
-        }
+        self.records.sweep();
     }
 
-    /// A worker whose start failed here was never one.
+    /// Drops workers whose start failed here.
     pub(crate) fn dismiss(&mut self, workers: &[Worker]) {
         for worker in workers {
-            if let Some(post) = self.posts.get_mut(&worker.id) {
-                post.is_over = true;
+            if let Some(record) = self.records.get_mut(worker.id) {
+                record.is_over = true;
             }
         }
     }

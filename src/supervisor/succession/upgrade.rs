@@ -115,9 +115,10 @@ pub(crate) struct Predecessor {
     pub(crate) has_command_socket: bool,
 }
 
-/// What the new one got.
+/// What the new one got; nothing where it follows none.
+#[derive(Default)]
 pub(crate) struct Inheritance {
-    pub(crate) from: Predecessor,
+    pub(crate) from: Option<Predecessor>,
     pub(crate) listeners: Listeners,
     pub(crate) history: History,
     pub(crate) lanes: Option<Before>,
@@ -281,7 +282,7 @@ impl Inheritance {
             }
         }
         let listeners = Listeners::inherit(groups);
-        Ok(Inheritance { from, listeners, history, lanes, totals })
+        Ok(Inheritance { from: Some(from), listeners, history, lanes, totals })
     }
 }
 

@@ -1,0 +1,81 @@
+//! Where the command socket is opened, and whether a server may go without one. It says so in words, and never removes what
+//! belongs to another server.
+
+use std::path::PathBuf;
+
+use super::server::Commands;
+use crate::config::{self, Config};
+use crate::supervisor::presence::command_socket::NotOpened;
+use crate::sys::epoll::Epoll;
+use crate::sys::process::ProcessId;
+use crate::sys::socket;
+
+/// Opens the command socket, or says in one line why there is none.
+///
+/// # Errors
+/// If another server that lives has it, or if it has to be: it was asked for by name, or the predecessor has one.
+pub(crate) fn open(
+    config: &Config,
+    options: &config::Options,
+    predecessor: Option<ProcessId>,
+    predecessor_has_one: bool,
+    epoll: &Epoll,
+) -> Result<Commands, String> {
+    let is_needed = options.socket.is_some() || predecessor_has_one;
+    let opened = match socket_path(config, options) {
+        Ok(path) => match Commands::open(&path, predecessor, epoll) {
+            Ok(commands) => return Ok(commands),
+            Err(error) => not_opened(path, is_needed, error)?,
+        },
+        Err(Without { reason, .. }) if is_needed => {
+            return Err(format!("cannot open the command socket: {reason}; {REMEDY}"));
+        }
+        Err(without) => without,
+    };
+    let Without { path, reason } = opened;
+    let path = path.map(|path| path.display().to_string());
+    tracing::warn!(path, reason, remedy = REMEDY, "no command socket");
+    Ok(Commands::default())
+}
+
+/// What to do about a command socket that can't be.
+pub(crate) const REMEDY: &str = "name a place with --socket PATH, or with supervisor.pid_file, for this server and for \
+                      `server status`, `reload`, `upgrade` and `stop`";
+
+/// Why a server goes without a command socket.
+pub(crate) struct Without {
+    pub(crate) path: Option<PathBuf>,
+    pub(crate) reason: String,
+}
+
+/// Where the command socket is to be.
+pub(crate) fn socket_path(config: &Config, options: &config::Options) -> Result<PathBuf, Without> {
+    let path = config::control_socket(options, config.supervisor.pid_file.as_deref());
+    let reason =
+        "there is no runtime directory: neither RUNTIME_DIRECTORY nor XDG_RUNTIME_DIR is set";
+    path.ok_or_else(|| Without { path: None, reason: reason.into() })
+}
+
+/// What comes of it that the command socket can't be opened: the server goes without it, unless it is needed or another
+/// server has it.
+pub(crate) fn not_opened(
+    path: PathBuf,
+    is_needed: bool,
+    error: NotOpened,
+) -> Result<Without, String> {
+    let shown = path.display();
+    match error {
+        NotOpened::Taken(pid) => Err(format!(
+            "another server with pid {pid} has the command socket {shown}; stop that one, or give this one a socket of \
+             its own with --socket PATH"
+        )),
+        NotOpened::Failed(error) if is_needed => Err(format!(
+            "cannot open the command socket {shown}: {error}; {}",
+            match socket::is_exhaustion(&error) {
+                true => "raise the limit on open files",
+                false => "name another place with --socket PATH",
+            }
+        )),
+        NotOpened::Failed(error) => Ok(Without { path: Some(path), reason: error.to_string() }),
+    }
+}

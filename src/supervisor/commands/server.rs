@@ -1,0 +1,340 @@
+//! The supervisor's end of the command socket: it listens, takes requests and gives answers. Nothing of it waits for a
+//! client, and what becomes of a request is decided elsewhere.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write};
+use std::net::Shutdown;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use super::client::{Client, ClientState, Heard};
+use super::protocol::{Answer, Request};
+use crate::config::absolute;
+use crate::supervisor::presence::command_socket::{
+    Link, NotOpened, identity, lock_folder, make_way,
+};
+use crate::sys::epoll::{Epoll, Interest};
+use crate::sys::process::{self, ProcessId};
+use crate::sys::socket;
+
+/// Tokens of this module's sockets are these, and higher ones up to another two to the power of 32.
+pub(crate) const TOKENS: u64 = 1 << 62;
+const TOKEN_LISTENER: u64 = TOKENS;
+/// Clients at a time. With another one, the oldest that has asked for nothing yet has to go; if all wait for their answers,
+/// the new one is refused.
+const CLIENTS_MAX: usize = 64;
+
+/// How long it doesn't listen when it has no descriptor for a client.
+const PAUSE_MS: u64 = 1_000;
+/// The socket and its clients.
+#[derive(Default)]
+pub(crate) struct Commands {
+    open: Option<Open>,
+    /// By token, which is the order in which they came.
+    clients: BTreeMap<u64, Client>,
+}
+
+/// What there is while it listens.
+struct Open {
+    listener: UnixListener,
+    path: PathBuf,
+    /// A descriptor to give up, so that a client can be told when there are no others.
+    reserve: Option<File>,
+    /// There was none either: when it listens again.
+    resume_ms: Option<u64>,
+    /// A forked child that drops its copy removes nothing.
+    owner: ProcessId,
+    /// Device and inode: whether the path still leads here.
+    identity: Option<(u64, u64)>,
+    /// Other names that lead to it.
+    links: Vec<Link>,
+    next: u64,
+}
+
+impl Open {
+    fn is_at_its_path(&self) -> bool {
+        self.identity.is_some() && identity(&self.path) == self.identity
+    }
+}
+
+fn reserve() -> Option<File> {
+    File::open("/dev/null").ok()
+}
+
+impl Open {
+    /// Tells a client that there is no descriptor for it, with the one in reserve. False if that can't be.
+    fn refuse(&mut self, error: &io::Error) -> bool {
+        if self.reserve.take().is_none() {
+            return false;
+        }
+        let accepted = self.listener.accept();
+        if let Ok((stream, _)) = &accepted {
+            let answer = Answer::Failed(format!("the server can't take a command: {error}"));
+            let line = serde_json::to_string(&answer).unwrap_or_default();
+            // One line fits into an empty socket; a client that is gone needs none.
+            let _ = stream.set_nonblocking(true).and_then(|()| writeln!(&*stream, "{line}"));
+        }
+        let is_told = accepted.is_ok();
+        drop(accepted);
+        self.reserve = reserve();
+        is_told
+    }
+}
+
+/// Takes the socket's file away, if it is still this one's.
+impl Drop for Open {
+    fn drop(&mut self) {
+        if self.owner == process::id() && self.is_at_its_path() {
+            // What can't be removed is taken for left behind by the next.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+impl Commands {
+    /// Listens at `path`, in place of a socket that was left behind there, or of the one of `predecessor`.
+    ///
+    /// # Errors
+    /// Also if another server listens there, or if what is there is no socket.
+    pub(crate) fn open(
+        path: &Path,
+        predecessor: Option<ProcessId>,
+        epoll: &Epoll,
+    ) -> Result<Commands, NotOpened> {
+        // Of two that start at once and find a socket that was left behind, the second would remove the first one's.
+        let _lock = lock_folder(path);
+        make_way(path, predecessor)?;
+        Ok(Commands::listen(path, epoll)?)
+    }
+
+    fn listen(path: &Path, epoll: &Epoll) -> io::Result<Commands> {
+        let listener = process::with_private_umask(|| UnixListener::bind(path))?;
+        listener.set_nonblocking(true)?;
+        epoll.add(&listener, TOKEN_LISTENER, Interest::Readable)?;
+        let open = Open {
+            listener,
+            path: path.to_owned(),
+            identity: identity(path),
+            links: Vec::new(),
+            next: TOKEN_LISTENER + 1,
+            reserve: reserve(),
+            resume_ms: None,
+            owner: process::id(),
+        };
+        Ok(Commands { open: Some(open), clients: BTreeMap::new() })
+    }
+
+    /// Whether it listens.
+    pub(crate) fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// Listens at the path again, if an heir that has ended had taken it. Clients that are connected stay.
+    pub(crate) fn restore(&mut self, epoll: &Epoll) -> Result<(), NotOpened> {
+        if let Some(mut before) = self.open.take_if(|open| !open.is_at_its_path()) {
+            let (path, next) = (before.path.clone(), before.next);
+            let links = std::mem::take(&mut before.links);
+            // Its descriptors are needed, where there are no others.
+            drop(before);
+            let Commands { mut open, .. } = Commands::open(&path, None, epoll)?;
+            if let Some(open) = &mut open {
+                open.next = next;
+                open.links = links;
+            }
+            self.open = open;
+        }
+        for link in self.open.iter_mut().flat_map(|open| &mut open.links) {
+            // It was a second way to the socket, and the first one is open again.
+            let _ = link.restore();
+        }
+        Ok(())
+    }
+
+    /// Has these names lead to the socket, too, as far as they can be made: where one can't, the socket's own is left.
+    pub(crate) fn link(&mut self, names: Vec<PathBuf>, folder: &Path) {
+        if let Some(open) = &mut self.open {
+            let target = absolute(&open.path, folder);
+            let made = names.into_iter().filter_map(|name| Link::make(name, &target).ok());
+            open.links = made.collect();
+        }
+    }
+
+    /// Where it listens.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        self.open.as_ref().map(|open| &*open.path)
+    }
+
+    /// Takes the socket's file away, if it is still this one's. Clients that wait for the end stay.
+    pub(crate) fn close(&mut self) {
+        self.open = None;
+    }
+
+    /// When it listens again, if it had no descriptor for a client.
+    pub(crate) fn resume_ms(&self) -> Option<u64> {
+        self.open.as_ref()?.resume_ms
+    }
+
+    /// Listens again when it is time to.
+    pub(crate) fn resume(&mut self, now_ms: u64, epoll: &Epoll) {
+        if let Some(open) = &mut self.open
+            && open.resume_ms.is_some_and(|resume_ms| resume_ms <= now_ms)
+        {
+            open.reserve = open.reserve.take().or_else(reserve);
+            let added = epoll.add(&open.listener, TOKEN_LISTENER, Interest::Readable);
+            open.resume_ms = added.err().map(|_| now_ms + PAUSE_MS);
+        }
+    }
+
+    /// Works on what an event told of, and returns a request that has come whole.
+    pub(crate) fn on_ready(
+        &mut self,
+        token: u64,
+        epoll: &Epoll,
+        now_ms: u64,
+    ) -> Option<(u64, Request)> {
+        if token == TOKEN_LISTENER {
+            self.accept(epoll, now_ms);
+            return None;
+        }
+        let heard = self.clients.get_mut(&token)?.hear();
+        self.flush(token);
+        let client = self.clients.get_mut(&token)?;
+        let asks = client.asks().filter(|_| client.state == ClientState::Asking);
+        let request = match asks {
+            Some(Ok(request)) => {
+                client.state = match request {
+                    Request::Status => ClientState::Answered,
+                    Request::Reload | Request::Upgrade => ClientState::Wants(request),
+                    Request::Stop => ClientState::AwaitsEnd,
+                };
+                Some((token, request))
+            }
+            Some(Err(reason)) => {
+                client.state = ClientState::Refused;
+                self.answer(token, &Answer::Failed(reason));
+                None
+            }
+            None => None,
+        };
+        let client = self.clients.get(&token)?;
+        let is_over = heard == Heard::Broken || heard == Heard::End && client.awaits_nothing();
+        if request.is_none() && is_over {
+            self.clients.remove(&token);
+        }
+        request
+    }
+
+    fn accept(&mut self, epoll: &Epoll, now_ms: u64) {
+        for _ in 0..CLIENTS_MAX {
+            let Some(open) = &mut self.open else {
+                return;
+            };
+            let stream = match open.listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(error) if socket::is_exhaustion(&error) => {
+                    if open.refuse(&error) {
+                        continue;
+                    }
+                    // It would be announced again and again.
+                    let _ = epoll.remove(open.listener.as_fd());
+                    open.resume_ms = Some(now_ms + PAUSE_MS);
+                    return;
+                }
+                Err(_) => return,
+            };
+            let token = open.next;
+            open.next += 1;
+            let ready = stream.set_nonblocking(true).is_ok();
+            if !ready || epoll.add(&stream, token, Interest::Edges).is_err() {
+                continue;
+            }
+            self.clients.insert(token, Client::new(stream));
+            if self.clients.len() > CLIENTS_MAX {
+                self.crowded(token);
+            }
+        }
+    }
+
+    /// There is one client too many, `newest`: has one go that waits for no answer, or refuses that one.
+    fn crowded(&mut self, newest: u64) {
+        let idle = self.clients.iter().find(|(_, client)| client.awaits_nothing());
+        match idle.map(|(token, _)| *token) {
+            Some(oldest) if oldest != newest => drop(self.clients.remove(&oldest)),
+            _ => {
+                let reason = format!("{CLIENTS_MAX} other commands wait for their answers");
+                self.answer(newest, &Answer::Failed(reason));
+                self.clients.remove(&newest);
+            }
+        }
+    }
+
+    /// Answers a client.
+    pub(crate) fn answer(&mut self, token: u64, answer: &Answer) {
+        if let Some(client) = self.clients.get_mut(&token) {
+            if matches!(client.state, ClientState::Wants(_) | ClientState::Awaits(_)) {
+                client.state = ClientState::Answered;
+            }
+            // An answer holds nothing that JSON can't say.
+            let line = serde_json::to_string(answer).unwrap_or_default();
+            client.output.extend_from_slice(line.as_bytes());
+            client.output.push(b'\n');
+            self.flush(token);
+        }
+    }
+
+    /// What these clients ask for begins now, as the change with this number: its outcome is their answer. A client that
+    /// asks from here on gets the next one's.
+    pub(crate) fn begin(&mut self, request: Request, number: u64) {
+        let clients = self.clients.values_mut();
+        for client in clients.filter(|client| client.state == ClientState::Wants(request)) {
+            client.state = ClientState::Awaits(number);
+        }
+    }
+
+    /// Answers every client that waits for the end of the change with this number.
+    pub(crate) fn answer_of(&mut self, number: u64, answer: &Answer) {
+        self.answer_where(|state| state == ClientState::Awaits(number), answer);
+    }
+
+    /// Answers every client whose request has not begun, and will not.
+    pub(crate) fn refuse(&mut self, request: Request, answer: &Answer) {
+        self.answer_where(|state| state == ClientState::Wants(request), answer);
+    }
+
+    fn answer_where(&mut self, is_meant: impl Fn(ClientState) -> bool, answer: &Answer) {
+        let clients = self.clients.iter().filter(|(_, client)| is_meant(client.state));
+        let tokens: Vec<u64> = clients.map(|(token, _)| *token).collect();
+        tokens.into_iter().for_each(|token| self.answer(token, answer));
+    }
+
+    /// Answers every client that asked for the server's end, which is now. What they don't take at once is lost with this
+    /// process.
+    pub(crate) fn answer_end(&mut self, answer: &Answer) {
+        self.answer_where(|state| state == ClientState::AwaitsEnd, answer);
+    }
+
+    /// Sends what a client takes; the connection of one that has everything ends.
+    fn flush(&mut self, token: u64) {
+        let Some(client) = self.clients.get_mut(&token) else {
+            return;
+        };
+        while !client.output.is_empty() {
+            match client.stream.write(&client.output) {
+                Ok(count) => drop(client.output.drain(..count)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(_) => {
+                    self.clients.remove(&token);
+                    return;
+                }
+            }
+        }
+        match client.state {
+            ClientState::Answered => drop(self.clients.remove(&token)),
+            // One that is gone already needs no end.
+            ClientState::Refused => drop(client.stream.shutdown(Shutdown::Write)),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! From readiness to events: signals, the ends of children, and what came on control sockets. It carries nothing out.
+
+use std::collections::VecDeque;
+use std::os::fd::AsFd;
+
+use super::event::Event;
+use super::state::{
+    STOPPING, Supervisor, TOKEN_HEIR, TOKEN_LOADER, TOKEN_PREDECESSOR, TOKEN_SIGNALS,
+};
+use crate::control::Received;
+use crate::supervisor::commands;
+use crate::supervisor::commands::waiting::Change;
+use crate::supervisor::processes::Source;
+use crate::sys::process;
+use crate::sys::process::signal::Signal;
+
+impl Supervisor {
+    /// Turns readiness into events.
+    pub(super) fn collect(&mut self, token: u64, happened: &mut VecDeque<Event>) {
+        match token {
+            TOKEN_SIGNALS => {}
+            TOKEN_HEIR => return self.collect_from_heir(happened),
+            TOKEN_PREDECESSOR => return self.collect_from_predecessor(happened),
+            TOKEN_LOADER => return self.collect_from_loader(),
+            commands::TOKENS.. => {
+                let request = self.commands.on_ready(token, &self.epoll, self.now_ms());
+                happened.extend(request.map(|(token, request)| Event::Asked(token, request)));
+                return;
+            }
+            _ => return self.collect_from(token, happened),
+        }
+        while let Ok(Some(signal)) = self.signals.next() {
+            match signal {
+                Signal::SIGCHLD => self.collect_ended(happened),
+                Signal::SIGHUP => happened.push_back(Event::Wanted(Change::Reload)),
+                Signal::SIGUSR2 => happened.push_back(Event::Wanted(Change::Upgrade)),
+                Signal::SIGTTIN => happened.push_back(Event::Wanted(Change::Resize(1))),
+                Signal::SIGTTOU => happened.push_back(Event::Wanted(Change::Resize(-1))),
+                signal if STOPPING.contains(&signal) => happened.push_back(Event::Stop(signal)),
+                signal => happened.push_back(Event::Unused(signal)),
+            }
+        }
+    }
+
+    /// A control socket or a pidfd. What a worker said comes before its end.
+    pub(super) fn collect_from(&mut self, token: u64, happened: &mut VecDeque<Event>) {
+        if let Some((key, Source::Control(_))) = self.processes.by_token(token) {
+            self.processes.flush(key);
+        }
+        let mut starved = None;
+        match self.processes.by_token(token) {
+            Some((key, Source::Control(control))) => loop {
+                match control.receive() {
+                    Received::Message(report, _) => happened.push_back(Event::Report(key, report)),
+                    Received::Nothing => break,
+                    Received::Exhausted => {
+                        starved = Some(key);
+                        break;
+                    }
+                    Received::End => {
+                        // The pidfd tells of the end itself.
+                        let _ = self.epoll.remove(control.as_fd());
+                        break;
+                    }
+                }
+            },
+            Some((_, Source::Pidfd)) => self.collect_ended(happened),
+            None => {}
+        }
+        starved.into_iter().for_each(|key| self.processes.starve(key));
+    }
+
+    /// Reaps every child that has ended: worker processes, and the orphans that pid 1 inherits.
+    fn collect_ended(&mut self, happened: &mut VecDeque<Event>) {
+        while let Ok(Some(reaped)) = process::reap() {
+            if let Some((key, control)) = self.processes.control_of(reaped.pid) {
+                while let Received::Message(report, _) = control.receive() {
+                    happened.push_back(Event::Report(key, report));
+                }
+            }
+            happened.push_back(Event::Ended(reaped));
+        }
+    }
+}

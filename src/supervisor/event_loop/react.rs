@@ -1,0 +1,79 @@
+//! What is taken note of when something has happened, and what of it the policy is asked about.
+
+use super::carry_out::{Carried, Outcome};
+use super::event::Event;
+use super::state::Supervisor;
+use crate::supervisor::log_events;
+use crate::supervisor::policy::Input;
+use crate::supervisor::succession::upgrade::Heir;
+
+impl Supervisor {
+    /// Lets the policy decide about one event, and carries its decision out.
+    pub(super) fn react(&mut self, event: Event) -> Carried {
+        let input = self.take_note(event);
+        if let Some(loader) = self.forked.take() {
+            return Carried::Out(Outcome::Loader(loader));
+        }
+        let Some(input) = input else {
+            return Carried::On;
+        };
+        let now_ms = self.now_ms();
+        let actions = self.policy.decide(input, now_ms);
+        let carried = self.carry_out(actions);
+        self.processes.sweep();
+        carried
+    }
+
+    /// Takes note of an event, and says what of it the policy has to know.
+    fn take_note(&mut self, event: Event) -> Option<Input> {
+        match event {
+            Event::Tick => {
+                let now_ms = self.now_ms();
+                let until_ms = self.heir.as_ref().and_then(Heir::until_ms);
+                if until_ms.is_some_and(|until_ms| until_ms <= now_ms) {
+                    self.disinherit("it was not ready in time");
+                }
+                self.give_up_loading();
+                self.commands.resume(now_ms, &self.epoll);
+                if self.totals_due_ms().is_some_and(|due_ms| due_ms <= now_ms) {
+                    self.tell_totals();
+                }
+                Some(Input::Tick)
+            }
+            Event::Stop(signal) => self.stop(signal.as_str()),
+            Event::Wanted(change) => {
+                self.want(change);
+                None
+            }
+            Event::Turn(change) => self.begin(change),
+            Event::Read => self.replace(),
+            Event::HeirReady => self.hand_over(),
+            Event::Told(parcel) => {
+                self.told(parcel);
+                None
+            }
+            Event::Asked(token, request) => self.asked(token, request),
+            Event::Remeasure => self.measure(),
+            Event::Unused(signal) => {
+                tracing::warn!(signal = signal.as_str(), "signal ignored");
+                None
+            }
+            Event::Report(key, report) => {
+                if let Some(record) = self.processes.reporter(key, &report) {
+                    log_events::worker_event(record, &report.event, self.processes.records());
+                }
+                self.processes.take_report(key, report)
+            }
+            Event::Ended(reaped) => {
+                if self.heir_ended(&reaped) || self.loader_ended(&reaped) {
+                    return None;
+                }
+                let input = self.processes.take_end(reaped);
+                if input.is_none() {
+                    tracing::debug!(pid = reaped.pid, "orphan reaped");
+                }
+                input
+            }
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! What the supervisor is, and how it comes to be: everything that it has before its first fork. It reacts to nothing.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::config::{self, Config, Count};
+use crate::control::Control;
+use crate::observe::ledger::Ledger;
+use crate::supervisor::commands::Commands;
+use crate::supervisor::commands::status::History;
+use crate::supervisor::commands::waiting::Waiting;
+use crate::supervisor::listeners::Listeners;
+use crate::supervisor::loading::loader::{Loaded, Loader};
+use crate::supervisor::loading::reloading::Reloading;
+use crate::supervisor::loading::startup::{self, Warned};
+use crate::supervisor::policy::{Action, Policy};
+use crate::supervisor::presence::manager;
+use crate::supervisor::presence::pid_file::PidFile;
+use crate::supervisor::processes::Processes;
+use crate::supervisor::processes::sizing::LANES_MAX;
+use crate::supervisor::succession::origin::Origin;
+use crate::supervisor::succession::upgrade::{Heir, Inheritance, Predecessor};
+use crate::sys::epoll::{Epoll, Interest};
+use crate::sys::process;
+use crate::sys::process::signal::{Signal, Signals};
+
+pub(super) const TOKEN_SIGNALS: u64 = u64::MAX;
+pub(super) const TOKEN_HEIR: u64 = u64::MAX - 1;
+pub(super) const TOKEN_PREDECESSOR: u64 = u64::MAX - 2;
+pub(super) const TOKEN_LOADER: u64 = u64::MAX - 3;
+/// Signals that stop the server.
+pub(super) const STOPPING: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT];
+/// Signals that mean something else, or nothing.
+const OTHERS: [Signal; 6] = [
+    Signal::SIGCHLD,
+    Signal::SIGHUP,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGTTIN,
+    Signal::SIGTTOU,
+];
+
+/// Blocks of the ledger: one for each worker, of those that drain too.
+const LEDGER_BLOCKS: usize = 4 * LANES_MAX;
+/// How soon a conversation is gone on with that the kernel had no memory for.
+const STARVED_MS: u64 = 100;
+/// How often the machine is measured again where it decides the number of lanes.
+pub(super) const MEASURE_MS: u64 = 2_000;
+
+/// The supervisor.
+pub(super) struct Supervisor {
+    pub(super) epoll: Epoll,
+    pub(super) signals: Signals,
+    pub(super) listeners: Listeners,
+    pub(super) processes: Processes,
+    pub(super) policy: Policy,
+    pub(super) options: config::Options,
+    pub(super) commands: Commands,
+    pub(super) history: History,
+    pub(super) pid_file: Option<PidFile>,
+    pub(super) origin: Origin,
+    /// The conversation with the supervisor that started this one, until that one ends.
+    pub(super) predecessor: Option<Control>,
+    /// What is known of it, if there was one.
+    pub(super) follows: Option<Predecessor>,
+    /// The supervisor that is about to follow this one, or does.
+    pub(super) heir: Option<Heir>,
+    /// How often the service manager wants to hear, and when next.
+    pub(super) alive_every_ms: Option<u64>,
+    pub(super) alive_ms: u64,
+    /// The generation that serves.
+    pub(super) current: u64,
+    /// Changes that were asked for while another one was under way.
+    pub(super) waiting: Waiting,
+    /// The number of the change that began last.
+    pub(super) changes: u64,
+    pub(super) reloading: Option<Reloading>,
+    /// This process is a child that was forked to become this.
+    pub(super) forked: Option<Box<Loader>>,
+    /// When the machine is measured next.
+    pub(super) measure_ms: u64,
+    /// When a supervisor that follows is told next what was counted.
+    pub(super) totals_ms: u64,
+    pub(super) warned: Warned,
+    pub(super) started: Instant,
+}
+
+impl Supervisor {
+    /// Takes signals first: one that comes from here on is kept until the loop reads it. Then sizes, binds, and says so;
+    /// forks nothing yet. The `conversation` with the supervisor before, if there is one, is
+    /// taken over if this succeeds.
+    pub(super) fn start(
+        loaded: Loaded,
+        options: config::Options,
+        activated: io::Result<Vec<OwnedFd>>,
+        conversation: &mut Option<Control>,
+    ) -> Result<(Supervisor, Vec<Action>), String> {
+        let (signals, epoll) = watch_for_signals()?;
+        let is_named = options.file.is_some();
+        let options = options.reading(loaded.config.file.as_deref());
+        let origin =
+            Origin::of_this_process(options.folder.clone(), options.file.as_deref(), is_named);
+        let inheritance =
+            conversation.as_ref().map_or(Ok(Inheritance::default()), Inheritance::receive);
+        let Inheritance { from: follows, mut listeners, history, lanes: before, totals } =
+            inheritance.map_err(doing("cannot take over"))?;
+        if let Some(follows) = follows {
+            origin.tell_heir(follows.pid);
+        } else {
+            activated
+                .and_then(|sockets| listeners.activate(sockets))
+                .map_err(doing("cannot use the sockets of the service manager"))?;
+        }
+        let engine = loaded.config.workers.engine.abilities();
+        if engine.own_sockets.is_some() && !listeners.groups().is_empty() {
+            let name = engine.name;
+            return Err(format!(
+                "the engine \"{name}\" opens its own sockets: it can't use those of a service manager or of the \
+                 supervisor before"
+            ));
+        }
+        let (pid_file, commands) = Supervisor::claim(&loaded.config, &options, follows, &epoll)?;
+        let ledger = Ledger::new(LEDGER_BLOCKS).map_err(doing("cannot map the ledger"))?;
+        let mut processes = Processes::new(Arc::new(ledger));
+        let mut warned = Warned::default();
+        let ledger = processes.records().ledger();
+        let (prepared, plan) =
+            startup::prepare(1, loaded, before, &mut listeners, ledger, &mut warned)?;
+        processes.generations.add(prepared);
+        processes.records_mut().inherit(totals);
+        let seed = u64::from(std::process::id()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let (policy, actions) = Policy::begin(plan, seed, 0);
+        let supervisor = Supervisor {
+            epoll,
+            signals,
+            listeners,
+            processes,
+            policy,
+            options,
+            commands,
+            history,
+            pid_file,
+            origin,
+            predecessor: conversation.take(),
+            follows,
+            heir: None,
+            alive_every_ms: manager::watchdog_ms(),
+            alive_ms: 0,
+            current: 1,
+            waiting: Waiting::default(),
+            changes: 0,
+            reloading: None,
+            forked: None,
+            warned,
+            measure_ms: MEASURE_MS,
+            totals_ms: 0,
+            started: Instant::now(),
+        };
+        Ok((supervisor, actions))
+    }
+
+    pub(super) fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    /// When something is due that the policy doesn't know of.
+    pub(super) fn own_due_ms(&self) -> impl Iterator<Item = u64> {
+        let alive_ms = self.alive_every_ms.map(|_| self.alive_ms);
+        let heir_ms = self.heir.as_ref().and_then(Heir::until_ms);
+        let heir_ms = heir_ms.into_iter().chain(self.totals_due_ms());
+        let own = alive_ms.into_iter().chain(heir_ms).chain(self.loading_until_ms());
+        let starved_ms = self.processes.are_starved().then(|| self.now_ms() + STARVED_MS);
+        own.chain(self.commands.resume_ms()).chain(self.measures_ms()).chain(starved_ms)
+    }
+
+    /// Tells the service manager, as often as it wants to hear, that this loop turns.
+    pub(super) fn show_life(&mut self) {
+        let now_ms = self.now_ms();
+        if let Some(every_ms) = self.alive_every_ms.filter(|_| self.alive_ms <= now_ms) {
+            manager::alive();
+            self.alive_ms = now_ms + every_ms;
+        }
+    }
+
+    /// When the machine is to be measured, if that could change anything.
+    pub(super) fn measures_ms(&self) -> Option<u64> {
+        let config = self.config()?;
+        (config.workers.count == Count::Auto && self.under_way().is_none())
+            .then_some(self.measure_ms)
+    }
+
+    /// The configuration of the generation that serves.
+    pub(super) fn config(&self) -> Option<&Config> {
+        self.processes.generations.get(self.current).map(|of| &*of.generation.config)
+    }
+}
+
+/// Keeps signals, the ends of children included, until they are read.
+fn watch_for_signals() -> Result<(Signals, Epoll), String> {
+    process::keep_ended_children().map_err(doing("cannot wait for children"))?;
+    let all: Vec<_> = [&STOPPING[..], &OTHERS].concat();
+    let signals = Signals::block(&all).map_err(doing("cannot take signals"))?;
+    let epoll = Epoll::new().map_err(doing("cannot set up epoll"))?;
+    epoll
+        .add(&signals, TOKEN_SIGNALS, Interest::Readable)
+        .map_err(doing("cannot watch for signals"))?;
+    Ok((signals, epoll))
+}
+
+/// An I/O error with what was being done.
+pub(super) fn doing(what: &str) -> impl FnOnce(io::Error) -> String + '_ {
+    move |error| format!("{what}: {error}")
+}

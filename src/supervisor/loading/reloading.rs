@@ -1,0 +1,19 @@
+//! How far a reload is. What is done about it is for the event loop.
+
+use super::loader::{Loading, Read};
+
+/// A reload that is under way.
+pub(crate) struct Reloading {
+    /// The number of the change.
+    pub(crate) number: u64,
+    pub(crate) stage: Stage,
+}
+
+pub(crate) enum Stage {
+    /// A child reads the configuration.
+    Reading(Loading),
+    /// It was read, and this goes on with it as soon as the policy is about nothing else.
+    Read(Read),
+    /// The generation that it makes is about to serve.
+    Replacing(u64),
+}

@@ -1,0 +1,65 @@
+//! What the supervisor knows of a generation: its configuration, and how its workers are to be started. It starts none.
+
+use std::collections::BTreeMap;
+
+use super::sizing::Size;
+use crate::supervisor::listeners::RequestedAddress;
+use crate::sys::process::Identity;
+use crate::worker::Generation;
+
+/// A generation whose workers can be started: everything that exists before its first fork.
+#[derive(Clone)]
+pub(crate) struct PreparedGeneration {
+    pub(crate) generation: Generation,
+    /// The addresses that it serves, as they were asked for.
+    pub(crate) addresses: Vec<RequestedAddress>,
+    /// How its lanes came to be so many.
+    pub(crate) size: Size,
+    /// The CPUs that its lanes are pinned to in turn; none if they are not pinned.
+    pub(crate) cpus: Vec<usize>,
+    /// The user and group that its workers run as, if not the supervisor's.
+    pub(crate) identity: Option<Identity>,
+}
+
+impl PreparedGeneration {
+    /// The CPU that a lane is pinned to.
+    pub(super) fn cpu_of(&self, lane: usize) -> Option<usize> {
+        self.cpus.get(lane % self.cpus.len().max(1)).copied()
+    }
+}
+
+/// The generations, by their numbers, until they are forgotten.
+#[derive(Default)]
+pub(crate) struct Generations(BTreeMap<u64, PreparedGeneration>);
+
+impl Generations {
+    /// Makes a generation known.
+    pub(crate) fn add(&mut self, prepared: PreparedGeneration) {
+        self.0.insert(prepared.generation.number, prepared);
+    }
+
+    /// Makes a generation known that is the same as generation `of` but for its number.
+    pub(crate) fn renew(&mut self, number: u64, of: u64) {
+        if let Some(prepared) = self.0.get(&of) {
+            let generation = Generation { number, ..prepared.generation.clone() };
+            self.add(PreparedGeneration { generation, ..prepared.clone() });
+        }
+    }
+
+    pub(super) fn forget(&mut self, number: u64) {
+        self.0.remove(&number);
+    }
+
+    pub(crate) fn get(&self, number: u64) -> Option<&PreparedGeneration> {
+        self.0.get(&number)
+    }
+
+    pub(crate) fn get_mut(&mut self, number: u64) -> Option<&mut PreparedGeneration> {
+        self.0.get_mut(&number)
+    }
+
+    /// The addresses of this generation and of all that came after it, as they were asked for.
+    pub(crate) fn addresses_from(&self, number: u64) -> Vec<RequestedAddress> {
+        self.0.range(number..).flat_map(|(_, prepared)| prepared.addresses.clone()).collect()
+    }
+}

@@ -1,0 +1,155 @@
+//! What is known of each worker, and what all of them have counted: the ledger's blocks are given out here, and what a
+//! worker counted is kept when its block is given to another. It talks to no process.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::ops::Add;
+use std::sync::Arc;
+
+use super::totals::Totals;
+use crate::control::{Assignment, Role, WorkerNumber};
+use crate::observe::ledger::{Counters, Ledger};
+use crate::supervisor::policy::Worker;
+use crate::sys::process::ProcessId;
+
+/// What is known of one worker.
+pub(crate) struct WorkerRecord {
+    pub(crate) worker: Worker,
+    pub(crate) generation: u64,
+    /// Its process; `None` until that has been forked.
+    pub(crate) pid: Option<ProcessId>,
+    pub(crate) cpu: Option<usize>,
+    started_ms: u64,
+    pub(super) block: usize,
+    /// It has ended, and its record goes with the next [`WorkerRecords::sweep`].
+    pub(super) is_over: bool,
+    /// What moves its bytes, and why that isn't what would be better.
+    pub(crate) driver: Option<String>,
+    pub(crate) driver_reason: Option<String>,
+}
+
+/// The workers of every generation.
+pub(crate) struct WorkerRecords {
+    ledger: Arc<Ledger>,
+    /// Blocks of the ledger that no worker has.
+    free_blocks: Vec<usize>,
+    /// Those of workers that have ended are kept until [`WorkerRecords::sweep`].
+    records: HashMap<WorkerNumber, WorkerRecord>,
+    /// What the workers of this supervisor counted that have ended.
+    totals: BTreeMap<Role, Totals>,
+    /// What the supervisors before it counted.
+    inherited: BTreeMap<Role, Totals>,
+}
+
+impl WorkerRecords {
+    pub(super) fn new(ledger: Arc<Ledger>) -> WorkerRecords {
+        WorkerRecords {
+            free_blocks: (0..ledger.blocks()).rev().collect(),
+            ledger,
+            records: HashMap::new(),
+            totals: BTreeMap::new(),
+            inherited: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
+    }
+
+    /// Opens the record of a worker that is about to start, and gives it a block of the ledger.
+    ///
+    /// # Errors
+    /// If every block is taken.
+    pub(super) fn add(
+        &mut self,
+        worker: Worker,
+        generation: u64,
+        cpu: Option<usize>,
+    ) -> io::Result<Assignment> {
+        let block = self.free_blocks.pop();
+        let block = block.ok_or_else(|| io::Error::other("the ledger is full"))?;
+        let started_ms = self.ledger.now_ms();
+        self.ledger.block(block).reset(started_ms);
+        let record = WorkerRecord {
+            worker,
+            generation,
+            pid: None,
+            cpu,
+            started_ms,
+            block,
+            is_over: false,
+            driver: None,
+            driver_reason: None,
+        };
+        self.records.insert(worker.id, record);
+        Ok(Assignment { worker: worker.id, role: worker.role, cpu, block })
+    }
+
+    pub(crate) fn get(&self, worker: WorkerNumber) -> Option<&WorkerRecord> {
+        self.records.get(&worker)
+    }
+
+    pub(super) fn get_mut(&mut self, worker: WorkerNumber) -> Option<&mut WorkerRecord> {
+        self.records.get_mut(&worker)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &WorkerRecord> {
+        self.records.values()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut WorkerRecord> {
+        self.records.values_mut()
+    }
+
+    /// What a worker counts.
+    pub(crate) fn counters(&self, record: &WorkerRecord) -> Counters<'_> {
+        self.ledger.block(record.block)
+    }
+
+    /// How many connections a worker has open.
+    pub(crate) fn open_connections(&self, worker: Worker) -> u64 {
+        self.get(worker.id).map_or(0, |record| self.counters(record).open())
+    }
+
+    /// Milliseconds since a worker started.
+    pub(crate) fn uptime_ms(&self, record: &WorkerRecord) -> u64 {
+        self.ledger.now_ms().saturating_sub(record.started_ms)
+    }
+
+    /// What was counted since the server began for a lane, or for the acceptors: by workers that have ended and that
+    /// run, and by the supervisors before this one.
+    pub(crate) fn totals(&self, role: Role) -> Totals {
+        let of = |totals: &BTreeMap<Role, Totals>| totals.get(&role).copied().unwrap_or_default();
+        let running = self.records.values().filter(|record| record.worker.role == role);
+        let running = running.map(|record| Totals::counted(self.counters(record)));
+        running.fold(of(&self.totals) + of(&self.inherited), Totals::add)
+    }
+
+    /// The same of every lane that there is or was, and of the acceptors.
+    pub(crate) fn all_totals(&self) -> BTreeMap<Role, Totals> {
+        let running = self.records.values().map(|record| record.worker.role);
+        let roles = self.totals.keys().chain(self.inherited.keys()).copied().chain(running);
+        roles.map(|role| (role, self.totals(role))).collect()
+    }
+
+    /// Takes note of what the supervisors before this one have counted by now.
+    pub(crate) fn inherit(&mut self, totals: Vec<(Role, Totals)>) {
+        for (role, totals) in totals {
+            let before = self.inherited.entry(role).or_default();
+            *before = before.latest(totals);
+        }
+    }
+
+    pub(crate) fn count_restart(&mut self, role: Role) {
+        self.totals.entry(role).or_default().restarts += 1;
+    }
+
+    /// Drops the records of workers that have ended: their ends have been logged by now.
+    pub(super) fn sweep(&mut self) {
+        for (_, record) in self.records.extract_if(|_, record| record.is_over) {
+            let totals = self.totals.entry(record.worker.role).or_default();
+            *totals = *totals + Totals::counted(self.ledger.block(record.block));
+            self.free_blocks.push(record.block);
+        }
+    }
+}
