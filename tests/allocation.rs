@@ -189,7 +189,8 @@ impl<'s> Pair<'s> {
         let next = self.connection.on_ready(READABLE, &mut input, &mut self.lane);
         let (bytes, body) = self.lane.output.unsent();
         assert_eq!(transmit(self.connection.socket(), bytes, body), Sent::Bytes(bytes.len()));
-        self.lane.output.clear();
+        let length = bytes.len();
+        self.lane.output.advance(length, self.lane.counters);
         assert!(matches!(next, Next::WaitUntil(_) | Next::Wait), "{next:?}");
         let mut responses = [0; 16 << 10];
         self.client.set_nonblocking(true).expect("a socket that doesn't block");

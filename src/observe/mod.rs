@@ -3,3 +3,4 @@
 pub mod ledger;
 pub mod log;
 pub mod panics;
+pub mod record;

@@ -131,7 +131,7 @@ pub(crate) fn session(pieces: &[&[u8]]) -> Vec<u8> {
             let (bytes, body) = lane.output.unsent();
             answers.extend_from_slice(bytes);
             answers.extend_from_slice(body);
-            lane.output.clear();
+            lane.output.advance(bytes.len() + body.len(), lane.counters);
             if matches!(session.doing(&lane), Doing::Last { .. }) {
                 return answers;
             }
@@ -189,12 +189,12 @@ impl Talk<'_> {
 
     /// Sends what a step has left to be sent.
     fn send(&mut self) {
-        let Context { output, .. } = &mut self.context;
+        let Context { output, counters, .. } = &mut self.context;
         let (bytes, body) = output.unsent();
         assert!(body.is_empty(), "a large body is sent at once");
         let sent = transmit(self.connection.socket(), bytes, &[]);
         assert!(sent == Sent::Broken || sent == Sent::Bytes(bytes.len()), "{sent:?}");
-        output.clear();
+        output.advance(bytes.len(), *counters);
     }
 
     /// Reads what the connection has sent. Whether there was any.

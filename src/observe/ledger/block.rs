@@ -16,6 +16,12 @@ block! {
         accepted: Connections, "connections_accepted_total";
         /// Requests begun.
         requests: Requests, "requests_total";
+        /// Responses whose last byte has left.
+        responses: Responses, "responses_total";
+        /// Requests whose connection was closed before the last byte of their response had left.
+        aborted: Requests, "requests_aborted_total";
+        /// Bytes of responses made, of those that have left and those that have not.
+        response_bytes: Bytes, "response_bytes_total";
     }
     // What is now: a worker that has ended has none.
     gauges {
@@ -62,6 +68,10 @@ pub enum Unit {
     Connections,
     /// Requests.
     Requests,
+    /// Responses.
+    Responses,
+    /// Bytes.
+    Bytes,
     /// Milliseconds of the ledger.
     Milliseconds,
     /// Nothing: it stands for something.

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use std::time::Instant;
 
+use super::record::{End, Record};
 #[cfg(feature = "may")]
 use crate::sys::coroutine;
 use crate::sys::memory::SharedBlocks;
@@ -138,6 +139,18 @@ impl<'l> Counters<'l> {
     }
 }
 
+impl Counters<'_> {
+    /// Closes the record of a request.
+    pub fn end_request(self, record: Record, end: End) {
+        let cells = self.cells();
+        cells.response_bytes.add(record.bytes());
+        match end {
+            End::Sent => cells.responses.add(1),
+            End::Broken => cells.aborted.add(1),
+        }
+    }
+}
+
 impl Doing {
     /// As a block holds it. Nothing is 0, which is what an empty block says.
     fn to_word(self) -> u64 {
@@ -181,16 +194,22 @@ mod tests {
     #[test]
     fn each_field_is_a_cell_of_its_own() {
         let ledger = ledger();
-        let Cells { accepted, requests, open, turn_ms, doing } = ledger.block(0).cells();
+        let Cells { accepted, requests, responses, aborted, response_bytes, open, turn_ms, doing } =
+            ledger.block(0).cells();
         accepted.add(1);
         accepted.add_after_others(10);
         requests.add(2);
+        responses.add(6);
+        aborted.add(7);
+        response_bytes.add(8);
         open.set(3);
         turn_ms.set(4);
         doing.set(5);
-        let values = [accepted.get(), requests.get(), open.get(), turn_ms.get(), doing.get()];
-        assert_eq!(values, [11, 2, 3, 4, 5]);
-        assert_eq!(values.len(), FIELDS.len());
+        let counters = [accepted, requests, responses, aborted, response_bytes].map(Counter::get);
+        assert_eq!(counters, [11, 2, 6, 7, 8]);
+        let values = [open.get(), turn_ms.get(), doing.get()];
+        assert_eq!(values, [3, 4, 5]);
+        assert_eq!(counters.len() + values.len(), FIELDS.len());
         ledger.block(0).reset(7);
         let cells = ledger.block(0).cells();
         assert_eq!((cells.counts(), cells.levels()), (Counts::default(), Levels::default()));
@@ -207,7 +226,7 @@ mod tests {
             block.open.set(3 * by);
         }
         let counts: Counts = cells.into_iter().map(Cells::counts).sum();
-        assert_eq!(counts, Counts { accepted: 11, requests: 22 });
+        assert_eq!(counts, Counts { accepted: 11, requests: 22, ..Counts::default() });
         let levels: Levels = cells.into_iter().map(Cells::levels).sum();
         assert_eq!(levels, Levels { open: 33 });
     }

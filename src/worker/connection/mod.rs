@@ -22,6 +22,7 @@ use self::transport::{Flushed, Last, Transport};
 use super::context::Context;
 use super::driver::{Driver, Input, Interest, Received};
 use crate::http::Refusal;
+use crate::observe::record::End;
 use crate::sys::epoll::Ready;
 use crate::sys::ring::connected::Connected;
 
@@ -247,7 +248,7 @@ impl<'s> Connection<'s> {
         if self.transport.is_blocked() || !lane.output.undo() {
             return Next::Close;
         }
-        self.transport.forget_waiting();
+        self.transport.forget_waiting(lane);
         session.refuse(Refusal::INTERNAL, lane);
         self.resume(input, lane)
     }
@@ -272,6 +273,16 @@ impl<'s> Connection<'s> {
         match flushed {
             Flushed::All => next,
             flushed => flushed.into(),
+        }
+    }
+
+    /// It is closed: what was in flight is over.
+    pub(super) fn abandon(&mut self, lane: &Context<'s>) {
+        self.transport.forget_waiting(lane);
+        if let Stage::Serving(session) = &mut self.stage
+            && let Some(record) = session.open_record()
+        {
+            lane.counters.end_request(record, End::Broken);
         }
     }
 
@@ -306,7 +317,7 @@ impl<'s> Connection<'s> {
     /// The last response has left. `has_more`: the client was not done with what it sends.
     fn finish(&mut self, has_more: bool, lane: &Context<'s>) -> Next {
         let has_more = has_more || !self.transport.is_idle();
-        self.transport.forget_waiting();
+        self.transport.forget_waiting(lane);
         self.linger(if has_more { Silence::MoreToCome } else { Silence::Answered }, lane)
     }
 

@@ -18,6 +18,7 @@ use crate::content::{Answer, Outcome, Pending, Reply, refusal};
 use crate::control::DrainKind;
 use crate::http::h1::{CONTINUE, GOAWAY, Head, Receiver, Recipient, Step};
 use crate::http::{BodyLength, Method, Refusal, Version};
+use crate::observe::record::Record;
 use crate::worker::context::Context;
 use crate::worker::context::output::Unfinished;
 use crate::worker::fault;
@@ -56,6 +57,7 @@ enum State<'s> {
 #[derive(Clone, Copy)]
 struct Asked {
     to: Recipient,
+    record: Record,
     /// Nothing of it is still to come when it is answered.
     is_whole: bool,
 }
@@ -220,7 +222,8 @@ impl<'s> Session<'s> {
             is_head: request.method == Method::Head,
             keep_alive: head.keep_alive && (limit == 0 || self.requests() < limit),
         };
-        let asked = Asked { to, is_whole: head.keep_alive || head.is_last };
+        let record = Record::open(lane.now_us);
+        let asked = Asked { to, record, is_whole: head.keep_alive || head.is_last };
         let answer = match answer {
             Answer::Known(outcome) if request.body == BodyLength::None => {
                 return self.conclude(asked, outcome, lane);
@@ -229,12 +232,12 @@ impl<'s> Session<'s> {
                 // The client waits for leave to send what is not wanted: it gets its answer instead, and
                 // because it may send the body all the same, the connection ends with it.
                 let to = Recipient { keep_alive: false, ..to };
-                return self.conclude(Asked { to, is_whole: false }, outcome, lane);
+                return self.conclude(Asked { to, is_whole: false, ..asked }, outcome, lane);
             }
             answer => answer,
         };
         if head.expects_continue && request.body != BodyLength::None {
-            lane.output.bytes_mut().extend_from_slice(CONTINUE);
+            lane.output.put(CONTINUE);
         }
         let began_ms = lane.now_ms;
         self.state =
@@ -300,7 +303,7 @@ impl<'s> Session<'s> {
     fn respond(&mut self, asked: Asked, reply: Reply<'s>, lane: &mut Context<'s>) {
         let keep_alive = asked.to.keep_alive && lane.drain.is_none();
         let to = Recipient { keep_alive, ..asked.to };
-        let (keep, content) = lane.output.respond(reply, to, &lane.date);
+        let (keep, content) = lane.output.respond(reply, to, &lane.date, asked.record);
         let has_more = !asked.is_whole;
         self.state = match content {
             Some(content) => State::Streaming(Box::new(Streaming { content, keep, has_more })),
@@ -314,33 +317,36 @@ impl<'s> Session<'s> {
         let State::Streaming(streaming) = &mut self.state else {
             return;
         };
-        let Streaming { content: Unfinished { writer, stream }, keep, has_more } = &mut **streaming;
-        while !lane.output.is_full() {
-            match stream.next() {
-                Some(piece) => writer.put(lane.output.bytes_mut(), &piece),
-                None => {
-                    let is_whole = writer.end(lane.output.bytes_mut());
-                    self.state = match is_whole && *keep {
-                        true => State::Reading,
-                        // Of content that is shorter than was stated, the end of the connection tells.
-                        false => State::Last { has_more: *has_more },
-                    };
-                    return;
-                }
-            }
+        if let Some(is_whole) = lane.output.go_on(&mut streaming.content) {
+            self.state = match is_whole && streaming.keep {
+                true => State::Reading,
+                // Of content that is shorter than was stated, the end of the connection tells.
+                false => State::Last { has_more: streaming.has_more },
+            };
         }
     }
 
     /// Answers with an error, after which the connection closes. A HEAD gets the head alone, as of any response.
     pub fn refuse(&mut self, cause: Refusal, lane: &mut Context<'s>) {
+        let record = self.open_record().unwrap_or(Record::open(lane.now_us));
         if cause == Refusal::PREFACE {
-            lane.output.bytes_mut().extend_from_slice(GOAWAY);
+            lane.output.put_whole(GOAWAY, cause.status, record);
         } else {
             let is_head = self.receiver.is_head();
             let to = Recipient { version: Version::Http11, is_head, keep_alive: false };
-            lane.output.respond(refusal(cause), to, &lane.date);
+            lane.output.respond(refusal(cause), to, &lane.date, record);
         }
         self.state = State::Last { has_more: true };
+    }
+
+    /// The record of the request in flight whose response isn't made.
+    pub(super) fn open_record(&self) -> Option<Record> {
+        match &self.state {
+            State::ReadingBody(incoming) => Some(incoming.asked.record),
+            State::Pending(waiting) => Some(waiting.0.record),
+            State::Streaming(streaming) => Some(streaming.content.record),
+            State::Reading | State::Last { .. } | State::Leaving => None,
+        }
     }
 
     /// The client sends more than its last request, which is over.

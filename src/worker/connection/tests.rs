@@ -112,7 +112,8 @@ impl Pair<'_> {
             let sent = transmit(self.connection.socket(), output, &[]);
             assert_eq!(sent, Sent::Bytes(output.len()));
         }
-        self.context.output.clear();
+        let length = output.len();
+        self.context.output.advance(length, self.context.counters);
         next
     }
 
@@ -226,6 +227,56 @@ fn a_stream_that_its_client_reads_at_once_leaves_others_their_turn() {
     let next = pair.ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     assert!(pair.connection.transport.is_blocked() || matches!(next, Next::Again(_)), "{next:?}");
     assert!(asked.load(Ordering::Relaxed) < 10_000);
+}
+
+/// Responses that have left, requests that were aborted, and bytes of responses.
+fn ended(lane: &Lane) -> (u64, u64, u64) {
+    let counts = lane.ledger.block(0).cells().counts();
+    (counts.responses, counts.aborted, counts.response_bytes)
+}
+
+#[test]
+fn a_request_is_over_when_the_last_byte_of_its_response_has_left() {
+    const BYTES: usize = 16 << 20;
+    let (site, lane) = (pieces(&vec![b'x'; BYTES / 16], 16, Some(BYTES as u64)).0, Lane::new());
+    let mut pair = lane.serve(&site);
+    let mut next = pair.ask("HEAD / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut length = 0;
+    while pair.connection.transport.is_blocked() || matches!(next, Next::Again(_)) {
+        assert_eq!((ended(&lane).0, ended(&lane).1), (1, 0), "the HEAD alone");
+        length += pair.received().len();
+        next = pair.turn(false);
+    }
+    length += pair.received().len();
+    assert_eq!(ended(&lane), (2, 0, length as u64));
+    // What is refused is answered, too.
+    length += pair.conversation("GET / HTTP/1.1\r\n\r\n").len();
+    assert_eq!(ended(&lane), (3, 0, length as u64));
+    pair.connection.abandon(&pair.context);
+    assert_eq!(ended(&lane), (3, 0, length as u64));
+}
+
+#[test]
+fn what_is_in_flight_when_its_connection_is_closed_is_aborted() {
+    let (site, lane) = (pieces(&[b'x'; 1024], 10_000, None).0, Lane::new());
+    let mut aborted = 0;
+    for (request, responses) in [
+        ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", 0),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhell", 0),
+    ] {
+        let mut pair = lane.serve(&site);
+        pair.ask(request);
+        pair.connection.abandon(&pair.context);
+        aborted += 1;
+        assert_eq!((ended(&lane).0, ended(&lane).1), (responses, aborted), "{request}");
+    }
+    // Nothing is in flight between two requests, or within a head.
+    for request in ["", "GET / HTTP/1.1\r\n"] {
+        let mut pair = lane.serve(&site);
+        pair.ask(request);
+        pair.connection.abandon(&pair.context);
+        assert_eq!((ended(&lane).0, ended(&lane).1), (0, aborted), "{request}");
+    }
 }
 
 #[test]

@@ -82,8 +82,10 @@ impl<'s> Transport<'s> {
     }
 
     /// Drops what waits.
-    pub(super) fn forget_waiting(&mut self) {
-        self.waiting = None;
+    pub(super) fn forget_waiting(&mut self, lane: &Context<'s>) {
+        if let Some(mut waiting) = self.waiting.take() {
+            waiting.output.abandon(lane.counters);
+        }
     }
 
     /// How much input waits, in bytes.
@@ -124,7 +126,7 @@ impl<'s> Transport<'s> {
             let Sent::Bytes(sent) = transmit(&self.socket, bytes, body) else {
                 return Flushed::Broken;
             };
-            waiting.output.advance(sent);
+            waiting.output.advance(sent, lane.counters);
             if !waiting.output.is_empty() {
                 return self.begin_waiting(lane);
             }
@@ -134,10 +136,11 @@ impl<'s> Transport<'s> {
             }
             return Flushed::All;
         }
-        if lane.output.is_empty() {
+        let (bytes, body) = lane.output.unsent();
+        if bytes.is_empty() && body.is_empty() {
+            lane.output.advance(0, lane.counters);
             return Flushed::All;
         }
-        let (bytes, body) = lane.output.unsent();
         let sent = transmit(&self.socket, bytes, body);
         self.keep_unsent_of_lane(sent, beside, lane)
     }
@@ -151,9 +154,6 @@ impl<'s> Transport<'s> {
         beside: usize,
         lane: &mut Context<'s>,
     ) -> Flushed {
-        if lane.output.is_empty() {
-            return Flushed::All;
-        }
         let (bytes, body) = lane.output.unsent();
         debug_assert!(body.is_empty(), "a large body is sent at once");
         let sent = driver.send(&self.socket, token, bytes);
@@ -168,17 +168,16 @@ impl<'s> Transport<'s> {
         lane: &mut Context<'s>,
     ) -> Flushed {
         let Sent::Bytes(sent) = sent else {
-            lane.output.clear();
+            lane.output.abandon(lane.counters);
             return Flushed::Broken;
         };
-        lane.output.outgoing.advance(sent);
+        lane.output.advance(sent, lane.counters);
         if lane.output.is_empty() {
-            lane.output.clear();
             return Flushed::All;
         }
         let unsent = lane.output.outgoing.unsent_held_bytes();
         if !lane.may_hold(beside + self.held_bytes() + unsent) {
-            lane.output.clear();
+            lane.output.abandon(lane.counters);
             return Flushed::Broken;
         }
         self.waiting.get_or_insert_default().output = lane.output.outgoing.take_unsent();

@@ -40,6 +40,8 @@ pub struct Context<'s> {
     pub counters: Counters<'s>,
     /// Time of this turn, in milliseconds since the loop began.
     pub now_ms: u64,
+    /// The same in microseconds.
+    pub now_us: u64,
     /// The current `Date` line.
     pub date: [u8; DATE_LINE_BYTES],
     /// Responses to the connection at work.
@@ -135,6 +137,7 @@ impl<'s> Context<'s> {
             timeouts: TimeoutsMs::from(&config.timeouts),
             counters,
             now_ms: 0,
+            now_us: 0,
             date: [0; DATE_LINE_BYTES],
             output: Output::default(),
             drain: None,
@@ -151,6 +154,7 @@ impl<'s> Context<'s> {
     /// and renders the `Date` line when its second is over.
     pub fn begin_turn(&mut self) {
         let elapsed = self.clock.start.elapsed();
+        self.now_us = elapsed.as_micros() as u64;
         self.now_ms = elapsed.as_secs() * 1000 + u64::from(elapsed.subsec_millis());
         self.counters.begin_turn(self.clock.before_ms + self.now_ms);
         self.discards_left = DISCARDS_PER_TURN;

@@ -2,6 +2,8 @@
 
 use crate::content::{Body, Reply, Stream};
 use crate::http::h1::{DATE_LINE_BYTES, Recipient, Writer};
+use crate::observe::ledger::Counters;
+use crate::observe::record::{End, Record};
 
 /// Output that is gathered before it is sent, in bytes.
 pub(in crate::worker) const OUTPUT_BYTES_MAX: usize = 64 * 1024;
@@ -15,6 +17,8 @@ pub(in crate::worker) struct Outgoing<'s> {
     body: Option<Body<'s>>,
     /// How much of both together was sent.
     sent: usize,
+    /// The requests whose responses these are, in order, each with where its response ends.
+    records: Vec<(usize, Record)>,
 }
 
 /// What a lane gathers for the connection at work. Empty between two connections.
@@ -25,10 +29,12 @@ pub struct Output<'s> {
     whole: Option<usize>,
 }
 
-/// Unfinished that comes piece by piece, and how it is framed.
+/// Content that comes piece by piece, and how it is framed.
 pub(in crate::worker) struct Unfinished<'s> {
     pub(in crate::worker) writer: Writer,
     pub(in crate::worker) stream: Box<dyn Stream + 's>,
+    /// Of the request that it answers.
+    pub(in crate::worker) record: Record,
 }
 
 impl<'s> Outgoing<'s> {
@@ -45,22 +51,32 @@ impl<'s> Outgoing<'s> {
         bytes.is_empty() && body.is_empty()
     }
 
-    /// So much of what was left was sent.
-    pub(in crate::worker) fn advance(&mut self, count: usize) {
+    /// So much of what was left was sent. Closes the records of the responses that have left.
+    pub(in crate::worker) fn advance(&mut self, count: usize, counters: Counters<'_>) {
         self.sent += count;
+        let gone = self.records.iter().take_while(|(end, _)| *end <= self.sent).count();
+        self.records.drain(..gone).for_each(|(_, record)| counters.end_request(record, End::Sent));
     }
 
     /// Takes what is left, without the room for more that it has, and leaves nothing.
     pub(in crate::worker) fn take_unsent(&mut self) -> Outgoing<'s> {
         let bytes = self.unsent().0.to_vec();
-        let sent = self.sent.saturating_sub(self.bytes.len());
+        let of_bytes = self.sent.min(self.bytes.len());
+        let sent = self.sent - of_bytes;
         let body = self.body.take();
+        let records =
+            self.records.drain(..).map(|(end, record)| (end - of_bytes, record)).collect();
         self.clear();
-        Outgoing { bytes, body, sent }
+        Outgoing { bytes, body, sent, records }
     }
 
-    /// Forgets everything, and keeps the room.
-    pub(in crate::worker) fn clear(&mut self) {
+    /// Forgets everything, and keeps the room. Records of responses that have not left are closed.
+    pub(in crate::worker) fn abandon(&mut self, counters: Counters<'_>) {
+        self.records.drain(..).for_each(|(_, record)| counters.end_request(record, End::Broken));
+        self.clear();
+    }
+
+    fn clear(&mut self) {
         self.bytes.clear();
         self.body = None;
         self.sent = 0;
@@ -68,12 +84,14 @@ impl<'s> Outgoing<'s> {
 
     /// How much memory it holds that isn't the site's, in bytes.
     pub(in crate::worker) fn held_bytes(&self) -> usize {
-        self.bytes.capacity() + self.body.as_ref().map_or(0, Body::held_bytes)
+        let records = self.records.capacity() * size_of::<(usize, Record)>();
+        self.bytes.capacity() + records + self.body.as_ref().map_or(0, Body::held_bytes)
     }
 
     /// How much it would hold after [`Outgoing::take_unsent`].
     pub(in crate::worker) fn unsent_held_bytes(&self) -> usize {
-        self.unsent().0.len() + self.body.as_ref().map_or(0, Body::held_bytes)
+        let records = self.records.len() * size_of::<(usize, Record)>();
+        self.unsent().0.len() + records + self.body.as_ref().map_or(0, Body::held_bytes)
     }
 }
 
@@ -93,14 +111,24 @@ impl<'s> Output<'s> {
         self.outgoing.bytes.len() >= OUTPUT_BYTES_MAX || self.outgoing.body.is_some()
     }
 
-    /// Forgets everything, and keeps the room.
-    pub fn clear(&mut self) {
-        self.outgoing.clear();
+    /// So much of it was sent; if that was all, it is empty again.
+    pub fn advance(&mut self, count: usize, counters: Counters<'_>) {
+        self.outgoing.advance(count, counters);
+        if self.is_empty() {
+            self.outgoing.clear();
+        }
+    }
+
+    /// Forgets everything, and keeps the room. Records of responses that have not left are closed.
+    pub fn abandon(&mut self, counters: Counters<'_>) {
+        self.outgoing.abandon(counters);
     }
 
     /// Gives room back to the allocator that is beyond `bytes_max`.
     pub fn shrink_to(&mut self, bytes_max: usize) {
-        self.outgoing.bytes.shrink_to(bytes_max);
+        let Outgoing { bytes, records, .. } = &mut self.outgoing;
+        bytes.shrink_to(bytes_max);
+        records.shrink_to(bytes_max / size_of::<(usize, Record)>());
     }
 
     /// Everything so far is whole responses, to which [`Output::undo`] goes back.
@@ -123,14 +151,12 @@ impl<'s> Output<'s> {
         let Some(whole) = self.whole else {
             return false;
         };
-        self.outgoing.bytes.truncate(whole);
-        self.outgoing.body = None;
+        let Outgoing { bytes, body, records, .. } = &mut self.outgoing;
+        bytes.truncate(whole);
+        *body = None;
+        let kept = records.iter().take_while(|(end, _)| *end <= whole).count();
+        records.truncate(kept);
         true
-    }
-
-    /// Where bytes are added that are no whole response.
-    pub(in crate::worker) fn bytes_mut(&mut self) -> &mut Vec<u8> {
-        &mut self.outgoing.bytes
     }
 
     /// Adds a response to the recipient of it, with its content if that is all there. Says whether the connection is kept,
@@ -140,22 +166,66 @@ impl<'s> Output<'s> {
         reply: Reply<'s>,
         to: Recipient,
         date: &[u8; DATE_LINE_BYTES],
+        mut record: Record,
     ) -> (bool, Option<Unfinished<'s>>) {
         let Reply { response, body } = reply;
         let bytes = &mut self.outgoing.bytes;
+        let start = bytes.len();
         let (mut writer, keep) = Writer::begin(bytes, &response, body.length(), to, date);
+        let mut content = body.bytes().len();
         if writer.is_over() {
-            return (keep, None);
+            content = 0;
+        } else if content <= COPIED_BODY_BYTES_MAX {
+            writer.put(bytes, body.bytes());
+            content = 0;
         }
-        if body.bytes().len() > COPIED_BODY_BYTES_MAX {
-            // It is as long as the head says, and needs no framing.
-            self.outgoing.body = Some(body);
-            return (keep, None);
-        }
-        writer.put(bytes, body.bytes());
+        let made = bytes.len() - start + content;
+        record.respond(response.status(), made as u64);
         match body {
-            Body::Stream(stream) => (keep, Some(Unfinished { writer, stream })),
-            Body::Shared(_) | Body::Owned(_) => (keep, None),
+            Body::Stream(stream) if !writer.is_over() => {
+                return (keep, Some(Unfinished { writer, stream, record }));
+            }
+            // It is as long as the head says, and needs no framing.
+            body if content > 0 => self.outgoing.body = Some(body),
+            _ => {}
         }
+        self.outgoing.records.push((start + made, record));
+        (keep, None)
+    }
+
+    /// Adds to content that comes piece by piece what there is room for. `None`: there is more to come; else whether it was
+    /// as long as had been stated.
+    pub(in crate::worker) fn go_on(&mut self, content: &mut Unfinished<'s>) -> Option<bool> {
+        let Unfinished { writer, stream, record } = content;
+        while !self.is_full() {
+            let bytes = &mut self.outgoing.bytes;
+            let start = bytes.len();
+            let piece = stream.next();
+            let is_whole = match &piece {
+                Some(piece) => {
+                    writer.put(bytes, piece);
+                    true
+                }
+                None => writer.end(bytes),
+            };
+            record.add((bytes.len() - start) as u64);
+            if piece.is_none() {
+                self.outgoing.records.push((bytes.len(), *record));
+                return Some(is_whole);
+            }
+        }
+        None
+    }
+
+    /// Adds a whole response that isn't one of HTTP/1.
+    pub(in crate::worker) fn put_whole(&mut self, bytes: &[u8], status: u16, mut record: Record) {
+        self.put(bytes);
+        record.respond(status, bytes.len() as u64);
+        self.outgoing.records.push((self.outgoing.bytes.len(), record));
+    }
+
+    /// Adds what is no response.
+    pub(in crate::worker) fn put(&mut self, bytes: &[u8]) {
+        self.outgoing.bytes.extend_from_slice(bytes);
     }
 }

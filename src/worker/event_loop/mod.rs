@@ -225,9 +225,10 @@ impl<'s> EventLoop<'s> {
     }
 
     fn close(&mut self, key: Key) {
-        if let Some(connection) = self.connections.remove(key) {
+        if let Some(mut connection) = self.connections.remove(key) {
             self.driver.release(key.to_token());
             self.context.held_bytes -= connection.held_bytes();
+            connection.abandon(&self.context);
             self.timers.disarm(key.index);
             self.context.counters.set_open(self.connections.len());
         }
