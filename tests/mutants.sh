@@ -26,7 +26,7 @@ tree=$scratch/tree
 quick=(--lib)
 case ${PART:-lanes} in
 lanes)
-    files=(--file 'src/supervisor/policy.rs' --file 'src/supervisor/policy/**' --file 'src/worker/**'
+    files=(--file 'src/supervisor/policy/**' --file 'src/worker/**'
         --exclude 'src/worker/fault.rs')
     suites=(serving protocol reload supervision takeover shutdown handoff limits)
     ;;

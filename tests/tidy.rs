@@ -15,7 +15,7 @@ use sources::{NamedPath, Source};
 /// part may always name itself and what is below it. `main` and `lib` are the roots of the two crates.
 const DIRECTIONS: &[(&str, &[&str])] = &[
     ("main", &["cli", "config", "observe", "supervisor"]),
-    ("cli", &["config", "supervisor", "sys"]),
+    ("cli", &["config", "control", "supervisor", "sys"]),
     ("config", &["sys"]),
     ("supervisor", &["config", "control", "observe", "sys", "worker"]),
     ("worker", &["config", "content", "control", "http", "observe", "sys", "worker::driver"]),
@@ -93,11 +93,8 @@ const ENTRIES_MAX: usize = 10;
 /// What doesn't hold yet: a rule, and where. An entry that isn't needed any more is a failure, too, so that the list only
 /// ever becomes shorter.
 const NOT_YET: &[(&str, &str)] = &[
-    ("length", "supervisor/policy/mod.rs"),
-    ("length", "supervisor/policy/generation.rs"),
     ("function", "supervisor/policy/tests/model.rs carry_out"),
     ("folder", ""),
-    ("circle", "supervisor::policy"),
 ];
 
 /// A place that breaks a rule.

@@ -211,6 +211,7 @@ fn time(ms: u64) -> String {
 mod tests {
     use super::*;
     use crate::config::{Accept, Engine};
+    use crate::control::GenerationNumber;
 
     #[test]
     fn a_status_fits_a_terminal_of_60_columns() {
@@ -232,7 +233,7 @@ mod tests {
             event: "worker exited".into(),
             lane: Some(1_023),
             pid: Some(4_194_304),
-            generation: Some(100),
+            generation: Some(GenerationNumber(100)),
             reason: Some(
                 "killed by SIGKILL, out of memory (the kernel's oom_kill count rose)".into(),
             ),
@@ -246,7 +247,7 @@ mod tests {
             pid: 4_194_304,
             uptime_ms: 1,
             configuration: "/etc/laneway/config.toml".into(),
-            generation: 100,
+            generation: GenerationNumber(100),
             mode: Mode::Processes,
             addresses: vec!["127.0.0.1:8080".into(), "[2001:db8:1:2:3:4:5:6]:8080".into()],
             accept: Accept::Reuseport,

@@ -1,10 +1,9 @@
 //! The vocabulary of the conversation: what the supervisor asks of a worker, and what a worker reports.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 
 use super::number::WorkerNumber;
+use super::role::Role;
 
 /// From the supervisor to a worker process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,34 +70,6 @@ pub struct Assignment {
     pub cpu: Option<usize>,
     /// Its block of the ledger.
     pub block: usize,
-}
-
-/// What a worker does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Role {
-    /// It drives this lane.
-    Lane(usize),
-    /// It accepts for all lanes, and hands each its connections (`workers.accept = "handoff"`).
-    Acceptor,
-}
-
-impl Role {
-    /// The lane, if it drives one.
-    pub fn lane(self) -> Option<usize> {
-        match self {
-            Role::Lane(lane) => Some(lane),
-            Role::Acceptor => None,
-        }
-    }
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Role::Lane(lane) => write!(f, "lane {lane}"),
-            Role::Acceptor => f.write_str("the acceptor"),
-        }
-    }
 }
 
 /// From a worker to the supervisor.

@@ -6,6 +6,7 @@
 
 mod message;
 mod number;
+mod role;
 
 use std::collections::VecDeque;
 use std::io;
@@ -16,8 +17,9 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use message::{Assignment, Command, DrainKind, Missed, Order, Report, Role, WorkerEvent};
+pub use message::{Assignment, Command, DrainKind, Missed, Order, Report, WorkerEvent};
 pub use number::{GenerationNumber, ProcessNumber, WorkerNumber};
+pub use role::{Hosting, Role};
 
 use crate::sys::has_input_within;
 use crate::sys::socket::{

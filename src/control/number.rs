@@ -12,6 +12,9 @@ macro_rules! number {
         pub struct $name(pub u64);
 
         impl $name {
+            /// The number of the first one.
+            pub const FIRST: $name = $name(1);
+
             /// The one after this.
             #[must_use]
             pub fn next(self) -> $name {

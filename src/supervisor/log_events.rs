@@ -8,7 +8,7 @@ use super::policy::{Fact, Worker};
 use super::processes::totals::Totals;
 use super::processes::{Processes, WorkerRecord, WorkerRecords, sizing};
 use crate::config::RoutePath;
-use crate::control::{Role, WorkerEvent};
+use crate::control::WorkerEvent;
 use crate::observe::ledger::{Counts, Doing, Levels};
 use crate::sys::process::{self, ProcessId};
 
@@ -24,20 +24,17 @@ struct Subject {
 impl Subject {
     /// A worker that could not be forked has no pid.
     fn of(worker: Worker, records: &WorkerRecords) -> Subject {
-        let (lane, role) = match worker.role {
-            Role::Lane(lane) => (Some(lane), None),
-            Role::Acceptor => (None, Some("acceptor")),
-        };
-        let record = records.get(worker.id);
+        let (lane, role) = (worker.role.lane(), worker.role.log_name());
+        let record = records.get(worker.number);
         let pid = record.and_then(|record| record.pid);
-        Subject { lane, role, pid, generation: record.map(|record| record.generation) }
+        Subject { lane, role, pid, generation: record.map(|record| record.generation.0) }
     }
 }
 
 /// A worker was started.
 pub(super) fn worker_started(worker: Worker, records: &WorkerRecords) {
     let Subject { lane, role, pid, generation } = Subject::of(worker, records);
-    let cpu = records.get(worker.id).and_then(|record| record.cpu);
+    let cpu = records.get(worker.number).and_then(|record| record.cpu);
     tracing::info!(lane, role, cpu, pid, generation, "worker started");
 }
 
@@ -95,7 +92,7 @@ pub(super) fn fact(fact: &Fact, processes: &Processes) {
             tracing::info!(lane, by = by.role.lane(), pid, generation, "worker adopted");
         }
         Fact::AllReady { generation, lanes } => {
-            tracing::info!(lanes, pid = process::id(), generation, "ready");
+            tracing::info!(lanes, pid = process::id(), generation = generation.0, "ready");
         }
         Fact::AllFull { lanes } => all_full(*lanes, processes.records()),
         Fact::CouldNotStart { cause } => tracing::error!(reason = cause, "could not start"),
@@ -103,13 +100,13 @@ pub(super) fn fact(fact: &Fact, processes: &Processes) {
             let size = processes.generations.get(*generation).map(|prepared| &prepared.size);
             let size = size.filter(|size| size.decided_by == sizing::SIGNALS);
             let reason = size.map(|size| size.reason.as_str());
-            tracing::info!(generation, lanes, reason, "reload done");
+            tracing::info!(generation = generation.0, lanes, reason, "reload done");
         }
         Fact::Replaced { generation, lanes, renews: true } => {
-            tracing::info!(generation, lanes, "workers renewed");
+            tracing::info!(generation = generation.0, lanes, "workers renewed");
         }
         Fact::Withdrawn { generation, cause } => {
-            tracing::error!(generation, reason = cause, "reload rejected");
+            tracing::error!(generation = generation.0, reason = cause, "reload rejected");
         }
         Fact::Resized { lanes } => tracing::info!(lanes, "resized"),
         Fact::LaneClosed { lane } => tracing::info!(lane, "lane closed"),
@@ -117,10 +114,10 @@ pub(super) fn fact(fact: &Fact, processes: &Processes) {
             let config = processes.generations.get(*generation).map(|of| &of.generation.config);
             let timeout = config.map(|config| config.supervisor.drain_timeout);
             let timeout_s = timeout.unwrap_or_default().as_secs_f64();
-            tracing::info!(reason, timeout_s, generation, "drain started");
+            tracing::info!(reason, timeout_s, generation = generation.0, "drain started");
         }
         Fact::DrainGoesOn { reason } => tracing::info!(reason, "drain goes on"),
-        Fact::DrainDone { generation } => tracing::info!(generation, "drain done"),
+        Fact::DrainDone { generation } => tracing::info!(generation = generation.0, "drain done"),
         Fact::DrainDeadline { workers } => {
             for worker in workers {
                 let open = processes.records().open_connections(*worker);
@@ -138,7 +135,7 @@ fn worker_fact(worker: Worker, fact: &Fact, processes: &Processes) {
     let connections = records.open_connections(worker);
     match fact {
         Fact::WorkerReady { .. } => {
-            let record = records.get(worker.id);
+            let record = records.get(worker.number);
             let driver = record.and_then(|record| record.driver.as_deref());
             let reason = record.and_then(|record| record.driver_reason.as_deref());
             tracing::info!(lane, role, pid, generation, driver, reason, "worker ready");
@@ -191,7 +188,7 @@ fn all_full(lanes: usize, records: &WorkerRecords) {
 /// What a worker was doing when it last turned, in words.
 fn doing(worker: Worker, processes: &Processes) -> String {
     let records = processes.records();
-    let Some(record) = records.get(worker.id) else {
+    let Some(record) = records.get(worker.number) else {
         return "unknown".into();
     };
     let number = match records.counters(record).doing() {

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use crate::config::Engine;
 use crate::config::{self, Accept, Config};
 use crate::content::Site;
-use crate::control::{Assignment, Control, Role, WorkerEvent};
+use crate::control::{Assignment, Control, GenerationNumber, Role, WorkerEvent};
 use crate::http::Limits;
 use crate::observe::ledger::Ledger;
 use crate::observe::panics;
@@ -38,7 +38,7 @@ use event_loop::EventLoop;
 #[derive(Clone)]
 pub struct Generation {
     /// Counted from 1.
-    pub number: u64,
+    pub number: GenerationNumber,
     /// The configuration.
     pub config: Arc<Config>,
     /// Where it is served, with real ports.
@@ -52,7 +52,7 @@ pub struct Generation {
 impl Generation {
     /// Renders what `config` serves, for all workers at once.
     pub fn new(
-        number: u64,
+        number: GenerationNumber,
         config: Config,
         addresses: Arc<[SocketAddr]>,
         ledger: Arc<Ledger>,

@@ -11,10 +11,9 @@ use std::thread::{self, JoinHandle};
 
 use super::accepting::channels::Channels;
 use super::{Generation, run};
-use crate::config::Mode;
 use crate::control::{
-    Assignment, Command, Control, Delivery, DrainKind, Outbox, Received, Report, Role, WorkerEvent,
-    WorkerNumber,
+    Assignment, Command, Control, Delivery, DrainKind, Hosting, Outbox, Received, Report, Role,
+    WorkerEvent, WorkerNumber,
 };
 use crate::sys::epoll::{Epoll, Events, Interest};
 use crate::sys::memory;
@@ -23,6 +22,8 @@ use crate::sys::socket::packet_pair;
 
 /// What a forked child becomes.
 pub struct WorkerProcess {
+    /// Which workers it hosts.
+    pub hosting: Hosting,
     /// The workers to start at once; at least one.
     pub workers: Vec<Assignment>,
     /// What the workers of its generation share.
@@ -51,12 +52,9 @@ impl WorkerProcess {
             return FAILED;
         }
         memory::return_large_at_once();
-        match (self.generation.config.workers.mode, &self.workers[..]) {
-            (Mode::Processes, [only]) => {
-                match only.role {
-                    Role::Lane(lane) => process::name(&format!("laneway {lane}")),
-                    Role::Acceptor => process::name("laneway accept"),
-                }
+        match (self.hosting, &self.workers[..]) {
+            (Hosting::Single(role), [only]) => {
+                process::name(&role.process_title());
                 if run(only, &self.generation, &self.control, None) { 0 } else { FAILED }
             }
             _ => {

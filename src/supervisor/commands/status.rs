@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Accept, Engine, Mode, Workers, are_same};
-use crate::control::Role;
+use crate::control::{GenerationNumber, Role};
 use crate::observe::ledger::Levels;
 use crate::supervisor::listeners::Listeners;
 use crate::supervisor::policy::{Fact, Policy, Worker};
@@ -29,7 +29,7 @@ pub struct Status {
     #[serde(default)]
     pub configuration: String,
     /// The generation that serves.
-    pub generation: u64,
+    pub generation: GenerationNumber,
     /// Its mode.
     pub mode: Mode,
     /// Where it listens.
@@ -122,7 +122,7 @@ pub struct Happening {
     /// The process.
     pub pid: Option<i32>,
     /// The generation.
-    pub generation: Option<u64>,
+    pub generation: Option<GenerationNumber>,
     /// The cause, in words: the exit code, the signal, the panic.
     pub reason: Option<String>,
     /// The signal that ended its process.
@@ -195,7 +195,7 @@ fn unix_ms() -> u64 {
     since.map_or(0, |since| since.as_millis() as u64)
 }
 
-fn of_generation(event: &str, generation: u64, reason: Option<String>) -> Happening {
+fn of_generation(event: &str, generation: GenerationNumber, reason: Option<String>) -> Happening {
     Happening { event: event.into(), generation: Some(generation), reason, ..Happening::default() }
 }
 
@@ -208,7 +208,7 @@ fn of_worker(
     let mut happening =
         Happening { event: event.into(), lane: worker.role.lane(), reason, ..Happening::default() };
     let records = processes.records();
-    if let Some(record) = records.get(worker.id) {
+    if let Some(record) = records.get(worker.number) {
         let (counters, now_ms) = (records.counters(record), records.ledger().now_ms());
         happening.pid = record.pid;
         happening.generation = Some(record.generation);
@@ -230,7 +230,7 @@ fn of_worker(
 /// The server as it is now.
 pub(crate) fn status(
     configuration: Option<PathBuf>,
-    generation: u64,
+    generation: GenerationNumber,
     uptime_ms: u64,
     policy: &Policy,
     processes: &Processes,
@@ -246,7 +246,7 @@ pub(crate) fn status(
     let lanes = policy.lane_states().into_iter().enumerate();
     let lanes =
         lanes.map(|(lane, (state, worker))| of_lane(lane, state, worker, records, queue(lane)));
-    let acceptor = policy.acceptor_state();
+    let acceptor = policy.state_of(Role::Acceptor);
     let groups = listeners.groups().iter();
     Some(Status {
         version: env!("CARGO_PKG_VERSION").into(),
@@ -276,7 +276,7 @@ fn of_lane(
     let totals = records.totals(Role::Lane(lane));
     let of_lane = records.iter().filter(|record| record.worker.role == Role::Lane(lane));
     let levels: Levels = of_lane.map(|record| records.counters(record).cells().levels()).sum();
-    let record = worker.and_then(|worker| records.get(worker.id));
+    let record = worker.and_then(|worker| records.get(worker.number));
     LaneStatus {
         lane,
         state: state.into(),
@@ -293,7 +293,7 @@ fn of_lane(
 }
 
 fn of_acceptor(state: &str, worker: Option<Worker>, records: &WorkerRecords) -> AcceptorStatus {
-    let record = worker.and_then(|worker| records.get(worker.id));
+    let record = worker.and_then(|worker| records.get(worker.number));
     AcceptorStatus {
         state: state.into(),
         pid: record.and_then(|record| record.pid),

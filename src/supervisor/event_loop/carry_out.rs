@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use super::changes::ENDING;
 use super::state::Supervisor;
-use crate::control::Order;
+use crate::control::{Order, ProcessNumber};
 use crate::supervisor::commands::Answer;
 use crate::supervisor::loading::loader::Loader;
 use crate::supervisor::log_events;
@@ -48,7 +48,9 @@ impl Supervisor {
                         Err(error) => {
                             let cause = format!("cannot start a process: {error}");
                             self.processes.dismiss(&workers);
-                            let process = workers.first().map_or(0, |worker| worker.process);
+                            let process = workers
+                                .first()
+                                .map_or(ProcessNumber::default(), |worker| worker.process);
                             Some(Input::ProcessEnded { process, cause })
                         }
                     }
@@ -141,7 +143,7 @@ impl Supervisor {
                 self.processes.forget(generation);
                 self.keep_current_listeners();
             }
-            Action::Tell(fact) => self.tell(&fact),
+            Action::Announce(fact) => self.tell(&fact),
             Action::StartProcess { .. }
             | Action::Serve(_)
             | Action::Exit(_)

@@ -6,6 +6,7 @@
 
 use super::state::{MEASURE_MS, Supervisor};
 use crate::config::{self, Abilities};
+use crate::control::GenerationNumber;
 use crate::observe::log;
 use crate::supervisor::commands::status;
 use crate::supervisor::commands::waiting::Change;
@@ -129,7 +130,7 @@ impl Supervisor {
                 self.commands.refuse(Request::Reload, &answer);
             }
             Change::Upgrade => {
-                tracing::error!(generation = self.current, reason, "upgrade failed");
+                tracing::error!(generation = self.current.0, reason, "upgrade failed");
                 self.commands.refuse(Request::Upgrade, &answer);
             }
             Change::Resize(by) => tracing::error!(by, reason, "resize rejected"),
@@ -178,7 +179,7 @@ impl Supervisor {
     ///
     /// # Errors
     /// If it can't, which is the case of one that follows another supervisor alone.
-    pub(super) fn serve(&mut self, generation: u64) -> Result<(), String> {
+    pub(super) fn serve(&mut self, generation: GenerationNumber) -> Result<(), String> {
         self.current = generation;
         if self.listeners.are_lent() {
             // The supervisor before this one goes on with both if this fails.

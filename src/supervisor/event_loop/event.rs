@@ -1,6 +1,6 @@
 //! Everything the supervisor reacts to.
 
-use crate::control::Report;
+use crate::control::{ProcessNumber, Report};
 use crate::supervisor::commands::Request;
 use crate::supervisor::commands::waiting::Change;
 use crate::supervisor::succession::upgrade::Parcel;
@@ -31,7 +31,7 @@ pub(super) enum Event {
     /// A child ended, and was reaped: a worker process or, for pid 1, an orphan.
     Ended(Reaped),
     /// A worker in the process with this key has news.
-    Report(u64, Report),
+    Report(ProcessNumber, Report),
     /// Time passed.
     Tick,
 }

@@ -1,6 +1,7 @@
 //! A reload, from its beginning to its answer: a child reads the configuration (`loader`), a generation is prepared of
 //! it, and the policy puts it in the place of the one that serves.
 
+use crate::control::GenerationNumber;
 use std::path::Path;
 
 use super::state::{Supervisor, TOKEN_LOADER};
@@ -26,7 +27,7 @@ impl Supervisor {
     /// Has the configuration read again. The process may be another one after this: see [`Supervisor::forked`].
     pub(super) fn begin_reload(&mut self, number: u64) {
         self.commands.begin(Request::Reload, number);
-        tracing::info!(generation = self.policy.next_generation(), "reload started");
+        tracing::info!(generation = self.policy.next_generation().0, "reload started");
         manager::reloading();
         let patience = self.config().map(|config| config.supervisor.ready_timeout);
         let until_ms = self.now_ms() + patience.unwrap_or_default().as_millis() as u64;
@@ -167,7 +168,7 @@ impl Supervisor {
     }
 
     /// A generation serves, or can't be: the reload is over, if that was its generation.
-    pub(super) fn generation_settled(&mut self, generation: u64, answer: &Answer) {
+    pub(super) fn generation_settled(&mut self, generation: GenerationNumber, answer: &Answer) {
         if matches!(answer, Answer::Failed(_)) {
             self.restore_listeners();
         }

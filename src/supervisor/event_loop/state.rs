@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::config::{self, Config, Count};
-use crate::control::Control;
+use crate::control::{Control, GenerationNumber};
 use crate::observe::ledger::Ledger;
 use crate::supervisor::commands::Commands;
 use crate::supervisor::commands::status::History;
@@ -71,7 +71,7 @@ pub(super) struct Supervisor {
     pub(super) alive_every_ms: Option<u64>,
     pub(super) alive_ms: u64,
     /// The generation that serves.
-    pub(super) current: u64,
+    pub(super) current: GenerationNumber,
     /// Changes that were asked for while another one was under way.
     pub(super) waiting: Waiting,
     /// The number of the change that began last.
@@ -126,8 +126,9 @@ impl Supervisor {
         let mut processes = Processes::new(Arc::new(ledger));
         let mut warned = Warned::default();
         let ledger = processes.records().ledger();
+        let first = GenerationNumber::FIRST;
         let (prepared, plan) =
-            startup::prepare(1, loaded, before, &mut listeners, ledger, &mut warned)?;
+            startup::prepare(first, loaded, before, &mut listeners, ledger, &mut warned)?;
         processes.generations.add(prepared);
         processes.records_mut().inherit(totals);
         let seed = u64::from(std::process::id()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -148,7 +149,7 @@ impl Supervisor {
             heir: None,
             alive_every_ms: manager::watchdog_ms(),
             alive_ms: 0,
-            current: 1,
+            current: first,
             waiting: Waiting::default(),
             changes: 0,
             reloading: None,

@@ -27,7 +27,7 @@ impl Supervisor {
         let patience = self.config().map(|config| 2 * config.supervisor.ready_timeout);
         let until_ms = self.now_ms() + patience.unwrap_or_default().as_millis() as u64;
         let (generation, binary) = (self.current, self.origin.binary());
-        tracing::info!(generation, binary, "upgrade started");
+        tracing::info!(generation = generation.0, binary, "upgrade started");
         let started = if process::id() == 1 {
             Err("as pid 1 it can't make way for another process; replace the container".into())
         } else if let Some(engine) = self.engine().filter(|engine| engine.own_sockets.is_some()) {
@@ -104,7 +104,7 @@ impl Supervisor {
     }
 
     fn upgrade_failed(&mut self, number: u64, reason: &str) {
-        tracing::error!(generation = self.current, reason, "upgrade failed");
+        tracing::error!(generation = self.current.0, reason, "upgrade failed");
         self.commands.answer_of(number, &Answer::Failed(reason.to_owned()));
     }
 
@@ -120,7 +120,7 @@ impl Supervisor {
         self.tell_totals();
         self.tell_heir(&Parcel::HandedOver);
         self.listeners.leave_to_heir();
-        tracing::info!(pid, generation = self.current, "upgrade done");
+        tracing::info!(pid, generation = self.current.0, "upgrade done");
         let mut text = format!("pid {pid} serves");
         if process::is_in_foreground() {
             // The shell waits for this process alone, and then takes the terminal back.

@@ -1,6 +1,7 @@
 //! How far a reload is. What is done about it is for the event loop.
 
 use super::loader::{Loading, Read};
+use crate::control::GenerationNumber;
 
 /// A reload that is under way.
 pub(crate) struct Reloading {
@@ -15,5 +16,5 @@ pub(crate) enum Stage {
     /// It was read, and this goes on with it as soon as the policy is about nothing else.
     Read(Read),
     /// The generation that it makes is about to serve.
-    Replacing(u64),
+    Replacing(GenerationNumber),
 }

@@ -1,5 +1,6 @@
 //! From a configuration to a generation that is ready to be started: sizing, descriptors, sockets, content.
 
+use crate::control::GenerationNumber;
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -37,7 +38,7 @@ impl Warned {
 
 /// Makes everything of a generation that exists before its first fork, and tells of it.
 pub(crate) fn prepare(
-    number: u64,
+    number: GenerationNumber,
     loaded: Loaded,
     before: Option<sizing::Before>,
     listeners: &mut Listeners,
@@ -50,7 +51,8 @@ pub(crate) fn prepare(
             tracing::warn!(place, reason, remedy, "configuration warning");
         }
     }
-    let machine = if number == 1 { sizing::machine() } else { sizing::measure_again() };
+    let machine =
+        if number == GenerationNumber::FIRST { sizing::machine() } else { sizing::measure_again() };
     let size = sizing::size_after(before, config.workers.count, &machine);
     tell_size(&size, &machine, warned);
     let lanes = size.lanes;
@@ -79,14 +81,15 @@ pub(crate) fn prepare(
         let count = opened.requested.len();
         return Err(format!("server.listen names {count} addresses; at most {ADDRESSES_MAX}"));
     }
-    let is_told = |group: &&Group| number == 1 || opened.new.contains(&group.requested);
+    let is_told =
+        |group: &&Group| number == GenerationNumber::FIRST || opened.new.contains(&group.requested);
     for group in listeners.groups().iter().filter(is_told) {
         tell_listening(group, &config, lanes);
     }
     let plan = Plan {
         settings: settings(&config.supervisor),
         lanes,
-        together: config.workers.mode == Mode::Threads,
+        mode: config.workers.mode,
         accept: config.workers.accept,
         sockets: listeners.lanes(),
     };

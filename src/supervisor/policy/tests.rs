@@ -1,13 +1,15 @@
 //! The policy as tables: (state, input, time) → actions. The model under random inputs is in `model`.
 
 use super::Action::{
-    Attach, CloseLane, CloseListeners, Detach, Drain, DrainWorker, Exit, Forget, Kill, PollAgain,
-    ReadBeats, Release, Renew, Seal, Serve, StartProcess, StartWorker, Steer, Take, Tell,
+    Announce, Attach, CloseLane, CloseListeners, Detach, Drain, DrainWorker, Exit, Forget, Kill,
+    PollAgain, ReadBeats, Release, Renew, Seal, Serve, StartProcess, StartWorker, Steer, Take,
 };
 use super::sockets::HANDSHAKES_MS;
 use super::watchdog::MOMENT_MS;
 use super::*;
+use crate::config::{Accept, Mode};
 use crate::control::DrainKind::{Replaced, Stop};
+use crate::control::Missed;
 
 mod accept;
 mod model;
@@ -25,84 +27,91 @@ const WATCHED: Settings = Settings { watchdog_ms: 4_000, ..SETTINGS };
 const KILLED: &str = "killed by SIGKILL";
 const HUNG: &str = "hung: no turn of its loop within supervisor.watchdog";
 
-fn plan(settings: &Settings, lanes: usize, together: bool) -> Plan {
-    Plan { settings: settings.clone(), lanes, together, accept: Accept::Reuseport, sockets: 0 }
+fn plan(settings: &Settings, lanes: usize, mode: Mode) -> Plan {
+    Plan { settings: settings.clone(), lanes, mode, accept: Accept::Reuseport, sockets: 0 }
 }
 
 /// The `n`th worker that was started, counted from 1: with processes, each has its own.
 fn apart(id: u64, lane: usize) -> Worker {
-    Worker { id: WorkerNumber(id), process: id, role: Role::Lane(lane) }
+    within(id, id, lane)
 }
 
 /// The same, in the `process`th process.
 fn within(process: u64, id: u64, lane: usize) -> Worker {
-    Worker { id: WorkerNumber(id), process, role: Role::Lane(lane) }
+    Worker { number: WorkerNumber(id), process: ProcessNumber(process), role: Role::Lane(lane) }
 }
 
 /// Two processes of one lane each, serving at time 0.
 fn processes() -> Policy {
-    serving(&SETTINGS, false).0
+    serving(&SETTINGS, Mode::Processes).0
 }
 
 /// One process of two lanes, serving at time 0.
 fn threads() -> Policy {
-    serving(&SETTINGS, true).0
+    serving(&SETTINGS, Mode::Threads).0
 }
 
 /// Two lanes, serving at time 0, and what their being ready led to.
-fn serving(settings: &Settings, together: bool) -> (Policy, Vec<Action>) {
-    let (mut policy, _) = Policy::begin(plan(settings, 2, together), 1, 0);
-    let worker = |id, lane| if together { within(1, id, lane) } else { apart(id, lane) };
+fn serving(settings: &Settings, mode: Mode) -> (Policy, Vec<Action>) {
+    let (mut policy, _) = Policy::begin(plan(settings, 2, mode), 1, 0);
+    let worker = |id, lane| match mode {
+        Mode::Threads => within(1, id, lane),
+        Mode::Processes => apart(id, lane),
+    };
     policy.decide(Input::Ready(worker(1, 0)), 0);
     let actions = policy.decide(Input::Ready(worker(2, 1)), 0);
     (policy, actions)
 }
 
 fn ended(process: u64) -> Input {
-    Input::ProcessEnded { process, cause: KILLED.into() }
+    Input::ProcessEnded { process: ProcessNumber(process), cause: KILLED.into() }
 }
 
 fn left(process: u64) -> Input {
-    Input::ProcessEnded { process, cause: CLEAN_EXIT.into() }
+    Input::ProcessEnded { process: ProcessNumber(process), cause: CLEAN_EXIT.into() }
 }
 
 fn exited(worker: Worker) -> Action {
-    Tell(Fact::WorkerExited { worker, cause: KILLED.into() })
+    Announce(Fact::WorkerExited { worker, cause: KILLED.into() })
 }
 
 /// A worker that was killed is followed by another at once; it has ended so many times.
 fn restarting(worker: Worker, restarts: u32) -> Action {
-    Tell(Fact::WorkerRestarting { worker, cause: KILLED.into(), delay_ms: 0, restarts })
+    Announce(Fact::WorkerRestarting { worker, cause: KILLED.into(), delay_ms: 0, restarts })
 }
 
 fn adopted(lane: usize, by: Worker) -> [Action; 2] {
-    [Take { worker: by, lane }, Tell(Fact::WorkerAdopted { lane, by })]
+    [Take { worker: by, lane }, Announce(Fact::WorkerAdopted { lane, by })]
 }
 
 fn drain_started(generation: u64, reason: &str) -> Action {
-    Tell(Fact::DrainStarted { generation, reason: reason.into() })
+    let generation = GenerationNumber(generation);
+    Announce(Fact::DrainStarted { generation, reason: reason.into() })
 }
 
 #[test]
 fn begin_starts_a_process_for_each_lane_or_one_for_all() {
-    let (policy, actions) = Policy::begin(plan(&SETTINGS, 2, false), 1, 5);
-    let start = |workers: &[Worker]| StartProcess { generation: 1, workers: workers.to_vec() };
+    let (policy, actions) = Policy::begin(plan(&SETTINGS, 2, Mode::Processes), 1, 5);
+    let start = |workers: &[Worker]| StartProcess {
+        generation: GenerationNumber(1),
+        workers: workers.to_vec(),
+    };
     assert_eq!(actions, [start(&[apart(1, 0)]), start(&[apart(2, 1)])]);
     assert_eq!(policy.next_ms(), Some(10_005));
-    let (_, actions) = Policy::begin(plan(&SETTINGS, 2, true), 1, 5);
+    let (_, actions) = Policy::begin(plan(&SETTINGS, 2, Mode::Threads), 1, 5);
     assert_eq!(actions, [start(&[within(1, 1, 0), within(1, 2, 1)])]);
 }
 
 #[test]
 fn nobody_accepts_until_every_worker_is_ready() {
-    let (_, actions) = serving(&SETTINGS, false);
+    let (_, actions) = serving(&SETTINGS, Mode::Processes);
     let (first, second) = (apart(1, 0), apart(2, 1));
     let expected = [
-        Tell(Fact::WorkerReady { worker: second }),
-        Serve(1),
+        Announce(Fact::WorkerReady { worker: second }),
+        Serve(GenerationNumber(1)),
         Take { worker: first, lane: 0 },
         Take { worker: second, lane: 1 },
-        Tell(Fact::AllReady { generation: 1, lanes: 2 }),
+        Announce(Fact::AllReady { generation: GenerationNumber(1), lanes: 2 }),
     ];
     assert_eq!(actions, expected);
 }
@@ -114,20 +123,23 @@ fn a_process_that_ends_is_started_again_at_once_and_its_sockets_are_adopted_befo
     let next = apart(3, 1);
     let [take, told] = adopted(1, apart(1, 0));
     let leave = Release { worker: apart(2, 1), lane: 1 };
-    let start = StartProcess { generation: 1, workers: vec![next] };
+    let start = StartProcess { generation: GenerationNumber(1), workers: vec![next] };
     assert_eq!(
         actions,
         [exited(apart(2, 1)), restarting(apart(2, 1), 1), take, told, leave, start]
     );
     let actions = policy.decide(Input::Ready(next), 1_001);
     let give_back = [Take { worker: next, lane: 1 }, Release { worker: apart(1, 0), lane: 1 }];
-    assert_eq!(actions, [&[Tell(Fact::WorkerReady { worker: next })][..], &give_back].concat());
+    assert_eq!(actions, [&[Announce(Fact::WorkerReady { worker: next })][..], &give_back].concat());
 }
 
 #[test]
 fn a_process_of_threads_that_ends_is_started_again_with_all_its_lanes() {
     let actions = threads().decide(ended(1), 1_000);
-    let start = StartProcess { generation: 1, workers: vec![within(2, 3, 0), within(2, 4, 1)] };
+    let start = StartProcess {
+        generation: GenerationNumber(1),
+        workers: vec![within(2, 3, 0), within(2, 4, 1)],
+    };
     let before = [within(1, 1, 0), within(1, 2, 1)];
     let expected = [
         exited(before[0]),
@@ -152,11 +164,11 @@ fn a_thread_that_ends_is_started_again_inside_its_process() {
 #[test]
 fn delays_double_with_jitter_up_to_their_maximum() {
     let settings = Settings { max_restarts: 100, restart_delay_max_ms: 1_000, ..SETTINGS };
-    let (mut policy, _) = Policy::begin(plan(&settings, 1, false), 7, 0);
+    let (mut policy, _) = Policy::begin(plan(&settings, 1, Mode::Processes), 7, 0);
     policy.decide(Input::Ready(apart(1, 0)), 0);
     for (number, whole) in (1..).zip([0, 100, 200, 400, 800, 1_000, 1_000]) {
         let actions = policy.decide(ended(number), 10);
-        let Tell(Fact::WorkerRestarting { delay_ms, .. }) = actions[1] else {
+        let Announce(Fact::WorkerRestarting { delay_ms, .. }) = actions[1] else {
             panic!("{actions:?}");
         };
         assert!((whole / 2..=whole).contains(&delay_ms), "{delay_ms} of {whole}");
@@ -166,7 +178,7 @@ fn delays_double_with_jitter_up_to_their_maximum() {
 
 #[test]
 fn restarts_beyond_the_window_are_forgotten() {
-    let (mut policy, _) = Policy::begin(plan(&SETTINGS, 1, false), 1, 0);
+    let (mut policy, _) = Policy::begin(plan(&SETTINGS, 1, Mode::Processes), 1, 0);
     policy.decide(Input::Ready(apart(1, 0)), 0);
     for (process, now_ms) in (1..).zip([0, 60_000, 120_000, 180_000, 240_000]) {
         let actions = policy.decide(ended(process), now_ms);
@@ -182,7 +194,7 @@ fn the_restart_after_the_last_allowed_one_is_given_up_and_the_rest_drained() {
     for restarts in 1..=3 {
         let actions = policy.decide(ended(process), now_ms);
         assert!(
-            matches!(actions[1], Tell(Fact::WorkerRestarting { restarts: n, .. }) if n == restarts)
+            matches!(actions[1], Announce(Fact::WorkerRestarting { restarts: n, .. }) if n == restarts)
         );
         now_ms = policy.next_ms().unwrap_or(now_ms);
         policy.decide(Input::Tick, now_ms);
@@ -191,49 +203,55 @@ fn the_restart_after_the_last_allowed_one_is_given_up_and_the_rest_drained() {
     }
     let actions = policy.decide(ended(process), now_ms);
     let worker = apart(process, 0);
-    let gave_up = Tell(Fact::WorkerGaveUp { worker, cause: KILLED.into(), restarts: 3 });
+    let gave_up = Announce(Fact::WorkerGaveUp { worker, cause: KILLED.into(), restarts: 3 });
     let reason = "a worker could not be kept alive";
     let last = exited(apart(process, 0));
-    assert_eq!(actions, [last, gave_up, drain_started(1, reason), CloseListeners, Drain(2, Stop)]);
-    let done = Tell(Fact::DrainDone { generation: 1 });
+    assert_eq!(
+        actions,
+        [last, gave_up, drain_started(1, reason), CloseListeners, Drain(ProcessNumber(2), Stop)]
+    );
+    let done = Announce(Fact::DrainDone { generation: GenerationNumber(1) });
     assert_eq!(policy.decide(left(2), now_ms + 1), [done, Exit(1)]);
 }
 
 #[test]
 fn a_worker_that_ends_before_it_was_ready_stops_the_first_start() {
-    let (mut policy, _) = Policy::begin(plan(&SETTINGS, 2, false), 1, 0);
+    let (mut policy, _) = Policy::begin(plan(&SETTINGS, 2, Mode::Processes), 1, 0);
     policy.decide(Input::Ready(apart(1, 0)), 1);
     let actions = policy.decide(ended(2), 2);
-    let could_not = Tell(Fact::CouldNotStart { cause: KILLED.into() });
-    assert_eq!(actions, [exited(apart(2, 1)), could_not, Kill(1)]);
+    let could_not = Announce(Fact::CouldNotStart { cause: KILLED.into() });
+    assert_eq!(actions, [exited(apart(2, 1)), could_not, Kill(ProcessNumber(1))]);
     assert_eq!(policy.decide(ended(1), 3), [Exit(1)]);
 }
 
 #[test]
 fn a_worker_that_was_ready_is_started_again_even_while_others_have_not_been() {
-    let (mut policy, _) = Policy::begin(plan(&SETTINGS, 2, false), 1, 0);
+    let (mut policy, _) = Policy::begin(plan(&SETTINGS, 2, Mode::Processes), 1, 0);
     policy.decide(Input::Ready(apart(1, 0)), 1);
     let actions = policy.decide(ended(1), 2);
-    let start = StartProcess { generation: 1, workers: vec![apart(3, 0)] };
+    let start = StartProcess { generation: GenerationNumber(1), workers: vec![apart(3, 0)] };
     assert_eq!(actions.last(), Some(&start));
     // Not all are ready: lane 0 has to be so again.
     let second = apart(2, 1);
-    let ready = [Tell(Fact::WorkerReady { worker: second })];
+    let ready = [Announce(Fact::WorkerReady { worker: second })];
     assert_eq!(policy.decide(Input::Ready(second), 3), ready);
     let actions = policy.decide(Input::Ready(apart(3, 0)), 4);
-    assert_eq!(actions.last(), Some(&Tell(Fact::AllReady { generation: 1, lanes: 2 })));
+    assert_eq!(
+        actions.last(),
+        Some(&Announce(Fact::AllReady { generation: GenerationNumber(1), lanes: 2 }))
+    );
 }
 
 #[test]
 fn a_worker_that_is_not_ready_in_time_is_killed_once_and_that_is_the_cause() {
-    let (mut policy, _) = Policy::begin(plan(&SETTINGS, 1, false), 1, 0);
+    let (mut policy, _) = Policy::begin(plan(&SETTINGS, 1, Mode::Processes), 1, 0);
     assert_eq!(policy.decide(Input::Tick, 9_999), []);
-    let late = Tell(Fact::NotReadyInTime { worker: apart(1, 0) });
-    assert_eq!(policy.decide(Input::Tick, 10_000), [late, Kill(1)]);
+    let late = Announce(Fact::NotReadyInTime { worker: apart(1, 0) });
+    assert_eq!(policy.decide(Input::Tick, 10_000), [late, Kill(ProcessNumber(1))]);
     assert_eq!(policy.decide(Input::Tick, 10_001), []);
     let cause = "not ready within supervisor.ready_timeout".to_owned();
     let actions = policy.decide(ended(1), 10_002);
-    assert_eq!(actions[1..], [Tell(Fact::CouldNotStart { cause }), Exit(1)]);
+    assert_eq!(actions[1..], [Announce(Fact::CouldNotStart { cause }), Exit(1)]);
 }
 
 #[test]
@@ -242,11 +260,16 @@ fn a_signal_drains_every_process_and_the_exit_is_clean() {
     let actions = policy.decide(Input::Stop("SIGTERM"), 5);
     assert_eq!(
         actions,
-        [drain_started(1, "SIGTERM"), CloseListeners, Drain(1, Stop), Drain(2, Stop)]
+        [
+            drain_started(1, "SIGTERM"),
+            CloseListeners,
+            Drain(ProcessNumber(1), Stop),
+            Drain(ProcessNumber(2), Stop)
+        ]
     );
     assert_eq!(policy.next_ms(), Some(30_005));
     assert_eq!(policy.decide(left(2), 6), []);
-    let done = Tell(Fact::DrainDone { generation: 1 });
+    let done = Announce(Fact::DrainDone { generation: GenerationNumber(1) });
     assert_eq!(policy.decide(left(1), 7), [done, Exit(0)]);
 }
 
@@ -263,7 +286,10 @@ fn the_deadline_of_a_drain_kills_what_is_left_and_the_exit_is_clean() {
     policy.decide(Input::Stop("SIGTERM"), 5);
     let actions = policy.decide(Input::Tick, 30_005);
     let workers = vec![apart(1, 0), apart(2, 1)];
-    assert_eq!(actions, [Tell(Fact::DrainDeadline { workers }), Kill(1), Kill(2)]);
+    assert_eq!(
+        actions,
+        [Announce(Fact::DrainDeadline { workers }), Kill(ProcessNumber(1)), Kill(ProcessNumber(2))]
+    );
     assert_eq!(policy.decide(ended(1), 30_006), []);
     assert_eq!(policy.decide(ended(2), 30_006), [Exit(0)]);
 }
@@ -273,86 +299,99 @@ fn a_second_signal_kills_at_once() {
     let mut policy = threads();
     policy.decide(Input::Stop("SIGTERM"), 5);
     let actions = policy.decide(Input::Stop("SIGINT"), 6);
-    assert_eq!(actions, [Tell(Fact::StopForced { reason: "SIGINT" }), Kill(1)]);
+    assert_eq!(actions, [Announce(Fact::StopForced { reason: "SIGINT" }), Kill(ProcessNumber(1))]);
     assert_eq!(policy.decide(ended(1), 7), [Exit(1)]);
 }
 
 #[test]
 fn a_signal_while_every_process_waits_to_be_started_again_ends_at_once() {
-    let (mut policy, _) = Policy::begin(plan(&SETTINGS, 1, false), 1, 0);
+    let (mut policy, _) = Policy::begin(plan(&SETTINGS, 1, Mode::Processes), 1, 0);
     policy.decide(Input::Ready(apart(1, 0)), 0);
     policy.decide(ended(1), 1);
     policy.decide(ended(2), 2);
     let actions = policy.decide(Input::Stop("SIGTERM"), 3);
-    let done = Tell(Fact::DrainDone { generation: 1 });
+    let done = Announce(Fact::DrainDone { generation: GenerationNumber(1) });
     assert_eq!(actions, [drain_started(1, "SIGTERM"), CloseListeners, done, Exit(0)]);
 }
 
 #[test]
 fn a_new_generation_takes_the_sockets_when_all_of_it_is_ready_and_only_then_the_old_one_drains() {
     let mut policy = processes();
-    let actions = policy.decide(Input::Replace(plan(&SETTINGS, 2, false)), 10);
-    let start = |worker| StartProcess { generation: 2, workers: vec![worker] };
+    let actions = policy.decide(Input::Replace(plan(&SETTINGS, 2, Mode::Processes)), 10);
+    let start = |worker| StartProcess { generation: GenerationNumber(2), workers: vec![worker] };
     let (first, second) = (apart(3, 0), apart(4, 1));
     assert_eq!(actions, [start(first), start(second)]);
     assert!(policy.is_changing());
-    let ready = |worker| Tell(Fact::WorkerReady { worker });
+    let ready = |worker| Announce(Fact::WorkerReady { worker });
     assert_eq!(policy.decide(Input::Ready(first), 11), [ready(first)]);
     let actions = policy.decide(Input::Ready(second), 12);
     let expected = [
         ready(second),
-        Serve(2),
+        Serve(GenerationNumber(2)),
         Take { worker: first, lane: 0 },
         Take { worker: second, lane: 1 },
         drain_started(1, "replaced by the next generation"),
-        Drain(1, Replaced),
-        Drain(2, Replaced),
+        Drain(ProcessNumber(1), Replaced),
+        Drain(ProcessNumber(2), Replaced),
     ];
     assert_eq!(actions, expected);
     // It is replaced when nobody of it accepts any more.
     assert!(policy.is_changing());
     assert_eq!(policy.decide(Input::StoppedAccepting(apart(2, 1)), 12), []);
-    let replaced = Tell(Fact::Replaced { generation: 2, lanes: 2, renews: false });
+    let replaced =
+        Announce(Fact::Replaced { generation: GenerationNumber(2), lanes: 2, renews: false });
     assert_eq!(policy.decide(left(1), 13), [replaced]);
     assert!(!policy.is_changing());
     assert_eq!(policy.next_ms(), Some(30_012));
-    assert_eq!(policy.decide(left(2), 14), [Tell(Fact::DrainDone { generation: 1 }), Forget(1)]);
+    assert_eq!(
+        policy.decide(left(2), 14),
+        [
+            Announce(Fact::DrainDone { generation: GenerationNumber(1) }),
+            Forget(GenerationNumber(1))
+        ]
+    );
 }
 
 #[test]
 fn a_generation_with_a_worker_that_never_gets_ready_is_withdrawn() {
     let mut policy = processes();
-    policy.decide(Input::Replace(plan(&SETTINGS, 2, false)), 10);
+    policy.decide(Input::Replace(plan(&SETTINGS, 2, Mode::Processes)), 10);
     policy.decide(Input::Ready(apart(3, 0)), 11);
     let actions = policy.decide(ended(4), 12);
-    let withdrawn = Tell(Fact::Withdrawn { generation: 2, cause: KILLED.into() });
-    assert_eq!(actions, [exited(apart(4, 1)), withdrawn, Kill(3)]);
+    let withdrawn =
+        Announce(Fact::Withdrawn { generation: GenerationNumber(2), cause: KILLED.into() });
+    assert_eq!(actions, [exited(apart(4, 1)), withdrawn, Kill(ProcessNumber(3))]);
     assert!(!policy.is_changing());
     let cause = "its generation was withdrawn".to_owned();
-    let gone = Tell(Fact::WorkerExited { worker: apart(3, 0), cause });
-    assert_eq!(policy.decide(ended(3), 13), [gone, Forget(2)]);
+    let gone = Announce(Fact::WorkerExited { worker: apart(3, 0), cause });
+    assert_eq!(policy.decide(ended(3), 13), [gone, Forget(GenerationNumber(2))]);
 }
 
 #[test]
 fn an_old_generation_that_does_not_drain_in_time_is_killed() {
     let mut policy = threads();
-    policy.decide(Input::Replace(plan(&SETTINGS, 1, true)), 10);
+    policy.decide(Input::Replace(plan(&SETTINGS, 1, Mode::Threads)), 10);
     policy.decide(Input::Ready(within(2, 3, 0)), 20);
     policy.decide(Input::WorkerDrained(within(1, 1, 0)), 30);
     policy.decide(Input::StoppedAccepting(within(1, 1, 0)), 30);
     policy.decide(Input::StoppedAccepting(within(1, 2, 1)), 30);
     let actions = policy.decide(Input::Tick, 30_020);
-    let late = Tell(Fact::DrainDeadline { workers: vec![within(1, 2, 1)] });
-    assert_eq!(actions, [late, Kill(1), CloseLane(1)]);
+    let late = Announce(Fact::DrainDeadline { workers: vec![within(1, 2, 1)] });
+    assert_eq!(actions, [late, Kill(ProcessNumber(1)), CloseLane(1)]);
 }
 
 #[test]
 fn a_signal_during_a_replacement_kills_what_comes_and_drains_what_serves() {
     let mut policy = processes();
-    policy.decide(Input::Replace(plan(&SETTINGS, 1, false)), 10);
+    policy.decide(Input::Replace(plan(&SETTINGS, 1, Mode::Processes)), 10);
     let actions = policy.decide(Input::Stop("SIGTERM"), 11);
-    let expected =
-        [drain_started(1, "SIGTERM"), CloseListeners, Drain(1, Stop), Drain(2, Stop), Kill(3)];
+    let expected = [
+        drain_started(1, "SIGTERM"),
+        CloseListeners,
+        Drain(ProcessNumber(1), Stop),
+        Drain(ProcessNumber(2), Stop),
+        Kill(ProcessNumber(3)),
+    ];
     assert_eq!(actions, expected);
 }
 
@@ -361,8 +400,8 @@ fn a_new_lane_is_adopted_until_its_worker_is_ready() {
     let mut policy = processes();
     let actions = policy.decide(Input::Resize(3), 10);
     let [take, told] = adopted(2, apart(1, 0));
-    let start = StartProcess { generation: 1, workers: vec![apart(3, 2)] };
-    assert_eq!(actions, [Tell(Fact::Resized { lanes: 3 }), take, told, start]);
+    let start = StartProcess { generation: GenerationNumber(1), workers: vec![apart(3, 2)] };
+    assert_eq!(actions, [Announce(Fact::Resized { lanes: 3 }), take, told, start]);
 }
 
 #[test]
@@ -372,12 +411,12 @@ fn a_lane_that_leaves_is_steered_away_from_adopted_and_closed_after_its_handshak
     let (stays, goes) = (apart(1, 0), apart(2, 1));
     let [take, told] = adopted(1, stays);
     let expected = [
-        Tell(Fact::Resized { lanes: 1 }),
+        Announce(Fact::Resized { lanes: 1 }),
         Steer(Some(1)),
         take,
         told,
         Release { worker: goes, lane: 1 },
-        Drain(2, Replaced),
+        Drain(ProcessNumber(2), Replaced),
     ];
     assert_eq!(actions, expected);
     assert_eq!(policy.next_ms(), Some(10 + HANDSHAKES_MS));
@@ -388,7 +427,7 @@ fn a_lane_that_leaves_is_steered_away_from_adopted_and_closed_after_its_handshak
     let due_ms = policy.next_ms().unwrap();
     assert_eq!(policy.decide(Input::Tick, due_ms), [CloseLane(1)]);
     let closed =
-        [Release { worker: stays, lane: 1 }, Tell(Fact::LaneClosed { lane: 1 }), Steer(None)];
+        [Release { worker: stays, lane: 1 }, Announce(Fact::LaneClosed { lane: 1 }), Steer(None)];
     assert_eq!(policy.decide(Input::LaneClosed(1), due_ms), closed);
     assert_eq!(policy.next_ms(), None);
 }
@@ -404,14 +443,14 @@ fn a_lane_that_comes_back_before_its_sockets_closed_keeps_them() {
     let mut policy = processes();
     policy.decide(Input::Resize(1), 10);
     let actions = policy.decide(Input::Resize(2), 20);
-    let start = StartProcess { generation: 1, workers: vec![apart(3, 1)] };
-    assert_eq!(actions, [Tell(Fact::Resized { lanes: 2 }), Steer(None), start]);
+    let start = StartProcess { generation: GenerationNumber(1), workers: vec![apart(3, 1)] };
+    assert_eq!(actions, [Announce(Fact::Resized { lanes: 2 }), Steer(None), start]);
     assert_eq!(policy.decide(Input::Tick, 10 + HANDSHAKES_MS), []);
 }
 
 #[test]
 fn sockets_close_from_the_last_lane_down() {
-    let (mut policy, _) = Policy::begin(plan(&SETTINGS, 3, false), 1, 0);
+    let (mut policy, _) = Policy::begin(plan(&SETTINGS, 3, Mode::Processes), 1, 0);
     (0..3).for_each(|lane| drop(policy.decide(Input::Ready(apart(lane as u64 + 1, lane)), 0)));
     policy.decide(Input::Resize(2), 0);
     policy.decide(Input::Resize(1), 1_000);
@@ -438,7 +477,7 @@ fn beat(worker: Worker, age_ms: u64) -> Input {
 
 #[test]
 fn beats_are_read_four_times_a_watchdog_and_not_after_a_sleep_of_ones_own() {
-    let (mut policy, _) = serving(&WATCHED, false);
+    let (mut policy, _) = serving(&WATCHED, Mode::Processes);
     // They were read when the generation became current.
     assert_eq!(policy.next_ms(), Some(1_000));
     assert_eq!(policy.decide(Input::Tick, 1_000), [ReadBeats]);
@@ -449,7 +488,7 @@ fn beats_are_read_four_times_a_watchdog_and_not_after_a_sleep_of_ones_own() {
 
 #[test]
 fn a_hung_process_loses_its_sockets_at_once_and_its_life_after_a_moment() {
-    let (mut policy, _) = serving(&WATCHED, false);
+    let (mut policy, _) = serving(&WATCHED, Mode::Processes);
     policy.decide(Input::Tick, 0);
     let (healthy, hung) = (apart(1, 0), apart(2, 1));
     assert_eq!(policy.decide(beat(healthy, 4_000), 500), []);
@@ -458,38 +497,38 @@ fn a_hung_process_loses_its_sockets_at_once_and_its_life_after_a_moment() {
     let leave = Release { worker: hung, lane: 1 };
     assert_eq!(
         actions,
-        [Tell(Fact::WorkerHung { worker: hung, age_ms: 4_001 }), take, told, leave]
+        [Announce(Fact::WorkerHung { worker: hung, age_ms: 4_001 }), take, told, leave]
     );
     let actions = policy.decide(Input::Tick, 500 + MOMENT_MS);
-    assert!(actions.contains(&Kill(2)), "{actions:?}");
+    assert!(actions.contains(&Kill(ProcessNumber(2))), "{actions:?}");
     let actions = policy.decide(ended(2), 2_000);
-    let gone = Tell(Fact::WorkerExited { worker: hung, cause: HUNG.into() });
-    let start = StartProcess { generation: 1, workers: vec![apart(3, 1)] };
+    let gone = Announce(Fact::WorkerExited { worker: hung, cause: HUNG.into() });
+    let start = StartProcess { generation: GenerationNumber(1), workers: vec![apart(3, 1)] };
     let cause = HUNG.into();
-    let next = Tell(Fact::WorkerRestarting { worker: hung, cause, delay_ms: 0, restarts: 1 });
+    let next = Announce(Fact::WorkerRestarting { worker: hung, cause, delay_ms: 0, restarts: 1 });
     assert_eq!(actions, [gone, next, start]);
 }
 
 #[test]
 fn a_worker_that_turns_again_within_its_moment_gets_its_sockets_back() {
-    let (mut policy, _) = serving(&WATCHED, false);
+    let (mut policy, _) = serving(&WATCHED, Mode::Processes);
     let hung = apart(2, 1);
     policy.decide(beat(hung, 5_000), 500);
     let actions = policy.decide(beat(hung, 3), 600);
     let back = [Take { worker: hung, lane: 1 }, Release { worker: apart(1, 0), lane: 1 }];
-    assert_eq!(actions, [&[Tell(Fact::WorkerRecovered { worker: hung })][..], &back].concat());
+    assert_eq!(actions, [&[Announce(Fact::WorkerRecovered { worker: hung })][..], &back].concat());
     let actions = policy.decide(Input::Tick, 500 + MOMENT_MS);
     assert!(!actions.iter().any(|action| matches!(action, Kill(_))), "{actions:?}");
 }
 
 #[test]
 fn a_worker_that_hung_while_it_was_full_is_full_when_it_turns_again() {
-    let (mut policy, _) = serving(&WATCHED, false);
+    let (mut policy, _) = serving(&WATCHED, Mode::Processes);
     let (sibling, hung) = (apart(1, 0), apart(2, 1));
     let adopted = [Take { worker: sibling, lane: 1 }, Release { worker: hung, lane: 1 }];
     assert_eq!(policy.decide(Input::Full(hung, true), 100), adopted);
     policy.decide(beat(hung, 5_000), 500);
-    let recovered = Tell(Fact::WorkerRecovered { worker: hung });
+    let recovered = Announce(Fact::WorkerRecovered { worker: hung });
     assert_eq!(policy.decide(beat(hung, 3), 600), [recovered], "its sockets stay with its sibling");
     let back = [Take { worker: hung, lane: 1 }, Release { worker: sibling, lane: 1 }];
     assert_eq!(policy.decide(Input::Full(hung, false), 700), back);
@@ -508,33 +547,44 @@ fn sockets_that_a_worker_missed_come_again_unless_they_are_anothers_by_then() {
 
 #[test]
 fn a_hung_thread_among_healthy_ones_is_left_behind_in_a_generation_that_they_drain_from() {
-    let (mut policy, _) = serving(&WATCHED, true);
+    let (mut policy, _) = serving(&WATCHED, Mode::Threads);
     let hung = within(1, 2, 1);
     policy.decide(beat(hung, 5_000), 500);
     let actions = policy.decide(Input::Tick, 500 + MOMENT_MS);
     let renewed = [within(2, 3, 0), within(2, 4, 1)];
-    let start = StartProcess { generation: 2, workers: renewed.to_vec() };
+    let start = StartProcess { generation: GenerationNumber(2), workers: renewed.to_vec() };
     assert!(actions.ends_with(&[ReadBeats]) || actions.contains(&start), "{actions:?}");
-    let renew = Renew { generation: 2, of: 1 };
+    let renew = Renew { generation: GenerationNumber(2), of: GenerationNumber(1) };
     let order = |wanted| actions.iter().position(|action| *action == wanted).unwrap();
     assert!(order(renew) < order(start));
     policy.decide(Input::Ready(renewed[0]), 1_600);
     let actions = policy.decide(Input::Ready(renewed[1]), 1_600);
-    assert!(actions.contains(&Drain(1, Replaced)), "{actions:?}");
-    let replaced = Tell(Fact::Replaced { generation: 2, lanes: 2, renews: true });
+    assert!(actions.contains(&Drain(ProcessNumber(1), Replaced)), "{actions:?}");
+    let replaced =
+        Announce(Fact::Replaced { generation: GenerationNumber(2), lanes: 2, renews: true });
     assert_eq!(policy.decide(Input::StoppedAccepting(within(1, 1, 0)), 1_650), [replaced]);
     // The healthy one has drained: nobody is left to wait for.
-    assert_eq!(policy.decide(Input::WorkerDrained(within(1, 1, 0)), 1_700), [Kill(1)]);
+    assert_eq!(
+        policy.decide(Input::WorkerDrained(within(1, 1, 0)), 1_700),
+        [Kill(ProcessNumber(1))]
+    );
     let actions = policy.decide(ended(1), 1_800);
-    let gone = Tell(Fact::WorkerExited { worker: hung, cause: HUNG.into() });
-    assert_eq!(actions, [gone, Tell(Fact::DrainDone { generation: 1 }), Forget(1)]);
+    let gone = Announce(Fact::WorkerExited { worker: hung, cause: HUNG.into() });
+    assert_eq!(
+        actions,
+        [
+            gone,
+            Announce(Fact::DrainDone { generation: GenerationNumber(1) }),
+            Forget(GenerationNumber(1))
+        ]
+    );
 }
 
 #[test]
 fn a_hung_thread_is_not_replaced_while_another_generation_starts() {
-    let (mut policy, _) = serving(&WATCHED, true);
+    let (mut policy, _) = serving(&WATCHED, Mode::Threads);
     policy.decide(beat(within(1, 2, 1), 5_000), 500);
-    policy.decide(Input::Replace(plan(&WATCHED, 2, true)), 600);
+    policy.decide(Input::Replace(plan(&WATCHED, 2, Mode::Threads)), 600);
     let due_ms = 500 + MOMENT_MS;
     let actions = policy.decide(Input::Tick, due_ms);
     assert!(!actions.iter().any(|action| matches!(action, Renew { .. })), "{actions:?}");
@@ -544,11 +594,15 @@ fn a_hung_thread_is_not_replaced_while_another_generation_starts() {
 
 #[test]
 fn a_process_whose_threads_all_hang_is_killed() {
-    let (mut policy, _) = serving(&WATCHED, true);
+    let (mut policy, _) = serving(&WATCHED, Mode::Threads);
     policy.decide(beat(within(1, 1, 0), 5_000), 500);
     policy.decide(beat(within(1, 2, 1), 5_000), 500);
     let actions = policy.decide(Input::Tick, 500 + MOMENT_MS);
-    assert_eq!(actions.iter().filter(|action| **action == Kill(1)).count(), 1, "{actions:?}");
+    assert_eq!(
+        actions.iter().filter(|action| **action == Kill(ProcessNumber(1))).count(),
+        1,
+        "{actions:?}"
+    );
 }
 
 #[test]
@@ -558,12 +612,13 @@ fn a_process_that_somebody_else_told_to_end_is_replaced_while_it_drains() {
     for (process, now_ms) in (2..).zip((10..).step_by(10)).take(20) {
         let (worker, next) = (apart(process, 1), apart(process + 1, 1));
         let cause = "told to end by a signal of its own";
-        let leaving = Tell(Fact::WorkerLeaving { worker, cause });
+        let leaving = Announce(Fact::WorkerLeaving { worker, cause });
         let cause = cause.to_owned();
-        let restarting = Tell(Fact::WorkerRestarting { worker, cause, delay_ms: 0, restarts: 0 });
-        let actions = policy.decide(Input::ToldToEnd(process), now_ms);
+        let restarting =
+            Announce(Fact::WorkerRestarting { worker, cause, delay_ms: 0, restarts: 0 });
+        let actions = policy.decide(Input::ToldToEnd(ProcessNumber(process)), now_ms);
         assert_eq!(actions[..2], [leaving, restarting]);
-        let start = StartProcess { generation: 1, workers: vec![next] };
+        let start = StartProcess { generation: GenerationNumber(1), workers: vec![next] };
         assert_eq!(actions.last(), Some(&start));
         policy.decide(Input::Ready(next), now_ms + 1);
         assert_eq!(policy.decide(left(process), now_ms + 2), []);
@@ -572,11 +627,11 @@ fn a_process_that_somebody_else_told_to_end_is_replaced_while_it_drains() {
 
 #[test]
 fn a_worker_that_is_told_to_end_before_it_was_ready_ends_the_start() {
-    let (mut policy, _) = Policy::begin(plan(&SETTINGS, 1, false), 1, 0);
-    let actions = policy.decide(Input::ToldToEnd(1), 1);
+    let (mut policy, _) = Policy::begin(plan(&SETTINGS, 1, Mode::Processes), 1, 0);
+    let actions = policy.decide(Input::ToldToEnd(ProcessNumber(1)), 1);
     let cause = "told to end by a signal of its own";
-    assert_eq!(actions[0], Tell(Fact::WorkerLeaving { worker: apart(1, 0), cause }));
-    assert_eq!(actions[1], Tell(Fact::CouldNotStart { cause: cause.into() }));
+    assert_eq!(actions[0], Announce(Fact::WorkerLeaving { worker: apart(1, 0), cause }));
+    assert_eq!(actions[1], Announce(Fact::CouldNotStart { cause: cause.into() }));
 }
 
 #[test]
@@ -584,7 +639,10 @@ fn a_first_generation_that_can_not_serve_is_the_end_and_no_drain() {
     let mut policy = processes();
     let cause = "the command socket can't be had".to_owned();
     let actions = policy.decide(Input::CannotServe(cause.clone()), 1);
-    assert_eq!(actions, [Tell(Fact::CouldNotStart { cause }), Kill(1), Kill(2)]);
+    assert_eq!(
+        actions,
+        [Announce(Fact::CouldNotStart { cause }), Kill(ProcessNumber(1)), Kill(ProcessNumber(2))]
+    );
     assert_eq!(policy.decide(ended(1), 2), []);
     assert_eq!(policy.decide(ended(2), 3), [Exit(1)]);
 }
@@ -594,7 +652,7 @@ fn a_hand_over_drains_without_a_code() {
     let mut policy = processes();
     let actions = policy.decide(Input::HandedOver, 5);
     let reason = "another supervisor has taken over";
-    let drains = [Drain(1, Replaced), Drain(2, Replaced)];
+    let drains = [Drain(ProcessNumber(1), Replaced), Drain(ProcessNumber(2), Replaced)];
     assert_eq!(actions[..2], [drain_started(1, reason), CloseListeners]);
     assert_eq!(actions[2..], drains);
 }
@@ -602,12 +660,19 @@ fn a_hand_over_drains_without_a_code() {
 #[test]
 fn a_stop_hurries_what_drains_already_and_leaves_it_its_deadline() {
     let mut policy = processes();
-    policy.decide(Input::Replace(plan(&SETTINGS, 1, false)), 10);
+    policy.decide(Input::Replace(plan(&SETTINGS, 1, Mode::Processes)), 10);
     let actions = policy.decide(Input::Ready(apart(3, 0)), 20);
-    assert!(actions.ends_with(&[Drain(1, Replaced), Drain(2, Replaced)]), "{actions:?}");
-    policy.decide(Input::ToldToEnd(2), 30);
+    assert!(
+        actions.ends_with(&[Drain(ProcessNumber(1), Replaced), Drain(ProcessNumber(2), Replaced)]),
+        "{actions:?}"
+    );
+    policy.decide(Input::ToldToEnd(ProcessNumber(2)), 30);
     let actions = policy.decide(Input::Stop("SIGTERM"), 1_000);
-    let drains = [Drain(1, Stop), Drain(2, Stop), Drain(3, Stop)];
+    let drains = [
+        Drain(ProcessNumber(1), Stop),
+        Drain(ProcessNumber(2), Stop),
+        Drain(ProcessNumber(3), Stop),
+    ];
     assert_eq!(actions, [&[drain_started(2, "SIGTERM"), CloseListeners], &drains[..]].concat());
     assert_eq!(policy.next_ms(), Some(31_000));
 }
@@ -616,11 +681,14 @@ fn a_stop_hurries_what_drains_already_and_leaves_it_its_deadline() {
 fn the_first_signal_after_a_hand_over_is_graceful_and_the_second_forces() {
     let mut policy = processes();
     policy.decide(Input::HandedOver, 5);
-    let goes_on = Tell(Fact::DrainGoesOn { reason: "SIGTERM" });
+    let goes_on = Announce(Fact::DrainGoesOn { reason: "SIGTERM" });
     assert_eq!(policy.decide(Input::Stop("SIGTERM"), 6), [goes_on]);
     assert_eq!(policy.next_ms(), Some(30_005), "with the time that it had");
-    let forced = Tell(Fact::StopForced { reason: "SIGINT" });
-    assert_eq!(policy.decide(Input::Stop("SIGINT"), 7), [forced, Kill(1), Kill(2)]);
+    let forced = Announce(Fact::StopForced { reason: "SIGINT" });
+    assert_eq!(
+        policy.decide(Input::Stop("SIGINT"), 7),
+        [forced, Kill(ProcessNumber(1)), Kill(ProcessNumber(2))]
+    );
 }
 
 #[test]
@@ -631,7 +699,7 @@ fn a_full_lanes_sockets_go_to_a_sibling_with_room_and_come_back() {
     assert_eq!(actions, [Take { worker: other, lane: 0 }, Release { worker: full, lane: 0 }]);
     // Every lane is full, so each keeps its own sockets.
     let actions = policy.decide(Input::Full(other, true), 20);
-    let told = Tell(Fact::AllFull { lanes: 2 });
+    let told = Announce(Fact::AllFull { lanes: 2 });
     assert_eq!(actions, [Take { worker: full, lane: 0 }, Release { worker: other, lane: 0 }, told]);
     let actions = policy.decide(Input::Full(other, false), 30);
     assert_eq!(actions, [Take { worker: other, lane: 0 }, Release { worker: full, lane: 0 }]);
@@ -642,7 +710,7 @@ fn a_full_lanes_sockets_go_to_a_sibling_with_room_and_come_back() {
 #[test]
 fn that_every_lane_is_full_is_told_once_a_minute_while_it_lasts() {
     let mut policy = processes();
-    let told = |actions: &[Action]| actions.contains(&Tell(Fact::AllFull { lanes: 2 }));
+    let told = |actions: &[Action]| actions.contains(&Announce(Fact::AllFull { lanes: 2 }));
     assert!(!told(&policy.decide(Input::Full(apart(1, 0), true), 10)));
     assert!(told(&policy.decide(Input::Full(apart(2, 1), true), 20)));
     // One that has room for a moment makes no news of the next time.
@@ -658,11 +726,11 @@ fn that_every_lane_is_full_is_told_once_a_minute_while_it_lasts() {
 
 #[test]
 fn of_siblings_with_room_the_one_that_serves_the_fewest_lanes_adopts() {
-    let (mut policy, _) = Policy::begin(plan(&SETTINGS, 4, false), 1, 0);
+    let (mut policy, _) = Policy::begin(plan(&SETTINGS, 4, Mode::Processes), 1, 0);
     (0..4).for_each(|lane| drop(policy.decide(Input::Ready(apart(lane as u64 + 1, lane)), 0)));
     let adopter = |actions: &[Action], of: usize| {
         let takes = actions.iter().filter_map(|action| match action {
-            Take { worker, lane } if *lane == of => Some(worker.lane()),
+            Take { worker, lane } if *lane == of => worker.role.lane(),
             _ => None,
         });
         takes.collect::<Vec<_>>()
@@ -678,10 +746,10 @@ fn lanes_of_a_process_that_starts_wait_for_their_own_workers() {
     let mut policy = threads();
     policy.decide(ended(1), 1_000);
     let (first, second) = (within(2, 3, 0), within(2, 4, 1));
-    let ready = |worker| Tell(Fact::WorkerReady { worker });
-    let take = |worker: Worker| Take { worker, lane: worker.lane() };
-    assert_eq!(policy.decide(Input::Ready(first), 1_001), [ready(first), take(first)]);
-    assert_eq!(policy.decide(Input::Ready(second), 1_002), [ready(second), take(second)]);
+    let ready = |worker| Announce(Fact::WorkerReady { worker });
+    let take = |worker, lane| Take { worker, lane };
+    assert_eq!(policy.decide(Input::Ready(first), 1_001), [ready(first), take(first, 0)]);
+    assert_eq!(policy.decide(Input::Ready(second), 1_002), [ready(second), take(second, 1)]);
 }
 
 #[test]
@@ -690,12 +758,12 @@ fn delays_vary_over_the_whole_of_their_range() {
     let settings = Settings { max_restarts: 100, restart_delay_ms: whole, ..SETTINGS };
     let settings = Settings { restart_delay_max_ms: whole, ..settings };
     for seed in [1, 7, u64::MAX] {
-        let (mut policy, _) = Policy::begin(plan(&settings, 1, false), seed, 0);
+        let (mut policy, _) = Policy::begin(plan(&settings, 1, Mode::Processes), seed, 0);
         policy.decide(Input::Ready(apart(1, 0)), 0);
         let mut delays = Vec::new();
         for number in 1..=40 {
             let actions = policy.decide(ended(number), 10);
-            let Tell(Fact::WorkerRestarting { delay_ms, .. }) = actions[1] else {
+            let Announce(Fact::WorkerRestarting { delay_ms, .. }) = actions[1] else {
                 panic!("{actions:?}");
             };
             delays.push(delay_ms);
@@ -713,17 +781,17 @@ fn delays_vary_over_the_whole_of_their_range() {
 #[test]
 fn a_worker_that_was_sent_term_has_the_time_of_a_drain() {
     let mut policy = processes();
-    policy.decide(Input::ToldToEnd(2), 1_000);
+    policy.decide(Input::ToldToEnd(ProcessNumber(2)), 1_000);
     policy.decide(Input::Ready(apart(3, 1)), 1_001);
     assert_eq!(policy.next_ms(), Some(31_000));
     assert_eq!(policy.decide(Input::Tick, 30_999), []);
-    let late = Tell(Fact::DrainDeadline { workers: vec![apart(2, 1)] });
-    assert_eq!(policy.decide(Input::Tick, 31_000), [late, Kill(2)]);
+    let late = Announce(Fact::DrainDeadline { workers: vec![apart(2, 1)] });
+    assert_eq!(policy.decide(Input::Tick, 31_000), [late, Kill(ProcessNumber(2))]);
 }
 
 #[test]
 fn jitter_is_drawn_by_xorshift64() {
-    let (mut policy, _) = Policy::begin(plan(&SETTINGS, 1, false), 1, 0);
+    let (mut policy, _) = Policy::begin(plan(&SETTINGS, 1, Mode::Processes), 1, 0);
     let whole = u64::MAX - 1;
     // The sequence from 1 with the shifts 13, 7, 17 (Marsaglia 2003).
     for drawn in [1_082_269_761, 1_152_992_998_833_853_505] {

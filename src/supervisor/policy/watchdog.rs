@@ -2,6 +2,7 @@
 
 use super::generation::{Process, Seat, SeatState, Stage};
 use super::{Action, Fact, Plan, Policy, Worker};
+use crate::control::ProcessNumber;
 
 /// How long a hung worker has to turn again before it is killed.
 pub(super) const MOMENT_MS: u64 = 1_000;
@@ -15,8 +16,8 @@ impl Policy {
         (watchdog_ms > 0).then(|| (watchdog_ms / 4).max(1))
     }
 
-    /// Has the beats read. Not if that should have been long ago: then this process was stopped, and
-    /// everybody else perhaps with it; they get the time of another interval.
+    /// Has the beats read. Not if that should have been long ago: then this process was stopped, and perhaps every worker
+    /// with it; they get the time of another interval.
     pub(super) fn watch(&mut self) {
         let Some(interval_ms) = self.watch_interval_ms().filter(|_| self.beats_ms <= self.now_ms)
         else {
@@ -35,47 +36,49 @@ impl Policy {
             return;
         };
         let watchdog_ms = self.generations[index].settings.watchdog_ms;
-        let Some(seat) = self.driven(worker) else {
+        let Some(seat) = self.seat_of(worker) else {
             return;
         };
         let late = watchdog_ms > 0 && age_ms > watchdog_ms;
         match seat.state {
             SeatState::Ready { is_full, .. } if late => {
-                seat.state = SeatState::Hung { worker, is_full, kill_ms: now_ms + MOMENT_MS };
-                self.tell(Fact::WorkerHung { worker, age_ms });
+                seat.state = SeatState::Hung { worker, is_full, kill_ms: Some(now_ms + MOMENT_MS) };
+                self.announce(Fact::WorkerHung { worker, age_ms });
             }
             SeatState::Hung { is_full, .. } if !late => {
                 seat.state = SeatState::Ready { worker, is_full };
-                self.tell(Fact::WorkerRecovered { worker });
+                self.announce(Fact::WorkerRecovered { worker });
             }
             _ => {}
         }
     }
 
-    /// Ends workers that have hung for their moment: a process by itself is killed; for a thread among
-    /// healthy ones a new generation is started, to which those can drain over.
+    /// Ends workers that have hung for [`MOMENT_MS`]: a process without a healthy worker is killed; beside healthy threads
+    /// a new generation is started, so that these can drain.
     pub(super) fn kill_hung(&mut self, index: usize) {
         let now_ms = self.now_ms;
         let due = |seat: &Seat| match seat.state {
-            SeatState::Hung { worker, kill_ms, .. } if kill_ms <= now_ms => Some(worker),
+            SeatState::Hung { worker, kill_ms: Some(kill_ms), .. } if kill_ms <= now_ms => {
+                Some(worker)
+            }
             _ => None,
         };
         if self.generations[index].stage != Stage::Current {
             return;
         }
-        let seats = self.generations[index].seats();
-        let hung: Vec<Worker> = seats.filter_map(|(_, seat)| due(seat)).collect();
+        let hung: Vec<Worker> = self.generations[index].seats.values().filter_map(due).collect();
         for worker in hung {
-            let ready = self.generations[index].seats().filter_map(|(_, seat)| seat.state.ready());
+            let seats = self.generations[index].seats.values();
+            let ready = seats.filter_map(|seat| seat.state.ready());
             let has_company = ready.map(|of| of.process).any(|process| process == worker.process);
             let kill_ms = if !has_company {
                 self.kill(worker.process, HUNG);
-                u64::MAX
+                None
             } else if self.incoming().is_none() {
                 self.renew(index, worker);
-                u64::MAX
+                None
             } else {
-                now_ms + MOMENT_MS
+                Some(now_ms + MOMENT_MS)
             };
             let seat = self.generations[index].seat_mut(worker.role);
             if let Some(SeatState::Hung { kill_ms: until_ms, .. }) =
@@ -97,15 +100,15 @@ impl Policy {
         }
         let plan = Plan {
             settings: generation.settings.clone(),
-            lanes: generation.lanes.len(),
-            together: generation.together,
+            lanes: generation.lanes,
+            mode: generation.mode,
             accept: generation.accept,
             sockets: self.sockets.count(),
         };
         let ends: Vec<_> =
-            generation.seats().map(|(role, seat)| (role, seat.ends_ms.clone())).collect();
+            generation.seats.iter().map(|(role, seat)| (*role, seat.ends_ms.clone())).collect();
         let of = generation.number;
-        self.begin_generation(plan, Stage::Incoming { renews: true });
+        self.begin_generation(&plan, Stage::Incoming { renews: true });
         let number = self.numbers.generation;
         self.act(Action::Renew { generation: number, of });
         let last = self.generations.len() - 1;
@@ -117,7 +120,7 @@ impl Policy {
         self.restart_due(last);
     }
 
-    /// Kills each process of an outgoing generation in which nobody but hung workers is left.
+    /// Kills each process of an outgoing generation in which only hung workers are left.
     pub(super) fn kill_stuck(&mut self, index: usize) {
         let generation = &self.generations[index];
         let is_hung = |worker: &Worker| {
@@ -128,14 +131,14 @@ impl Policy {
         };
         let is_stuck =
             |process: &&Process| !process.workers.is_empty() && process.workers.iter().all(is_hung);
-        let stuck: Vec<u64> = self.generations[index]
+        let stuck: Vec<ProcessNumber> = self.generations[index]
             .processes
             .iter()
             .filter(is_stuck)
-            .map(|process| process.key)
+            .map(|process| process.number)
             .collect();
-        for key in stuck {
-            self.kill(key, HUNG);
+        for number in stuck {
+            self.kill(number, HUNG);
         }
     }
 }

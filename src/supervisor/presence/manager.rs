@@ -1,6 +1,7 @@
 //! The service manager that started this process, if one did: systemd's notifications (sd_notify(3)), its
 //! watchdog, and the sockets that it passes (sd_listen_fds(3)). Without one, all of this does nothing.
 
+use crate::control::GenerationNumber;
 use std::env;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -15,14 +16,14 @@ use crate::sys::socket::PACKET_FILES_MAX;
 use crate::sys::socket::inherited::{Claim, Kind};
 
 /// Tells it that the server serves.
-pub(crate) fn ready(lanes: usize, generation: u64) {
+pub(crate) fn ready(lanes: usize, generation: GenerationNumber) {
     let status = format!("{lanes} lanes serve, generation {generation}");
     notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
 }
 
 /// Tells it the same of a server that follows another one, and that this process is the main one. The one before has
 /// said so already, unless it is gone; said again, it comes no later than the readiness (sd_notify(3), `MAINPID`).
-pub(crate) fn ready_as_main_process(lanes: usize, generation: u64) {
+pub(crate) fn ready_as_main_process(lanes: usize, generation: GenerationNumber) {
     let status = format!("{lanes} lanes serve, generation {generation}");
     let pid = process::id().unsigned_abs();
     notify(&[NotifyState::MainPid(pid), NotifyState::Ready, NotifyState::Status(&status)]);

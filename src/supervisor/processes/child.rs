@@ -4,8 +4,7 @@
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use crate::config::Mode;
-use crate::control::{Command, Control, Delivery, Outbox};
+use crate::control::{Command, Control, Delivery, Hosting, Outbox};
 use crate::sys::process::Child;
 use crate::sys::socket;
 
@@ -13,14 +12,14 @@ pub(super) struct WorkerChild {
     pub(super) child: Child,
     pub(super) control: Control,
     pub(super) outbox: Outbox,
-    pub(super) mode: Mode,
+    pub(super) hosting: Hosting,
     /// Why it ends, where that is known before its end.
     pub(super) last_words: Option<String>,
 }
 
 impl WorkerChild {
-    pub(super) fn new(child: Child, control: Control, mode: Mode) -> WorkerChild {
-        WorkerChild { child, control, outbox: Outbox::default(), mode, last_words: None }
+    pub(super) fn new(child: Child, control: Control, hosting: Hosting) -> WorkerChild {
+        WorkerChild { child, control, outbox: Outbox::default(), hosting, last_words: None }
     }
 
     /// Sends a command, at once or when there is room: a process with hundreds of lanes is told more at a time than a

@@ -1,5 +1,6 @@
 //! What the supervisor knows of a generation: its configuration, and how its workers are to be started. It starts none.
 
+use crate::control::GenerationNumber;
 use std::collections::BTreeMap;
 
 use super::sizing::Size;
@@ -30,7 +31,7 @@ impl PreparedGeneration {
 
 /// The generations, by their numbers, until they are forgotten.
 #[derive(Default)]
-pub(crate) struct Generations(BTreeMap<u64, PreparedGeneration>);
+pub(crate) struct Generations(BTreeMap<GenerationNumber, PreparedGeneration>);
 
 impl Generations {
     /// Makes a generation known.
@@ -39,27 +40,27 @@ impl Generations {
     }
 
     /// Makes a generation known that is the same as generation `of` but for its number.
-    pub(crate) fn renew(&mut self, number: u64, of: u64) {
+    pub(crate) fn renew(&mut self, number: GenerationNumber, of: GenerationNumber) {
         if let Some(prepared) = self.0.get(&of) {
             let generation = Generation { number, ..prepared.generation.clone() };
             self.add(PreparedGeneration { generation, ..prepared.clone() });
         }
     }
 
-    pub(super) fn forget(&mut self, number: u64) {
+    pub(super) fn forget(&mut self, number: GenerationNumber) {
         self.0.remove(&number);
     }
 
-    pub(crate) fn get(&self, number: u64) -> Option<&PreparedGeneration> {
+    pub(crate) fn get(&self, number: GenerationNumber) -> Option<&PreparedGeneration> {
         self.0.get(&number)
     }
 
-    pub(crate) fn get_mut(&mut self, number: u64) -> Option<&mut PreparedGeneration> {
+    pub(crate) fn get_mut(&mut self, number: GenerationNumber) -> Option<&mut PreparedGeneration> {
         self.0.get_mut(&number)
     }
 
     /// The addresses of this generation and of all that came after it, as they were asked for.
-    pub(crate) fn addresses_from(&self, number: u64) -> Vec<RequestedAddress> {
+    pub(crate) fn addresses_from(&self, number: GenerationNumber) -> Vec<RequestedAddress> {
         self.0.range(number..).flat_map(|(_, prepared)| prepared.addresses.clone()).collect()
     }
 }

@@ -13,13 +13,14 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use crate::config::{Accept, Config, Mode};
+use crate::config::{Accept, Config};
 use crate::control::{
-    Assignment, Command, Control, Delivery, DrainKind, Order, Report, Role, WorkerEvent,
+    Assignment, Command, Control, Delivery, DrainKind, GenerationNumber, Hosting, Order,
+    ProcessNumber, Report, Role, WorkerEvent,
 };
 use crate::observe::ledger::Ledger;
 use crate::supervisor::listeners::RequestedAddress;
-use crate::supervisor::policy::{CLEAN_EXIT, Input, Worker};
+use crate::supervisor::policy::{CLEAN_EXIT, Input, Worker, hosting};
 use crate::sys::cpu::cgroup;
 use crate::sys::epoll::{Epoll, Interest};
 use crate::sys::process::signal::Signal;
@@ -36,13 +37,13 @@ pub(crate) struct Processes {
     pub(crate) generations: Generations,
     records: WorkerRecords,
     /// By their keys.
-    running: HashMap<u64, WorkerChild>,
+    running: HashMap<ProcessNumber, WorkerChild>,
     /// By generation and lane.
-    conduits: HashMap<(u64, usize), Conduit>,
+    conduits: HashMap<(GenerationNumber, usize), Conduit>,
     /// The keys of processes whose control sockets the kernel had no memory for.
-    starved: BTreeSet<u64>,
+    starved: BTreeSet<ProcessNumber>,
     /// How processes ended of whose workers' ends nothing has been logged yet.
-    ends: HashMap<u64, End>,
+    ends: HashMap<ProcessNumber, End>,
     /// Out-of-memory kills so far, to tell one from any other SIGKILL.
     memory_kills: Option<u64>,
 }
@@ -62,8 +63,8 @@ pub(crate) enum Source<'p> {
 }
 
 /// Two tokens a process: the control socket's is even, the pidfd's odd.
-fn tokens(key: u64) -> (u64, u64) {
-    (key * 2, key * 2 + 1)
+fn tokens(key: ProcessNumber) -> (u64, u64) {
+    (key.0 * 2, key.0 * 2 + 1)
 }
 
 impl Processes {
@@ -89,13 +90,13 @@ impl Processes {
     }
 
     /// Drops a generation without workers, and what they were handed connections through.
-    pub(crate) fn forget(&mut self, generation: u64) {
+    pub(crate) fn forget(&mut self, generation: GenerationNumber) {
         self.generations.forget(generation);
         self.conduits.retain(|(of, _), _| *of != generation);
     }
 
     fn prepared_of(&self, worker: Worker) -> Option<&PreparedGeneration> {
-        self.generations.get(self.records.get(worker.id)?.generation)
+        self.generations.get(self.records.get(worker.number)?.generation)
     }
 
     /// The configuration of a worker's generation.
@@ -113,7 +114,7 @@ impl Processes {
         self.ends.get(&worker.process).copied()
     }
 
-    fn assign(&mut self, worker: Worker, generation: u64) -> io::Result<Assignment> {
+    fn assign(&mut self, worker: Worker, generation: GenerationNumber) -> io::Result<Assignment> {
         let prepared = self.generations.get(generation).ok_or(io::ErrorKind::NotFound)?;
         // The acceptor isn't pinned: it runs where there is time.
         let cpu = worker.role.lane().and_then(|lane| prepared.cpu_of(lane));
@@ -123,11 +124,11 @@ impl Processes {
     /// Forks a process for these workers. In the child this returns what the child is to become.
     pub(crate) fn start(
         &mut self,
-        generation: u64,
+        generation: GenerationNumber,
         workers: &[Worker],
         epoll: &Epoll,
     ) -> io::Result<Option<WorkerProcess>> {
-        let Some(key) = workers.first().map(|worker| worker.process) else {
+        let Some(Worker { process: key, role, .. }) = workers.first().copied() else {
             return Ok(None);
         };
         let assignments = workers.iter().map(|worker| self.assign(*worker, generation));
@@ -136,10 +137,12 @@ impl Processes {
         let (ours, theirs) = (Control::new(ours), Control::new(theirs));
         let supervisor = process::id();
         let prepared = self.generations.get(generation).ok_or(io::ErrorKind::NotFound)?;
+        let hosting = hosting(role, prepared.generation.config.workers.mode);
         let child = match process::fork()? {
             Forked::Parent(child) => child,
             Forked::Child => {
                 return Ok(Some(WorkerProcess {
+                    hosting,
                     workers: assignments,
                     generation: prepared.generation.clone(),
                     control: theirs,
@@ -148,7 +151,6 @@ impl Processes {
                 }));
             }
         };
-        let mode = prepared.generation.config.workers.mode;
         let (control_token, pidfd_token) = tokens(key);
         let watched =
             epoll.add(&ours, control_token, Interest::Edges).and_then(|()| match child.pidfd() {
@@ -161,7 +163,7 @@ impl Processes {
             return Err(error);
         }
         let pid = child.id();
-        self.running.insert(key, WorkerChild::new(child, ours, mode));
+        self.running.insert(key, WorkerChild::new(child, ours, hosting));
         for worker in workers {
             self.set_pid(*worker, pid);
         }
@@ -180,16 +182,16 @@ impl Processes {
     }
 
     fn set_pid(&mut self, worker: Worker, pid: ProcessId) {
-        if let Some(record) = self.records.get_mut(worker.id) {
+        if let Some(record) = self.records.get_mut(worker.number) {
             record.pid = Some(pid);
         }
     }
 
-    pub(crate) fn drain(&mut self, key: u64, kind: DrainKind) {
+    pub(crate) fn drain(&mut self, key: ProcessNumber, kind: DrainKind) {
         self.command(key, Command::Drain(kind), &[]);
     }
 
-    pub(crate) fn seal(&mut self, key: u64) {
+    pub(crate) fn seal(&mut self, key: ProcessNumber) {
         self.command(key, Command::Seal, &[]);
     }
 
@@ -211,13 +213,14 @@ impl Processes {
 
     /// Has an acceptor hand connections to a lane, by the count of the worker that drives it.
     pub(crate) fn attach(&mut self, acceptor: Worker, lane: usize, worker: Worker) {
-        if let Some(block) = self.records.get(worker.id).map(|record| record.block) {
+        if let Some(block) = self.records.get(worker.number).map(|record| record.block) {
             let order = |_| Order::Attach { lane, block };
             self.order_with(acceptor, lane, order, |conduit| &conduit.outlet);
         }
     }
 
-    /// Tells one worker, and passes it one end of the conduit to a lane. Threads have theirs within their process.
+    /// Tells one worker, and passes it one end of the conduit to a lane. Where the acceptor is in the same process, the
+    /// conduit is within that.
     fn order_with(
         &mut self,
         worker: Worker,
@@ -225,10 +228,13 @@ impl Processes {
         order: impl FnOnce(usize) -> Order,
         end: impl FnOnce(&Conduit) -> &OwnedFd,
     ) {
-        let Some(generation) = self.records.get(worker.id).map(|record| record.generation) else {
+        let Some(generation) = self.records.get(worker.number).map(|record| record.generation)
+        else {
             return;
         };
-        if self.config_of(worker).is_some_and(|config| config.workers.mode == Mode::Threads) {
+        let shares_process =
+            |mode| hosting(Role::Acceptor, mode) == hosting(Role::Lane(lane), mode);
+        if self.config_of(worker).is_some_and(|config| shares_process(config.workers.mode)) {
             return self.order(worker, order(0), &[]);
         }
         let conduit = match self.conduits.entry((generation, lane)) {
@@ -247,21 +253,21 @@ impl Processes {
 
     /// Tells one worker, and passes copies of `files` along.
     pub(crate) fn order(&mut self, worker: Worker, order: Order, files: &[BorrowedFd<'_>]) {
-        self.command(worker.process, Command::To(worker.id, order), files);
+        self.command(worker.process, Command::To(worker.number, order), files);
     }
 
-    fn command(&mut self, key: u64, command: Command, files: &[BorrowedFd<'_>]) {
+    fn command(&mut self, key: ProcessNumber, command: Command, files: &[BorrowedFd<'_>]) {
         let delivery = self.running.get_mut(&key).map(|running| running.send(command, files));
         self.settle(key, delivery);
     }
 
     /// Sends a process what there was no room for.
-    pub(crate) fn flush(&mut self, key: u64) {
+    pub(crate) fn flush(&mut self, key: ProcessNumber) {
         let delivery = self.running.get_mut(&key).map(WorkerChild::flush);
         self.settle(key, delivery);
     }
 
-    fn settle(&mut self, key: u64, delivery: Option<Delivery>) {
+    fn settle(&mut self, key: ProcessNumber, delivery: Option<Delivery>) {
         match delivery {
             None | Some(Delivery::Done | Delivery::NoRoom) => {}
             Some(Delivery::Exhausted) => self.starve(key),
@@ -270,7 +276,7 @@ impl Processes {
     }
 
     /// Kills a process that can't be told what it would have to know. Its end tells the policy, and the reason.
-    fn give_up_on(&mut self, key: u64, reason: String) {
+    fn give_up_on(&mut self, key: ProcessNumber, reason: String) {
         if let Some(running) = self.running.get_mut(&key) {
             running.last_words = Some(reason);
         }
@@ -278,7 +284,7 @@ impl Processes {
     }
 
     /// The kernel had no memory for what this process is told or says, and no event tells when it has.
-    pub(crate) fn starve(&mut self, key: u64) {
+    pub(crate) fn starve(&mut self, key: ProcessNumber) {
         self.starved.insert(key);
     }
 
@@ -292,7 +298,7 @@ impl Processes {
         std::mem::take(&mut self.starved).into_iter().map(|key| tokens(key).0).collect()
     }
 
-    pub(crate) fn kill(&self, key: u64) {
+    pub(crate) fn kill(&self, key: ProcessNumber) {
         if let Some(running) = self.running.get(&key)
             && let Err(error) = running.child.kill()
         {
@@ -301,8 +307,8 @@ impl Processes {
     }
 
     /// What is behind a token of the supervisor's epoll.
-    pub(crate) fn by_token(&self, token: u64) -> Option<(u64, Source<'_>)> {
-        let key = token / 2;
+    pub(crate) fn by_token(&self, token: u64) -> Option<(ProcessNumber, Source<'_>)> {
+        let key = ProcessNumber(token / 2);
         let running = self.running.get(&key)?;
         let source =
             if token.is_multiple_of(2) { Source::Control(&running.control) } else { Source::Pidfd };
@@ -310,12 +316,12 @@ impl Processes {
     }
 
     /// The key and control socket of a process that is known here.
-    pub(crate) fn control_of(&self, pid: ProcessId) -> Option<(u64, &Control)> {
+    pub(crate) fn control_of(&self, pid: ProcessId) -> Option<(ProcessNumber, &Control)> {
         let key = self.key_of(pid)?;
         Some((key, &self.running.get(&key)?.control))
     }
 
-    fn key_of(&self, pid: ProcessId) -> Option<u64> {
+    fn key_of(&self, pid: ProcessId) -> Option<ProcessNumber> {
         let found = self.running.iter().find(|(_, running)| running.child.id() == pid);
         found.map(|(key, _)| *key)
     }
@@ -336,12 +342,12 @@ impl Processes {
     }
 
     /// Which worker in the process with this key reports; none if its record is gone.
-    pub(crate) fn reporter(&self, key: u64, report: &Report) -> Option<&WorkerRecord> {
+    pub(crate) fn reporter(&self, key: ProcessNumber, report: &Report) -> Option<&WorkerRecord> {
         self.records.get(report.worker).filter(|record| record.worker.process == key)
     }
 
     /// Takes note of what a worker in the process with this key reports, and says what of it the policy has to know.
-    pub(crate) fn take_report(&mut self, key: u64, report: Report) -> Option<Input> {
+    pub(crate) fn take_report(&mut self, key: ProcessNumber, report: Report) -> Option<Input> {
         let Report { worker, event } = report;
         let record = self.records.get_mut(worker)?;
         let worker = Some(record.worker).filter(|worker| worker.process == key)?;
@@ -368,7 +374,7 @@ impl Processes {
             | WorkerEvent::AcceptResumed => return None,
         };
         let running = self.running.get_mut(&key)?;
-        if running.mode == Mode::Threads {
+        if running.hosting == Hosting::Threads {
             record.is_over = true;
             return Some(Input::WorkerEnded { worker, cause });
         }
@@ -385,7 +391,7 @@ impl Processes {
     /// Drops workers whose start failed here.
     pub(crate) fn dismiss(&mut self, workers: &[Worker]) {
         for worker in workers {
-            if let Some(record) = self.records.get_mut(worker.id) {
+            if let Some(record) = self.records.get_mut(worker.number) {
                 record.is_over = true;
             }
         }

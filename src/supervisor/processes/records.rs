@@ -7,7 +7,7 @@ use std::ops::Add;
 use std::sync::Arc;
 
 use super::totals::Totals;
-use crate::control::{Assignment, Role, WorkerNumber};
+use crate::control::{Assignment, GenerationNumber, Role, WorkerNumber};
 use crate::observe::ledger::{Counters, Ledger};
 use crate::supervisor::policy::Worker;
 use crate::sys::process::ProcessId;
@@ -15,7 +15,7 @@ use crate::sys::process::ProcessId;
 /// What is known of one worker.
 pub(crate) struct WorkerRecord {
     pub(crate) worker: Worker,
-    pub(crate) generation: u64,
+    pub(crate) generation: GenerationNumber,
     /// Its process; `None` until that has been forked.
     pub(crate) pid: Option<ProcessId>,
     pub(crate) cpu: Option<usize>,
@@ -63,7 +63,7 @@ impl WorkerRecords {
     pub(super) fn add(
         &mut self,
         worker: Worker,
-        generation: u64,
+        generation: GenerationNumber,
         cpu: Option<usize>,
     ) -> io::Result<Assignment> {
         let block = self.free_blocks.pop();
@@ -81,8 +81,8 @@ impl WorkerRecords {
             driver: None,
             driver_reason: None,
         };
-        self.records.insert(worker.id, record);
-        Ok(Assignment { worker: worker.id, role: worker.role, cpu, block })
+        self.records.insert(worker.number, record);
+        Ok(Assignment { worker: worker.number, role: worker.role, cpu, block })
     }
 
     pub(crate) fn get(&self, worker: WorkerNumber) -> Option<&WorkerRecord> {
@@ -108,7 +108,7 @@ impl WorkerRecords {
 
     /// How many connections a worker has open.
     pub(crate) fn open_connections(&self, worker: Worker) -> u64 {
-        self.get(worker.id).map_or(0, |record| self.counters(record).open())
+        self.get(worker.number).map_or(0, |record| self.counters(record).open())
     }
 
     /// Milliseconds since a worker started.

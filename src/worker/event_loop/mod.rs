@@ -326,6 +326,7 @@ fn panicked(payload: Box<dyn Any + Send>) -> WorkerEvent {
 mod tests {
     use super::*;
     use crate::config::{self, Options};
+    use crate::control::GenerationNumber;
     use crate::observe::ledger::Ledger;
     use crate::sys::socket::packet_pair;
     use crate::worker::driver::epoll;
@@ -342,7 +343,8 @@ mod tests {
         let mut config = config::load(&Options::default()).expect("the defaults").config;
         config.workers.accept = accept;
         let ledger = Arc::new(Ledger::new(1).expect("a ledger"));
-        let generation = Generation::new(1, config, Arc::new([]), Arc::clone(&ledger));
+        let generation =
+            Generation::new(GenerationNumber::FIRST, config, Arc::new([]), Arc::clone(&ledger));
         let config = &generation.config;
         let limits = worker::limits(config);
         let (ours, theirs) = packet_pair().expect("a pair");

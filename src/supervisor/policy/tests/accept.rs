@@ -2,19 +2,19 @@
 
 use super::*;
 
-fn with(accept: Accept, lanes: usize, together: bool) -> Plan {
+fn with(accept: Accept, lanes: usize, mode: Mode) -> Plan {
     let sockets = accept.sockets(lanes);
-    Plan { accept, sockets, ..plan(&SETTINGS, lanes, together) }
+    Plan { accept, sockets, ..plan(&SETTINGS, lanes, mode) }
 }
 
 fn acceptor(id: u64, process: u64) -> Worker {
-    Worker { id: WorkerNumber(id), process, role: Role::Acceptor }
+    Worker { number: WorkerNumber(id), process: ProcessNumber(process), role: Role::Acceptor }
 }
 
 /// Two lanes in processes of their own and the acceptor, serving at time 0, and what the last one's being ready
 /// led to.
 fn handing_over() -> (Policy, Vec<Action>) {
-    let (mut policy, _) = Policy::begin(with(Accept::Handoff, 2, false), 1, 0);
+    let (mut policy, _) = Policy::begin(with(Accept::Handoff, 2, Mode::Processes), 1, 0);
     policy.decide(Input::Ready(apart(1, 0)), 0);
     policy.decide(Input::Ready(apart(2, 1)), 0);
     let actions = policy.decide(Input::Ready(acceptor(3, 3)), 0);
@@ -22,7 +22,7 @@ fn handing_over() -> (Policy, Vec<Action>) {
 }
 
 fn sharing(lanes: usize) -> Policy {
-    let (mut policy, _) = Policy::begin(with(Accept::Shared, lanes, false), 1, 0);
+    let (mut policy, _) = Policy::begin(with(Accept::Shared, lanes, Mode::Processes), 1, 0);
     for lane in 0..lanes {
         policy.decide(Input::Ready(apart(lane as u64 + 1, lane)), 0);
     }
@@ -31,14 +31,14 @@ fn sharing(lanes: usize) -> Policy {
 
 #[test]
 fn shared_sockets_belong_to_everybody_who_is_ready() {
-    let (mut policy, _) = Policy::begin(with(Accept::Shared, 2, false), 1, 0);
+    let (mut policy, _) = Policy::begin(with(Accept::Shared, 2, Mode::Processes), 1, 0);
     policy.decide(Input::Ready(apart(1, 0)), 0);
     let actions = policy.decide(Input::Ready(apart(2, 1)), 0);
     let takes = [Take { worker: apart(1, 0), lane: 0 }, Take { worker: apart(2, 1), lane: 0 }];
     assert_eq!(actions[2..4], takes);
     let actions = policy.decide(ended(2), 1_000);
     let leave = Release { worker: apart(2, 1), lane: 0 };
-    let start = StartProcess { generation: 1, workers: vec![apart(3, 1)] };
+    let start = StartProcess { generation: GenerationNumber(1), workers: vec![apart(3, 1)] };
     let look = PollAgain { worker: apart(1, 0), lane: 0 };
     assert_eq!(actions, [exited(apart(2, 1)), restarting(apart(2, 1), 1), leave, look, start]);
     let actions = policy.decide(Input::Ready(apart(3, 1)), 1_001);
@@ -52,18 +52,18 @@ fn whom_a_full_lane_was_told_of_a_sibling_looks_for() {
     let actions = policy.decide(Input::Full(first, true), 1_000);
     assert_eq!(actions, [PollAgain { worker: second, lane: 0 }]);
     let actions = policy.decide(Input::Full(second, true), 1_001);
-    assert_eq!(actions, [Tell(Fact::AllFull { lanes: 2 })], "no lane has room");
+    assert_eq!(actions, [Announce(Fact::AllFull { lanes: 2 })], "no lane has room");
     assert_eq!(policy.decide(Input::Full(first, false), 1_002), []);
 }
 
 #[test]
 fn a_reload_from_a_socket_for_each_lane_to_a_shared_one_closes_the_others_when_they_are_empty() {
     let mut policy = processes();
-    policy.decide(Input::Replace(with(Accept::Shared, 2, false)), 1_000);
+    policy.decide(Input::Replace(with(Accept::Shared, 2, Mode::Processes)), 1_000);
     policy.decide(Input::Ready(apart(3, 0)), 1_001);
     let actions = policy.decide(Input::Ready(apart(4, 1)), 1_001);
     let expected = [
-        Serve(2),
+        Serve(GenerationNumber(2)),
         Steer(Some(1)),
         Take { worker: apart(3, 0), lane: 0 },
         Take { worker: apart(4, 1), lane: 0 },
@@ -76,14 +76,18 @@ fn a_reload_from_a_socket_for_each_lane_to_a_shared_one_closes_the_others_when_t
     let actions = policy.decide(Input::LaneClosed(1), 1_001 + HANDSHAKES_MS);
     assert_eq!(
         actions,
-        [Release { worker: apart(4, 1), lane: 1 }, Tell(Fact::LaneClosed { lane: 1 }), Steer(None)]
+        [
+            Release { worker: apart(4, 1), lane: 1 },
+            Announce(Fact::LaneClosed { lane: 1 }),
+            Steer(None)
+        ]
     );
 }
 
 #[test]
 fn sockets_that_a_generation_to_come_needs_are_served_until_it_is_there_and_also_if_it_never_is() {
     let mut policy = sharing(1);
-    let actions = policy.decide(Input::Replace(with(Accept::Reuseport, 2, false)), 1_000);
+    let actions = policy.decide(Input::Replace(with(Accept::Reuseport, 2, Mode::Processes)), 1_000);
     let take = Take { worker: apart(1, 0), lane: 1 };
     assert_eq!(actions[..1], [take]);
     let actions = policy.decide(ended(2), 1_001);
@@ -97,14 +101,14 @@ fn an_acceptor_takes_the_sockets_and_hands_to_every_lane() {
     let (_, actions) = handing_over();
     let (first, second, acceptor) = (apart(1, 0), apart(2, 1), acceptor(3, 3));
     let expected = [
-        Tell(Fact::WorkerReady { worker: acceptor }),
-        Serve(1),
+        Announce(Fact::WorkerReady { worker: acceptor }),
+        Serve(GenerationNumber(1)),
         Take { worker: acceptor, lane: 0 },
         Take { worker: first, lane: 0 },
         Take { worker: second, lane: 1 },
         Attach { acceptor, lane: 0, worker: first },
         Attach { acceptor, lane: 1, worker: second },
-        Tell(Fact::AllReady { generation: 1, lanes: 2 }),
+        Announce(Fact::AllReady { generation: GenerationNumber(1), lanes: 2 }),
     ];
     assert_eq!(actions, expected);
 }
@@ -115,7 +119,7 @@ fn a_lane_without_a_worker_is_passed_over_and_what_was_handed_to_it_is_a_sibling
     let (first, acceptor) = (apart(1, 0), acceptor(3, 3));
     let actions = policy.decide(ended(2), 1_000);
     let [take, told] = adopted(1, first);
-    let next = Worker { id: WorkerNumber(4), process: 4, role: Role::Lane(1) };
+    let next = apart(4, 1);
     let expected = [
         exited(apart(2, 1)),
         restarting(apart(2, 1), 1),
@@ -123,7 +127,7 @@ fn a_lane_without_a_worker_is_passed_over_and_what_was_handed_to_it_is_a_sibling
         told,
         Release { worker: apart(2, 1), lane: 1 },
         Detach { acceptor, lane: 1 },
-        StartProcess { generation: 1, workers: vec![next] },
+        StartProcess { generation: GenerationNumber(1), workers: vec![next] },
     ];
     assert_eq!(actions, expected);
     let actions = policy.decide(Input::Ready(next), 1_001);
@@ -144,7 +148,7 @@ fn an_acceptor_that_ends_is_replaced_and_meanwhile_nobody_accepts() {
         exited(before),
         restarting(before, 1),
         Release { worker: before, lane: 0 },
-        StartProcess { generation: 1, workers: vec![next] },
+        StartProcess { generation: GenerationNumber(1), workers: vec![next] },
     ];
     assert_eq!(actions, expected);
     let actions = policy.decide(Input::Ready(next), 1_001);
@@ -157,9 +161,17 @@ fn an_acceptor_that_ends_is_replaced_and_meanwhile_nobody_accepts() {
 fn lanes_are_sealed_when_the_acceptor_has_handed_out_what_it_had() {
     let (mut policy, _) = handing_over();
     let actions = policy.decide(Input::Stop("SIGTERM"), 1_000);
-    assert_eq!(actions[1..], [CloseListeners, Drain(1, Stop), Drain(2, Stop), Drain(3, Stop)]);
+    assert_eq!(
+        actions[1..],
+        [
+            CloseListeners,
+            Drain(ProcessNumber(1), Stop),
+            Drain(ProcessNumber(2), Stop),
+            Drain(ProcessNumber(3), Stop)
+        ]
+    );
     let actions = policy.decide(Input::StoppedAccepting(acceptor(3, 3)), 1_001);
-    assert_eq!(actions, [Seal(1), Seal(2)]);
+    assert_eq!(actions, [Seal(ProcessNumber(1)), Seal(ProcessNumber(2))]);
 }
 
 #[test]
@@ -168,7 +180,10 @@ fn lanes_wait_for_an_acceptor_that_waits_for_them_but_not_for_one_that_ends() {
     policy.decide(Input::Stop("SIGTERM"), 1_000);
     let deadline_ms = policy.next_ms().expect("the end of the drain");
     assert_eq!(policy.decide(Input::Tick, deadline_ms - 1), []);
-    assert_eq!(policy.decide(ended(3), deadline_ms - 1)[..2], [Seal(1), Seal(2)]);
+    assert_eq!(
+        policy.decide(ended(3), deadline_ms - 1)[..2],
+        [Seal(ProcessNumber(1)), Seal(ProcessNumber(2))]
+    );
 }
 
 #[test]
@@ -194,11 +209,11 @@ fn a_lane_that_is_given_up_leaves_what_was_handed_to_it_to_a_sibling() {
     let (first, acceptor) = (apart(1, 0), acceptor(3, 3));
     let actions = policy.decide(Input::Resize(1), 1_000);
     let expected = [
-        Tell(Fact::Resized { lanes: 1 }),
+        Announce(Fact::Resized { lanes: 1 }),
         Take { worker: first, lane: 1 },
         Release { worker: apart(2, 1), lane: 1 },
         Detach { acceptor, lane: 1 },
-        Drain(2, Replaced),
+        Drain(ProcessNumber(2), Replaced),
     ];
     assert_eq!(actions, expected);
 }

@@ -8,17 +8,17 @@ use super::*;
 #[derive(Debug, Default)]
 struct World {
     /// Living processes, with their workers.
-    processes: BTreeMap<u64, BTreeSet<Worker>>,
-    generation_of: BTreeMap<u64, u64>,
-    accept_of: BTreeMap<u64, Accept>,
+    processes: BTreeMap<ProcessNumber, BTreeSet<Worker>>,
+    generation_of: BTreeMap<ProcessNumber, GenerationNumber>,
+    accept_of: BTreeMap<GenerationNumber, Accept>,
     /// Who accepts from which lane's sockets.
     accepting: BTreeSet<(Worker, usize)>,
     /// Who takes what is handed to which lane.
     taking: BTreeSet<(Worker, usize)>,
     /// Which acceptor hands to which lane.
     feeding: BTreeMap<(Worker, usize), Worker>,
-    draining: BTreeMap<u64, DrainKind>,
-    killed: BTreeSet<u64>,
+    draining: BTreeMap<ProcessNumber, DrainKind>,
+    killed: BTreeSet<ProcessNumber>,
     closed: bool,
     /// Whose workers ended or hung, and when.
     ends: Vec<(Role, u64)>,
@@ -88,17 +88,22 @@ impl World {
                     assert!(self.processes.is_empty(), "processes are left");
                     self.exit = Some(code);
                 }
-                Tell(Fact::WorkerExited { worker, .. } | Fact::WorkerHung { worker, .. }) => {
+                Announce(Fact::WorkerExited { worker, .. } | Fact::WorkerHung { worker, .. }) => {
                     self.ends.push((worker.role, now_ms));
                 }
-                Tell(Fact::WorkerGaveUp { worker: Worker { role, .. }, .. }) => {
+                Announce(Fact::WorkerGaveUp { worker: Worker { role, .. }, .. }) => {
                     let since_ms = now_ms.saturating_sub(WATCHED.restart_window_ms);
                     let recent = |(of, ms): &&(Role, u64)| *of == role && *ms >= since_ms;
                     let ends = self.ends.iter().filter(recent).count();
                     assert!(ends > WATCHED.max_restarts as usize, "given up after {ends} ends");
                     self.given_up += 1;
                 }
-                Serve(_) | Steer(_) | ReadBeats | Renew { .. } | Forget(_) | Tell(_) => {}
+                Serve(_) => {
+                    // A process of the generation before that was killed needs no order to accept no more.
+                    let killed = self.killed.clone();
+                    self.forget(|worker| killed.contains(&worker.process));
+                }
+                Steer(_) | ReadBeats | Renew { .. } | Forget(_) | Announce(_) => {}
             }
         }
     }
@@ -125,7 +130,7 @@ impl World {
         self.processes.values().flatten().copied().collect()
     }
 
-    fn end_process(&mut self, process: u64, input: Input) -> Input {
+    fn end_process(&mut self, process: ProcessNumber, input: Input) -> Input {
         self.processes.remove(&process);
         self.draining.remove(&process);
         self.forget(|worker| worker.process == process);
@@ -148,7 +153,7 @@ impl World {
                 assert_eq!(self.owners(0), ready.into_iter().collect());
             }
             Accept::Handoff => {
-                let acceptor = policy.acceptor_state().expect("it has an acceptor");
+                let acceptor = policy.state_of(Role::Acceptor).expect("it has an acceptor");
                 let is_there = is_ready(acceptor.0) || acceptor.0 == "hung";
                 let owner = acceptor.1.filter(|_| is_ready(acceptor.0));
                 let acceptor = acceptor.1.filter(|_| is_there);
@@ -157,7 +162,7 @@ impl World {
                     self.generation_of.get(&worker.process) == Some(&current.number)
                 };
                 self.check_owners(policy, &self.taking, of_current);
-                let fed = ready.iter().map(|worker| (worker.lane(), *worker));
+                let fed = ready.iter().filter_map(|worker| Some((worker.role.lane()?, *worker)));
                 let fed = fed.filter(|_| acceptor.is_some()).collect();
                 let feeding = self.feeding.iter().filter(|((of, _), _)| Some(*of) == acceptor);
                 let feeding: BTreeMap<_, _> =
@@ -171,7 +176,7 @@ impl World {
             let Some(worker) = worker else { continue };
             assert!(self.lives(worker), "{worker:?} drives, and is gone");
             let generation = self.generation_of[&worker.process];
-            assert!(drivers.insert((generation, worker.lane())));
+            assert!(drivers.insert((generation, worker.role.lane())));
         }
     }
 
@@ -231,19 +236,23 @@ fn random_plan(random: &mut Random) -> Plan {
     let accept = [Accept::Reuseport, Accept::Shared, Accept::Handoff][random.below(3)];
     let lanes = 1 + random.below(4);
     let sockets = accept.sockets(lanes);
-    Plan { accept, sockets, ..plan(&WATCHED, lanes, random.below(2) == 0) }
+    Plan {
+        accept,
+        sockets,
+        ..plan(&WATCHED, lanes, if random.below(2) == 0 { Mode::Threads } else { Mode::Processes })
+    }
 }
 
 /// Some event that can happen in this world.
 fn random_input(random: &mut Random, world: &mut World, now_ms: &mut u64) -> Input {
-    let keys: Vec<u64> = world.processes.keys().copied().collect();
+    let keys: Vec<ProcessNumber> = world.processes.keys().copied().collect();
     let workers = world.workers();
     let process = random.of(&keys);
     let worker = random.of(&workers);
     match (random.below(18), process, worker) {
-        (0, Some(process), _) => world.end_process(process, ended(process)),
+        (0, Some(process), _) => world.end_process(process, ended(process.0)),
         (1, Some(process), _) if world.draining.contains_key(&process) => {
-            world.end_process(process, left(process))
+            world.end_process(process, left(process.0))
         }
         (2, Some(process), _) if !world.killed.contains(&process) => Input::ToldToEnd(process),
         (3, _, Some(worker)) if world.processes[&worker.process].len() > 1 => {
@@ -297,7 +306,7 @@ fn any_sequence_of_events_keeps_one_owner_for_every_socket_and_ends_after_a_sign
             }
         }
         while let Some(process) = world.processes.keys().next().copied() {
-            let input = world.end_process(process, ended(process));
+            let input = world.end_process(process, ended(process.0));
             let actions = policy.decide(input, now_ms);
             world.carry_out(&mut policy, actions, now_ms);
         }

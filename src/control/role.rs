@@ -1,0 +1,89 @@
+//! What workers do, and which of them one process hosts.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// What a worker does. Another role is another variant here, its [`Row`], and its line in `supervisor::policy::hosting`
+/// and in `worker::run`. (A program that is started in the place of a lane's loop would be no role but an engine: the
+/// lane is the same.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Role {
+    /// It drives this lane.
+    Lane(usize),
+    /// It accepts for all lanes, and hands each its connections (`workers.accept = "handoff"`).
+    Acceptor,
+}
+
+/// What holds for every worker of a role.
+struct Row {
+    /// Its name in messages, in front of a lane's number.
+    name: &'static str,
+    /// Its name in the field `role` of log events, if `lane` doesn't say it.
+    log: Option<&'static str>,
+    /// The title of a process that hosts it alone, in front of a lane's number.
+    title: &'static str,
+}
+
+impl Role {
+    fn row(self) -> Row {
+        match self {
+            Role::Lane(_) => Row { name: "lane", log: None, title: "laneway" },
+            Role::Acceptor => {
+                Row { name: "the acceptor", log: Some("acceptor"), title: "laneway accept" }
+            }
+        }
+    }
+
+    /// The lane, if it drives one.
+    pub fn lane(self) -> Option<usize> {
+        match self {
+            Role::Lane(lane) => Some(lane),
+            Role::Acceptor => None,
+        }
+    }
+
+    /// Its name in the field `role` of log events; a lane has the field `lane` instead.
+    pub fn log_name(self) -> Option<&'static str> {
+        self.row().log
+    }
+
+    /// The title of a process that hosts it alone.
+    pub fn process_title(self) -> String {
+        self.with_lane(self.row().title)
+    }
+
+    fn with_lane(self, name: &str) -> String {
+        self.lane().map_or_else(|| name.to_owned(), |lane| format!("{name} {lane}"))
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.with_lane(self.row().name))
+    }
+}
+
+/// Which workers a process hosts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Hosting {
+    /// Any number of them, each in a thread. It lives on when one of them ends.
+    Threads,
+    /// The one worker of this role, in its only thread.
+    Single(Role),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_role_is_named_by_its_lane_or_by_what_it_does() {
+        assert_eq!(Role::Lane(3).to_string(), "lane 3");
+        assert_eq!(Role::Lane(3).process_title(), "laneway 3");
+        assert_eq!(Role::Lane(3).log_name(), None);
+        assert_eq!(Role::Acceptor.to_string(), "the acceptor");
+        assert_eq!(Role::Acceptor.process_title(), "laneway accept");
+        assert_eq!(Role::Acceptor.log_name(), Some("acceptor"));
+    }
+}

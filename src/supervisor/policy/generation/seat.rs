@@ -1,0 +1,94 @@
+//! Seats: a lane's, and one for each other role. One worker at a time sits in a seat.
+
+use std::collections::VecDeque;
+
+use super::super::Worker;
+
+/// What one worker at a time sits in.
+#[derive(Clone, Debug)]
+pub(in crate::supervisor::policy) struct Seat {
+    pub(in crate::supervisor::policy) state: SeatState,
+    pub(in crate::supervisor::policy) was_ready: bool,
+    /// When its workers ended, within the restart window.
+    pub(in crate::supervisor::policy) ends_ms: VecDeque<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::supervisor::policy) enum SeatState {
+    /// `deadline_ms`: when it is killed unless it is ready; `None` once it was, and its end has not come yet.
+    Starting { worker: Worker, deadline_ms: Option<u64> },
+    /// `is_full`: it accepts no connections for now.
+    Ready { worker: Worker, is_full: bool },
+    /// `kill_ms`: when it is killed or left behind unless its loop turns; `None` once that was done.
+    Hung { worker: Worker, is_full: bool, kill_ms: Option<u64> },
+    /// It has no worker until then.
+    Waiting { until_ms: u64 },
+}
+
+impl SeatState {
+    pub(in crate::supervisor::policy) fn worker(&self) -> Option<Worker> {
+        match *self {
+            SeatState::Starting { worker, .. }
+            | SeatState::Ready { worker, .. }
+            | SeatState::Hung { worker, .. } => Some(worker),
+            SeatState::Waiting { .. } => None,
+        }
+    }
+
+    /// Its worker, if that is ready, with room or without.
+    pub(in crate::supervisor::policy) fn ready(&self) -> Option<Worker> {
+        match *self {
+            SeatState::Ready { worker, .. } => Some(worker),
+            _ => None,
+        }
+    }
+
+    /// Its worker, if that is ready and has room.
+    pub(in crate::supervisor::policy) fn has_room(&self) -> Option<Worker> {
+        match *self {
+            SeatState::Ready { worker, is_full: false } => Some(worker),
+            _ => None,
+        }
+    }
+
+    /// Its state in a word, as the status shows it, and its worker.
+    pub(in crate::supervisor::policy) fn describe(&self) -> (&'static str, Option<Worker>) {
+        let word = match self {
+            SeatState::Starting { .. } => "starting",
+            SeatState::Ready { is_full: true, .. } => "full",
+            SeatState::Ready { is_full: false, .. } => "ready",
+            SeatState::Hung { .. } => "hung",
+            SeatState::Waiting { .. } => "waiting",
+        };
+        (word, self.worker())
+    }
+
+    /// When it has to be looked at, if nothing else happens.
+    pub(in crate::supervisor::policy) fn next_ms(&self) -> Option<u64> {
+        match *self {
+            SeatState::Starting { deadline_ms, .. } => deadline_ms,
+            SeatState::Hung { kill_ms, .. } => kill_ms,
+            SeatState::Waiting { until_ms } => Some(until_ms),
+            SeatState::Ready { .. } => None,
+        }
+    }
+}
+
+impl Seat {
+    pub(in crate::supervisor::policy) fn new(now_ms: u64) -> Seat {
+        let state = SeatState::Waiting { until_ms: now_ms };
+        Seat { state, was_ready: false, ends_ms: VecDeque::new() }
+    }
+
+    /// How often its worker ended within the window.
+    pub(in crate::supervisor::policy) fn ends_within(&self, now_ms: u64, window_ms: u64) -> u32 {
+        self.ends_ms.iter().filter(|end_ms| now_ms - **end_ms < window_ms).count() as u32
+    }
+
+    /// Counts an end of its worker, and returns how many there were within the window.
+    pub(in crate::supervisor::policy) fn count_end(&mut self, now_ms: u64, window_ms: u64) -> u32 {
+        self.ends_ms.retain(|end_ms| now_ms - end_ms < window_ms);
+        self.ends_ms.push_back(now_ms);
+        self.ends_ms.len() as u32
+    }
+}
