@@ -1,8 +1,8 @@
 //! Log lines on standard error: events with fields, pretty for people or JSON for programs.
 //!
-//! Only the supervisor and the command line log. A worker tells the supervisor, so that no event loop ever
-//! waits for whoever reads the log; and the supervisor waits a second at most (`Stderr`), so that a reader
-//! that has stopped can't keep it from its workers and signals.
+//! Only the supervisor and the command line log. A worker reports to the supervisor, so that no event loop ever waits
+//! for the program that reads the log; and the supervisor waits a second at most (`Stderr`), so that a reader that has
+//! stopped can't keep it from its workers and signals.
 
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal, Write};
@@ -27,16 +27,16 @@ type Sink = Box<dyn Layer<Registry> + Send + Sync>;
 /// What to replace the settings in effect with.
 static IN_EFFECT: OnceLock<reload::Handle<Sink, Registry>> = OnceLock::new();
 
-/// Logs like this from here on. The first call installs the subscriber for the rest of the process's life.
+/// Logs like this from here on. The first call installs the subscriber for as long as the process runs.
 pub fn start(log: Log, colour: bool) {
     if let Some(in_effect) = IN_EFFECT.get() {
-        // Fails if there is no subscriber any more, and then nobody logs.
+        // Fails if there is no subscriber any more, and then nothing is logged.
         let _ = in_effect.reload(sink(log, colour));
         return;
     }
     let (layer, handle) = reload::Layer::new(sink(log, colour));
     let installed = tracing::subscriber::set_global_default(Registry::default().with(layer));
-    // Somebody else's subscriber stays: a program that uses the library may have its own.
+    // A subscriber that there was before stays: a program that uses the library may have its own.
     if installed.is_ok() {
         let _ = IN_EFFECT.set(handle);
     }
@@ -70,7 +70,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// What poll(2) promises that a pipe takes without waiting: `PIPE_BUF` of pipe(7).
 const PIECE_BYTES_MAX: usize = 4096;
 
-/// Lines that nobody took.
+/// Lines that standard error did not take.
 static LOST: AtomicU64 = AtomicU64::new(0);
 
 /// Standard error, without waiting for ever. A line that isn't taken in time is lost, and so is each that
@@ -90,7 +90,7 @@ impl Write for Stderr {
             LOST.store(0, Ordering::Relaxed);
             tracing::warn!(lines = lost, "log lines lost");
         }
-        // There is nobody to tell of a loss now.
+        // A loss is not an error of the caller: the next line that is taken says how many were lost.
         Ok(line.len())
     }
 

@@ -135,7 +135,7 @@ pub fn stamp(
         loop {
             stamp.store(start.elapsed().as_millis() as u64, Ordering::Relaxed);
             cleared.store(0, Ordering::Relaxed);
-            rest(every);
+            pause(every);
         }
     };
     // SAFETY: it touches no thread-local storage, and little stack, which has a guard page.
@@ -155,7 +155,7 @@ pub fn count_pass(count: Arc<AtomicU64>) {
 
 /// Lets time pass for the coroutine that calls it alone. A sleep ends in the timer's thread, which has to be left: the
 /// ledger has one writer, and a scheduler that hangs must be seen to.
-pub fn rest(time: Duration) {
+pub fn pause(time: Duration) {
     coroutine::sleep(time);
     coroutine::yield_now();
 }

@@ -98,7 +98,7 @@ fn work(
     if let Some(cpu) = cpu
         && !cpu::pin(cpu)
     {
-        // The CPU was taken away. A lane that wanders is slower, and serves.
+        // The process may not use that CPU any more. A worker that isn't pinned is slower, but serves.
         control.report(worker, WorkerEvent::NotPinned(cpu));
     }
     if role == Role::Acceptor {
@@ -145,7 +145,8 @@ fn patience_max_ms(config: &Config) -> Option<u64> {
     (watchdog_ms > 0).then(|| (watchdog_ms / TURNS_PER_WATCHDOG).max(1))
 }
 
-/// The driver that is asked for, or the one that there is; then with the reason.
+/// The driver that `workers.driver` asks for. With "auto" that is epoll where there is no io_uring, and the reason
+/// comes with it.
 ///
 /// # Errors
 /// If the kernel has no memory or descriptor for it, or, of io_uring asked for by name, forbids it.

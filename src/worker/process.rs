@@ -1,7 +1,8 @@
 //! A worker process: hosts one worker in its only thread, or one thread for each of its workers.
 //!
-//! With threads, each worker has a control socket of its own to the host, which passes everything on: to a worker that
-//! is the same as the supervisor's. The host starts another worker when the supervisor says so.
+//! With threads, each worker has a control socket of its own to the host, which passes messages on in both directions.
+//! A worker can't tell whether the host or the supervisor is at the other end. The host starts another worker when the
+//! supervisor says so.
 
 use std::collections::HashMap;
 use std::io;
@@ -100,7 +101,7 @@ impl Worker {
     /// # Errors
     /// If the command can't be sent: the worker would do something else than the supervisor knows of.
     fn send(&mut self, command: Command, files: Vec<OwnedFd>) -> io::Result<()> {
-        // One that reads nothing hangs: the watchdog sees to it.
+        // If too many wait they are dropped: a worker that reads none hangs, and the watchdog ends it.
         self.outbox.push(command, files);
         self.flush()
     }

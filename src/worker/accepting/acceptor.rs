@@ -143,7 +143,7 @@ impl<'s> Acceptor<'s> {
         for attached in self.lanes.iter_mut().flatten() {
             let counters = self.ledger.block(attached.block);
             if attached.outlet.is_empty() {
-                // None is on its way, whatever became of those that were.
+                // All that was handed over has been received: none is on its way.
                 (attached.handed, attached.taken_before) = (0, counters.accepted());
             }
             // In this order: a connection is open before it counts as taken, so that none is missed.

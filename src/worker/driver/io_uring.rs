@@ -15,7 +15,7 @@ use crate::sys::ring::buffers::Buffer;
 use crate::sys::ring::connected::Connected;
 use crate::sys::ring::{Completion, Operation, Poll, Ring, Unsent, Wanted};
 
-/// As many calls at most until a poll is over.
+/// Most calls after which a poll that was cancelled is over.
 const FORGET_CALLS_MAX: usize = 1_000;
 
 /// One event loop's ring.
@@ -23,7 +23,7 @@ pub struct Driver {
     ring: Ring,
     /// Other loops watch the same sources.
     shares: bool,
-    /// By the lower half of their tokens.
+    /// What goes on with each connection, by the index of its place.
     links: Vec<Link>,
     watched: Vec<Watched>,
     /// How many polls of those there have been.
@@ -147,7 +147,7 @@ impl Driver {
         };
         if let Some(poll) = self.watched.swap_remove(at).poll {
             // At once: until then it keeps a socket open that other processes may take for closed, and takes
-            // wake-ups. A call ends no more than some twenty operations.
+            // wake-ups. One call completes some twenty operations at most.
             self.ring.cancel(Operation::Poll, poll);
             for _ in 0..FORGET_CALLS_MAX {
                 self.ring.submit();

@@ -19,7 +19,7 @@ use crate::sys::ring::{self, Unsent};
 use crate::sys::socket::{self, Departure, Listener};
 use token::Token;
 
-/// The buffer of a lane that sockets are read into.
+/// Size of the buffer that a lane reads sockets into.
 const INPUT_BYTES: usize = 64 * 1024;
 
 /// One event loop's way to the kernel.

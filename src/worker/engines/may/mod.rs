@@ -4,8 +4,9 @@
 //! thread hears the supervisor; one scheduler thread runs everything else, but for what a timer wakes. What the
 //! library lacks is guarded here as far as it can be from within a service, and docs/engines.md lists the rest:
 //!
-//! - Its parser is lenient, so every head is put together again and read by our own [receiver](crate::http::h1::Receiver).
-//! - A body that nobody reads would be taken for the next request: it is always read, up to the limit.
+//! - Its parser is lenient, so every head is put together again and read by our own
+//!   [receiver](crate::http::h1::Receiver).
+//! - A body that is not read would be taken for the next request: it is always read, up to the limit.
 //! - `Transfer-Encoding` is unknown to it: such a request is refused, and nothing behind it is ever routed.
 //! - It can't close a connection: the reading side is shut, which ends it at its next read, whatever it has left to
 //!   send. So that waits until all has left (`Main::end_sent`).
@@ -105,8 +106,8 @@ struct Main<'c> {
 /// A connection that is to end.
 struct Ending {
     open: Arc<Open>,
-    /// When all that was written had left: how much that was, and after how many passes it would be more, if the library
-    /// had anything left to write.
+    /// When all that was written had left: how much that was, and after how many passes it would be more, if the
+    /// library had anything left to write.
     sent: Option<(u64, u64)>,
 }
 
@@ -197,7 +198,7 @@ impl Main<'_> {
         }
     }
 
-    /// Closes the library's sockets, with whoever waits in their queues: it has no way to empty them first.
+    /// Closes the library's sockets, with the connections that wait in their queues: it has no way to empty them first.
     fn begin_drain(&mut self, timeout: Option<Duration>) {
         if self.drain.is_some() {
             return;

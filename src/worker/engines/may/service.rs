@@ -14,7 +14,7 @@ use crate::control::WorkerEvent;
 use crate::http::h1::{Head, Receiver, Step, connection_field};
 use crate::http::{self, BodyLength, Method, Refusal, Version};
 use crate::observe::panics;
-use crate::sys::coroutine::{Handle, Serve, rest};
+use crate::sys::coroutine::{Handle, Serve, pause};
 use crate::worker::fault;
 
 /// The kernel takes so much at once for a connection that has sent nothing before: no socket's buffer is smaller
@@ -35,7 +35,7 @@ impl Serve for Services {
         if lane.connections().len() >= connections_max {
             // The library accepts for as long as connections come, and runs nothing else: until those that were shut
             // before this one are closed, it has to wait, or they would take every descriptor.
-            rest(Duration::ZERO);
+            pause(Duration::ZERO);
         }
         let mut open = lane.connections();
         let is_too_many = open.len() >= connections_max;
@@ -203,7 +203,7 @@ impl Service {
         match outcome {
             Outcome::Ready(reply) => Reply::from(reply),
             Outcome::Pending(Pending::Delay(delay, reply)) => {
-                rest(delay);
+                pause(delay);
                 Reply::from(reply)
             }
         }
