@@ -3,9 +3,9 @@
 mod harness;
 
 use harness::{
-    Client, Event, Mode, Server, Setup, Workers, eventually, in_every_mode, is_refused, is_stopped,
-    namespace_members, namespace_pid, process_state, send_signal, skip_without,
-    skip_without_faults, skipped,
+    Client, Event, Mode, Server, Setup, Workers, children_of, eventually, in_every_mode,
+    is_refused, is_stopped, namespace_members, namespace_pid, process_state, send_signal,
+    skip_without, skip_without_faults, skipped,
 };
 use nix::sys::signal::{SIGCONT, SIGKILL, SIGSTOP, SIGTERM};
 use nix::unistd::Uid;
@@ -28,6 +28,7 @@ in_every_mode!(
     a_stopped_worker_goes_on_when_its_supervisor_is_killed_and_ends_after_its_request,
     a_worker_that_is_stopped_and_continued_stays,
     as_pid_1_it_reaps_orphans_and_drains_on_term,
+    a_child_that_had_ended_before_the_server_began_is_reaped,
 );
 harness::in_may!(
     a_killed_worker_is_reported_with_its_cause_and_replaced_at_once,
@@ -218,9 +219,7 @@ fn giving_up_drains_the_other_lanes(mode: Mode) {
     send_signal(server.worker_pid(0), SIGKILL);
     let answered = clients.iter_mut().filter_map(Client::try_response);
     let answered = answered.filter(|response| response.text() == "slow").count() as u64;
-    let exits = server.journal.named("worker exited");
-    let last = exits.iter().rfind(|event| event.number("lane") == 0);
-    let lost = last.expect("it was killed").number("connections");
+    let lost = server.journal.wait_nth("worker exited", 4).number("connections");
     assert!(answered > 0 || !mode.spreads(), "the other lane answered nothing");
     assert_eq!(answered + lost, clients.len() as u64, "every other request was answered");
     assert_gave_up(&mut server);
@@ -369,6 +368,22 @@ fn a_worker_that_is_stopped_and_continued_stays(mode: Mode) {
     server.signal(SIGTERM);
     assert_eq!(server.wait_exit(), 0);
     assert!(server.journal.named("worker leaving").is_empty());
+}
+
+/// What the server is started with may have children of its own, whose end was told before it could hear.
+fn a_child_that_had_ended_before_the_server_began_is_reaped(mode: Mode) {
+    if skip_without("python3") {
+        return;
+    }
+    let forks = "import os, sys\n\
+                 pid = os.fork() or os._exit(0)\n\
+                 os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)\n\
+                 os.execvp(sys.argv[1], sys.argv[1:])";
+    let server = setup(mode).under(&["python3", "-c", forks]).start();
+    let is_zombie = |pid: &i32| process_state(*pid) == Some('Z');
+    let children = || children_of(server.pid()).into_iter();
+    assert!(children().count() > 0, "workers are children");
+    eventually("no child is a zombie", || (!children().any(|pid| is_zombie(&pid))).then_some(()));
 }
 
 /// The host's pid of the process that is pid 1 in the namespace a server was started in.

@@ -134,12 +134,17 @@ pub(crate) fn namespace_pid(pid: i32) -> Option<i32> {
 pub(crate) fn namespace_members(pid: i32) -> Vec<i32> {
     let namespace = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
     let wanted = namespace(pid).expect("the process lives");
-    let children = |other: &i32| {
-        // A zombie has no namespace link any more, but it still has its parent.
-        let parent = status_field(&format!("/proc/{other}/status"), "PPid");
-        namespace(*other).as_ref() == Some(&wanted) || parent == Some(pid.to_string())
-    };
-    pids().filter(children).collect()
+    // A zombie has no namespace link any more, but it still has its parent.
+    let children = children_of(pid);
+    let is_member =
+        |other: &i32| namespace(*other).as_ref() == Some(&wanted) || children.contains(other);
+    pids().filter(is_member).collect()
+}
+
+/// The children of a process, zombies too.
+pub(crate) fn children_of(pid: i32) -> Vec<i32> {
+    let parent = |other: &i32| status_field(&format!("/proc/{other}/status"), "PPid");
+    pids().filter(|other| parent(other) == Some(pid.to_string())).collect()
 }
 
 /// The soft limit on open files of a process.

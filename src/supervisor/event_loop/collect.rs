@@ -71,7 +71,7 @@ impl Supervisor {
     }
 
     /// Reaps every child that has ended: worker processes, and the orphans that pid 1 inherits.
-    fn collect_ended(&mut self, happened: &mut VecDeque<Event>) {
+    pub(super) fn collect_ended(&mut self, happened: &mut VecDeque<Event>) {
         while let Ok(Some(reaped)) = process::reap() {
             if let Some((key, control)) = self.processes.control_of(reaped.pid) {
                 while let Received::Message(report, _) = control.receive() {

@@ -60,6 +60,9 @@ impl Supervisor {
             return Ok(outcome);
         }
         let mut events = Events::with_capacity(64);
+        let mut happened = VecDeque::new();
+        // Of a child that ended before signals were kept no signal tells: as pid 1 it would stay a zombie.
+        supervisor.collect_ended(&mut happened);
         loop {
             let due_ms = supervisor.policy.next_ms().into_iter().chain(supervisor.own_due_ms());
             let now_ms = supervisor.now_ms();
@@ -69,7 +72,6 @@ impl Supervisor {
                 .wait(&mut events, patience_ms)
                 .map_err(|error| format!("cannot wait for events: {error}"))?;
             supervisor.show_life();
-            let mut happened = VecDeque::new();
             for token in supervisor.processes.take_starved() {
                 supervisor.collect_from(token, &mut happened);
             }
