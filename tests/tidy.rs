@@ -92,10 +92,8 @@ const ENTRIES_MAX: usize = 10;
 
 /// What doesn't hold yet: a rule, and where. An entry that isn't needed any more is a failure, too, so that the list only
 /// ever becomes shorter.
-const NOT_YET: &[(&str, &str)] = &[
-    ("function", "supervisor/policy/tests/model.rs carry_out"),
-    ("folder", ""),
-];
+const NOT_YET: &[(&str, &str)] =
+    &[("function", "supervisor/policy/tests/model.rs carry_out"), ("folder", "")];
 
 /// A place that breaks a rule.
 #[derive(Debug)]

@@ -168,8 +168,9 @@ fn stop(mut subject: Subject, crowd: Crowd) {
         crowd.wait_ended().assert_no_failure("a stop");
     });
     subject.server.wait_gone();
-    let stopped = subject.server.journal.named("stopped");
-    let stopped = stopped.last().expect("it said that it stopped");
+    let log = subject.server.journal.whole();
+    let stopped = log.iter().rfind(|event| event.name() == "stopped");
+    let stopped = stopped.expect("it said that it stopped");
     assert_eq!(stopped.number("code"), 0, "{stopped:?}");
     // The first supervisor is the test's own child.
     assert_eq!(subject.server.wait_exit(), 0);
