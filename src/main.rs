@@ -11,7 +11,7 @@ fn main() {
         Task::Serve(config, options) => (config, options),
         Task::Done(code) => std::process::exit(code),
         Task::Failed(code, reason) => {
-            passed.tell_failure(&reason);
+            passed.report_failure(&reason);
             std::process::exit(code)
         }
     };

@@ -18,7 +18,7 @@ const STATUS_PATIENCE: Duration = Duration::from_secs(1);
 /// until it ends. `begun` is told what is on its way before.
 ///
 /// # Errors
-/// If nobody listens there, or the answer makes no sense.
+/// If no server listens there, or the answer makes no sense.
 pub fn ask(path: &Path, request: Request, begun: impl Fn(&str)) -> io::Result<Answer> {
     ask_on(UnixStream::connect(path)?, request, begun)
 }
@@ -55,7 +55,7 @@ fn ask_on(mut stream: UnixStream, request: Request, begun: impl Fn(&str)) -> io:
     last.ok_or_else(|| asked.err().unwrap_or_else(ended))
 }
 
-/// Why the server whose socket is there can't be asked, and by whom it could.
+/// Why the server whose socket is there can't be asked, and as which user it could.
 pub fn not_asked(path: &Path, error: &io::Error) -> String {
     let shown = path.display();
     let is_denied = error.kind() == ErrorKind::PermissionDenied;

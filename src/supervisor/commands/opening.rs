@@ -1,5 +1,5 @@
-//! Where the command socket is opened, and whether a server may go without one. It says so in words, and never removes what
-//! belongs to another server.
+//! Where the command socket is opened, and whether a server may go without one. It never removes what belongs to another
+//! server.
 
 use std::path::PathBuf;
 

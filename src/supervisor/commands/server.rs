@@ -40,7 +40,7 @@ pub(crate) struct Commands {
 struct Open {
     listener: UnixListener,
     path: PathBuf,
-    /// A descriptor to give up, so that a client can be told when there are no others.
+    /// A descriptor to close, so that a client can be accepted and told when there are no others.
     reserve: Option<File>,
     /// There was none either: when it listens again.
     resume_ms: Option<u64>,
@@ -73,7 +73,7 @@ impl Open {
         if let Ok((stream, _)) = &accepted {
             let answer = Answer::Failed(format!("the server can't take a command: {error}"));
             let line = serde_json::to_string(&answer).unwrap_or_default();
-            // One line fits into an empty socket; a client that is gone needs none.
+            // One line fits into an empty socket; a client that has closed it needs none.
             let _ = stream.set_nonblocking(true).and_then(|()| writeln!(&*stream, "{line}"));
         }
         let is_told = accepted.is_ok();
@@ -187,7 +187,7 @@ impl Commands {
         }
     }
 
-    /// Works on what an event told of, and returns a request that has come whole.
+    /// Reads and writes what a ready socket allows, and returns a request that has come whole.
     pub(crate) fn on_ready(
         &mut self,
         token: u64,
@@ -332,7 +332,7 @@ impl Commands {
         }
         match client.state {
             ClientState::Answered => drop(self.clients.remove(&token)),
-            // One that is gone already needs no end.
+            // One that has closed its socket needs no end.
             ClientState::Refused => drop(client.stream.shutdown(Shutdown::Write)),
             _ => {}
         }

@@ -38,12 +38,12 @@ pub struct Status {
     pub accept: Accept,
     /// What drives a lane.
     pub engine: Engine,
-    /// What the server has counted since it began: by the lanes below, by lanes that are gone, and before upgrades.
+    /// What the server has counted since it began: by the lanes below, by lanes that have been closed, and before upgrades.
     #[serde(default)]
     pub totals: Totals,
     /// By lane.
     pub lanes: Vec<LaneStatus>,
-    /// Who hands connections to the lanes, if somebody does.
+    /// The acceptor, in accept mode handoff.
     pub acceptor: Option<AcceptorStatus>,
     /// Where the lanes don't have accept queues of their own: the one that they share.
     pub shared_queue: Option<Queue>,
@@ -88,7 +88,7 @@ pub struct LaneStatus {
     pub queue: Option<Queue>,
 }
 
-/// Who accepts for all lanes.
+/// The worker that accepts for all lanes.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct AcceptorStatus {
     /// As a lane's.

@@ -56,12 +56,12 @@ impl Supervisor {
                     }
                 }
                 Action::Serve(generation) => self.serve(generation).err().map(|cause| {
-                    // Nothing else that was decided can be: its workers have been given nothing yet.
+                    // The other actions assume that it serves: its workers have been given nothing yet.
                     actions.clear();
                     Input::CannotServe(cause)
                 }),
                 Action::Exit(code) => {
-                    self.tell_totals();
+                    self.send_totals();
                     self.disappear();
                     log_events::stopped(code, self.started.elapsed(), self.processes.records());
                     self.commands.answer_end(&match code {
@@ -117,7 +117,7 @@ impl Supervisor {
                     tracing::warn!(reason = %error, "cannot steer connections");
                 }
             }
-            // A supervisor that is about to follow has it, too, and may want it: then it is asked again.
+            // The heir has the lane's sockets, too, and may serve it. If it fails, the policy asks again.
             Action::CloseLane(_) if self.heir.is_some() => {}
             Action::CloseLane(lane) => match self.listeners.close_lane(lane) {
                 Ok(true) => return Some(Input::LaneClosed(lane)),
@@ -143,7 +143,7 @@ impl Supervisor {
                 self.processes.forget(generation);
                 self.keep_current_listeners();
             }
-            Action::Announce(fact) => self.tell(&fact),
+            Action::Announce(fact) => self.announce(&fact),
             Action::StartProcess { .. }
             | Action::Serve(_)
             | Action::Exit(_)
@@ -171,7 +171,7 @@ impl Supervisor {
     }
 
     /// Tells of a fact, in the log and to all that wait for it.
-    fn tell(&mut self, fact: &Fact) {
+    fn announce(&mut self, fact: &Fact) {
         if matches!(fact, Fact::AllReady { .. }) && self.predecessor.is_none() {
             // A program that reads that it is ready may look for it at once.
             self.appear();
@@ -187,7 +187,7 @@ impl Supervisor {
                 }
             }
             Fact::CouldNotStart { cause } => {
-                upgrade::tell_failure(self.predecessor.as_ref(), cause);
+                upgrade::report_failure(self.predecessor.as_ref(), cause);
             }
             Fact::Withdrawn { generation, cause } => {
                 self.generation_settled(*generation, &Answer::Failed(cause.clone()));

@@ -2,7 +2,7 @@
 //! Each is prepared here, refused if it can't be, and then the policy's to decide about.
 //!
 //! One change goes on at a time. What is asked for meanwhile waits for its turn, passes to the supervisor that
-//! follows, or is refused in so many words. Each has a number, by which its outcome finds those that asked for it.
+//! follows, or is refused with a reason. Each has a number, by which its outcome finds the clients that asked for it.
 
 use super::state::{MEASURE_MS, Supervisor};
 use crate::config::{self, Abilities};
@@ -22,7 +22,7 @@ pub(super) const ENDING: &str = "this server is about to end";
 
 impl Supervisor {
     /// What a client of the command socket asks for.
-    pub(super) fn asked(&mut self, token: u64, request: Request) -> Option<Input> {
+    pub(super) fn take_command(&mut self, token: u64, request: Request) -> Option<Input> {
         match request {
             Request::Status => {
                 let uptime_ms = self.now_ms();
@@ -43,7 +43,7 @@ impl Supervisor {
                 };
                 match self.refusal() {
                     Some(reason) => self.commands.answer(token, &Answer::Failed(reason)),
-                    None => self.want(change),
+                    None => self.request_change(change),
                 }
                 None
             }
@@ -75,8 +75,8 @@ impl Supervisor {
         }
     }
 
-    /// Somebody wants a change: it begins as soon as no other is under way.
-    pub(super) fn want(&mut self, change: Change) {
+    /// A change is asked for: it begins as soon as no other is under way.
+    pub(super) fn request_change(&mut self, change: Change) {
         if self.heir.as_ref().is_some_and(Heir::serves) {
             return self.pass_on(&[change]);
         }
@@ -121,7 +121,7 @@ impl Supervisor {
         }
     }
 
-    /// Says that a change will not be, to the log and to whoever waits for it.
+    /// Says that a change will not be, to the log and to the clients that wait for it.
     pub(super) fn refuse(&mut self, change: Change, reason: &str) {
         let answer = Answer::Failed(reason.to_owned());
         match change {
@@ -253,7 +253,7 @@ impl Supervisor {
         if lanes == prepared.size.configured {
             return None;
         }
-        startup::tell_size(&size, &machine, &mut self.warned);
+        startup::log_size(&size, &machine, &mut self.warned);
         prepared.size = size;
         if pin {
             prepared.cpus = machine.cpus;

@@ -3,7 +3,7 @@
 use crate::control::{ProcessNumber, Report};
 use crate::supervisor::commands::Request;
 use crate::supervisor::commands::waiting::Change;
-use crate::supervisor::succession::upgrade::Parcel;
+use crate::supervisor::succession::upgrade::ToHeir;
 use crate::sys::process::Reaped;
 use crate::sys::process::signal::Signal;
 
@@ -12,25 +12,25 @@ use crate::sys::process::signal::Signal;
 pub(super) enum Event {
     /// A signal that stops the server.
     Stop(Signal),
-    /// A request for a change, which may have to wait for another one to end.
-    Wanted(Change),
-    /// The turn of a change that was wanted.
-    Turn(Change),
+    /// A change is asked for; it may have to wait for another one to end.
+    ChangeRequested(Change),
+    /// A change that was asked for can begin.
+    ChangeDue(Change),
     /// The configuration was read, or can't be, and nothing keeps a reload from going on.
-    Read,
+    ConfigurationRead,
     /// The machine may allow another number of lanes now.
     Remeasure,
     /// A client of the command socket, known by its token, asks.
-    Asked(u64, Request),
-    /// The new supervisor says that it serves.
+    Command(u64, Request),
+    /// The heir says that it serves.
     HeirReady,
-    /// The supervisor before this one said something.
-    Told(Parcel),
+    /// A message of the supervisor before this one.
+    FromPredecessor(ToHeir),
     /// A signal that means nothing here.
-    Unused(Signal),
+    IgnoredSignal(Signal),
     /// A child ended, and was reaped: a worker process or, for pid 1, an orphan.
     Ended(Reaped),
-    /// A worker in the process with this key has news.
+    /// A worker in the process with this key reports.
     Report(ProcessNumber, Report),
     /// Time passed.
     Tick,

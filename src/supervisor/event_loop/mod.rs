@@ -49,7 +49,7 @@ pub fn run(config: Config, options: config::Options, passed: Passed) -> Outcome 
     });
     started.and_then(Supervisor::run).unwrap_or_else(|error| {
         tracing::error!(reason = %error, "could not start");
-        upgrade::tell_failure(conversation.as_ref(), &error);
+        upgrade::report_failure(conversation.as_ref(), &error);
         Outcome::Exit(1)
     })
 }
@@ -59,37 +59,37 @@ impl Supervisor {
         if let Carried::Out(outcome) = supervisor.carry_out(actions) {
             return Ok(outcome);
         }
-        let mut events = Events::with_capacity(64);
-        let mut happened = VecDeque::new();
+        let mut readiness = Events::with_capacity(64);
+        let mut events = VecDeque::new();
         // Of a child that ended before signals were kept no signal tells: as pid 1 it would stay a zombie.
-        supervisor.collect_ended(&mut happened);
+        supervisor.collect_ended(&mut events);
         loop {
             let due_ms = supervisor.policy.next_ms().into_iter().chain(supervisor.own_due_ms());
             let now_ms = supervisor.now_ms();
             let patience_ms = due_ms.min().map(|due_ms| due_ms.saturating_sub(now_ms));
             let count = supervisor
                 .epoll
-                .wait(&mut events, patience_ms)
+                .wait(&mut readiness, patience_ms)
                 .map_err(|error| format!("cannot wait for events: {error}"))?;
             supervisor.show_life();
             for token in supervisor.processes.take_starved() {
-                supervisor.collect_from(token, &mut happened);
+                supervisor.collect_from(token, &mut events);
             }
             for index in 0..count {
-                supervisor.collect(events.at(index).token, &mut happened);
+                supervisor.collect(readiness.at(index).token, &mut events);
             }
             if supervisor.measures_ms().is_some_and(|due_ms| due_ms <= supervisor.now_ms()) {
-                happened.push_back(Event::Remeasure);
+                events.push_back(Event::Remeasure);
             }
-            happened.push_back(Event::Tick);
-            while let Some(event) = happened.pop_front() {
+            events.push_back(Event::Tick);
+            while let Some(event) = events.pop_front() {
                 if let Carried::Out(outcome) = supervisor.react(event) {
                     return Ok(outcome);
                 }
                 if supervisor.can_replace() {
-                    happened.push_front(Event::Read);
+                    events.push_front(Event::ConfigurationRead);
                 } else if let Some(change) = supervisor.next_change() {
-                    happened.push_front(Event::Turn(change));
+                    events.push_front(Event::ChangeDue(change));
                 }
             }
         }

@@ -31,30 +31,30 @@ impl Supervisor {
                 let now_ms = self.now_ms();
                 let until_ms = self.heir.as_ref().and_then(Heir::until_ms);
                 if until_ms.is_some_and(|until_ms| until_ms <= now_ms) {
-                    self.disinherit("it was not ready in time");
+                    self.give_up_heir("it was not ready in time");
                 }
                 self.give_up_loading();
                 self.commands.resume(now_ms, &self.epoll);
                 if self.totals_due_ms().is_some_and(|due_ms| due_ms <= now_ms) {
-                    self.tell_totals();
+                    self.send_totals();
                 }
                 Some(Input::Tick)
             }
             Event::Stop(signal) => self.stop(signal.as_str()),
-            Event::Wanted(change) => {
-                self.want(change);
+            Event::ChangeRequested(change) => {
+                self.request_change(change);
                 None
             }
-            Event::Turn(change) => self.begin(change),
-            Event::Read => self.replace(),
+            Event::ChangeDue(change) => self.begin(change),
+            Event::ConfigurationRead => self.replace(),
             Event::HeirReady => self.hand_over(),
-            Event::Told(parcel) => {
-                self.told(parcel);
+            Event::FromPredecessor(message) => {
+                self.take_from_predecessor(message);
                 None
             }
-            Event::Asked(token, request) => self.asked(token, request),
+            Event::Command(token, request) => self.take_command(token, request),
             Event::Remeasure => self.measure(),
-            Event::Unused(signal) => {
+            Event::IgnoredSignal(signal) => {
                 tracing::warn!(signal = signal.as_str(), "signal ignored");
                 None
             }

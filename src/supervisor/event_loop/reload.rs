@@ -79,7 +79,7 @@ impl Supervisor {
         }
     }
 
-    /// A child has ended: if it is the one that reads the configuration, this says so.
+    /// A child has ended: if it is the one that reads the configuration, this is true.
     pub(super) fn loader_ended(&mut self, reaped: &Reaped) -> bool {
         let read = self.loading().and_then(|loading| loading.ended(reaped));
         let is_it = read.is_some();
@@ -128,7 +128,7 @@ impl Supervisor {
                 let reason = "workers.engine can't change while the server runs; stop and start";
                 return Err(Rejection::Unusable(reason.into()));
             }
-            self.tell_pid_file(loaded.config.supervisor.pid_file.as_deref());
+            self.warn_of_pid_file(loaded.config.supervisor.pid_file.as_deref());
             let generation = self.policy.next_generation();
             let before = self.lanes_now();
             let (listeners, ledger) = (&mut self.listeners, self.processes.records().ledger());
@@ -154,7 +154,7 @@ impl Supervisor {
     }
 
     /// Warns of a pid file that is another one than this server has, and says where its command socket stays.
-    fn tell_pid_file(&mut self, asked: Option<&Path>) {
+    fn warn_of_pid_file(&mut self, asked: Option<&Path>) {
         let own = self.pid_file.as_ref().map(PidFile::path);
         let shown = |path: Option<&Path>| path.map(|path| path.display().to_string());
         let what = shown(asked).unwrap_or_default();
@@ -179,7 +179,7 @@ impl Supervisor {
         }
     }
 
-    /// Says so to every client that waits for it. Whatever came of it, the server serves.
+    /// Answers every client that waits for the reload. The server serves, whether it succeeded or not.
     fn reload_ended(&mut self, number: u64, answer: &Answer) {
         self.commands.answer_of(number, answer);
         manager::ready(self.policy.lanes(), self.current);

@@ -44,7 +44,7 @@ const OTHERS: [Signal; 6] = [
 
 /// Blocks of the ledger: one for each worker, of those that drain too.
 const LEDGER_BLOCKS: usize = 4 * LANES_MAX;
-/// How soon a conversation is gone on with that the kernel had no memory for.
+/// How soon a control socket is tried again that the kernel had no memory for.
 const STARVED_MS: u64 = 100;
 /// How often the machine is measured again where it decides the number of lanes.
 pub(super) const MEASURE_MS: u64 = 2_000;
@@ -67,7 +67,7 @@ pub(super) struct Supervisor {
     pub(super) follows: Option<Predecessor>,
     /// The supervisor that is about to follow this one, or does.
     pub(super) heir: Option<Heir>,
-    /// How often the service manager wants to hear, and when next.
+    /// How often the service manager is to be told that the loop turns, and when next.
     pub(super) alive_every_ms: Option<u64>,
     pub(super) alive_ms: u64,
     /// The generation that serves.
@@ -81,7 +81,7 @@ pub(super) struct Supervisor {
     pub(super) forked: Option<Box<Loader>>,
     /// When the machine is measured next.
     pub(super) measure_ms: u64,
-    /// When a supervisor that follows is told next what was counted.
+    /// When the heir is sent next what was counted.
     pub(super) totals_ms: u64,
     pub(super) warned: Warned,
     pub(super) started: Instant,
@@ -107,7 +107,7 @@ impl Supervisor {
         let Inheritance { from: follows, mut listeners, history, lanes: before, totals } =
             inheritance.map_err(doing("cannot take over"))?;
         if let Some(follows) = follows {
-            origin.tell_heir(follows.pid);
+            origin.log_upgrade_received(follows.pid);
         } else {
             activated
                 .and_then(|sockets| listeners.activate(sockets))
@@ -176,7 +176,7 @@ impl Supervisor {
         own.chain(self.commands.resume_ms()).chain(self.measures_ms()).chain(starved_ms)
     }
 
-    /// Tells the service manager, as often as it wants to hear, that this loop turns.
+    /// Tells the service manager that this loop turns, as often as it asks for.
     pub(super) fn show_life(&mut self) {
         let now_ms = self.now_ms();
         if let Some(every_ms) = self.alive_every_ms.filter(|_| self.alive_ms <= now_ms) {

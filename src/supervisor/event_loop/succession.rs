@@ -1,4 +1,4 @@
-//! One supervisor follows another: the heir is started, given up or handed over to, and told what the old one is
+//! One supervisor follows another: the heir is started, given up or handed over to, and sent what its predecessor is
 //! still asked for. What passes between the two is in `upgrade`.
 
 use std::collections::VecDeque;
@@ -13,11 +13,11 @@ use crate::supervisor::commands::{Answer, Request};
 use crate::supervisor::policy::Input;
 use crate::supervisor::presence::manager;
 use crate::supervisor::processes;
-use crate::supervisor::succession::upgrade::{self, Estate, Heard, Heir, HeirState, Parcel};
+use crate::supervisor::succession::upgrade::{self, Handover, Heir, HeirSays, HeirState, ToHeir};
 use crate::sys::epoll::Interest;
 use crate::sys::process::{self, Reaped};
 use crate::worker::fault;
-/// How often the new supervisor is told what this one still counts.
+/// How often the heir is sent what this supervisor still counts.
 const TOTALS_MS: u64 = 1_000;
 
 impl Supervisor {
@@ -38,14 +38,14 @@ impl Supervisor {
         } else if !self.origin.is_repeatable {
             Err("the configuration came from what can be read only once; stop and start".into())
         } else {
-            let estate = Estate {
+            let handover = Handover {
                 listeners: &self.listeners,
                 history: &self.history,
                 lanes: self.lanes_now(),
                 totals: self.processes.records().all_totals(),
                 has_command_socket: self.commands.is_open(),
             };
-            let heir = Heir::start(&self.origin, estate, number, until_ms);
+            let heir = Heir::start(&self.origin, handover, number, until_ms);
             let heir = heir.and_then(|heir| {
                 self.epoll.add(&heir.control, TOKEN_HEIR, Interest::Readable)?;
                 Ok(heir)
@@ -59,20 +59,20 @@ impl Supervisor {
     }
 
     /// The new supervisor said something, or hung up; then its end follows.
-    pub(super) fn collect_from_heir(&mut self, happened: &mut VecDeque<Event>) {
+    pub(super) fn collect_from_heir(&mut self, events: &mut VecDeque<Event>) {
         let Some(heir) = &mut self.heir else {
             return;
         };
         match heir.hear() {
-            Heard::Nothing => return,
-            Heard::Ready => happened.push_back(Event::HeirReady),
-            Heard::End => {}
+            HeirSays::Nothing => return,
+            HeirSays::Ready => events.push_back(Event::HeirReady),
+            HeirSays::End => {}
         }
         let _ = self.epoll.remove(heir.control.as_fd());
     }
 
     /// The new supervisor can't be: it is killed, and when it has ended this one goes on as if it had not been.
-    pub(super) fn disinherit(&mut self, reason: &str) {
+    pub(super) fn give_up_heir(&mut self, reason: &str) {
         if let Some(heir) = self.heir.as_mut().filter(|heir| heir.until_ms().is_some()) {
             process::kill(heir.pid);
             heir.state = HeirState::Ending { reason: reason.to_owned() };
@@ -88,7 +88,7 @@ impl Supervisor {
         self.refuse_all(reason);
     }
 
-    /// The new supervisor has ended before it served: if that is who ended, this says so.
+    /// The new supervisor has ended before it served: if it is the process that ended, this is true.
     pub(super) fn heir_ended(&mut self, reaped: &Reaped) -> bool {
         let is_it = |heir: &mut Heir| heir.pid == reaped.pid && !heir.serves();
         let Some(heir) = self.heir.take_if(is_it) else {
@@ -113,12 +113,12 @@ impl Supervisor {
         let heir = self.heir.as_mut().filter(|heir| heir.until_ms().is_some())?;
         heir.state = HeirState::Serves;
         let (pid, number) = (heir.pid, heir.number);
-        // Before it hears that it serves alone: a service manager may listen to the main process only.
+        // Before the heir is told that it serves alone: a service manager may listen to the main process only.
         manager::main_process(pid);
         let changes = self.waiting.take_all();
         self.pass_on(&changes);
-        self.tell_totals();
-        self.tell_heir(&Parcel::HandedOver);
+        self.send_totals();
+        self.send_to_heir(&ToHeir::HandedOver);
         self.listeners.leave_to_heir();
         tracing::info!(pid, generation = self.current.0, "upgrade done");
         let mut text = format!("pid {pid} serves");
@@ -141,7 +141,7 @@ impl Supervisor {
         else {
             return;
         };
-        let is_told = self.tell_heir(&Parcel::Changes(changes.to_vec()));
+        let is_told = self.send_to_heir(&ToHeir::Changes(changes.to_vec()));
         for change in changes {
             if !is_told {
                 self.refuse(*change, ENDING);
@@ -160,25 +160,25 @@ impl Supervisor {
     }
 
     /// Tells the supervisor that follows, if there is one, what was counted by now.
-    pub(super) fn tell_totals(&mut self) {
+    pub(super) fn send_totals(&mut self) {
         if self.totals_due_ms().is_none() {
             return;
         }
         self.totals_ms = self.now_ms() + TOTALS_MS;
-        for parcel in upgrade::parcels(self.processes.records().all_totals()) {
+        for message in upgrade::totals_messages(self.processes.records().all_totals()) {
             // What it has no room for now is part of the next account.
-            self.tell_heir(&parcel);
+            self.send_to_heir(&message);
         }
     }
 
-    /// When it is to be told next.
+    /// When they are to be sent next.
     pub(super) fn totals_due_ms(&self) -> Option<u64> {
         self.heir.as_ref().filter(|heir| heir.serves()).map(|_| self.totals_ms)
     }
 
-    /// Whether the supervisor that follows takes what it is told.
-    fn tell_heir(&self, parcel: &Parcel) -> bool {
-        self.heir.as_ref().is_some_and(|heir| heir.control.send_or_fail(parcel, &[]).is_ok())
+    /// Whether the heir takes the message.
+    fn send_to_heir(&self, message: &ToHeir) -> bool {
+        self.heir.as_ref().is_some_and(|heir| heir.control.send_or_fail(message, &[]).is_ok())
     }
 
     /// Every worker of this supervisor is ready: the one before it hands over. False if there was none.
@@ -187,14 +187,14 @@ impl Supervisor {
             return false;
         };
         fault::on_hand_over();
-        for parcel in upgrade::tell_ready(&predecessor) {
-            self.told(parcel);
+        for message in upgrade::report_ready(&predecessor) {
+            self.take_from_predecessor(message);
         }
         if let Err(error) = self.listeners.take_over() {
             tracing::warn!(reason = %error, "cannot steer connections");
         }
         self.keep_current_listeners();
-        // It may have more to say until it ends. If it can't be heard, that is lost with it.
+        // It may send more until it ends. If its socket can't be watched, that is lost.
         if self.epoll.add(&predecessor, TOKEN_PREDECESSOR, Interest::Readable).is_ok() {
             self.predecessor = Some(predecessor);
         }
@@ -202,13 +202,13 @@ impl Supervisor {
     }
 
     /// What the supervisor before this one says while it drains, or its end.
-    pub(super) fn collect_from_predecessor(&mut self, happened: &mut VecDeque<Event>) {
+    pub(super) fn collect_from_predecessor(&mut self, events: &mut VecDeque<Event>) {
         let Some(predecessor) = &self.predecessor else {
             return;
         };
         loop {
             match predecessor.receive() {
-                Received::Message(parcel, _) => happened.push_back(Event::Told(parcel)),
+                Received::Message(message, _) => events.push_back(Event::FromPredecessor(message)),
                 Received::Nothing | Received::Exhausted => return,
                 Received::End => break,
             }
@@ -218,17 +218,19 @@ impl Supervisor {
     }
 
     /// Takes note of what the supervisor before this one says.
-    pub(super) fn told(&mut self, parcel: Parcel) {
-        match parcel {
-            Parcel::Changes(changes) => changes.into_iter().for_each(|change| self.want(change)),
-            Parcel::Totals(totals) => self.processes.records_mut().inherit(totals),
+    pub(super) fn take_from_predecessor(&mut self, message: ToHeir) {
+        match message {
+            ToHeir::Changes(changes) => {
+                changes.into_iter().for_each(|change| self.request_change(change))
+            }
+            ToHeir::Totals(totals) => self.processes.records_mut().inherit(totals),
             // What comes before this one is ready is part of its start.
-            Parcel::HandedOver
-            | Parcel::Group { .. }
-            | Parcel::Happening(_)
-            | Parcel::Lanes(_)
-            | Parcel::HasCommandSocket
-            | Parcel::End => {}
+            ToHeir::HandedOver
+            | ToHeir::Group { .. }
+            | ToHeir::Happening(_)
+            | ToHeir::Lanes(_)
+            | ToHeir::HasCommandSocket
+            | ToHeir::End => {}
         }
     }
 }

@@ -33,7 +33,7 @@ pub(crate) struct Loaded {
     pub(crate) addresses: Vec<Resolved>,
     /// Which other processes listen on its ports.
     pub(crate) holders: PortHolders,
-    /// Who workers run as, if not as the supervisor.
+    /// The user and group that workers run as, if not the supervisor's.
     pub(crate) identity: Result<Option<Identity>, String>,
 }
 
@@ -161,7 +161,7 @@ impl Loader {
     pub fn run(self) -> i32 {
         let tell = |progress: &Progress, file: Option<&File>| {
             let files: Vec<_> = file.iter().map(AsFd::as_fd).collect();
-            // If the supervisor is gone, or waits no more, nothing is left to be done.
+            // If the supervisor has ended, or waits no more, the result is of no use.
             let _ = self.control.send_or_fail(progress, &files);
         };
         let prepared = process::become_loader(self.supervisor);
@@ -271,10 +271,10 @@ impl Loading {
         self.control.as_fd()
     }
 
-    /// Ends it, and says what it was doing. One that the kernel doesn't let die, on a file system that is gone, is left
-    /// to itself.
+    /// Kills it, and returns what it was doing. It isn't waited for: on a file system that doesn't answer, the kernel may
+    /// not end it.
     pub(crate) fn give_up(&mut self) -> String {
-        // One that has ended already is what was wanted.
+        // One that has ended already needs no signal.
         let _ = self.child.kill();
         self.doing.clone()
     }

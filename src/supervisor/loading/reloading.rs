@@ -13,7 +13,7 @@ pub(crate) struct Reloading {
 pub(crate) enum Stage {
     /// A child reads the configuration.
     Reading(Loading),
-    /// It was read, and this goes on with it as soon as the policy is about nothing else.
+    /// It was read, and the reload goes on as soon as the policy has no other change under way.
     Read(Read),
     /// The generation that it makes is about to serve.
     Replacing(GenerationNumber),

@@ -30,7 +30,7 @@ impl Warned {
         self.now.insert(key) && is_new
     }
 
-    /// One configuration was looked at: what it has no more is told when it comes back.
+    /// A configuration has given all its warnings: one that it doesn't have is given again when it comes back.
     fn turn(&mut self) {
         self.before = std::mem::take(&mut self.now);
     }
@@ -54,7 +54,7 @@ pub(crate) fn prepare(
     let machine =
         if number == GenerationNumber::FIRST { sizing::machine() } else { sizing::measure_again() };
     let size = sizing::size_after(before, config.workers.count, &machine);
-    tell_size(&size, &machine, warned);
+    log_size(&size, &machine, warned);
     let lanes = size.lanes;
     let identity = identity?;
     if let Some(FileLimit { limit, needed, reason, remedy }) = check_file_limit(&config, lanes)?
@@ -84,7 +84,7 @@ pub(crate) fn prepare(
     let is_told =
         |group: &&Group| number == GenerationNumber::FIRST || opened.new.contains(&group.requested);
     for group in listeners.groups().iter().filter(is_told) {
-        tell_listening(group, &config, lanes);
+        log_listening(group, &config, lanes);
     }
     let plan = Plan {
         settings: settings(&config.supervisor),
@@ -121,7 +121,7 @@ fn settings(supervisor: &crate::config::Supervisor) -> Settings {
 }
 
 /// Tells how many lanes there are to be on `machine`, and why.
-pub(crate) fn tell_size(size: &sizing::Size, machine: &sizing::Machine, warned: &mut Warned) {
+pub(crate) fn log_size(size: &sizing::Size, machine: &sizing::Machine, warned: &mut Warned) {
     let allowed = machine.cpus.len();
     tracing::info!(
         lanes = size.lanes,
@@ -143,7 +143,7 @@ pub(crate) fn tell_size(size: &sizing::Size, machine: &sizing::Machine, warned: 
     }
 }
 
-fn tell_listening(group: &Group, config: &Config, lanes: usize) {
+fn log_listening(group: &Group, config: &Config, lanes: usize) {
     let mode = match config.workers.mode {
         Mode::Threads => "threads",
         Mode::Processes => "processes",

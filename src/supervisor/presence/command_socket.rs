@@ -71,7 +71,7 @@ fn look(path: &Path) -> io::Result<Found> {
     }
 }
 
-/// Removes a socket that was left behind, or that of `predecessor`. Nothing else is ever removed.
+/// Removes a socket that was left behind, or that of `predecessor`, and nothing else.
 pub(crate) fn make_way(path: &Path, predecessor: Option<ProcessId>) -> Result<(), NotOpened> {
     match look(path)? {
         Found::Nothing => Ok(()),

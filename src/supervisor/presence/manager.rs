@@ -22,7 +22,7 @@ pub(crate) fn ready(lanes: usize, generation: GenerationNumber) {
 }
 
 /// Tells it the same of a server that follows another one, and that this process is the main one. The one before has
-/// said so already, unless it is gone; said again, it comes no later than the readiness (sd_notify(3), `MAINPID`).
+/// said so already, unless it has ended; said again, it comes no later than the readiness (sd_notify(3), `MAINPID`).
 pub(crate) fn ready_as_main_process(lanes: usize, generation: GenerationNumber) {
     let status = format!("{lanes} lanes serve, generation {generation}");
     let pid = process::id().unsigned_abs();
@@ -49,14 +49,14 @@ pub(crate) fn main_process(pid: ProcessId) {
 
 /// Tells it that the supervisor's loop turns.
 pub(crate) fn alive() {
-    // The manager itself tells of one that it doesn't hear.
+    // A manager that gets none of them says so itself.
     let _ = try_notify(&[NotifyState::Watchdog]);
 }
 
 /// Where the service manager listens.
 const SOCKET: &str = "NOTIFY_SOCKET";
 
-/// Tells it, and logs if that can't be: a manager that never hears of the readiness ends the service.
+/// Sends a notification, and logs if that fails: a manager that never gets the readiness ends the service.
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = try_notify(states) {
         let socket = env::var_os(SOCKET).unwrap_or_default();

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The kernel gives the lock back when the process ends, however it ends: a file that is not locked is left over from
-//! one that has. Whoever claims looks at PATH after it has PATH.new, so that of two that start at once one is refused.
+//! one that has. A start looks at PATH after it has PATH.new, so that of two that start at once one is refused.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
@@ -64,7 +64,7 @@ const LOCK_ATTEMPTS: usize = 100;
 const LOCK_PAUSE: Duration = Duration::from_millis(1);
 
 impl PidFile {
-    /// Claims `path`, unless another server that lives has it; `predecessor` may, whom this one follows.
+    /// Claims `path`, unless another server that lives has it; `predecessor` may, which this one follows.
     ///
     /// # Errors
     /// Which process has it, or what keeps this one from writing it.
@@ -190,7 +190,7 @@ enum Found {
     Nothing,
     /// A server that lives, with its pid if that can be read.
     Living(Option<ProcessId>),
-    /// What one left that is gone; locked, so that no other process takes it for its own meanwhile.
+    /// What an ended process left behind; locked, so that no other process claims it meanwhile.
     LeftOver(File),
 }
 
@@ -202,8 +202,7 @@ enum Look {
     Rehearsal,
 }
 
-/// Looks at `path`; what is no pid file is an error, since it would be overwritten. It may well be of use, so that nothing
-/// speaks of removing it.
+/// Looks at `path`; what is no pid file is an error, since it would be overwritten. No message advises to remove it: it may be of use.
 fn look(path: &Path, purpose: Look) -> Result<Found, String> {
     let shown = path.display();
     let no_pid_file = |what: &str| {
@@ -258,7 +257,7 @@ fn check_holder(path: &Path, predecessor: Option<ProcessId>) -> Result<(), NotCl
     }
 }
 
-/// Removes a claim whose process is gone.
+/// Removes a claim whose process has ended.
 fn remove_left_over(new: &Path, path: &Path) -> Result<(), NotClaimed> {
     match look(new, Look::Claim).map_err(NotClaimed::Failed)? {
         Found::Nothing => Ok(()),

@@ -24,7 +24,7 @@ pub(crate) struct Origin {
 impl Origin {
     /// Looks while the binary is still the one that runs: later, /proc tells of a deleted file. The next one reads `file`
     /// again, if one was read; it is named to it where the command line did not (`is_named`), because its absence would
-    /// be taken for the wish to serve the defaults.
+    /// make it serve the defaults.
     pub(crate) fn of_this_process(
         folder: Option<PathBuf>,
         file: Option<&Path>,
@@ -67,7 +67,7 @@ impl Origin {
         let unknown = || io::Error::other("nothing says which file was started");
         let mut command = Command::new(self.binary.as_ref().ok_or_else(unknown)?);
         command.args(&self.arguments);
-        // A folder that is gone without another one of its name: this process's own will have to do.
+        // Where that folder is missing, the heir starts in this process's own.
         if let Some(folder) = self.folder.as_ref().filter(|folder| folder.is_dir()) {
             command.current_dir(folder).env("PWD", folder);
         }
@@ -75,7 +75,7 @@ impl Origin {
     }
 
     /// Says which binary of which version follows `predecessor`.
-    pub(crate) fn tell_heir(&self, predecessor: ProcessId) {
+    pub(crate) fn log_upgrade_received(&self, predecessor: ProcessId) {
         let (binary, version) = (self.binary(), env!("CARGO_PKG_VERSION"));
         tracing::info!(pid = process::id(), binary, version, predecessor, "upgrade received");
     }

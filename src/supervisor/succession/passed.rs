@@ -9,7 +9,7 @@ use crate::control::Control;
 use crate::supervisor::presence::manager;
 use crate::sys::socket::inherited::{Claim, Kind};
 
-/// What was passed. Each failure is told when it is known that it matters.
+/// What was passed. A failure is reported only where what was passed is needed.
 pub struct Passed {
     /// This end of the conversation with the supervisor before, if there is one.
     pub(crate) predecessor: io::Result<Option<OwnedFd>>,
@@ -28,9 +28,9 @@ impl Passed {
     }
 
     /// Tells the supervisor before, if there is one, why this process can't follow it.
-    pub fn tell_failure(self, reason: &str) {
+    pub fn report_failure(self, reason: &str) {
         if let Ok(Some(socket)) = self.predecessor {
-            upgrade::tell_failure(Some(&Control::new(socket)), reason);
+            upgrade::report_failure(Some(&Control::new(socket)), reason);
         }
     }
 }

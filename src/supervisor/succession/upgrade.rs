@@ -1,18 +1,18 @@
-//! Handing every socket over to another supervisor: a new binary in the place of this one, with nobody
-//! noticing but the log.
+//! What passes between a supervisor and its heir, which takes over every socket. What is done about it is for the event
+//! loop.
 //!
 //! ```text
-//! old: starts the binary with a socket of this conversation ── sends what it has ──▶
-//! new: starts its workers with those sockets; when they are ready ──── Ready ──────▶
-//!      or can't, and says why ── Failed ───────────────────────────────────────────▶
-//! old: drains; sends the changes that waited ── HandedOver ────────────────────────▶
-//! new: from here on what the kernel keeps for the sockets is its own to change
-//! old: passes on what it is still asked for, and counts ── Changes, Totals ─────────▶
-//! old: exits with code 0, which is the end of the conversation
+//! predecessor: starts the binary with a socket of this conversation ── sends what it has ──▶
+//! heir:        starts its workers with those sockets; when they are ready ──── Ready ──────▶
+//!              or can't, and says why ── Failed ───────────────────────────────────────────▶
+//! predecessor: drains; sends the changes that waited ── HandedOver ────────────────────────▶
+//! heir:        from here on what the kernel keeps for the sockets is its own to change
+//! predecessor: passes on what it is still asked for, and counts ── Changes, Totals ────────▶
+//! predecessor: exits with code 0, which is the end of the conversation
 //! ```
 //!
-//! Until `Ready` the old one serves as if nothing were; if the new one ends before, or takes too long, that is
-//! all that has happened. What is said is here, what is done about it in `succession`.
+//! Until `Ready` the predecessor serves as before; if the heir ends before, or takes too long, that is
+//! all that has happened.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -31,25 +31,25 @@ use crate::supervisor::processes::totals::Totals;
 use crate::sys::process::{self, Inheritable, ProcessId};
 use crate::sys::socket::{self, Listener, PACKET_FILES_MAX};
 
-/// The variable that tells a supervisor the number of its end of the conversation.
+/// The variable that tells an heir the number of its end of the conversation.
 pub(crate) const VARIABLE: &str = "LANEWAY_UPGRADE";
 
-/// A supervisor on its way, seen from the old one.
+/// The heir, as its predecessor sees it.
 pub(crate) struct Heir {
     pub(crate) control: Control,
     pub(crate) pid: ProcessId,
-    /// What was started.
+    /// The file that was started.
     binary: String,
-    /// The number of the change that it is.
+    /// The number of the upgrade among the changes.
     pub(crate) number: u64,
     pub(crate) state: HeirState,
 }
 
 /// ```text
 /// Starting ── ready ─▶ Serves
-///     └ is late, or this server stops ─▶ Ending ─▶ gone
+///     └ is late, or this server stops ─▶ Ending ─▶ ended
 /// ```
-/// One that ends by itself while it is starting is gone at once.
+/// One that ends by itself while it is starting has no state of its own.
 #[derive(Debug)]
 pub(crate) enum HeirState {
     /// It has until then to say that it serves. It may have said why it can't: its end follows.
@@ -60,15 +60,15 @@ pub(crate) enum HeirState {
     Serves,
 }
 
-/// What one packet from the old one to the new one holds.
+/// What one packet from the predecessor to the heir holds.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum Parcel {
+pub(crate) enum ToHeir {
     /// Sockets of a group, which come with the packet, in order.
     Group {
         #[serde(rename = "asked")]
         requested: RequestedAddress,
         is_activated: bool,
-        /// How many; fewer arrive where the new one may not open as many (unix(7)).
+        /// How many; fewer arrive where the heir may not open as many (unix(7)).
         #[serde(default)]
         files: usize,
     },
@@ -76,31 +76,31 @@ pub(crate) enum Parcel {
     Happening(Box<Happening>),
     /// How the lanes came to be that there are.
     Lanes(Before),
-    /// What was counted so far, by the old one and those before it. Comes again, with what it counts while it drains.
+    /// What was counted so far, by the predecessor and those before it. Comes again, with what it counts while it drains.
     Totals(Vec<(Role, Totals)>),
-    /// The old one has a command socket.
+    /// The predecessor has a command socket.
     HasCommandSocket,
-    /// That is all that the new one needs to start.
+    /// That is all that the heir needs to start.
     End,
-    /// Changes that the old one was asked for, and that are the new one's to make.
+    /// Changes that the predecessor was asked for, and that are the heir's to make.
     Changes(Vec<Change>),
-    /// The old one drains.
+    /// The predecessor drains.
     HandedOver,
 }
 
-/// What the new one says.
+/// What one packet from the heir to the predecessor holds.
 #[derive(Serialize, Deserialize)]
-pub(crate) enum Reply {
+pub(crate) enum FromHeir {
     /// Its workers serve.
     Ready,
     /// It can't be, and why.
     Failed(String),
 }
 
-/// What the old one hears.
+/// What the predecessor has received of the heir.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Heard {
-    /// The new one serves.
+pub(crate) enum HeirSays {
+    /// It serves.
     Ready,
     /// Nothing for now.
     Nothing,
@@ -115,7 +115,7 @@ pub(crate) struct Predecessor {
     pub(crate) has_command_socket: bool,
 }
 
-/// What the new one got; nothing where it follows none.
+/// What an heir received; nothing where a supervisor has no predecessor.
 #[derive(Default)]
 pub(crate) struct Inheritance {
     pub(crate) from: Option<Predecessor>,
@@ -125,8 +125,8 @@ pub(crate) struct Inheritance {
     pub(crate) totals: Vec<(Role, Totals)>,
 }
 
-/// What the new one is told before it starts.
-pub(crate) struct Estate<'s> {
+/// What an heir is sent before it starts.
+pub(crate) struct Handover<'s> {
     pub(crate) listeners: &'s Listeners,
     pub(crate) history: &'s History,
     pub(crate) lanes: Option<Before>,
@@ -134,20 +134,20 @@ pub(crate) struct Estate<'s> {
     pub(crate) has_command_socket: bool,
 }
 
-/// Most lanes whose totals one parcel holds.
+/// Most lanes whose totals one message holds.
 const TOTALS_MAX: usize = 128;
 
-/// What was counted, in as many parcels as it takes.
-pub(crate) fn parcels(totals: BTreeMap<Role, Totals>) -> Vec<Parcel> {
+/// What was counted, in as many messages as it takes.
+pub(crate) fn totals_messages(totals: BTreeMap<Role, Totals>) -> Vec<ToHeir> {
     let totals: Vec<_> = totals.into_iter().collect();
-    totals.chunks(TOTALS_MAX).map(|totals| Parcel::Totals(totals.to_vec())).collect()
+    totals.chunks(TOTALS_MAX).map(|totals| ToHeir::Totals(totals.to_vec())).collect()
 }
 
 impl Heir {
     /// Starts the binary of `origin` as it is now, and hands it everything.
     pub(crate) fn start(
         origin: &Origin,
-        estate: Estate<'_>,
+        handover: Handover<'_>,
         number: u64,
         until_ms: u64,
     ) -> io::Result<Heir> {
@@ -163,47 +163,47 @@ impl Heir {
         let state = HeirState::Starting { until_ms, last_words: None };
         let (control, binary) = (Control::new(ours), origin.binary());
         let heir = Heir { control, pid, binary, number, state };
-        if let Err(error) = heir.send(estate) {
+        if let Err(error) = heir.send(handover) {
             process::kill(pid);
             return Err(error);
         }
         Ok(heir)
     }
 
-    fn send(&self, estate: Estate<'_>) -> io::Result<()> {
-        let Estate { listeners, history, lanes, totals, has_command_socket } = estate;
+    fn send(&self, handover: Handover<'_>) -> io::Result<()> {
+        let Handover { listeners, history, lanes, totals, has_command_socket } = handover;
         for group in listeners.groups() {
             for listeners in group.listeners.chunks(PACKET_FILES_MAX) {
                 let files: Vec<BorrowedFd<'_>> = listeners.iter().map(AsFd::as_fd).collect();
                 let (requested, is_activated) = (group.requested, group.is_activated);
-                let parcel = Parcel::Group { requested, is_activated, files: files.len() };
-                self.control.send_or_fail(&parcel, &files)?;
+                let message = ToHeir::Group { requested, is_activated, files: files.len() };
+                self.control.send_or_fail(&message, &files)?;
             }
         }
         for happening in &history.0 {
-            self.control.send_or_fail(&Parcel::Happening(Box::new(happening.clone())), &[])?;
+            self.control.send_or_fail(&ToHeir::Happening(Box::new(happening.clone())), &[])?;
         }
-        for parcel in lanes.map(Parcel::Lanes).into_iter().chain(parcels(totals)) {
-            self.control.send_or_fail(&parcel, &[])?;
+        for message in lanes.map(ToHeir::Lanes).into_iter().chain(totals_messages(totals)) {
+            self.control.send_or_fail(&message, &[])?;
         }
         if has_command_socket {
-            self.control.send_or_fail(&Parcel::HasCommandSocket, &[])?;
+            self.control.send_or_fail(&ToHeir::HasCommandSocket, &[])?;
         }
-        self.control.send_or_fail(&Parcel::End, &[])
+        self.control.send_or_fail(&ToHeir::End, &[])
     }
 
-    /// Hears what it says, and keeps why it can't be.
-    pub(crate) fn hear(&mut self) -> Heard {
+    /// Reads what it has sent, and keeps why it can't serve.
+    pub(crate) fn hear(&mut self) -> HeirSays {
         loop {
             match self.control.receive() {
-                Received::Message(Reply::Ready, _) => return Heard::Ready,
-                Received::Message(Reply::Failed(reason), _) => {
+                Received::Message(FromHeir::Ready, _) => return HeirSays::Ready,
+                Received::Message(FromHeir::Failed(reason), _) => {
                     if let HeirState::Starting { last_words, .. } = &mut self.state {
                         *last_words = Some(reason);
                     }
                 }
-                Received::Nothing | Received::Exhausted => return Heard::Nothing,
-                Received::End => return Heard::End,
+                Received::Nothing | Received::Exhausted => return HeirSays::Nothing,
+                Received::End => return HeirSays::End,
             }
         }
     }
@@ -245,34 +245,34 @@ impl Inheritance {
     /// If what comes is not what a supervisor sends.
     pub(crate) fn receive(control: &Control) -> io::Result<Inheritance> {
         let bad = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
-        // Not the parent of this process: the old one may have ended by now.
+        // Not the parent of this process: the predecessor may have ended by now.
         let pid = socket::peer_pid(control)?;
         let mut from = Predecessor { pid, has_command_socket: false };
         let (mut groups, mut history) = (Vec::<Group>::new(), History::default());
         let (mut lanes, mut totals) = (None, Vec::new());
         loop {
             match control.receive_within(PATIENCE) {
-                Received::Message(Parcel::Group { files: count, .. }, files)
+                Received::Message(ToHeir::Group { files: count, .. }, files)
                     if files.len() < count =>
                 {
-                    // Clients that wait in those that are missing would be lost with the old one.
+                    // Connections that wait in those that are missing would be lost with the predecessor.
                     return Err(socket::out_of_files());
                 }
-                Received::Message(Parcel::Group { requested, is_activated, files: _ }, files) => {
+                Received::Message(ToHeir::Group { requested, is_activated, files: _ }, files) => {
                     let listeners = files.into_iter().map(Listener::from);
                     match groups.iter_mut().find(|group| group.requested == requested) {
                         Some(group) => group.listeners.extend(listeners),
                         None => groups.push(Group::inherit(requested, is_activated, listeners)?),
                     }
                 }
-                Received::Message(Parcel::Happening(happening), _) => {
+                Received::Message(ToHeir::Happening(happening), _) => {
                     history.0.push_back(*happening);
                 }
-                Received::Message(Parcel::Lanes(before), _) => lanes = Some(before),
-                Received::Message(Parcel::Totals(more), _) => totals.extend(more),
-                Received::Message(Parcel::HasCommandSocket, _) => from.has_command_socket = true,
-                Received::Message(Parcel::End, _) => break,
-                Received::Message(Parcel::Changes(_) | Parcel::HandedOver, _) => {
+                Received::Message(ToHeir::Lanes(before), _) => lanes = Some(before),
+                Received::Message(ToHeir::Totals(more), _) => totals.extend(more),
+                Received::Message(ToHeir::HasCommandSocket, _) => from.has_command_socket = true,
+                Received::Message(ToHeir::End, _) => break,
+                Received::Message(ToHeir::Changes(_) | ToHeir::HandedOver, _) => {
                     return Err(bad("the old supervisor hands over before this one is ready"));
                 }
                 Received::Nothing | Received::Exhausted => {
@@ -286,33 +286,33 @@ impl Inheritance {
     }
 }
 
-/// How long the next parcel may take.
+/// How long the next message may take.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long the old one may take to answer that it hands over: a turn of its loop.
+/// How long the predecessor may take to answer that it hands over: a turn of its loop.
 const HAND_OVER: Duration = Duration::from_secs(1);
 
-/// Says to the old supervisor that this one serves, and hears what it says to that, up to and with
-/// [`Parcel::HandedOver`]. If it is gone, or stopped, there is nothing more to hear.
-pub(crate) fn tell_ready(predecessor: &Control) -> Vec<Parcel> {
-    let mut parcels = Vec::new();
-    if predecessor.send_or_fail(&Reply::Ready, &[]).is_err() {
-        return parcels;
+/// Says to the predecessor that this supervisor serves, and returns what it answers, up to and with
+/// [`ToHeir::HandedOver`]. If it has ended, or is stopped, that is nothing.
+pub(crate) fn report_ready(predecessor: &Control) -> Vec<ToHeir> {
+    let mut messages = Vec::new();
+    if predecessor.send_or_fail(&FromHeir::Ready, &[]).is_err() {
+        return messages;
     }
-    while let Received::Message(parcel, _) = predecessor.receive_within(HAND_OVER) {
-        let is_last = matches!(parcel, Parcel::HandedOver);
-        parcels.push(parcel);
+    while let Received::Message(message, _) = predecessor.receive_within(HAND_OVER) {
+        let is_last = matches!(message, ToHeir::HandedOver);
+        messages.push(message);
         if is_last {
             break;
         }
     }
-    parcels
+    messages
 }
 
-/// Says to the old supervisor, if there is one, why this one can't follow it. If that is gone, the log alone has it.
-pub(crate) fn tell_failure(predecessor: Option<&Control>, reason: &str) {
+/// Says to the predecessor, if there is one, why this supervisor can't follow it. If that has ended, the log alone has it.
+pub(crate) fn report_failure(predecessor: Option<&Control>, reason: &str) {
     let mut reason = reason.to_owned();
     control::cut(&mut reason);
     if let Some(predecessor) = predecessor {
-        let _ = predecessor.send_or_fail(&Reply::Failed(reason), &[]);
+        let _ = predecessor.send_or_fail(&FromHeir::Failed(reason), &[]);
     }
 }
