@@ -360,6 +360,41 @@ fn no_siblings_depend_on_each_other() {
 }
 
 /// The effective configuration, from `server show-config` in a folder without a `config.toml`.
+#[test]
+fn the_map_names_what_there_is() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let map = fs::read_to_string(root.join("ARCHITECTURE.md")).expect("read the map");
+    let rows: Vec<&str> = map.lines().filter(|line| line.starts_with("| ")).collect();
+    assert!(rows.len() > 20, "the map has lost its rows");
+    let mut missing = Vec::new();
+    for row in rows {
+        // What follows a file, in parentheses, is in it.
+        let mut text = String::new();
+        for name in row.split('`').skip(1).step_by(2) {
+            let is_path = name.ends_with(".rs") || name.ends_with(".md") || name.ends_with('/');
+            let places = [root.join(name), root.join("src").join(name)];
+            let place = places.iter().find(|place| place.exists());
+            let is_there = match (is_path, place) {
+                (true, Some(place)) => {
+                    text = fs::read_to_string(place).unwrap_or_default();
+                    true
+                }
+                (true, None) => false,
+                (false, _) => {
+                    let item = name.rsplit("::").next().unwrap_or_default();
+                    let kinds = ["fn", "struct", "enum", "trait"];
+                    let declared = |kind: &&str| text.contains(&format!("{kind} {item}"));
+                    text.is_empty() || kinds.iter().any(declared)
+                }
+            };
+            if !is_there {
+                missing.push(format!("{name}: {row}"));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "the map names what isn't there:\n{}", missing.join("\n"));
+}
+
 fn shown_configuration(arguments: &[&Path]) -> toml::Table {
     let mut command = Command::new(env!("CARGO_BIN_EXE_server"));
     command.args(arguments).arg("show-config").current_dir(env!("CARGO_TARGET_TMPDIR"));
