@@ -16,10 +16,10 @@ use std::time::{Duration, Instant};
 use criterion::{
     BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main,
 };
-use laneway::content::{Answer, Outcome, Reply, refusal};
-use laneway::http::h1::{DATE_LINE_BYTES, Receiver, Recipient, Step, Writer};
-use laneway::http::{Refusal, Version};
-use laneway::worker::event_loop::timers::Timers;
+use laneway::internals::content::{Answer, Outcome, Reply, refusal};
+use laneway::internals::http::h1::{DATE_LINE_BYTES, Receiver, Recipient, Step, Writer};
+use laneway::internals::http::{Refusal, Version};
+use laneway::internals::worker::event_loop::timers::Timers;
 use samples::{BROWSER, By, LIMITS, MINIMAL, head, pipelined};
 
 const DATE: &[u8; DATE_LINE_BYTES] = b"Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n";

@@ -6,31 +6,85 @@
 //! |---|---|
 //! | [`cli`] | the command line, and the commands that only print |
 //! | [`config`] | file, environment and command line become one immutable `Config` |
-//! | [`supervisor`] | owns the sockets, keeps a worker in every lane |
-//! | [`worker`] | drives a lane: event loop, connections, timers, drain |
-//! | [`control`] | what supervisor and workers say to each other |
-//! | [`http`] | HTTP/1.1 without I/O |
-//! | [`content`] | from a request to its response |
-//! | [`observe`] | log lines and the ledger |
-//! | `sys` | the kernel, and the only `unsafe`; private to this crate |
+//! | `supervisor` | owns the sockets, keeps a worker in every lane |
+//! | `worker` | drives a lane: event loop, connections, timers, drain |
+//! | `control` | what supervisor and workers say to each other |
+//! | `http` | HTTP/1.1 without I/O |
+//! | `content` | from a request to its response |
+//! | `observe` | log lines and the ledger |
+//! | `sys` | the kernel, and the only `unsafe` |
 //!
 //! They depend on each other in one direction alone, which `tests/tidy.rs` enforces.
+//!
+//! What this page lists is what a program needs that serves a configuration as the command `server` does. All else is the
+//! crate's own, and changes without notice.
+//!
+//! ```no_run
+//! use laneway::config::{self, Options};
+//! use laneway::{Outcome, Passed};
+//!
+//! // First, and in the only thread.
+//! let passed = Passed::claim();
+//! let mut options = Options::default();
+//! options.set = vec!["server.listen=127.0.0.1:8080".into()];
+//! let loaded = config::load(&options).unwrap_or_else(|errors| panic!("{errors}"));
+//! laneway::log::start(loaded.config.log, loaded.config.colour);
+//! let code = match laneway::run(loaded.config, options, passed) {
+//!     Outcome::Exit(code) => code,
+//!     Outcome::Worker(worker) => worker.run(),
+//!     Outcome::Loader(loader) => loader.run(),
+//! };
+//! std::process::exit(code);
+//! ```
+
+#![allow(
+    unreachable_pub,
+    reason = "what `pub` says in a part of the crate's own is what it offers to the others"
+)]
 
 pub mod cli;
 pub mod config;
-pub mod content;
-pub mod control;
-pub mod http;
-pub mod observe;
-pub mod supervisor;
+pub(crate) mod content;
+pub(crate) mod control;
+pub(crate) mod http;
+pub(crate) mod observe;
+pub(crate) mod supervisor;
 pub(crate) mod sys;
-pub mod worker;
+pub(crate) mod worker;
 
-/// What this repository's tests, benches and fuzz targets need of `sys`: no part of what the crate offers.
+pub use observe::{log, panics};
+pub use supervisor::{Loader, Outcome, Passed, run};
+pub use worker::process::WorkerProcess;
+
+/// What this repository's tests, benches and fuzz targets need: no part of what the crate offers.
 #[cfg(feature = "_internals")]
 #[doc(hidden)]
 pub mod internals {
     pub use crate::sys::epoll::Ready;
     pub use crate::sys::ring::buffers::Buffers;
     pub use crate::sys::socket::packet_pair;
+
+    use crate::config::{Content, Route, RoutePath};
+
+    /// A route that answers with 200, without fields of its own: `Route` will grow, so it is made here alone.
+    pub fn route(path: RoutePath, host: Option<String>, content: Content) -> Route {
+        let delay = std::time::Duration::ZERO;
+        Route { path, host, content, status: 200, headers: Vec::new(), delay }
+    }
+
+    pub mod content {
+        pub use crate::content::*;
+    }
+    pub mod control {
+        pub use crate::control::*;
+    }
+    pub mod http {
+        pub use crate::http::*;
+    }
+    pub mod observe {
+        pub use crate::observe::*;
+    }
+    pub mod worker {
+        pub use crate::worker::*;
+    }
 }

@@ -1,8 +1,7 @@
 //! The binary: reads what is asked for, has it done, and exits with the code that says how it went.
 
 use laneway::cli::{self, Task};
-use laneway::observe::{log, panics};
-use laneway::supervisor::{self, Outcome, Passed};
+use laneway::{Outcome, Passed, log, panics};
 
 fn main() {
     // First: what is opened here could be taken for what was passed.
@@ -17,7 +16,7 @@ fn main() {
     };
     panics::install();
     log::start(config.log, config.colour);
-    let code = match supervisor::run(*config, *options, passed) {
+    let code = match laneway::run(*config, *options, passed) {
         Outcome::Exit(code) => code,
         Outcome::Worker(worker) => worker.run(),
         Outcome::Loader(loader) => loader.run(),

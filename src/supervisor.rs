@@ -26,4 +26,5 @@ pub mod processes;
 mod succession;
 
 pub use event_loop::{Outcome, run};
+pub use loading::loader::Loader;
 pub use succession::passed::Passed;

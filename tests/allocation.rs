@@ -15,18 +15,18 @@ use std::time::Duration;
 
 use allocation_counter::measure;
 use laneway::config::{self, Config};
-use laneway::content::{Answer, Outcome, Site};
-use laneway::control::{Command, Control, DrainKind, Order, WorkerNumber};
-use laneway::http::Version;
-use laneway::http::h1::{DATE_LINE_BYTES, Receiver, Recipient, Step, Writer};
-use laneway::internals::{Ready, packet_pair};
-use laneway::observe::ledger::Ledger;
-use laneway::worker::connection::{Connection, Next};
-use laneway::worker::context::Context;
-use laneway::worker::driver::{Input, Sent, transmit};
-use laneway::worker::event_loop::EventLoop;
-use laneway::worker::event_loop::timers::Timers;
-use laneway::worker::open_driver;
+use laneway::internals::content::{Answer, Outcome, Site};
+use laneway::internals::control::{Command, Control, DrainKind, Order, WorkerNumber};
+use laneway::internals::http::Version;
+use laneway::internals::http::h1::{DATE_LINE_BYTES, Receiver, Recipient, Step, Writer};
+use laneway::internals::observe::ledger::Ledger;
+use laneway::internals::worker::connection::{Connection, Next};
+use laneway::internals::worker::context::Context;
+use laneway::internals::worker::driver::{Input, Sent, transmit};
+use laneway::internals::worker::event_loop::EventLoop;
+use laneway::internals::worker::event_loop::timers::Timers;
+use laneway::internals::worker::open_driver;
+use laneway::internals::{Ready, packet_pair, route};
 use samples::{BROWSER, By, LIMITS, MINIMAL, head, pipelined};
 
 /// How long a peer may stay silent before its test fails.
@@ -41,7 +41,8 @@ fn allocations(work: impl FnOnce()) -> u64 {
 }
 
 fn configuration() -> Config {
-    let options = config::Options { file: Some("/dev/null".into()), ..Default::default() };
+    let mut options = config::Options::default();
+    options.file = Some("/dev/null".into());
     config::load(&options).expect("an empty configuration").config
 }
 
@@ -222,12 +223,8 @@ fn a_connection_allocates_nothing_for_requests_that_come_whole() {
 fn an_idle_connection_holds_no_heap_whatever_it_did_before() {
     const ECHO: &[u8] = b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello";
     let mut config = configuration();
-    let greeting = config.routes[0].clone();
-    config.routes.push(config::Route {
-        path: config::RoutePath::Exact("/echo".into()),
-        content: config::Content::EchoBody,
-        ..greeting
-    });
+    let path = config::RoutePath::Exact("/echo".into());
+    config.routes.push(route(path, None, config::Content::EchoBody));
     let (site, ledger) = (Site::new(&config.routes), Ledger::new(1).expect("a ledger"));
     let mut pair = Pair::new(&site, &ledger);
     let work = |pair: &mut Pair<'_>| {
@@ -262,7 +259,8 @@ fn allocations_of_a_lane(asked: config::Driver, batch: &[u8], depth: usize, batc
     thread::scope(|scope| {
         let lane = scope.spawn(|| {
             let context = Context::new(&site, &LIMITS, &config, &ledger, 0);
-            let workers = config::Workers { driver: asked, ..config.workers.clone() };
+            let mut workers = config.workers.clone();
+            workers.driver = asked;
             let (driver, _) = open_driver(&workers).expect("a driver");
             let mut event_loop =
                 EventLoop::new(WorkerNumber(0), &config, driver, &control, context, None)

@@ -7,6 +7,14 @@ use std::time::Duration;
 
 use laneway::config::{Config, Content, Count, ListenAddress, Mode, Options, RoutePath, load};
 
+/// A file and an environment.
+fn options_of(file: PathBuf, environment: Vec<(String, String)>) -> Options {
+    let mut options = Options::default();
+    options.file = Some(file);
+    options.environment = environment;
+    options
+}
+
 /// Loads `toml` from a file called `laneway.toml` in a folder of its own.
 fn load_toml(
     toml: &str,
@@ -17,15 +25,9 @@ fn load_toml(
     let file = folder.path().join("laneway.toml");
     std::fs::write(&file, toml).unwrap();
     std::fs::write(folder.path().join("page.html"), "<p>page</p>").unwrap();
-    let options = Options {
-        file: Some(file.clone()),
-        set: set.iter().map(ToString::to_string).collect(),
-        environment: environment
-            .iter()
-            .map(|(name, value)| (name.to_string(), value.to_string()))
-            .collect(),
-        ..Options::default()
-    };
+    let environment = environment.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+    let mut options = options_of(file.clone(), environment.collect());
+    options.set = set.iter().map(ToString::to_string).collect();
     match load(&options) {
         Ok(loaded) => Ok((loaded.config.clone(), loaded.to_toml())),
         // The folder's name is not part of what is tested.
@@ -387,8 +389,7 @@ fn warnings(toml: &str, environment: &[(&str, &str)]) -> String {
     let file = folder.path().join("laneway.toml");
     std::fs::write(&file, toml).unwrap();
     let environment = environment.iter().map(|(name, value)| (name.to_string(), value.to_string()));
-    let options =
-        Options { file: Some(file), environment: environment.collect(), ..Options::default() };
+    let options = options_of(file, environment.collect());
     let loaded = load(&options).unwrap_or_else(|errors| panic!("{errors}"));
     loaded.warnings.to_string().replace(&format!("{}/", folder.path().display()), "")
 }
@@ -735,7 +736,7 @@ fn bytes_that_are_no_utf_8_are_shown_by_line_and_column() {
     let file = folder.path().join("laneway.toml");
     let told = |bytes: &[u8]| {
         std::fs::write(&file, bytes).unwrap();
-        let options = Options { file: Some(file.clone()), ..Options::default() };
+        let options = options_of(file.clone(), Vec::new());
         let errors = load(&options).err().unwrap().to_string();
         errors.replace(&format!("{}/", folder.path().display()), "")
     };
@@ -757,7 +758,7 @@ fn bytes_that_are_no_utf_8_are_shown_by_line_and_column() {
 #[test]
 fn a_folder_in_place_of_the_file_is_called_one() {
     let folder = tempfile::tempdir().unwrap();
-    let options = Options { file: Some(folder.path().to_owned()), ..Options::default() };
+    let options = options_of(folder.path().to_owned(), Vec::new());
     let told = || load(&options).err().unwrap().to_string();
     let name = folder.path().display().to_string();
     let expected = format!("error: cannot read {name}: it is a folder\n |\n = help: ");
@@ -885,7 +886,9 @@ fn what_show_config_prints_loads_to_the_same() {
         assert_eq!(printed, printed_again);
         // All but where it is from.
         let values = |config: &Config| {
-            format!("{:?}", Config { file: None, is_written: true, ..config.clone() })
+            let mut config = config.clone();
+            (config.file, config.is_written) = (None, true);
+            format!("{config:?}")
         };
         assert_eq!(values(&config), values(&again));
     }

@@ -9,7 +9,7 @@ mod harness;
 use cases::{Case, Outcome};
 use engine::{Seen, feed};
 use harness::{Client, Mode, Response, Server, Setup, in_every_mode};
-use laneway::http::{self, Limits};
+use laneway::internals::http::{self, Limits};
 
 in_every_mode!(every_case_comes_to_its_outcome_over_sockets);
 

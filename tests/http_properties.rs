@@ -5,7 +5,7 @@ mod oracle;
 
 use std::fmt;
 
-use laneway::http;
+use laneway::internals::http;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;

@@ -12,9 +12,9 @@ use std::sync::OnceLock;
 use sources::{NamedPath, Source};
 
 /// Each part, and the parts it may name. A path belongs to the longest part that it begins with; a
-/// part may always name itself and what is below it. `main` and `lib` are the roots of the two crates.
+/// part may always name itself and what is below it. `lib` and `main` are the roots of the two crates: the one declares all
+/// parts, and the other sees what the documents of the crate show.
 const DIRECTIONS: &[(&str, &[&str])] = &[
-    ("main", &["cli", "config", "observe", "supervisor"]),
     ("cli", &["config", "control", "supervisor", "sys"]),
     ("config", &["sys"]),
     ("supervisor", &["config", "control", "observe", "sys", "worker"]),
@@ -90,6 +90,9 @@ const FUNCTION_LINES_MAX: usize = 70;
 /// Most files and folders side by side.
 const ENTRIES_MAX: usize = 10;
 
+/// Most items that the documents of the crate show: what is meant to be used, and room for a few more.
+const FACE_ITEMS_MAX: usize = 40;
+
 /// What doesn't hold yet: a rule, and where. An entry that isn't needed any more is a failure, too, so that the list only
 /// ever becomes shorter.
 const NOT_YET: &[(&str, &str)] =
@@ -119,8 +122,7 @@ fn part_of(module: &[String]) -> Option<&'static str> {
 }
 
 fn check_directions(source: &Source) -> Vec<Problem> {
-    if source.name() == "lib" {
-        // The root declares every part and may name it again for users.
+    if matches!(source.name().as_str(), "lib" | "main") {
         return Vec::new();
     }
     let Some(part) = part_of(&source.module) else {
@@ -273,6 +275,26 @@ fn check_circles(sources: &[Source]) -> Vec<Problem> {
     problems
 }
 
+/// What the documents of the crate show, as their page of all items counts it: from its root on, over public modules and
+/// over `pub use`.
+fn face(sources: &[Source]) -> BTreeSet<String> {
+    let (mut shown, mut ahead) = (BTreeSet::new(), vec![vec!["lib".to_owned()]]);
+    while let Some(module) = ahead.pop() {
+        let source = sources.iter().find(|source| source.module == module);
+        let source = source.unwrap_or_else(|| panic!("no file of {}", module.join("::")));
+        let name = module.join("::");
+        shown.extend(source.public.iter().map(|item| format!("{name}::{item}")));
+        for path in &source.public_paths {
+            let path = path.strip_prefix(&["crate".to_owned()]).unwrap_or(path);
+            match sources.iter().any(|source| source.module == path) {
+                true => ahead.push(path.to_vec()),
+                false => drop(shown.insert(path.join("::"))),
+            }
+        }
+    }
+    shown
+}
+
 fn collect(folder: &Path, root: &Path, found: &mut Vec<Source>) {
     for entry in fs::read_dir(folder).expect("read a folder of src") {
         let path = entry.expect("an entry of src").path();
@@ -352,6 +374,14 @@ fn no_function_is_longer_than_a_screen() {
 #[test]
 fn no_folder_has_more_than_one_can_see_at_once() {
     assert_none("folder", check_folders(sources()));
+}
+
+#[test]
+fn what_the_documents_show_is_little_enough_to_be_meant() {
+    let shown = face(sources());
+    assert!(shown.len() <= FACE_ITEMS_MAX, "{} items: {shown:#?}", shown.len());
+    assert!(shown.iter().all(|item| !item.ends_with('*')), "named one by one: {shown:#?}");
+    assert!(shown.contains("config::load::load"), "the root's modules were not found: {shown:#?}");
 }
 
 #[test]
@@ -474,7 +504,6 @@ fn a_wrong_direction_is_found_however_it_is_written() {
         ("worker/driver/mod.rs", "use super::connection::Slab;", 1),
         ("supervisor/mod.rs", "fn f() { crate::content::f::<u8>() }", 1),
         ("content/mod.rs", "pub(in crate::observe) fn f() {}", 1),
-        ("main.rs", "use laneway::{cli, worker::run};", 1),
         ("sys/mod.rs", "use crate::Config;", 1),
         ("util.rs", "", 1),
         // What is allowed is left alone.
@@ -487,7 +516,7 @@ fn a_wrong_direction_is_found_however_it_is_written() {
         ),
         ("worker/driver/epoll.rs", "use super::Event; use crate::sys;", 0),
         ("supervisor/mod.rs", "use crate::worker; fn f() { if a { crate::sys::f() } }", 0),
-        ("main.rs", "use laneway::cli; fn f() { laneway::supervisor::run() }", 0),
+        ("main.rs", "use laneway::cli; fn f() { laneway::run() }", 0),
         ("lib.rs", "pub mod sys; pub use crate::config::Config;", 0),
     ];
     assert_found(check_directions, &cases);
@@ -588,4 +617,21 @@ fn a_circle_of_siblings_is_found_wherever_it_leads() {
         ("a/c.rs", "use super::A; #[cfg(test)] mod tests { use crate::a::b::B; }"),
     ];
     assert_eq!(circles(&fine), Vec::<String>::new());
+}
+
+#[test]
+fn the_face_of_a_crate_is_what_its_public_modules_and_uses_name() {
+    let files = [
+        (
+            "lib.rs",
+            "pub mod a; mod b; pub(crate) mod c; pub use b::{B, d}; #[doc(hidden)] pub mod e {}",
+        ),
+        ("a.rs", "pub struct A; pub(crate) struct Own; pub fn f() {} mod tests { pub struct T; }"),
+        ("b/mod.rs", "pub mod d; pub struct B; pub struct Unseen;"),
+        ("b/d.rs", "pub enum D {}"),
+        ("c.rs", "pub struct C;"),
+    ];
+    let files: Vec<_> = files.iter().map(|(path, text)| source(path, text)).collect();
+    let shown: Vec<_> = face(&files).into_iter().collect();
+    assert_eq!(shown, ["a::A", "a::f", "b::B", "b::d::D"]);
 }

@@ -5,7 +5,7 @@
 #[path = "../../tests/oracle/mod.rs"]
 mod oracle;
 
-use laneway::http;
+use laneway::internals::http;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: (Vec<u16>, &[u8])| {

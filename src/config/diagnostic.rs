@@ -39,6 +39,7 @@ pub(super) struct Diagnostic {
 
 /// Something that is allowed, and is probably not what was meant: as a log event tells it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Warning {
     /// Source, line and column, such as `config.toml:3:1`.
     pub place: String,
@@ -151,7 +152,7 @@ fn render_all(
 /// How many errors of a configuration are told: showing each searches its text.
 pub const ERRORS_MAX: usize = 100;
 
-/// What is wrong with a configuration: everything, or the first [`ERRORS_MAX`] and a note that there are more.
+/// What is wrong with a configuration: everything, or the first 100 and a note that there are more.
 #[derive(Debug)]
 pub struct Errors {
     pub(super) sources: Vec<Source>,
@@ -168,7 +169,7 @@ impl Errors {
         Errors { sources, diagnostics }
     }
 
-    /// How many there are; beyond [`ERRORS_MAX`], one more than that.
+    /// How many there are; beyond 100, one more than that.
     pub fn count(&self) -> usize {
         self.diagnostics.len()
     }

@@ -3,6 +3,21 @@
 //! Everything after `config` is handed the resolved values it needs, and reads neither the environment nor the file again.
 //! Units are in the types: `Duration`, or bytes where the field is a size.
 //!
+//! ```
+//! use laneway::config::{self, Options};
+//!
+//! let mut options = Options::default();
+//! options.folder = Some("/nonexistent".into()); // Without a file, the defaults apply.
+//! options.set = vec!["workers.count=2".into(), "timeouts.keep_alive=5s".into()];
+//! let loaded = config::load(&options).expect("valid");
+//! assert_eq!(loaded.config.workers.count, config::Count::Fixed(2));
+//! assert_eq!(loaded.config.timeouts.keep_alive.as_secs(), 5);
+//!
+//! options.set = vec!["workers.cuont=2".into()];
+//! let errors = config::load(&options).expect_err("no such key");
+//! assert!(errors.to_string().contains("did you mean `count`?"));
+//! ```
+//!
 //! `source` takes the texts apart, `merge` checks each key alone and puts the later over the earlier, `resolve` checks what
 //! one key can't know of another; `value` is how people write values, `settings` what becomes of them.
 
@@ -16,14 +31,19 @@ mod settings;
 mod source;
 mod value;
 
-pub use diagnostic::{ERRORS_MAX, Errors, Warning, Warnings};
-pub use load::{load, reload};
+pub(crate) use diagnostic::ERRORS_MAX;
+pub use diagnostic::{Errors, Warning, Warnings};
+pub use load::load;
+pub(crate) use load::reload;
 pub use merge::Loaded;
-pub use options::{Options, absolute, are_same, file_path, start_folder};
-pub use places::{Place, Places, control_links, control_socket, control_sockets};
+pub use options::Options;
+pub(crate) use options::{absolute, are_same, file_path, start_folder};
+pub(crate) use places::{Place, Places, control_links, control_socket, control_sockets};
+pub(crate) use settings::{Abilities, HOST_BYTES_MAX};
 pub use settings::{
-    Abilities, Accept, Config, Content, Driver, Engine, HOST_BYTES_MAX, Limits, Log, LogFormat,
-    LogLevel, Mode, Responses, Route, RoutePath, Server, Supervisor, Timeouts, Workers,
+    Accept, Config, Content, Driver, Engine, Limits, Log, LogFormat, LogLevel, Mode, Route,
+    RoutePath, Server, Supervisor, Timeouts, Workers,
 };
-pub use source::variables::takes_colour;
-pub use value::{Count, LANES_MAX, ListenAddress};
+pub(crate) use source::variables::takes_colour;
+pub(crate) use value::LANES_MAX;
+pub use value::{Count, ListenAddress};

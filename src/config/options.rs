@@ -14,6 +14,7 @@ pub(super) const DEFAULT_FILE: &str = "config.toml";
 
 /// What a configuration is made from.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Options {
     /// `--config`; without it `./config.toml`, if there is one.
     pub file: Option<PathBuf>,

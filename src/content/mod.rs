@@ -14,7 +14,7 @@ use std::time::Duration;
 use crate::config::{self, Content};
 use crate::http::{Method, Refusal, Request, Response, reason};
 
-pub use answer::{Answer, Body, Collect, Handler, Outcome, Pending, Reply, ResponseOf, Stream};
+pub use answer::{Answer, Body, Handler, Outcome, Pending, Reply, ResponseOf, Stream};
 use echo::Echo;
 use routes::Routes;
 

@@ -12,9 +12,6 @@ macro_rules! number {
         pub struct $name(pub u64);
 
         impl $name {
-            /// The number of the first one.
-            pub const FIRST: $name = $name(1);
-
             /// The one after this.
             #[must_use]
             pub fn next(self) -> $name {
@@ -42,4 +39,9 @@ number! {
 number! {
     /// A generation of workers.
     GenerationNumber
+}
+
+impl GenerationNumber {
+    /// The number of the first one.
+    pub const FIRST: GenerationNumber = GenerationNumber(1);
 }

@@ -45,6 +45,7 @@ impl Response {
     }
 
     /// Its header fields but for Content-Length, each as `name: value`, in order.
+    #[cfg_attr(not(feature = "may"), allow(dead_code, reason = "for that engine alone"))]
     pub fn fields(&self) -> impl Iterator<Item = &str> {
         let lines = self.head.split_terminator("\r\n").skip(1);
         let length = usize::from(self.length.is_some());

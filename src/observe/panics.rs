@@ -8,7 +8,7 @@ thread_local! {
     static LAST: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Installs the hook. A thread that has not called [`keep`] prints its panics as before.
+/// Installs the hook. Panics of workers are kept for the code that catches them; all others are printed as before.
 pub fn install() {
     let print = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
@@ -25,11 +25,11 @@ pub fn install() {
 }
 
 /// From now on this thread's panics are kept for [`take`].
-pub fn keep() {
+pub(crate) fn keep() {
     CAUGHT_HERE.set(true);
 }
 
 /// The message of this thread's last panic, and where it was raised.
-pub fn take() -> String {
+pub(crate) fn take() -> String {
     LAST.take().unwrap_or_else(|| "(unknown)".into())
 }

@@ -42,6 +42,7 @@ pub struct Generation {
     /// The configuration.
     pub config: Arc<Config>,
     /// Where it is served, with real ports.
+    #[cfg_attr(not(feature = "may"), allow(dead_code, reason = "for that engine alone"))]
     pub addresses: Arc<[SocketAddr]>,
     /// What is served.
     pub site: Arc<Site>,

@@ -26,15 +26,15 @@ pub struct WorkerProcess {
     /// Which workers it hosts.
     pub hosting: Hosting,
     /// The workers to start at once; at least one.
-    pub workers: Vec<Assignment>,
+    pub(crate) workers: Vec<Assignment>,
     /// What the workers of its generation share.
-    pub generation: Generation,
+    pub(crate) generation: Generation,
     /// Its end of the conversation with the supervisor.
-    pub control: Control,
+    pub(crate) control: Control,
     /// The supervisor.
-    pub supervisor: ProcessId,
+    pub(crate) supervisor: ProcessId,
     /// The user and groups that it runs as, if not the supervisor's.
-    pub identity: Option<Identity>,
+    pub(crate) identity: Option<Identity>,
 }
 
 /// The exit code of a process whose worker failed or panicked; its report says how.

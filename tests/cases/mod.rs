@@ -1,5 +1,5 @@
 //! Raw requests and what must come of each, as RFC 9112 and RFC 9110 ask: one table, driven over sockets
-//! and through `laneway::http` alike. A refused input comes with its repaired twin, which must be served:
+//! and through `laneway::internals::http` alike. A refused input comes with its repaired twin, which must be served:
 //! an input that is refused for the wrong reason proves nothing.
 
 mod body;

@@ -7,13 +7,13 @@ use std::os::unix::net::UnixStream;
 use std::sync::OnceLock;
 
 use laneway::config::{self, Config, Options};
-use laneway::content::Site;
-use laneway::http::Limits;
 use laneway::internals::Ready;
-use laneway::observe::ledger::Ledger;
-use laneway::worker::connection::{Connection, Doing, Next, Session, Stop};
-use laneway::worker::context::Context;
-use laneway::worker::driver::{Input, Sent, transmit};
+use laneway::internals::content::Site;
+use laneway::internals::http::Limits;
+use laneway::internals::observe::ledger::Ledger;
+use laneway::internals::worker::connection::{Connection, Doing, Next, Session, Stop};
+use laneway::internals::worker::context::Context;
+use laneway::internals::worker::driver::{Input, Sent, transmit};
 
 /// When the delay of a route has passed, which is no timeout, so that waiting for it can be told from waiting for a client:
 /// a turn's time is in whole milliseconds, and a part of one more may have passed.
@@ -39,9 +39,10 @@ fn world() -> &'static World {
     static WORLD: OnceLock<World> = OnceLock::new();
     WORLD.get_or_init(|| {
         let set = SETTINGS.map(str::to_owned).to_vec();
-        let options = Options { set, ..Options::default() };
+        let mut options = Options::default();
+        options.set = set;
         let config = config::load(&options).expect("valid settings").config;
-        let limits = laneway::worker::limits(&config);
+        let limits = laneway::internals::worker::limits(&config);
         let ledger = Ledger::new(1).expect("a ledger");
         World { site: Site::new(&config.routes), limits, ledger, config }
     })

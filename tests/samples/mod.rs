@@ -2,12 +2,12 @@
 //! sites of many routes.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use laneway::config::{Content, Route, RoutePath};
-use laneway::content::Site;
-use laneway::http::Limits;
-use laneway::http::h1::{Head, Receiver, Step};
+use laneway::internals::content::Site;
+use laneway::internals::http::Limits;
+use laneway::internals::http::h1::{Head, Receiver, Step};
+use laneway::internals::route;
 
 /// What a configuration that says nothing sets.
 pub(crate) const LIMITS: Limits = Limits {
@@ -61,17 +61,11 @@ impl By {
             By::Prefix => (RoutePath::Prefix(format!("/shop/items/{number}/")), None),
             By::Host => (RoutePath::Exact("/".into()), Some(format!("shop{number}.example.org"))),
         };
-        Route {
-            path,
-            host,
-            content: Content::Fixed {
-                content_type: Some("text/plain; charset=utf-8".into()),
-                body: Arc::from(&b"Hello from laneway\n"[..]),
-            },
-            status: 200,
-            headers: Vec::new(),
-            delay: Duration::ZERO,
-        }
+        let content = Content::Fixed {
+            content_type: Some("text/plain; charset=utf-8".into()),
+            body: Arc::from(&b"Hello from laneway\n"[..]),
+        };
+        route(path, host, content)
     }
 
     /// A site of so many such routes.

@@ -51,6 +51,9 @@ pub(crate) struct Source {
     pub(crate) functions: Vec<Function>,
     /// The lines on which `unsafe` stands.
     pub(crate) unsafe_lines: Vec<usize>,
+    /// What it declares public, modules apart, and its public modules and `use`s; not what is hidden from the documents.
+    pub(crate) public: Vec<String>,
+    pub(crate) public_paths: Vec<Vec<String>>,
     /// What its `use` declarations call what: a name, by its module and itself, and the path that it stands for.
     pub(crate) uses: BTreeMap<Vec<String>, Vec<String>>,
 }
@@ -80,6 +83,10 @@ impl Source {
             uses: BTreeMap::new(),
         };
         reader.visit_file(&file);
+        let (mut public, mut public_paths) = (Vec::new(), Vec::new());
+        for item in &file.items {
+            note_public(item, &reader, &mut public, &mut public_paths);
+        }
         let lines = text.lines().count();
         Source {
             path: path.to_owned(),
@@ -89,6 +96,8 @@ impl Source {
             paths: reader.paths,
             functions: reader.functions,
             unsafe_lines,
+            public,
+            public_paths,
             uses: reader.uses,
         }
     }
@@ -286,4 +295,64 @@ fn declared(items: &[syn::Item]) -> Vec<String> {
         _ => None,
     });
     modules.collect()
+}
+
+/// Notes what `item` offers to users of the crate.
+fn note_public(
+    item: &syn::Item,
+    reader: &Reader,
+    names: &mut Vec<String>,
+    paths: &mut Vec<Vec<String>>,
+) {
+    let (attributes, visibility, name) = match item {
+        syn::Item::Const(item) => (&item.attrs, &item.vis, &item.ident),
+        syn::Item::Enum(item) => (&item.attrs, &item.vis, &item.ident),
+        syn::Item::Fn(item) => (&item.attrs, &item.vis, &item.sig.ident),
+        syn::Item::Static(item) => (&item.attrs, &item.vis, &item.ident),
+        syn::Item::Struct(item) => (&item.attrs, &item.vis, &item.ident),
+        syn::Item::Trait(item) => (&item.attrs, &item.vis, &item.ident),
+        syn::Item::Type(item) => (&item.attrs, &item.vis, &item.ident),
+        syn::Item::Union(item) => (&item.attrs, &item.vis, &item.ident),
+        syn::Item::Mod(item) => (&item.attrs, &item.vis, &item.ident),
+        syn::Item::Use(item) if matches!(item.vis, syn::Visibility::Public(_)) => {
+            return leaves(&item.tree, Vec::new(), &mut |path| paths.push(reader.resolved(path)));
+        }
+        _ => return,
+    };
+    let is_hidden = |of: &syn::Attribute| {
+        of.path().is_ident("doc")
+            && matches!(&of.meta, syn::Meta::List(list) if list.tokens.to_string() == "hidden")
+    };
+    if !matches!(visibility, syn::Visibility::Public(_)) || attributes.iter().any(is_hidden) {
+        return;
+    }
+    match item {
+        syn::Item::Mod(_) => paths.push(reader.resolved(&[name.to_string()])),
+        _ => names.push(name.to_string()),
+    }
+}
+
+/// Each path of a `use`; `*` stands for all that a module has.
+fn leaves(tree: &syn::UseTree, mut front: Vec<String>, found: &mut dyn FnMut(&[String])) {
+    match tree {
+        syn::UseTree::Path(path) => {
+            front.push(path.ident.to_string());
+            leaves(&path.tree, front, found);
+        }
+        syn::UseTree::Group(group) => {
+            group.items.iter().for_each(|tree| leaves(tree, front.clone(), found));
+        }
+        syn::UseTree::Name(name) => {
+            front.push(name.ident.to_string());
+            found(&front);
+        }
+        syn::UseTree::Rename(name) => {
+            front.push(name.ident.to_string());
+            found(&front);
+        }
+        syn::UseTree::Glob(_) => {
+            front.push("*".to_owned());
+            found(&front);
+        }
+    }
 }

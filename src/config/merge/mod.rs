@@ -163,6 +163,7 @@ pub(super) fn all_keys() -> Vec<(&'static str, &'static [&'static str])> {
 
 /// A valid configuration.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Loaded {
     /// The resolved values.
     pub config: Config,

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 /// `workers.engine`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Engine {
     /// laneway's own event loop.
     Native,

@@ -24,11 +24,12 @@ const WATCHDOG_MIN_MS: u64 = 100;
 /// The resolved configuration of one generation. What reads it for a reload is another process, from which it
 /// comes serialized.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Config {
     /// The file it was read from; `None` when only built-in defaults, environment and `--set` apply.
     #[serde(skip)] // A name that isn't UTF-8 could not be; `check` alone wants it.
     pub file: Option<PathBuf>,
-    /// Whether the file has a table or a key, so that a blank one is not what its owner wrote: see [`reload`].
+    /// Whether the file has a table or a key, so that a blank one is not what its owner wrote. A reload rejects one if the file that is served was not.
     pub is_written: bool,
     /// `[server]`
     pub server: Server,
@@ -53,6 +54,7 @@ pub struct Config {
 /// `[server]`: where to listen.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Server {
     /// At least one address. Each lane binds its own socket to each.
     #[serde(with = "As::<Addresses>")]
@@ -74,6 +76,7 @@ impl Default for Server {
 /// `[workers]`
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Workers {
     /// Threads of one worker process, or one process each.
     #[serde(deserialize_with = "word")]
@@ -123,6 +126,7 @@ pub enum Mode {
 /// `workers.accept`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Accept {
     /// Each lane from sockets of its own, among which the kernel spreads connections.
     Reuseport,
@@ -135,6 +139,7 @@ pub enum Accept {
 /// `workers.driver`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Driver {
     /// io_uring where the kernel allows it, else epoll.
     Auto,
@@ -166,6 +171,7 @@ impl Accept {
 /// `[supervisor]`
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Supervisor {
     /// How long a drain may take before what remains is closed.
     #[serde(with = "As::<Time<0>>")]
@@ -219,6 +225,7 @@ impl Default for Supervisor {
 /// `[limits]`
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Limits {
     /// Longest request line, in bytes.
     #[serde(with = "As::<Size<64, { 1 << 20 }>>")]
@@ -257,6 +264,7 @@ impl Default for Limits {
 /// `[timeouts]`; each is greater than zero.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Timeouts {
     /// From the first byte of a request head to its last.
     #[serde(with = "As::<Time<1>>")]
@@ -286,6 +294,7 @@ impl Default for Timeouts {
 /// `[log]`
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Log {
     /// Least severe level that is logged.
     #[serde(deserialize_with = "word")]
@@ -316,6 +325,7 @@ pub enum LogLevel {
 /// `log.format`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum LogFormat {
     /// Pretty on a terminal, JSON otherwise.
     Auto,
@@ -330,10 +340,11 @@ pub const HOST_BYTES_MAX: usize = 253;
 
 /// One `[[route]]`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Route {
     /// Which request paths it takes.
     pub path: RoutePath,
-    /// Only for requests to this host (lower case, without port, within [`HOST_BYTES_MAX`]); `None` = any.
+    /// Only for requests to this host (lower case, without port, at most 253 bytes); `None` = any.
     pub host: Option<String>,
     /// What it answers.
     pub content: Content,
@@ -348,6 +359,7 @@ pub struct Route {
 
 /// `path` of a route, without a query; always begins with `/`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum RoutePath {
     /// This path alone.
     Exact(String),
@@ -357,6 +369,7 @@ pub enum RoutePath {
 
 /// What a route answers: exactly one of the kinds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum Content {
     /// `text`, `json`, `body_file` and `bytes`: a body known when the configuration loads.
     Fixed {

@@ -306,7 +306,7 @@ impl<const MIN: u32, const MAX: u32> Serialize for Number<MIN, MAX> {
 pub enum Count {
     /// CPUs that affinity and the cgroup quota allow.
     Auto,
-    /// This many lanes: 1 to [`LANES_MAX`].
+    /// This many lanes: 1 to 1,024.
     Fixed(usize),
 }
 

@@ -25,4 +25,6 @@ mod writer;
 
 pub use head::Head;
 pub use receiver::{Receiver, Step};
-pub use writer::{CONTINUE, DATE_LINE_BYTES, GOAWAY, Recipient, Writer, connection_field};
+#[cfg(feature = "may")]
+pub use writer::connection_field;
+pub use writer::{CONTINUE, DATE_LINE_BYTES, GOAWAY, Recipient, Writer};

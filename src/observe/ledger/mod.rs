@@ -18,7 +18,7 @@ use super::record::{End, Record};
 #[cfg(feature = "may")]
 use crate::sys::coroutine;
 use crate::sys::memory::SharedBlocks;
-pub use block::{Cells, Counter, Counts, FIELDS, Field, Gauge, Kind, Levels, State, Unit};
+pub use block::{Cells, Counts, FIELDS, Levels};
 
 /// The blocks of all workers.
 pub struct Ledger {
@@ -172,6 +172,7 @@ impl Doing {
 
 #[cfg(test)]
 mod tests {
+    use super::block::{Counter, Field, Kind};
     use super::*;
     use std::collections::BTreeSet;
 

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-use crate::supervisor::processes::sizing::LANES_MAX;
+use crate::config::LANES_MAX;
 
 /// Something that a signal or a client of the command socket can ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,7 +5,7 @@
 //! follows, or is refused with a reason. Each has a number, by which its outcome finds the clients that asked for it.
 
 use super::state::{MEASURE_MS, Supervisor};
-use crate::config::{self, Abilities};
+use crate::config::{self, Abilities, LANES_MAX};
 use crate::control::GenerationNumber;
 use crate::observe::log;
 use crate::supervisor::commands::status;
@@ -14,7 +14,7 @@ use crate::supervisor::commands::{Answer, Request};
 use crate::supervisor::loading::startup;
 use crate::supervisor::policy::Input;
 use crate::supervisor::presence::manager;
-use crate::supervisor::processes::sizing::{self, LANES_MAX};
+use crate::supervisor::processes::sizing;
 use crate::supervisor::succession::upgrade::Heir;
 
 /// Why nothing can change any more.

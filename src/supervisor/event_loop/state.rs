@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::config::{self, Config, Count};
+use crate::config::{self, Config, Count, LANES_MAX};
 use crate::control::{Control, GenerationNumber};
 use crate::observe::ledger::Ledger;
 use crate::supervisor::commands::Commands;
@@ -19,7 +19,6 @@ use crate::supervisor::policy::{Action, Policy};
 use crate::supervisor::presence::manager;
 use crate::supervisor::presence::pid_file::PidFile;
 use crate::supervisor::processes::Processes;
-use crate::supervisor::processes::sizing::LANES_MAX;
 use crate::supervisor::succession::origin::Origin;
 use crate::supervisor::succession::upgrade::{Heir, Inheritance, Predecessor};
 use crate::sys::epoll::{Epoll, Interest};

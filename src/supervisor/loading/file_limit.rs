@@ -2,7 +2,7 @@
 //! may not. It raises the limit as far as it can, and opens nothing.
 
 use crate::config::{Accept, Config, Mode};
-use crate::sys::cpu;
+use crate::sys::cpu::{self, OTHER_FILES};
 
 /// That fewer files may be open than could have to be.
 pub(crate) struct FileLimit {
@@ -11,9 +11,6 @@ pub(crate) struct FileLimit {
     pub(crate) reason: &'static str,
     pub(crate) remedy: String,
 }
-
-/// Descriptors that a process needs besides those that are counted below.
-const OTHER_FILES: u64 = 32;
 
 /// Refuses a limit that connections could reach, if the engine accepts for ever there, and serves none.
 fn check_engine_file_limit(config: &Config, limit: u64) -> Result<(), String> {

@@ -11,9 +11,6 @@ use serde::{Deserialize, Serialize};
 use crate::config::Count;
 use crate::sys::cpu::{self, cgroup};
 
-/// Most lanes, which is what `workers.count` allows.
-pub(crate) const LANES_MAX: usize = 1024;
-
 /// What the machine allows.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Machine {

@@ -24,6 +24,10 @@ pub fn pin(cpu: usize) -> bool {
         && core_affinity::set_for_current(core_affinity::CoreId { id: cpu })
 }
 
+/// Descriptors that a process needs, at most, besides its connections, its listening sockets, and what the supervisor has of
+/// each process.
+pub const OTHER_FILES: u64 = 32;
+
 /// The limit on open descriptors.
 pub fn file_limit() -> io::Result<u64> {
     Ok(getrlimit(Resource::RLIMIT_NOFILE)?.0)

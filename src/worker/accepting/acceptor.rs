@@ -13,7 +13,7 @@ use super::sources::{ACCEPTS_PER_TURN, Pause, Source, Sources};
 use crate::config::Config;
 use crate::control::{Command, Control, Missed, Order, Received, WorkerEvent, WorkerNumber};
 use crate::observe::ledger::{Counters, Ledger};
-use crate::sys::cpu;
+use crate::sys::cpu::{self, OTHER_FILES};
 use crate::sys::socket::Listener;
 use crate::worker::driver::token::Token;
 use crate::worker::driver::{Driver, epoll};
@@ -303,9 +303,6 @@ impl<'s> Acceptor<'s> {
         self.draining_since_ms.get_or_insert(self.ledger.now_ms());
     }
 }
-
-/// Files that a lane's process has open besides its connections.
-const OTHER_FILES: u64 = 32;
 
 /// How many connections each lane may have. If a lane's process had as many files open as it may have, a connection
 /// that is handed to it would be lost on the way (unix(7)), so it is never handed as many. Threads share this process's

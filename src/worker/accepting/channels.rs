@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 
+use crate::config::LANES_MAX;
 use crate::sys::socket::{
     is_exhaustion, out_of_files, receive_packet, send_packet_with_files, unacknowledged,
 };
@@ -22,8 +23,6 @@ use crate::worker::driver::Accepted;
 const WAITING_MAX: usize = 1024;
 /// Most connections that are handed over at once.
 pub(in crate::worker) const BATCH_MAX: usize = 64;
-/// Lanes of one process at most, as `workers.count` allows.
-const LANES_MAX: usize = 1024;
 
 /// Where the acceptor puts connections for one lane.
 pub(in crate::worker) enum Outlet {
