@@ -24,6 +24,7 @@ pub mod policy;
 mod presence;
 pub mod processes;
 mod succession;
+mod token;
 
 pub use event_loop::{Outcome, run};
 pub use loading::loader::Loader;

@@ -15,13 +15,11 @@ use crate::config::absolute;
 use crate::supervisor::presence::command_socket::{
     Link, NotOpened, identity, lock_folder, make_way,
 };
+use crate::supervisor::token::{ClientNumber, Token};
 use crate::sys::epoll::{Epoll, Interest};
 use crate::sys::process::{self, ProcessId};
 use crate::sys::socket;
 
-/// Tokens of this module's sockets are these, and higher ones up to another two to the power of 32.
-pub(crate) const TOKENS: u64 = 1 << 62;
-const TOKEN_LISTENER: u64 = TOKENS;
 /// Clients at a time. With another one, the oldest that has asked for nothing yet has to go; if all wait for their answers,
 /// the new one is refused.
 const CLIENTS_MAX: usize = 64;
@@ -32,8 +30,8 @@ const PAUSE_MS: u64 = 1_000;
 #[derive(Default)]
 pub(crate) struct Commands {
     open: Option<Open>,
-    /// By token, which is the order in which they came.
-    clients: BTreeMap<u64, Client>,
+    /// By number, which is the order in which they came.
+    clients: BTreeMap<ClientNumber, Client>,
 }
 
 /// What there is while it listens.
@@ -50,7 +48,7 @@ struct Open {
     identity: Option<(u64, u64)>,
     /// Other names that lead to it.
     links: Vec<Link>,
-    next: u64,
+    next: ClientNumber,
 }
 
 impl Open {
@@ -112,13 +110,13 @@ impl Commands {
     fn listen(path: &Path, epoll: &Epoll) -> io::Result<Commands> {
         let listener = process::with_private_umask(|| UnixListener::bind(path))?;
         listener.set_nonblocking(true)?;
-        epoll.add(&listener, TOKEN_LISTENER, Interest::Readable)?;
+        epoll.add(&listener, Token::CommandSocket.to_bits(), Interest::Readable)?;
         let open = Open {
             listener,
             path: path.to_owned(),
             identity: identity(path),
             links: Vec::new(),
-            next: TOKEN_LISTENER + 1,
+            next: ClientNumber::default(),
             reserve: reserve(),
             resume_ms: None,
             owner: process::id(),
@@ -182,25 +180,17 @@ impl Commands {
             && open.resume_ms.is_some_and(|resume_ms| resume_ms <= now_ms)
         {
             open.reserve = open.reserve.take().or_else(reserve);
-            let added = epoll.add(&open.listener, TOKEN_LISTENER, Interest::Readable);
+            let added =
+                epoll.add(&open.listener, Token::CommandSocket.to_bits(), Interest::Readable);
             open.resume_ms = added.err().map(|_| now_ms + PAUSE_MS);
         }
     }
 
-    /// Reads and writes what a ready socket allows, and returns a request that has come whole.
-    pub(crate) fn on_ready(
-        &mut self,
-        token: u64,
-        epoll: &Epoll,
-        now_ms: u64,
-    ) -> Option<(u64, Request)> {
-        if token == TOKEN_LISTENER {
-            self.accept(epoll, now_ms);
-            return None;
-        }
-        let heard = self.clients.get_mut(&token)?.hear();
-        self.flush(token);
-        let client = self.clients.get_mut(&token)?;
+    /// Reads and writes what a client allows, and returns a request that has come whole.
+    pub(crate) fn on_ready(&mut self, number: ClientNumber) -> Option<Request> {
+        let heard = self.clients.get_mut(&number)?.hear();
+        self.flush(number);
+        let client = self.clients.get_mut(&number)?;
         let asks = client.asks().filter(|_| client.state == ClientState::Asking);
         let request = match asks {
             Some(Ok(request)) => {
@@ -209,24 +199,25 @@ impl Commands {
                     Request::Reload | Request::Upgrade => ClientState::Wants(request),
                     Request::Stop => ClientState::AwaitsEnd,
                 };
-                Some((token, request))
+                Some(request)
             }
             Some(Err(reason)) => {
                 client.state = ClientState::Refused;
-                self.answer(token, &Answer::Failed(reason));
+                self.answer(number, &Answer::Failed(reason));
                 None
             }
             None => None,
         };
-        let client = self.clients.get(&token)?;
+        let client = self.clients.get(&number)?;
         let is_over = heard == Heard::Broken || heard == Heard::End && client.awaits_nothing();
         if request.is_none() && is_over {
-            self.clients.remove(&token);
+            self.clients.remove(&number);
         }
         request
     }
 
-    fn accept(&mut self, epoll: &Epoll, now_ms: u64) {
+    /// Takes in the clients that wait at the socket.
+    pub(crate) fn accept(&mut self, epoll: &Epoll, now_ms: u64) {
         for _ in 0..CLIENTS_MAX {
             let Some(open) = &mut self.open else {
                 return;
@@ -244,23 +235,24 @@ impl Commands {
                 }
                 Err(_) => return,
             };
-            let token = open.next;
-            open.next += 1;
+            let number = open.next;
+            open.next = number.next();
             let ready = stream.set_nonblocking(true).is_ok();
+            let token = Token::Client(number).to_bits();
             if !ready || epoll.add(&stream, token, Interest::Edges).is_err() {
                 continue;
             }
-            self.clients.insert(token, Client::new(stream));
+            self.clients.insert(number, Client::new(stream));
             if self.clients.len() > CLIENTS_MAX {
-                self.crowded(token);
+                self.crowded(number);
             }
         }
     }
 
     /// There is one client too many, `newest`: has one go that waits for no answer, or refuses that one.
-    fn crowded(&mut self, newest: u64) {
+    fn crowded(&mut self, newest: ClientNumber) {
         let idle = self.clients.iter().find(|(_, client)| client.awaits_nothing());
-        match idle.map(|(token, _)| *token) {
+        match idle.map(|(number, _)| *number) {
             Some(oldest) if oldest != newest => drop(self.clients.remove(&oldest)),
             _ => {
                 let reason = format!("{CLIENTS_MAX} other commands wait for their answers");
@@ -271,8 +263,8 @@ impl Commands {
     }
 
     /// Answers a client.
-    pub(crate) fn answer(&mut self, token: u64, answer: &Answer) {
-        if let Some(client) = self.clients.get_mut(&token) {
+    pub(crate) fn answer(&mut self, number: ClientNumber, answer: &Answer) {
+        if let Some(client) = self.clients.get_mut(&number) {
             if matches!(client.state, ClientState::Wants(_) | ClientState::Awaits(_)) {
                 client.state = ClientState::Answered;
             }
@@ -280,7 +272,7 @@ impl Commands {
             let line = serde_json::to_string(answer).unwrap_or_default();
             client.output.extend_from_slice(line.as_bytes());
             client.output.push(b'\n');
-            self.flush(token);
+            self.flush(number);
         }
     }
 
@@ -305,8 +297,8 @@ impl Commands {
 
     fn answer_where(&mut self, is_meant: impl Fn(ClientState) -> bool, answer: &Answer) {
         let clients = self.clients.iter().filter(|(_, client)| is_meant(client.state));
-        let tokens: Vec<u64> = clients.map(|(token, _)| *token).collect();
-        tokens.into_iter().for_each(|token| self.answer(token, answer));
+        let numbers: Vec<ClientNumber> = clients.map(|(number, _)| *number).collect();
+        numbers.into_iter().for_each(|number| self.answer(number, answer));
     }
 
     /// Answers every client that asked for the server's end, which is now. What they don't take at once is lost with this
@@ -316,8 +308,8 @@ impl Commands {
     }
 
     /// Sends what a client takes; the connection of one that has everything ends.
-    fn flush(&mut self, token: u64) {
-        let Some(client) = self.clients.get_mut(&token) else {
+    fn flush(&mut self, number: ClientNumber) {
+        let Some(client) = self.clients.get_mut(&number) else {
             return;
         };
         while !client.output.is_empty() {
@@ -325,13 +317,13 @@ impl Commands {
                 Ok(count) => drop(client.output.drain(..count)),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(_) => {
-                    self.clients.remove(&token);
+                    self.clients.remove(&number);
                     return;
                 }
             }
         }
         match client.state {
-            ClientState::Answered => drop(self.clients.remove(&token)),
+            ClientState::Answered => drop(self.clients.remove(&number)),
             // One that has closed its socket needs no end.
             ClientState::Refused => drop(client.stream.shutdown(Shutdown::Write)),
             _ => {}

@@ -16,13 +16,14 @@ use crate::supervisor::policy::Input;
 use crate::supervisor::presence::manager;
 use crate::supervisor::processes::sizing;
 use crate::supervisor::succession::upgrade::Heir;
+use crate::supervisor::token::ClientNumber;
 
 /// Why nothing can change any more.
 pub(super) const ENDING: &str = "this server is about to end";
 
 impl Supervisor {
     /// What a client of the command socket asks for.
-    pub(super) fn take_command(&mut self, token: u64, request: Request) -> Option<Input> {
+    pub(super) fn take_command(&mut self, client: ClientNumber, request: Request) -> Option<Input> {
         match request {
             Request::Status => {
                 let uptime_ms = self.now_ms();
@@ -33,7 +34,7 @@ impl Supervisor {
                     status::status(file, current, uptime_ms, policy, processes, listeners, history);
                 let unready = || Answer::Failed("no generation serves".into());
                 let answer = status.map_or_else(unready, |status| Answer::Status(Box::new(status)));
-                self.commands.answer(token, &answer);
+                self.commands.answer(client, &answer);
                 None
             }
             Request::Reload | Request::Upgrade => {
@@ -42,7 +43,7 @@ impl Supervisor {
                     _ => Change::Upgrade,
                 };
                 match self.refusal() {
-                    Some(reason) => self.commands.answer(token, &Answer::Failed(reason)),
+                    Some(reason) => self.commands.answer(client, &Answer::Failed(reason)),
                     None => self.request_change(change),
                 }
                 None
@@ -54,7 +55,7 @@ impl Supervisor {
                     crate::sys::process::id(),
                     humantime::format_duration(timeout.unwrap_or_default())
                 );
-                self.commands.answer(token, &Answer::Begun(text));
+                self.commands.answer(client, &Answer::Begun(text));
                 self.stop("server stop")
             }
         }

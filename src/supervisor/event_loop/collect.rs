@@ -4,31 +4,32 @@ use std::collections::VecDeque;
 use std::os::fd::AsFd;
 
 use super::event::Event;
-use super::state::{
-    STOPPING, Supervisor, TOKEN_HEIR, TOKEN_LOADER, TOKEN_PREDECESSOR, TOKEN_SIGNALS,
-};
-use crate::control::Received;
-use crate::supervisor::commands;
+use super::state::{STOPPING, Supervisor};
+use crate::control::{ProcessNumber, Received};
 use crate::supervisor::commands::waiting::Change;
-use crate::supervisor::processes::Source;
+use crate::supervisor::token::Token;
 use crate::sys::process;
 use crate::sys::process::signal::Signal;
 
 impl Supervisor {
     /// Turns readiness into events.
-    pub(super) fn collect(&mut self, token: u64, events: &mut VecDeque<Event>) {
+    pub(super) fn collect(&mut self, token: Token, events: &mut VecDeque<Event>) {
         match token {
-            TOKEN_SIGNALS => {}
-            TOKEN_HEIR => return self.collect_from_heir(events),
-            TOKEN_PREDECESSOR => return self.collect_from_predecessor(events),
-            TOKEN_LOADER => return self.collect_from_loader(),
-            commands::TOKENS.. => {
-                let request = self.commands.on_ready(token, &self.epoll, self.now_ms());
-                events.extend(request.map(|(token, request)| Event::Command(token, request)));
-                return;
+            Token::Signals => self.collect_signals(events),
+            Token::Heir => self.collect_from_heir(events),
+            Token::Predecessor => self.collect_from_predecessor(events),
+            Token::Loader => self.collect_from_loader(),
+            Token::CommandSocket => self.commands.accept(&self.epoll, self.now_ms()),
+            Token::Client(client) => {
+                let request = self.commands.on_ready(client);
+                events.extend(request.map(|request| Event::Command(client, request)));
             }
-            _ => return self.collect_from(token, events),
+            Token::Control(process) => self.collect_from(process, events),
+            Token::End(_) => self.collect_ended(events),
         }
+    }
+
+    fn collect_signals(&mut self, events: &mut VecDeque<Event>) {
         while let Ok(Some(signal)) = self.signals.next() {
             match signal {
                 Signal::SIGCHLD => self.collect_ended(events),
@@ -42,32 +43,24 @@ impl Supervisor {
         }
     }
 
-    /// A control socket or a pidfd. What a worker said comes before its end.
-    pub(super) fn collect_from(&mut self, token: u64, events: &mut VecDeque<Event>) {
-        if let Some((key, Source::Control(_))) = self.processes.by_token(token) {
-            self.processes.flush(key);
-        }
-        let mut starved = None;
-        match self.processes.by_token(token) {
-            Some((key, Source::Control(control))) => loop {
-                match control.receive() {
-                    Received::Message(report, _) => events.push_back(Event::Report(key, report)),
-                    Received::Nothing => break,
-                    Received::Exhausted => {
-                        starved = Some(key);
-                        break;
-                    }
-                    Received::End => {
-                        // The pidfd tells of the end itself.
-                        let _ = self.epoll.remove(control.as_fd());
-                        break;
-                    }
+    /// What a worker process reported. That comes before its end.
+    pub(super) fn collect_from(&mut self, key: ProcessNumber, events: &mut VecDeque<Event>) {
+        self.processes.flush(key);
+        let Some(control) = self.processes.control(key) else {
+            return;
+        };
+        loop {
+            match control.receive() {
+                Received::Message(report, _) => events.push_back(Event::Report(key, report)),
+                Received::Nothing => return,
+                Received::Exhausted => return self.processes.starve(key),
+                Received::End => {
+                    // The pidfd tells of the end itself.
+                    let _ = self.epoll.remove(control.as_fd());
+                    return;
                 }
-            },
-            Some((_, Source::Pidfd)) => self.collect_ended(events),
-            None => {}
+            }
         }
-        starved.into_iter().for_each(|key| self.processes.starve(key));
     }
 
     /// Reaps every child that has ended: worker processes, and the orphans that pid 1 inherits.

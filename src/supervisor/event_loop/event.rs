@@ -4,6 +4,7 @@ use crate::control::{ProcessNumber, Report};
 use crate::supervisor::commands::Request;
 use crate::supervisor::commands::waiting::Change;
 use crate::supervisor::succession::upgrade::ToHeir;
+use crate::supervisor::token::ClientNumber;
 use crate::sys::process::Reaped;
 use crate::sys::process::signal::Signal;
 
@@ -20,8 +21,8 @@ pub(super) enum Event {
     ConfigurationRead,
     /// The machine may allow another number of lanes now.
     Remeasure,
-    /// A client of the command socket, known by its token, asks.
-    Command(u64, Request),
+    /// A client of the command socket asks.
+    Command(ClientNumber, Request),
     /// The heir says that it serves.
     HeirReady,
     /// A message of the supervisor before this one.

@@ -29,6 +29,7 @@ use crate::supervisor::loading::loader::Loaded;
 use crate::supervisor::policy::Action;
 use crate::supervisor::succession::passed::Passed;
 use crate::supervisor::succession::upgrade;
+use crate::supervisor::token::Token;
 use crate::sys::epoll::Events;
 
 pub use carry_out::Outcome;
@@ -72,11 +73,13 @@ impl Supervisor {
                 .wait(&mut readiness, patience_ms)
                 .map_err(|error| format!("cannot wait for events: {error}"))?;
             supervisor.show_life();
-            for token in supervisor.processes.take_starved() {
-                supervisor.collect_from(token, &mut events);
+            for process in supervisor.processes.take_starved() {
+                supervisor.collect_from(process, &mut events);
             }
             for index in 0..count {
-                supervisor.collect(readiness.at(index).token, &mut events);
+                if let Some(token) = Token::from_bits(readiness.at(index).token) {
+                    supervisor.collect(token, &mut events);
+                }
             }
             if supervisor.measures_ms().is_some_and(|due_ms| due_ms <= supervisor.now_ms()) {
                 events.push_back(Event::Remeasure);

@@ -52,7 +52,7 @@ impl Supervisor {
                 self.take_from_predecessor(message);
                 None
             }
-            Event::Command(token, request) => self.take_command(token, request),
+            Event::Command(client, request) => self.take_command(client, request),
             Event::Remeasure => self.measure(),
             Event::IgnoredSignal(signal) => {
                 tracing::warn!(signal = signal.as_str(), "signal ignored");

@@ -4,7 +4,7 @@
 use crate::control::GenerationNumber;
 use std::path::Path;
 
-use super::state::{Supervisor, TOKEN_LOADER};
+use super::state::Supervisor;
 use crate::supervisor::commands::{Answer, Request};
 use crate::supervisor::loading::loader::{Loading, Read, Rejection, Started};
 use crate::supervisor::loading::reloading::{Reloading, Stage};
@@ -33,7 +33,7 @@ impl Supervisor {
         let until_ms = self.now_ms() + patience.unwrap_or_default().as_millis() as u64;
         self.options.must_be_written = self.config().is_some_and(|config| config.is_written);
         let open = self.listeners.groups().iter().map(|group| group.requested.address()).collect();
-        let started = Loading::start(&self.options, open, &self.epoll, TOKEN_LOADER, until_ms);
+        let started = Loading::start(&self.options, open, &self.epoll, until_ms);
         let stage = match started {
             Ok(Started::Supervisor(loading)) => Stage::Reading(loading),
             Ok(Started::Loader(loader)) => {

@@ -21,14 +21,11 @@ use crate::supervisor::presence::pid_file::PidFile;
 use crate::supervisor::processes::Processes;
 use crate::supervisor::succession::origin::Origin;
 use crate::supervisor::succession::upgrade::{Heir, Inheritance, Predecessor};
+use crate::supervisor::token::Token;
 use crate::sys::epoll::{Epoll, Interest};
 use crate::sys::process;
 use crate::sys::process::signal::{Signal, Signals};
 
-pub(super) const TOKEN_SIGNALS: u64 = u64::MAX;
-pub(super) const TOKEN_HEIR: u64 = u64::MAX - 1;
-pub(super) const TOKEN_PREDECESSOR: u64 = u64::MAX - 2;
-pub(super) const TOKEN_LOADER: u64 = u64::MAX - 3;
 /// Signals that stop the server.
 pub(super) const STOPPING: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT];
 /// Signals that mean something else, or nothing.
@@ -204,7 +201,7 @@ fn watch_for_signals() -> Result<(Signals, Epoll), String> {
     let signals = Signals::block(&all).map_err(doing("cannot take signals"))?;
     let epoll = Epoll::new().map_err(doing("cannot set up epoll"))?;
     epoll
-        .add(&signals, TOKEN_SIGNALS, Interest::Readable)
+        .add(&signals, Token::Signals.to_bits(), Interest::Readable)
         .map_err(doing("cannot watch for signals"))?;
     Ok((signals, epoll))
 }

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 
 use super::changes::ENDING;
 use super::event::Event;
-use super::state::{Supervisor, TOKEN_HEIR, TOKEN_PREDECESSOR};
+use super::state::Supervisor;
 use crate::control::Received;
 use crate::supervisor::commands::waiting::Change;
 use crate::supervisor::commands::{Answer, Request};
@@ -14,6 +14,7 @@ use crate::supervisor::policy::Input;
 use crate::supervisor::presence::manager;
 use crate::supervisor::processes;
 use crate::supervisor::succession::upgrade::{self, Handover, Heir, HeirSays, HeirState, ToHeir};
+use crate::supervisor::token::Token;
 use crate::sys::epoll::Interest;
 use crate::sys::process::{self, Reaped};
 use crate::worker::fault;
@@ -47,7 +48,7 @@ impl Supervisor {
             };
             let heir = Heir::start(&self.origin, handover, number, until_ms);
             let heir = heir.and_then(|heir| {
-                self.epoll.add(&heir.control, TOKEN_HEIR, Interest::Readable)?;
+                self.epoll.add(&heir.control, Token::Heir.to_bits(), Interest::Readable)?;
                 Ok(heir)
             });
             heir.map_err(|error| format!("cannot start the binary: {error}"))
@@ -195,7 +196,7 @@ impl Supervisor {
         }
         self.keep_current_listeners();
         // It may send more until it ends. If its socket can't be watched, that is lost.
-        if self.epoll.add(&predecessor, TOKEN_PREDECESSOR, Interest::Readable).is_ok() {
+        if self.epoll.add(&predecessor, Token::Predecessor.to_bits(), Interest::Readable).is_ok() {
             self.predecessor = Some(predecessor);
         }
         true

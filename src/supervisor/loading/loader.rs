@@ -20,6 +20,7 @@ use crate::config::{self, Config, Content};
 use crate::control::{Control, Received};
 use crate::supervisor::listeners::{self, PortHolders, Resolved};
 use crate::supervisor::processes;
+use crate::supervisor::token::Token;
 use crate::sys::epoll::{Epoll, Interest};
 use crate::sys::process::{self, Child, Forked, Identity, ProcessId, Reaped};
 use crate::sys::{memory, socket};
@@ -203,16 +204,15 @@ pub(crate) enum Started {
 }
 
 impl Loading {
-    /// Forks a loader, whose progress is announced under `token`. The supervisor has these addresses `open`.
+    /// Forks a loader. The supervisor has these addresses `open`.
     pub(crate) fn start(
         options: &config::Options,
         open: Vec<SocketAddr>,
         epoll: &Epoll,
-        token: u64,
         until_ms: u64,
     ) -> io::Result<Started> {
         let (ours, theirs) = socket::packet_pair()?;
-        epoll.add(&ours, token, Interest::Readable)?;
+        epoll.add(&ours, Token::Loader.to_bits(), Interest::Readable)?;
         let supervisor = process::id();
         Ok(match process::fork()? {
             Forked::Parent(child) => {

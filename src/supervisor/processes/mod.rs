@@ -21,6 +21,7 @@ use crate::control::{
 use crate::observe::ledger::Ledger;
 use crate::supervisor::listeners::RequestedAddress;
 use crate::supervisor::policy::{CLEAN_EXIT, Input, Worker, hosting};
+use crate::supervisor::token::Token;
 use crate::sys::cpu::cgroup;
 use crate::sys::epoll::{Epoll, Interest};
 use crate::sys::process::signal::Signal;
@@ -54,17 +55,6 @@ pub(crate) struct End {
     pub(crate) ended: Ended,
     pub(crate) peak_rss: u64,
     pub(crate) out_of_memory: bool,
-}
-
-/// What a token stands for.
-pub(crate) enum Source<'p> {
-    Control(&'p Control),
-    Pidfd,
-}
-
-/// Two tokens a process: the control socket's is even, the pidfd's odd.
-fn tokens(key: ProcessNumber) -> (u64, u64) {
-    (key.0 * 2, key.0 * 2 + 1)
 }
 
 impl Processes {
@@ -151,10 +141,10 @@ impl Processes {
                 }));
             }
         };
-        let (control_token, pidfd_token) = tokens(key);
+        let (reports, end) = (Token::Control(key).to_bits(), Token::End(key).to_bits());
         let watched =
-            epoll.add(&ours, control_token, Interest::Edges).and_then(|()| match child.pidfd() {
-                Some(pidfd) => epoll.add(pidfd, pidfd_token, Interest::Readable),
+            epoll.add(&ours, reports, Interest::Edges).and_then(|()| match child.pidfd() {
+                Some(pidfd) => epoll.add(pidfd, end, Interest::Readable),
                 None => Ok(()),
             });
         if let Err(error) = watched {
@@ -293,9 +283,9 @@ impl Processes {
         !self.starved.is_empty()
     }
 
-    /// The tokens of their control sockets, which are to be looked at again.
-    pub(crate) fn take_starved(&mut self) -> Vec<u64> {
-        std::mem::take(&mut self.starved).into_iter().map(|key| tokens(key).0).collect()
+    /// Those, whose control sockets are to be read again.
+    pub(crate) fn take_starved(&mut self) -> BTreeSet<ProcessNumber> {
+        std::mem::take(&mut self.starved)
     }
 
     pub(crate) fn kill(&self, key: ProcessNumber) {
@@ -306,13 +296,9 @@ impl Processes {
         }
     }
 
-    /// What is behind a token of the supervisor's epoll.
-    pub(crate) fn by_token(&self, token: u64) -> Option<(ProcessNumber, Source<'_>)> {
-        let key = ProcessNumber(token / 2);
-        let running = self.running.get(&key)?;
-        let source =
-            if token.is_multiple_of(2) { Source::Control(&running.control) } else { Source::Pidfd };
-        Some((key, source))
+    /// The control socket of a process that runs.
+    pub(crate) fn control(&self, key: ProcessNumber) -> Option<&Control> {
+        self.running.get(&key).map(|running| &running.control)
     }
 
     /// The key and control socket of a process that is known here.
