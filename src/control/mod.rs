@@ -27,7 +27,7 @@ use crate::sys::socket::{
     send_packet_with_files,
 };
 
-/// Longest text in a message, in bytes; the rest is cut.
+/// Longest text in a message, in bytes; what is longer is cut off.
 const TEXT_BYTES_MAX: usize = 4096;
 
 /// Cuts a text to what a message may hold of it.
@@ -254,17 +254,17 @@ mod tests {
 
     #[test]
     fn what_was_not_sent_is_told_again_unless_nothing_receives_it_or_it_never_can_be() {
-        let told = |errno: i32| Delivery::from(Err(io::Error::from_raw_os_error(errno)));
+        let delivery = |errno: i32| Delivery::from(Err(io::Error::from_raw_os_error(errno)));
         assert!(matches!(Delivery::from(Ok(())), Delivery::Done));
-        assert!(matches!(told(libc::EAGAIN), Delivery::NoRoom));
+        assert!(matches!(delivery(libc::EAGAIN), Delivery::NoRoom));
         for errno in [libc::ENOBUFS, libc::ENOMEM, libc::ETOOMANYREFS] {
-            assert!(matches!(told(errno), Delivery::Exhausted), "{errno}");
+            assert!(matches!(delivery(errno), Delivery::Exhausted), "{errno}");
         }
         for errno in [libc::EPIPE, libc::ECONNRESET, libc::ECONNREFUSED, libc::ENOTCONN] {
-            assert!(matches!(told(errno), Delivery::Done), "{errno}");
+            assert!(matches!(delivery(errno), Delivery::Done), "{errno}");
         }
         for errno in [libc::EMSGSIZE, libc::EBADF, libc::EPERM] {
-            assert!(matches!(told(errno), Delivery::Failed(_)), "{errno}");
+            assert!(matches!(delivery(errno), Delivery::Failed(_)), "{errno}");
         }
     }
 

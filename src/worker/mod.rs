@@ -94,23 +94,45 @@ fn work(
     channels: Option<&Channels>,
 ) -> Result<(), String> {
     fault::on_start()?;
-    let Assignment { worker, role, cpu, block } = *assignment;
-    let config = &generation.config;
+    let Assignment { worker, role, cpu, .. } = *assignment;
     if let Some(cpu) = cpu
         && !cpu::pin(cpu)
     {
         // The process may not use that CPU any more. A worker that isn't pinned is slower, but serves.
         control.report(worker, WorkerEvent::NotPinned(cpu));
     }
-    if role == Role::Acceptor {
-        let ledger = &generation.ledger;
-        let mut acceptor = Acceptor::new(worker, block, config, control, ledger, channels)
-            .map_err(|error| format!("cannot set up the acceptor: {error}"))?;
-        control.report(worker, WorkerEvent::Ready { driver: None, reason: None });
-        let result = acceptor.run();
-        control.report(worker, WorkerEvent::StoppedAccepting);
-        return result.map_err(|error| format!("the acceptor failed: {error}"));
+    match role {
+        Role::Acceptor => accept(assignment, generation, control, channels),
+        Role::Lane(_) => drive(assignment, generation, control, channels),
     }
+}
+
+/// The acceptor's work.
+fn accept(
+    assignment: &Assignment,
+    generation: &Generation,
+    control: &Control,
+    channels: Option<&Channels>,
+) -> Result<(), String> {
+    let Assignment { worker, block, .. } = *assignment;
+    let (config, ledger) = (&generation.config, &generation.ledger);
+    let mut acceptor = Acceptor::new(worker, block, config, control, ledger, channels)
+        .map_err(|error| format!("cannot set up the acceptor: {error}"))?;
+    control.report(worker, WorkerEvent::Ready { driver: None, reason: None });
+    let result = acceptor.run();
+    control.report(worker, WorkerEvent::StoppedAccepting);
+    result.map_err(|error| format!("the acceptor failed: {error}"))
+}
+
+/// The work of a lane's worker.
+fn drive(
+    assignment: &Assignment,
+    generation: &Generation,
+    control: &Control,
+    channels: Option<&Channels>,
+) -> Result<(), String> {
+    let Assignment { worker, role, block, .. } = *assignment;
+    let config = &generation.config;
     let limits = limits(config);
     #[cfg(feature = "may")]
     if config.workers.engine == Engine::May {

@@ -41,70 +41,92 @@ impl World {
                     let before = self.processes.insert(key, workers.iter().copied().collect());
                     assert_eq!(before, None, "a process twice");
                 }
-                StartWorker(worker) => {
-                    let workers = self.processes.get_mut(&worker.process);
-                    assert!(workers.expect("a worker without a process").insert(worker));
-                }
-                Take { worker, lane } => {
-                    assert!(self.lives(worker), "{worker:?} is gone");
-                    assert!(!self.closed, "sockets are closed");
-                    let is_new = self.has(worker).insert((worker, lane));
-                    assert!(is_new, "taken twice");
-                }
-                Release { worker, lane } => {
-                    self.has(worker).remove(&(worker, lane));
-                }
-                PollAgain { worker, lane } => {
-                    assert!(
-                        self.has(worker).contains(&(worker, lane)),
-                        "{worker:?} has no such sockets"
-                    );
-                }
-                Attach { acceptor, lane, worker } => {
-                    assert!(self.lives(acceptor) && self.lives(worker));
-                    self.feeding.insert((acceptor, lane), worker);
-                }
-                Detach { acceptor, lane } => {
-                    assert!(self.feeding.remove(&(acceptor, lane)).is_some());
-                }
-                Drain(process, kind) => {
-                    assert!(self.processes.contains_key(&process));
-                    let before = self.draining.insert(process, kind);
-                    assert!(before < Some(kind), "told twice");
-                    self.forget(|worker| worker.process == process);
-                }
-                Seal(process) => assert!(self.processes.contains_key(&process)),
-                DrainWorker(worker) => self.forget(|of| of == worker),
-                Kill(process) => {
-                    assert!(self.processes.contains_key(&process), "{process} is gone");
-                    self.killed.insert(process);
-                }
                 CloseLane(lane) => {
                     let input = Input::LaneClosed(lane);
                     actions.extend(policy.decide(input, now_ms));
                 }
-                CloseListeners => self.closed = true,
                 Exit(code) => {
                     assert!(self.processes.is_empty(), "processes are left");
                     self.exit = Some(code);
                 }
-                Announce(Fact::WorkerExited { worker, .. } | Fact::WorkerHung { worker, .. }) => {
-                    self.ends.push((worker.role, now_ms));
-                }
-                Announce(Fact::WorkerGaveUp { worker: Worker { role, .. }, .. }) => {
-                    let since_ms = now_ms.saturating_sub(WATCHED.restart_window_ms);
-                    let recent = |(of, ms): &&(Role, u64)| *of == role && *ms >= since_ms;
-                    let ends = self.ends.iter().filter(recent).count();
-                    assert!(ends > WATCHED.max_restarts as usize, "given up after {ends} ends");
-                    self.given_up += 1;
-                }
-                Serve(_) => {
-                    // A process of the generation before that was killed needs no order to accept no more.
-                    let killed = self.killed.clone();
-                    self.forget(|worker| killed.contains(&worker.process));
-                }
-                Steer(_) | ReadBeats | Renew { .. } | Forget(_) | Announce(_) => {}
+                Announce(fact) => self.take_note(&fact, now_ms),
+                other => self.carry_out_for_processes(other),
             }
+        }
+    }
+
+    /// An action that concerns one process or worker, or all listening sockets.
+    fn carry_out_for_processes(&mut self, action: Action) {
+        match action {
+            StartWorker(worker) => {
+                let workers = self.processes.get_mut(&worker.process);
+                assert!(workers.expect("a worker without a process").insert(worker));
+            }
+            Drain(process, kind) => {
+                assert!(self.processes.contains_key(&process));
+                let before = self.draining.insert(process, kind);
+                assert!(before < Some(kind), "told twice");
+                self.forget(|worker| worker.process == process);
+            }
+            Seal(process) => assert!(self.processes.contains_key(&process)),
+            DrainWorker(worker) => self.forget(|of| of == worker),
+            Kill(process) => {
+                assert!(self.processes.contains_key(&process), "{process} is gone");
+                self.killed.insert(process);
+            }
+            CloseListeners => self.closed = true,
+            Serve(_) => {
+                // A process of the generation before that was killed needs no order to accept no more.
+                let killed = self.killed.clone();
+                self.forget(|worker| killed.contains(&worker.process));
+            }
+            other => self.carry_out_for_sockets(other),
+        }
+    }
+
+    /// An action that says which worker takes connections from where.
+    fn carry_out_for_sockets(&mut self, action: Action) {
+        match action {
+            Take { worker, lane } => {
+                assert!(self.lives(worker), "{worker:?} is gone");
+                assert!(!self.closed, "sockets are closed");
+                let is_new = self.has(worker).insert((worker, lane));
+                assert!(is_new, "taken twice");
+            }
+            Release { worker, lane } => {
+                self.has(worker).remove(&(worker, lane));
+            }
+            PollAgain { worker, lane } => {
+                assert!(
+                    self.has(worker).contains(&(worker, lane)),
+                    "{worker:?} has no such sockets"
+                );
+            }
+            Attach { acceptor, lane, worker } => {
+                assert!(self.lives(acceptor) && self.lives(worker));
+                self.feeding.insert((acceptor, lane), worker);
+            }
+            Detach { acceptor, lane } => {
+                assert!(self.feeding.remove(&(acceptor, lane)).is_some());
+            }
+            Steer(_) | ReadBeats | Renew { .. } | Forget(_) => {}
+            other => unreachable!("{other:?} is carried out above"),
+        }
+    }
+
+    fn take_note(&mut self, fact: &Fact, now_ms: u64) {
+        match fact {
+            Fact::WorkerExited { worker, .. } | Fact::WorkerHung { worker, .. } => {
+                self.ends.push((worker.role, now_ms));
+            }
+            Fact::WorkerGaveUp { worker: Worker { role, .. }, .. } => {
+                let since_ms = now_ms.saturating_sub(WATCHED.restart_window_ms);
+                let recent = |(of, ms): &&(Role, u64)| of == role && *ms >= since_ms;
+                let ends = self.ends.iter().filter(recent).count();
+                assert!(ends > WATCHED.max_restarts as usize, "given up after {ends} ends");
+                self.given_up += 1;
+            }
+            _ => {}
         }
     }
 
