@@ -11,4 +11,4 @@ pub(super) mod waiting;
 
 pub use ask::{ask, not_asked, status_at};
 pub use protocol::{Answer, Request};
-pub(super) use server::Commands;
+pub(crate) use server::Commands;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::server::Commands;
 use crate::config::{self, Config};
-use crate::supervisor::presence::command_socket::NotOpened;
+use crate::supervisor::presence::command_socket::{LOCK_PATIENCE, NotOpened};
 use crate::sys::epoll::Epoll;
 use crate::sys::process::ProcessId;
 use crate::sys::socket;
@@ -23,7 +23,7 @@ pub(crate) fn open(
 ) -> Result<Commands, String> {
     let is_needed = options.socket.is_some() || predecessor_has_one;
     let opened = match socket_path(config, options) {
-        Ok(path) => match Commands::open(&path, predecessor, epoll) {
+        Ok(path) => match Commands::open(&path, predecessor, LOCK_PATIENCE, epoll) {
             Ok(commands) => return Ok(commands),
             Err(error) => not_opened(path, is_needed, error)?,
         },

@@ -8,6 +8,7 @@ use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::client::{Client, ClientState, Heard};
 use super::protocol::{Answer, Request};
@@ -92,17 +93,19 @@ impl Drop for Open {
 }
 
 impl Commands {
-    /// Listens at `path`, in place of a socket that was left behind there, or of the one of `predecessor`.
+    /// Listens at `path`, in place of a socket that was left behind there, or of the one of `predecessor`. Waits for other
+    /// servers that open theirs in the same folder, for as long as `patience`.
     ///
     /// # Errors
     /// Also if another server listens there, or if what is there is no socket.
     pub(crate) fn open(
         path: &Path,
         predecessor: Option<ProcessId>,
+        patience: Duration,
         epoll: &Epoll,
     ) -> Result<Commands, NotOpened> {
         // Of two that start at once and find a socket that was left behind, the second would remove the first one's.
-        let _lock = lock_folder(path);
+        let _lock = lock_folder(path, patience);
         make_way(path, predecessor)?;
         Ok(Commands::listen(path, epoll)?)
     }
@@ -136,7 +139,8 @@ impl Commands {
             let links = std::mem::take(&mut before.links);
             // Its descriptors are needed, where there are no others.
             drop(before);
-            let Commands { mut open, .. } = Commands::open(&path, None, epoll)?;
+            // Workers need the supervisor's loop: it waits for no other server.
+            let Commands { mut open, .. } = Commands::open(&path, None, Duration::ZERO, epoll)?;
             if let Some(open) = &mut open {
                 open.next = next;
                 open.links = links;
@@ -328,5 +332,34 @@ impl Commands {
             ClientState::Refused => drop(client.stream.shutdown(Shutdown::Write)),
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::supervisor::presence::command_socket::LOCK_PATIENCE;
+
+    #[test]
+    fn a_command_socket_is_restored_without_waiting_for_a_server_that_opens_its_own_beside_it() {
+        let folder = std::env::temp_dir().join(format!("laneway-restore-{}", process::id()));
+        fs::create_dir_all(&folder).expect("a folder");
+        let (path, epoll) = (folder.join("server.sock"), Epoll::new().expect("epoll"));
+        let commands = Commands::open(&path, None, LOCK_PATIENCE, &epoll);
+        let mut commands = commands.unwrap_or_else(|error| panic!("{error:?}"));
+        let lock = lock_folder(&path, LOCK_PATIENCE).expect("the lock of the other server");
+        // On a busy machine one attempt alone may take long.
+        let is_quick = |_| {
+            fs::remove_file(&path).expect("remove the socket");
+            let start = Instant::now();
+            commands.restore(&epoll).unwrap_or_else(|error| panic!("{error:?}"));
+            assert!(path.exists(), "it is not restored");
+            start.elapsed() < LOCK_PATIENCE
+        };
+        assert!((0..5).any(is_quick), "it waited");
+        drop((lock, commands));
+        fs::remove_dir(folder).expect("remove the folder, which is empty");
     }
 }

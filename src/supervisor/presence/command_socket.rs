@@ -13,8 +13,8 @@ use crate::sys::file;
 use crate::sys::process::{self, ProcessId};
 use crate::sys::socket;
 
-/// How long another server may take to open its socket in the same folder.
-const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a start waits for another server to open its socket in the same folder.
+pub(crate) const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Why there is no command socket.
 #[derive(Debug)]
@@ -30,13 +30,13 @@ impl From<io::Error> for NotOpened {
     }
 }
 
-/// Keeps other servers from opening a socket in this folder. Without a lock the order is left to chance, as it is where a
-/// file system has none.
-pub(crate) fn lock_folder(path: &Path) -> Option<File> {
+/// Keeps other servers from opening a socket in this folder, as soon as none does. Without a lock, after `patience`, the
+/// order is left to chance, as it is where a file system has none.
+pub(crate) fn lock_folder(path: &Path, patience: Duration) -> Option<File> {
     let folder = File::open(file::folder_of(path)).ok()?;
     let start = Instant::now();
     while let Err(TryLockError::WouldBlock) = folder.try_lock() {
-        if start.elapsed() > LOCK_PATIENCE {
+        if start.elapsed() >= patience {
             return None;
         }
         thread::sleep(Duration::from_millis(5));
