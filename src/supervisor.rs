@@ -14,6 +14,7 @@
 //! | `policy` | what is to be done, without I/O and without a clock |
 //! | `listeners` | the listening sockets |
 //! | `presence` | by what a server is found: command socket, pid file, service manager |
+//! | `token` | what wakes the loop, as numbers |
 
 pub mod commands;
 mod event_loop;

@@ -32,14 +32,14 @@ impl Subject {
 }
 
 /// A worker was started.
-pub(super) fn worker_started(worker: Worker, records: &WorkerRecords) {
+pub(crate) fn worker_started(worker: Worker, records: &WorkerRecords) {
     let Subject { lane, role, pid, generation } = Subject::of(worker, records);
     let cpu = records.get(worker.number).and_then(|record| record.cpu);
     tracing::info!(lane, role, cpu, pid, generation, "worker started");
 }
 
 /// What a worker reported that is for the log alone.
-pub(super) fn worker_event(record: &WorkerRecord, event: &WorkerEvent, records: &WorkerRecords) {
+pub(crate) fn worker_event(record: &WorkerRecord, event: &WorkerEvent, records: &WorkerRecords) {
     let Subject { lane, role, pid, generation } = Subject::of(record.worker, records);
     match event {
         WorkerEvent::RequestPanicked(message) => {
@@ -77,7 +77,7 @@ fn drain_deadline(worker: Worker, connections: u64, records: &WorkerRecords) {
 }
 
 /// What the policy found or decided.
-pub(super) fn fact(fact: &Fact, processes: &Processes) {
+pub(crate) fn fact(fact: &Fact, processes: &Processes) {
     match fact {
         Fact::WorkerReady { worker }
         | Fact::WorkerExited { worker, .. }
@@ -207,7 +207,7 @@ fn doing(worker: Worker, processes: &Processes) -> String {
 }
 
 /// The last line.
-pub(super) fn stopped(code: i32, uptime: Duration, records: &WorkerRecords) {
+pub(crate) fn stopped(code: i32, uptime: Duration, records: &WorkerRecords) {
     let totals = records.all_totals().into_values().fold(Totals::default(), Totals::add);
     let Counts { accepted: connections, requests, .. } = totals.counts;
     let uptime_s = (uptime.as_secs_f64() * 1000.0).round() / 1000.0;
