@@ -19,7 +19,8 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
         "cli",
         &["config", "control", "supervisor", "supervisor::commands", "supervisor::loading", "sys"],
     ),
-    ("config", &["sys"]),
+    // Of http what a field may consist of, which the fields of a route are held to.
+    ("config", &["http", "sys"]),
     ("supervisor", &["supervisor::event_loop", "supervisor::loading", "supervisor::succession"]),
     (
         "supervisor::event_loop",
@@ -172,7 +173,7 @@ const KERNEL: &[&str] = &[
 const FILE_LINES_MAX: usize = 500;
 /// Most lines of a function: a screen.
 const FUNCTION_LINES_MAX: usize = 70;
-/// Most files and folders side by side.
+/// Most files and folders side by side; in src/ the roots of the two crates don't count.
 const ENTRIES_MAX: usize = 10;
 
 /// Most items that the documents of the crate show: what is meant to be used, and room for a few more.
@@ -180,7 +181,7 @@ const FACE_ITEMS_MAX: usize = 40;
 
 /// What doesn't hold yet: a rule, and where. An entry that isn't needed any more is a failure, too, so that the list only
 /// ever becomes shorter.
-const NOT_YET: &[(&str, &str)] = &[("folder", "")];
+const NOT_YET: &[(&str, &str)] = &[];
 
 /// A place that breaks a rule.
 #[derive(Debug)]
@@ -285,7 +286,9 @@ fn check_functions(source: &Source) -> Vec<Problem> {
 fn check_folders(sources: &[Source]) -> Vec<Problem> {
     let mut folders: BTreeMap<&Path, BTreeSet<&Path>> = BTreeMap::new();
     for source in sources {
-        for path in source.path.ancestors().filter(|path| !path.as_os_str().is_empty()) {
+        let is_root = matches!(source.name().as_str(), "lib" | "main");
+        for path in source.path.ancestors().filter(|path| !path.as_os_str().is_empty() && !is_root)
+        {
             folders.entry(path.parent().unwrap_or(Path::new(""))).or_default().insert(path);
         }
     }
@@ -473,7 +476,6 @@ fn no_siblings_depend_on_each_other() {
     assert_none("circle", check_circles(sources()));
 }
 
-/// The effective configuration, from `server show-config` in a folder without a `config.toml`.
 #[test]
 fn the_map_names_what_there_is() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -509,6 +511,7 @@ fn the_map_names_what_there_is() {
     assert!(missing.is_empty(), "the map names what isn't there:\n{}", missing.join("\n"));
 }
 
+/// The effective configuration, from `server show-config` in a folder without a `config.toml`.
 fn shown_configuration(arguments: &[&Path]) -> toml::Table {
     let mut command = Command::new(env!("CARGO_BIN_EXE_server"));
     command.args(arguments).arg("show-config").current_dir(env!("CARGO_TARGET_TMPDIR"));
@@ -581,9 +584,13 @@ fn a_wrong_direction_is_found_however_it_is_written() {
     let cases = [
         ("http/parse.rs", "use crate::config::Limits;", 1),
         ("http/parse.rs", "fn f(l: &super::super::config::Limits) {}", 1),
-        ("config/file.rs", "use crate::{config::Raw, http};", 1),
-        ("config/file.rs", "mod tests { use super::super::super::http::Head; }", 1),
-        ("config/file.rs", "fn f() { assert!(crate::http::f(), \"{}\", crate::worker::g()) }", 2),
+        ("config/file.rs", "use crate::{config::Raw, worker};", 1),
+        ("config/file.rs", "mod tests { use super::super::super::worker::Head; }", 1),
+        (
+            "config/file.rs",
+            "fn f() { assert!(crate::content::f(), \"{}\", crate::worker::g()) }",
+            2,
+        ),
         ("worker/driver/epoll.rs", "use crate::worker::connection::Slab;", 1),
         ("worker/driver/mod.rs", "use super::connection::Slab;", 1),
         ("supervisor/mod.rs", "fn f() { crate::content::f::<u8>() }", 1),

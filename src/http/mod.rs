@@ -19,3 +19,4 @@ pub use method::Method;
 pub use refusal::Refusal;
 pub use request::{BodyLength, Request, Version};
 pub use response::{Response, reason};
+pub use token::{is_field_value, is_token};

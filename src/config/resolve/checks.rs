@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::config::settings::{Content, HOST_BYTES_MAX, RoutePath};
+use crate::http::{is_field_value, is_token};
 
 /// What is wrong with a value, and what to do about it.
 pub(super) struct Wrong {
@@ -88,8 +89,7 @@ pub(super) fn check_field(name: &str, value: &str, redirects: bool) -> Result<()
     if redirects && name.eq_ignore_ascii_case("location") {
         return Err(wrong(format!("`{name}` is what `redirect` says"), "leave one of them out"));
     }
-    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    if name.is_empty() || !name.bytes().all(token) {
+    if !is_token(name) {
         return Err(wrong(
             format!("`{name}` is not a field name"),
             "it has letters, digits and !#$%&'*+-.^_`|~ (RFC 9110 §5.1)",
@@ -114,12 +114,6 @@ pub(super) fn check_location(location: &str) -> Result<(), Wrong> {
         ));
     }
     Ok(())
-}
-
-/// RFC 9110 §5.5.
-fn is_field_value(value: &str) -> bool {
-    value.trim() == value
-        && value.bytes().all(|byte| byte == b'\t' || (byte >= b' ' && byte != 0x7f))
 }
 
 pub(super) fn default_status(content: &Content) -> u16 {
