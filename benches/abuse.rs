@@ -13,11 +13,12 @@ mod load;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use load::arguments::{Common, OneCpu, OneServer};
 use load::report::{self, Spread, table, thousands};
 use load::subject::{self, Kind, Subject};
 use load::{Outcome, usage};
@@ -42,24 +43,15 @@ const GROWTH_GOAL_BYTES: f64 = 1024.0 * 1024.0;
 #[derive(Parser)]
 #[command(name = "abuse")]
 struct Options {
-    /// Shorter and fewer: shows that everything works; its figures are rough
-    #[arg(long)]
-    quick: bool,
-    /// A laneway binary instead of the one just built
-    #[arg(long, value_name = "PATH", default_value = env!("CARGO_BIN_EXE_server"))]
-    server: PathBuf,
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    server: OneServer,
+    #[command(flatten)]
+    cpu: OneCpu,
     /// Connections that attack
     #[arg(long, value_name = "N", default_value_t = 5_000)]
     connections: usize,
-    /// The CPU of the server under test
-    #[arg(long, value_name = "CPU", default_value_t = 0)]
-    server_cpu: usize,
-    /// The CPU of the clients
-    #[arg(long, value_name = "CPU", default_value_t = 1)]
-    client_cpu: usize,
-    /// Given by `cargo bench`, and by nothing that only tests
-    #[arg(long, hide = true)]
-    bench: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -116,16 +108,18 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Outcome<()> {
-    if !options.bench {
-        println!("abuse: measures only under `cargo bench --bench abuse`");
+    if !options.common.measures("abuse") {
         return Ok(());
     }
-    let (rounds, measured) =
-        if options.quick { (1, Duration::from_secs(4)) } else { (5, Duration::from_secs(15)) };
-    subject::pin(options.client_cpu)?;
+    let (rounds, measured) = if options.common.quick {
+        (1, Duration::from_secs(4))
+    } else {
+        (5, Duration::from_secs(15))
+    };
+    subject::pin(options.common.client_cpu)?;
     let (_, fds_max) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, fds_max, fds_max)?;
-    let (server_cpu, client_cpu) = (options.server_cpu, options.client_cpu);
+    let (server_cpu, client_cpu) = (options.cpu.server_cpu, options.common.client_cpu);
     println!("{}; server on CPU {server_cpu}, clients on CPU {client_cpu}", usage::machine());
     println!(
         "{} attackers at a byte a second; a good client with {GOOD_RATE} requests a second; {rounds} rounds of {measured:?}\n",
@@ -139,7 +133,7 @@ fn run(options: &Options) -> Outcome<()> {
         }
     }
     print_table(&samples);
-    print_uploads(options, if options.quick { 3 } else { 20 })
+    print_uploads(options, if options.common.quick { 3 } else { 20 })
 }
 
 /// A client that may be installed, its arguments before those of the upload, and its script.
@@ -173,8 +167,8 @@ const UPLOAD_BYTES: usize = 30 << 20;
 
 /// Uploads with each client that is installed, `times` times, and prints how many responses were a 413.
 fn print_uploads(options: &Options, times: usize) -> Outcome<()> {
-    let kind = Kind::Laneway { program: options.server.clone(), settings: SETTINGS };
-    let subject = Subject::start(&kind, options.server_cpu)?;
+    let kind = Kind::Laneway { program: options.server.server.clone(), settings: SETTINGS };
+    let subject = Subject::start(&kind, options.cpu.server_cpu)?;
     let url = format!("http://{}/echo", subject.address());
     let folder = std::env::temp_dir().join(format!("laneway-abuse-{}", std::process::id()));
     std::fs::create_dir_all(&folder)?;
@@ -226,8 +220,8 @@ impl Uploader {
 }
 
 fn measure(options: &Options, attack: Attack, measured: Duration) -> Outcome<Sample> {
-    let kind = Kind::Laneway { program: options.server.clone(), settings: SETTINGS };
-    let subject = Subject::start(&kind, options.server_cpu)?;
+    let kind = Kind::Laneway { program: options.server.server.clone(), settings: SETTINGS };
+    let subject = Subject::start(&kind, options.cpu.server_cpu)?;
     let count = if attack == Attack::None { 0 } else { options.connections };
     let mut attackers = (0..count)
         .map(|_| Attacker::connect(attack, subject.address()))

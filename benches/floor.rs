@@ -10,11 +10,11 @@
 mod load;
 
 use std::fmt;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
+use load::arguments::{Common, OneCpu, Servers};
 use load::client::{self, Load};
 use load::idle::IdleMemory;
 use load::installed::Installed;
@@ -57,27 +57,15 @@ const IDLE_BYTES_GOAL: f64 = 300.0;
 #[derive(Parser)]
 #[command(name = "floor")]
 struct Options {
-    /// Fewer and shorter rounds: shows that everything works; its figures are rough
-    #[arg(long)]
-    quick: bool,
-    /// A laneway binary instead of the one just built; several are compared in one run
-    #[arg(long, value_name = "PATH")]
-    server: Vec<PathBuf>,
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    servers: Servers,
+    #[command(flatten)]
+    cpu: OneCpu,
     /// Another server to run in the same rounds
     #[arg(long, value_name = "NAME")]
     peer: Vec<Peer>,
-    /// How often every subject is measured under every load
-    #[arg(long, value_name = "N")]
-    rounds: Option<usize>,
-    /// The CPU of the server under test
-    #[arg(long, value_name = "CPU", default_value_t = 0)]
-    server_cpu: usize,
-    /// The CPU of the client
-    #[arg(long, value_name = "CPU", default_value_t = 1)]
-    client_cpu: usize,
-    /// Given by `cargo bench`, and by nothing that only tests
-    #[arg(long, hide = true)]
-    bench: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -112,19 +100,18 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Outcome<()> {
-    if !options.bench {
-        println!("floor: measures only under `cargo bench --bench floor`");
+    if !options.common.measures("floor") {
         return Ok(());
     }
     let (rounds, warm_up_ms, measured_ms) =
-        if options.quick { (3, 100, 400) } else { (5, 300, 1_500) };
+        if options.common.quick { (3, 100, 400) } else { (5, 300, 1_500) };
     let plan = Plan {
-        rounds: options.rounds.unwrap_or(rounds).max(1),
+        rounds: options.servers.rounds.unwrap_or(rounds).max(1),
         warm_up: Duration::from_millis(warm_up_ms),
         measured: Duration::from_millis(measured_ms),
-        server_cpu: options.server_cpu,
+        server_cpu: options.cpu.server_cpu,
     };
-    subject::pin(options.client_cpu)?;
+    subject::pin(options.common.client_cpu)?;
     let (_, fds_max) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, fds_max, fds_max)?;
 
@@ -149,8 +136,7 @@ fn run(options: &Options) -> Outcome<()> {
 
 /// The floor first, for every ratio is to it. It answers with what the first server answers.
 fn contenders(options: &Options) -> Outcome<Vec<Contender>> {
-    let built = PathBuf::from(env!("CARGO_BIN_EXE_server"));
-    let servers = if options.server.is_empty() { vec![built] } else { options.server.clone() };
+    let servers = options.servers.binaries();
     let mut kinds = Vec::new();
     for (n, path) in servers.iter().enumerate() {
         let name = if servers.len() == 1 { "laneway".into() } else { format!("laneway {}", n + 1) };
@@ -161,7 +147,7 @@ fn contenders(options: &Options) -> Outcome<Vec<Contender>> {
     }));
     let mut contenders = Vec::new();
     for (name, kind) in kinds {
-        let subject = Subject::start(&kind, options.server_cpu)?;
+        let subject = Subject::start(&kind, options.cpu.server_cpu)?;
         let response = client::fetch(subject.address()).map_err(|e| format!("{name}: {e}"))?;
         let response_bytes = response.len();
         if contenders.is_empty() {
@@ -235,7 +221,7 @@ fn has_goal(load: Demand) -> bool {
 }
 
 fn print_header(options: &Options, plan: &Plan, contenders: &[Contender]) {
-    let (server_cpu, client_cpu) = (options.server_cpu, options.client_cpu);
+    let (server_cpu, client_cpu) = (options.cpu.server_cpu, options.common.client_cpu);
     println!("CPU time of a request, compared with a bare epoll loop that answers without parsing");
     println!("{}; server on CPU {server_cpu}, client on CPU {client_cpu}", usage::machine());
     println!("{} rounds of {:?}, in turns, one worker each", plan.rounds, plan.measured);

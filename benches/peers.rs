@@ -19,6 +19,7 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
+use load::arguments::{Common, OneCpu, Servers};
 use load::client::{self, Load};
 use load::idle::IdleMemory;
 use load::installed::Installed;
@@ -53,27 +54,15 @@ const RUST_LOCK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/peers/Carg
 #[derive(Parser)]
 #[command(name = "peers")]
 struct Options {
-    /// Fewer and shorter rounds: shows that everything works; its figures are rough
-    #[arg(long)]
-    quick: bool,
-    /// A laneway binary instead of the one just built; several are compared in one run
-    #[arg(long, value_name = "PATH")]
-    server: Vec<PathBuf>,
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    servers: Servers,
+    #[command(flatten)]
+    cpu: OneCpu,
     /// Only this one, which must be there; several may be named
     #[arg(long, value_name = "NAME")]
     peer: Vec<Peer>,
-    /// How often every server is measured under every load
-    #[arg(long, value_name = "N")]
-    rounds: Option<usize>,
-    /// The CPU of the server under test
-    #[arg(long, value_name = "CPU", default_value_t = 0)]
-    server_cpu: usize,
-    /// The CPU of the client
-    #[arg(long, value_name = "CPU", default_value_t = 1)]
-    client_cpu: usize,
-    /// Given by `cargo bench`, and by nothing that only tests
-    #[arg(long, hide = true)]
-    bench: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -184,27 +173,29 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Outcome<()> {
-    if !options.bench {
-        println!("peers: measures only under `cargo bench --bench peers`");
+    if !options.common.measures("peers") {
         return Ok(());
     }
-    let (rounds, warm_up_ms, measured_ms, compile_ms, idle_connections) =
-        if options.quick { (2, 100, 300, 1_000, 1_000) } else { (5, 300, 1_500, 3_000, 5_000) };
+    let (rounds, warm_up_ms, measured_ms, compile_ms, idle_connections) = if options.common.quick {
+        (2, 100, 300, 1_000, 1_000)
+    } else {
+        (5, 300, 1_500, 3_000, 5_000)
+    };
     let plan = Plan {
-        rounds: options.rounds.unwrap_or(rounds).max(1),
+        rounds: options.servers.rounds.unwrap_or(rounds).max(1),
         warm_up: Duration::from_millis(warm_up_ms),
         measured: Duration::from_millis(measured_ms),
         compile: Duration::from_millis(compile_ms),
         idle_connections,
-        server_cpu: options.server_cpu,
+        server_cpu: options.cpu.server_cpu,
     };
     // Before this process pins itself, and with it what it starts.
     let kinds = kinds(options)?;
-    subject::pin(options.client_cpu)?;
+    subject::pin(options.common.client_cpu)?;
     let (_, fds_max) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, fds_max, fds_max)?;
 
-    let contenders = contenders(kinds, options.server_cpu)?;
+    let contenders = contenders(kinds, options.cpu.server_cpu)?;
     print_header(options, &plan, &contenders);
     let rows = drive_in_turns(&contenders, &plan)?;
     let memory = contenders
@@ -227,8 +218,7 @@ fn run(options: &Options) -> Outcome<()> {
 type Named = (String, Option<Peer>, Kind, String);
 
 fn kinds(options: &Options) -> Outcome<Vec<Named>> {
-    let built = PathBuf::from(env!("CARGO_BIN_EXE_server"));
-    let servers = if options.server.is_empty() { vec![built] } else { options.server.clone() };
+    let servers = options.servers.binaries();
     let mut kinds: Vec<Named> = Vec::new();
     for (n, program) in servers.into_iter().enumerate() {
         let name = if n == 0 { "laneway".into() } else { format!("laneway {}", n + 1) };
@@ -383,7 +373,7 @@ fn drive(subject: &Subject, contender: &Contender, work: Work, plan: &Plan) -> O
 }
 
 fn print_header(options: &Options, plan: &Plan, contenders: &[Contender]) {
-    let (server_cpu, client_cpu) = (options.server_cpu, options.client_cpu);
+    let (server_cpu, client_cpu) = (options.cpu.server_cpu, options.common.client_cpu);
     println!("CPU time of a request, compared with other servers");
     println!("{}; server on CPU {server_cpu}, client on CPU {client_cpu}", usage::machine());
     println!("{} rounds of {:?}, in turns, one worker each", plan.rounds, plan.measured);

@@ -11,12 +11,12 @@ mod load;
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use load::arguments::{Common, OneCpu, OneServer};
 use load::installed::Installed;
 use load::report::{Spread, table};
 use load::subject::{self, Kind, Subject};
@@ -35,21 +35,12 @@ const POLL_INTERVAL: Duration = Duration::from_micros(200);
 #[derive(Parser)]
 #[command(name = "recover")]
 struct Options {
-    /// Fewer rounds: shows that everything works; its figures are rough
-    #[arg(long)]
-    quick: bool,
-    /// A laneway binary instead of the one just built
-    #[arg(long, value_name = "PATH", default_value = env!("CARGO_BIN_EXE_server"))]
-    server: PathBuf,
-    /// The CPU of the server under test
-    #[arg(long, value_name = "CPU", default_value_t = 0)]
-    server_cpu: usize,
-    /// The CPU of the client
-    #[arg(long, value_name = "CPU", default_value_t = 1)]
-    client_cpu: usize,
-    /// Given by `cargo bench`, and by nothing that only tests
-    #[arg(long, hide = true)]
-    bench: bool,
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    server: OneServer,
+    #[command(flatten)]
+    cpu: OneCpu,
 }
 
 struct Contender {
@@ -71,20 +62,19 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Outcome<()> {
-    if !options.bench {
-        println!("recover: measures only under `cargo bench --bench recover`");
+    if !options.common.measures("recover") {
         return Ok(());
     }
-    let rounds = if options.quick { 5 } else { 50 };
-    subject::pin(options.client_cpu)?;
+    let rounds = if options.common.quick { 5 } else { 50 };
+    subject::pin(options.common.client_cpu)?;
     println!(
         "{}; server on CPU {}, client on CPU {}",
         usage::machine(),
-        options.server_cpu,
-        options.client_cpu
+        options.cpu.server_cpu,
+        options.common.client_cpu
     );
     println!("{rounds} kills and {rounds} reloads of each\n");
-    let laneway = |settings| Kind::Laneway { program: options.server.clone(), settings };
+    let laneway = |settings| Kind::Laneway { program: options.server.server.clone(), settings };
     let mut kinds = vec![
         ("laneway, threads, 1 lane", laneway(ONE_LANE)),
         ("laneway, processes, 1 lane", laneway(ONE_PROCESS)),
@@ -94,7 +84,7 @@ fn run(options: &Options) -> Outcome<()> {
         kinds.push(("nginx, 1 worker", Kind::Installed(Installed::Nginx)));
     }
     let start = |(name, kind): (&'static str, Kind)| -> Outcome<Contender> {
-        let subject = Subject::start(&kind, options.server_cpu)?;
+        let subject = Subject::start(&kind, options.cpu.server_cpu)?;
         Ok(Contender { name, kind, subject, kills_ms: Vec::new(), reloads_ms: Vec::new() })
     };
     let mut contenders = kinds.into_iter().map(start).collect::<Outcome<Vec<_>>>()?;

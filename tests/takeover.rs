@@ -91,17 +91,6 @@ impl Replaceable {
         Replaceable { site, binary, server }
     }
 
-    /// Puts another program in the binary's place, as a package manager does: renamed over it.
-    fn replace_by(&self, script: &str) {
-        let new = self.binary.with_extension("new");
-        // Another process writes it: here a test beside this one could fork while it is open, and its child
-        // would keep it from being executed.
-        let write = r#"printf '%s' "$1" > "$2" && chmod 755 "$2""#;
-        let written = Command::new("sh").args(["-c", write, "sh", script]).arg(&new).status();
-        assert!(written.expect("run a shell").success());
-        fs::rename(&new, &self.binary).expect("put it in place");
-    }
-
     fn pid_file(&self) -> i32 {
         let text = fs::read_to_string(self.server.folder().join("server.pid"));
         text.expect("the pid file").trim().parse().expect("a pid")
@@ -174,7 +163,7 @@ fn a_connection_that_was_never_used_is_answered_long_after_an_upgrade(mode: Mode
 fn a_binary_that_fails_changes_nothing(mode: Mode) {
     let of = Replaceable::start(mode);
     let traffic = of.site.traffic();
-    of.replace_by("#!/bin/sh\nexit 7\n");
+    harness::replace_program(&of.binary, "#!/bin/sh\nexit 7\n");
     let output = of.site.command(&of.server, &["upgrade"]);
     assert_eq!(output.status.code(), Some(1));
     let failed = of.server.journal.wait_for("upgrade failed");
@@ -269,7 +258,10 @@ fn whatever_the_limit_of_descriptors_an_upgrade_leaves_a_server_that_can_be_aske
     for mode in [Mode::THREADS, Mode::PROCESSES] {
         let of = Replaceable::start_of(mode, "", 1);
         let limit = "ulimit -n $(cat limit) || exit 1";
-        of.replace_by(&format!("#!/bin/sh\n{limit}\n{}\n", become_the_server()));
+        harness::replace_program(
+            &of.binary,
+            &format!("#!/bin/sh\n{limit}\n{}\n", become_the_server()),
+        );
         let (mut failed, mut files) = (0, 5);
         loop {
             fs::write(of.server.folder().join("limit"), files.to_string()).expect("write");
@@ -296,7 +288,7 @@ fn whatever_the_limit_of_descriptors_an_upgrade_leaves_a_server_that_can_be_aske
 
 fn a_binary_that_says_nothing_is_given_up(mode: Mode) {
     let of = Replaceable::start_with(mode, "supervisor.ready_timeout = \"2s\"\n");
-    of.replace_by("#!/bin/sh\nexec sleep 600\n");
+    harness::replace_program(&of.binary, "#!/bin/sh\nexec sleep 600\n");
     of.server.signal(SIGUSR2);
     let failed = of.server.journal.wait_for("upgrade failed");
     assert_eq!(failed.text("reason"), "it was not ready in time");
@@ -311,7 +303,7 @@ fn a_binary_that_says_nothing_is_given_up(mode: Mode) {
 
 fn a_stop_during_an_upgrade_stops_both(mode: Mode) {
     let mut of = Replaceable::start(mode);
-    of.replace_by("#!/bin/sh\nexec sleep 600\n");
+    harness::replace_program(&of.binary, "#!/bin/sh\nexec sleep 600\n");
     of.server.signal(SIGUSR2);
     of.server.journal.wait_for("upgrade started");
     of.server.signal(SIGTERM);
@@ -321,7 +313,10 @@ fn a_stop_during_an_upgrade_stops_both(mode: Mode) {
 
 /// Replaces the binary by a script that waits for a file `go`, and then becomes the server, or fails.
 fn delay_heir(of: &Replaceable, then: &str) {
-    of.replace_by(&format!("#!/bin/sh\nwhile [ ! -e go ]; do sleep 0.02; done\n{then}\n"));
+    harness::replace_program(
+        &of.binary,
+        &format!("#!/bin/sh\nwhile [ ! -e go ]; do sleep 0.02; done\n{then}\n"),
+    );
 }
 
 fn become_the_server() -> String {
@@ -479,7 +474,7 @@ fn an_heir_with_more_lanes_that_fails_loses_no_connection(mode: Mode) {
     go(&of);
     of.server.journal.wait_for("upgrade failed");
     // One whose workers don't get ready: its sockets are open by then.
-    of.replace_by(&format!("#!/bin/sh\n{}\n", become_the_server()));
+    harness::replace_program(&of.binary, &format!("#!/bin/sh\n{}\n", become_the_server()));
     of.site.lanes = 4;
     of.site.write();
     fs::write(of.server.folder().join("hold-start"), "").expect("write");

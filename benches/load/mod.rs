@@ -1,5 +1,6 @@
 //! What the benches share: subjects under test, the client that loads them, and what they cost.
 //!
+//! - [`arguments`]: of the command line.
 //! - [`subject`]: starts a server pinned to a CPU, waits until it is ready, and never leaves it behind.
 //! - [`installed`]: how servers that a machine may have are set up to be compared with.
 //! - [`client`]: keeps connections busy and checks every response; [`ring`] is its io_uring.
@@ -14,6 +15,7 @@
 
 #![allow(dead_code, reason = "each bench is a program of its own, and uses its part of this")]
 
+pub(crate) mod arguments;
 pub(crate) mod churn;
 pub(crate) mod client;
 pub(crate) mod idle;

@@ -16,12 +16,13 @@ mod figures;
 mod report;
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
 use figures::{Blast, Figures, Rows, Share};
+use load::arguments::{Common, OneServer};
 use load::client::{self, Load};
 use load::open::{OpenLoop, Pace};
 use load::subject::{self, Kind, Subject};
@@ -35,12 +36,10 @@ use serde_json::Value;
 #[derive(Parser)]
 #[command(name = "modes")]
 struct Options {
-    /// Fewer and shorter rounds: shows that everything works; its figures are rough
-    #[arg(long)]
-    quick: bool,
-    /// A laneway binary instead of the one just built
-    #[arg(long, value_name = "PATH", default_value = env!("CARGO_BIN_EXE_server"))]
-    server: PathBuf,
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    server: OneServer,
     /// How often every mode is measured under every load
     #[arg(long, value_name = "N")]
     rounds: Option<usize>,
@@ -50,15 +49,9 @@ struct Options {
     /// The CPUs of the server, as in `0,2,3`; the lanes are pinned to them in turn
     #[arg(long, value_name = "CPUS", default_value = "0", value_delimiter = ',')]
     server_cpus: Vec<usize>,
-    /// The CPU of the client
-    #[arg(long, value_name = "CPU", default_value_t = 1)]
-    client_cpu: usize,
     /// Requests a second at which latencies are measured; a tenth of it where each has its own connection
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     pace: u32,
-    /// Given by `cargo bench`, and by nothing that only tests
-    #[arg(long, hide = true)]
-    bench: bool,
 }
 
 /// A way to spread work.
@@ -161,19 +154,18 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Outcome<()> {
-    if !options.bench {
-        println!("modes: measures only under `cargo bench --bench modes`");
+    if !options.common.measures("modes") {
         return Ok(());
     }
     let (rounds, warm_up_ms, measured_ms) =
-        if options.quick { (2, 50, 300) } else { (7, 300, 1_500) };
+        if options.common.quick { (2, 50, 300) } else { (7, 300, 1_500) };
     let plan = Plan {
         options,
         rounds: options.rounds.unwrap_or(rounds).max(1),
         warm_up: Duration::from_millis(warm_up_ms),
         measured: Duration::from_millis(measured_ms),
     };
-    subject::pin(options.client_cpu)?;
+    subject::pin(options.common.client_cpu)?;
     let (_, fds_max) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, fds_max, fds_max)?;
 
@@ -219,7 +211,7 @@ fn contender(mode: &'static Mode, options: &Options) -> Outcome<Contender> {
     let count = format!("workers.count={}", options.lanes);
     let mut settings = vec![&*count.leak(), "supervisor.pid_file=server.pid"];
     settings.extend(mode.settings);
-    let kind = Kind::Laneway { program: options.server.clone(), settings: settings.leak() };
+    let kind = Kind::Laneway { program: options.server.server.clone(), settings: settings.leak() };
     let subject = Subject::start_on(&kind, &options.server_cpus)?;
     let response = client::fetch(subject.address()).map_err(|e| format!("{}: {e}", mode.name))?;
     let (last, _) =
@@ -264,7 +256,7 @@ fn of(round: usize, plan: &Plan) -> String {
 
 /// One mode under one load: saturated, then at a fixed pace.
 fn drive(contender: &Contender, subject: &Subject, work: Work, plan: &Plan) -> Outcome<Figures> {
-    let program = &plan.options.server;
+    let program = &plan.options.server.server;
     let before = lanes(subject, program)?;
     let bytes = match work {
         Work::KeepAlive(_) => contender.response_bytes,
@@ -299,7 +291,7 @@ fn lanes(subject: &Subject, program: &Path) -> Outcome<Vec<Value>> {
 /// Kills the worker of the first lane while clients ask at a fixed pace.
 fn kill_one(contender: &Contender, plan: &Plan) -> Outcome<Blast> {
     let subject = Subject::start_on(&contender.kind, &plan.options.server_cpus)?;
-    let lanes = lanes(&subject, &plan.options.server)?;
+    let lanes = lanes(&subject, &plan.options.server.server)?;
     let worker = lanes[0]["pid"].as_i64().ok_or("the first lane has no worker")?;
     let mut clients = OpenLoop::connect(subject.address(), contender.response_bytes, BLAST)?;
     let patience = |since: Instant, time: Duration| move |_: &OpenLoop| since.elapsed() >= time;

@@ -150,3 +150,49 @@ fn read(file: &Path, read_file: ReadFile) -> Result<Source, Errors> {
         failed(Some(Source { name, text }), diagnostic)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Content};
+
+    #[test]
+    fn every_setting_comes_through_the_form_in_which_a_reload_hands_it_over() {
+        let set = [
+            "server.listen=[\"127.0.0.1:1\", \"[::1]:2\", \"localhost:3\"]",
+            "server.backlog=1",
+            "server.merge_slashes=false",
+            "workers.mode=processes",
+            "workers.count=1024",
+            "workers.driver=io_uring",
+            "workers.accept=handoff",
+            "workers.max_connections=1048576",
+            "supervisor.drain_timeout=0s",
+            "supervisor.ready_timeout=1ms",
+            "supervisor.watchdog=0s",
+            "supervisor.pid_file=/run/s.pid",
+            "supervisor.user=nobody",
+            "limits.request_line=65",
+            "limits.headers=10000",
+            "limits.body=1GiB",
+            "limits.body_rate=0B",
+            "limits.requests_per_connection=4294967295",
+            "timeouts.body=365d",
+            "log.level=trace",
+            "route=[{path=\"/*\", echo=\"request\", delay=\"1ms\", headers={X=\"1\"}}]",
+        ];
+        let defaults = Options { folder: Some("/nonexistent".into()), ..Options::default() };
+        let given = Options { set: set.map(str::to_owned).to_vec(), ..defaults.clone() };
+        for options in [&given, &defaults] {
+            let mut config = load(options).expect("valid").config;
+            if let Some(Content::Fixed { body, .. }) =
+                config.routes.first_mut().map(|route| &mut route.content)
+            {
+                *body = [].into(); // It travels beside the rest.
+            }
+            let text = serde_json::to_string(&config).expect("JSON");
+            let again: Config = serde_json::from_str(&text).expect("the same again");
+            assert_eq!(format!("{again:?}"), format!("{config:?}"));
+        }
+    }
+}

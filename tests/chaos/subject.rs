@@ -3,7 +3,6 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::Command;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -202,7 +201,7 @@ impl Subject {
 
     /// A program that fails in the place of the binary.
     fn upgrade_to(&mut self, script: &str) {
-        self.replace_by(script);
+        crate::harness::replace_program(&self.binary, script);
         self.ask(SIGUSR2, "upgrade failed", &["upgrade done", "upgrade ignored"]);
         self.restore();
     }
@@ -214,7 +213,7 @@ impl Subject {
             "#!/bin/sh\nsleep 0.3\nln -f {real:?} {binary:?}\nexec {binary:?} \"$@\"\n",
             binary = self.binary
         );
-        self.replace_by(&script);
+        crate::harness::replace_program(&self.binary, &script);
     }
 
     fn fail_before_ready(&mut self) {
@@ -247,17 +246,6 @@ impl Subject {
         self.server.journal.wait_nth("reload done", reloaded + 1);
         self.timeline.newest_serves();
         self.server.journal.wait_nth("resized", resized + 1);
-    }
-
-    /// Puts another program in the binary's place, as a package manager does: renamed over it.
-    fn replace_by(&self, script: &str) {
-        let new = self.binary.with_extension("new");
-        // Another process writes it: here a test beside this one could fork while it is open, and its child would keep
-        // it from being executed.
-        let write = r#"printf '%s' "$1" > "$2" && chmod 755 "$2""#;
-        let written = Command::new("sh").args(["-c", write, "sh", script]).arg(&new).status();
-        assert!(written.expect("run a shell").success());
-        fs::rename(&new, &self.binary).expect("put it in place");
     }
 
     fn restore(&self) {

@@ -23,7 +23,7 @@ pub(crate) use client::{Client, Response, is_refused};
 pub(crate) use journal::{Event, Journal};
 pub(crate) use kernel::*;
 pub(crate) use link::{Link, ONE_WAY, ROUND_TRIP};
-pub(crate) use site::{NEW, OLD, Site, links, reload};
+pub(crate) use site::{NEW, OLD, Site, links, reload, replace_program};
 pub(crate) use traffic::{Tally, Traffic};
 
 use nix::sched::{CpuSet, sched_setaffinity};

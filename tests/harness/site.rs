@@ -110,3 +110,14 @@ pub(crate) fn links(folder: &Path) -> Vec<PathBuf> {
     let links = paths.filter(|path| path.extension().is_some_and(|ending| ending == "link"));
     links.map(|link| fs::read_link(link).expect("read a link")).collect()
 }
+
+/// Puts a script in a binary's place, as a package manager does: renamed over it.
+pub(crate) fn replace_program(binary: &Path, script: &str) {
+    let new = binary.with_extension("new");
+    // Another process writes it: here a test beside this one could fork while it is open, and its child
+    // would keep it from being executed.
+    let write = r#"printf '%s' "$1" > "$2" && chmod 755 "$2""#;
+    let written = Command::new("sh").args(["-c", write, "sh", script]).arg(&new).status();
+    assert!(written.expect("run a shell").success());
+    fs::rename(&new, binary).expect("put it in place");
+}
