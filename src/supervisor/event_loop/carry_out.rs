@@ -172,7 +172,7 @@ impl Supervisor {
 
     /// Tells of a fact, in the log and to all that wait for it.
     fn announce(&mut self, fact: &Fact) {
-        if matches!(fact, Fact::AllReady { .. }) && self.predecessor.is_none() {
+        if matches!(fact, Fact::AllReady { .. }) && self.predecessor_control.is_none() {
             // A program that reads that it is ready may look for it at once.
             self.appear();
         }
@@ -187,7 +187,7 @@ impl Supervisor {
                 }
             }
             Fact::CouldNotStart { cause } => {
-                upgrade::report_failure(self.predecessor.as_ref(), cause);
+                upgrade::report_failure(self.predecessor_control.as_ref(), cause);
             }
             Fact::Withdrawn { generation, cause } => {
                 self.generation_settled(*generation, &Answer::Failed(cause.clone()));

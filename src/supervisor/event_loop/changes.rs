@@ -108,14 +108,14 @@ impl Supervisor {
 
     /// Begins a change that has waited for its turn.
     pub(super) fn begin(&mut self, change: Change) -> Option<Input> {
-        self.changes += 1;
+        self.last_change += 1;
         match change {
             Change::Reload => {
-                self.begin_reload(self.changes);
+                self.begin_reload(self.last_change);
                 None
             }
             Change::Upgrade => {
-                self.upgrade(self.changes);
+                self.upgrade(self.last_change);
                 None
             }
             Change::Resize(by) => self.resize_by(by),
@@ -179,7 +179,7 @@ impl Supervisor {
     /// A generation serves from here on.
     ///
     /// # Errors
-    /// If it can't, which is the case of one that follows another supervisor alone.
+    /// If it can't, which only an heir may not be able to.
     pub(super) fn serve(&mut self, generation: GenerationNumber) -> Result<(), String> {
         self.current = generation;
         if self.listeners.are_lent() {

@@ -38,7 +38,7 @@ impl Supervisor {
     /// # Errors
     /// If one can't be had: that supervisor could be found and asked, and serves on.
     pub(super) fn take_over_names(&mut self) -> Result<(), String> {
-        if let (Some(predecessor), Some(config)) = (self.follows, self.config()) {
+        if let (Some(predecessor), Some(config)) = (self.predecessor, self.config()) {
             let Predecessor { pid, has_command_socket } = predecessor;
             let options = &self.options;
             self.commands =

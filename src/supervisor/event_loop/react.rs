@@ -11,7 +11,7 @@ impl Supervisor {
     /// Lets the policy decide about one event, and carries its decision out.
     pub(super) fn react(&mut self, event: Event) -> Carried {
         let input = self.take_note(event);
-        if let Some(loader) = self.forked.take() {
+        if let Some(loader) = self.loader.take() {
             return Carried::Out(Outcome::Loader(loader));
         }
         let Some(input) = input else {

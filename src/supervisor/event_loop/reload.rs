@@ -24,7 +24,7 @@ impl From<Rejection> for Answer {
 }
 
 impl Supervisor {
-    /// Has the configuration read again. The process may be another one after this: see [`Supervisor::forked`].
+    /// Has the configuration read again. The process may be another one after this: see [`Supervisor::loader`].
     pub(super) fn begin_reload(&mut self, number: u64) {
         self.commands.begin(Request::Reload, number);
         tracing::info!(generation = self.policy.next_generation().0, "reload started");
@@ -37,7 +37,7 @@ impl Supervisor {
         let stage = match started {
             Ok(Started::Supervisor(loading)) => Stage::Reading(loading),
             Ok(Started::Loader(loader)) => {
-                self.forked = Some(Box::new(loader));
+                self.loader = Some(Box::new(loader));
                 return;
             }
             Err(error) => {

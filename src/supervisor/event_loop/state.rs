@@ -58,10 +58,10 @@ pub(super) struct Supervisor {
     pub(super) pid_file: Option<PidFile>,
     pub(super) origin: Origin,
     /// The conversation with the supervisor that started this one, until that one ends.
-    pub(super) predecessor: Option<Control>,
-    /// What is known of it, if there was one.
-    pub(super) follows: Option<Predecessor>,
-    /// The supervisor that is about to follow this one, or does.
+    pub(super) predecessor_control: Option<Control>,
+    /// What is known of that supervisor, also after its end.
+    pub(super) predecessor: Option<Predecessor>,
+    /// The supervisor that an upgrade has started: it is about to take over, or has.
     pub(super) heir: Option<Heir>,
     /// How often the service manager is to be told that the loop turns, and when next.
     pub(super) alive_every_ms: Option<u64>,
@@ -71,10 +71,10 @@ pub(super) struct Supervisor {
     /// Changes that were asked for while another one was under way.
     pub(super) waiting: Waiting,
     /// The number of the change that began last.
-    pub(super) changes: u64,
+    pub(super) last_change: u64,
     pub(super) reloading: Option<Reloading>,
-    /// This process is a child that was forked to become this.
-    pub(super) forked: Option<Box<Loader>>,
+    /// Set in a forked child alone, which leaves the loop and becomes this.
+    pub(super) loader: Option<Box<Loader>>,
     /// When the machine is measured next.
     pub(super) measure_ms: u64,
     /// When the heir is sent next what was counted.
@@ -100,24 +100,18 @@ impl Supervisor {
             Origin::of_this_process(options.folder.clone(), options.file.as_deref(), is_named);
         let inheritance =
             conversation.as_ref().map_or(Ok(Inheritance::default()), Inheritance::receive);
-        let Inheritance { from: follows, mut listeners, history, lanes: before, totals } =
+        let Inheritance { from: predecessor, mut listeners, history, lanes: before, totals } =
             inheritance.map_err(doing("cannot take over"))?;
-        if let Some(follows) = follows {
-            origin.log_upgrade_received(follows.pid);
+        if let Some(predecessor) = predecessor {
+            origin.log_upgrade_received(predecessor.pid);
         } else {
             activated
                 .and_then(|sockets| listeners.activate(sockets))
                 .map_err(doing("cannot use the sockets of the service manager"))?;
         }
-        let engine = loaded.config.workers.engine.abilities();
-        if engine.own_sockets.is_some() && !listeners.groups().is_empty() {
-            let name = engine.name;
-            return Err(format!(
-                "the engine \"{name}\" opens its own sockets: it can't use those of a service manager or of the \
-                 supervisor before"
-            ));
-        }
-        let (pid_file, commands) = Supervisor::claim(&loaded.config, &options, follows, &epoll)?;
+        check_sockets_of(&loaded.config, &listeners)?;
+        let (pid_file, commands) =
+            Supervisor::claim(&loaded.config, &options, predecessor, &epoll)?;
         let ledger = Ledger::new(LEDGER_BLOCKS).map_err(doing("cannot map the ledger"))?;
         let mut processes = Processes::new(Arc::new(ledger));
         let mut warned = Warned::default();
@@ -140,16 +134,16 @@ impl Supervisor {
             history,
             pid_file,
             origin,
-            predecessor: conversation.take(),
-            follows,
+            predecessor_control: conversation.take(),
+            predecessor,
             heir: None,
             alive_every_ms: manager::watchdog_ms(),
             alive_ms: 0,
             current: first,
             waiting: Waiting::default(),
-            changes: 0,
+            last_change: 0,
             reloading: None,
-            forked: None,
+            loader: None,
             warned,
             measure_ms: MEASURE_MS,
             totals_ms: 0,
@@ -204,6 +198,19 @@ fn watch_for_signals() -> Result<(Signals, Epoll), String> {
         .add(&signals, Token::Signals.to_bits(), Interest::Readable)
         .map_err(doing("cannot watch for signals"))?;
     Ok((signals, epoll))
+}
+
+/// Refuses sockets that came from another process where the engine can't use them.
+fn check_sockets_of(config: &Config, listeners: &Listeners) -> Result<(), String> {
+    let engine = config.workers.engine.abilities();
+    if engine.own_sockets.is_none() || listeners.groups().is_empty() {
+        return Ok(());
+    }
+    let name = engine.name;
+    Err(format!(
+        "the engine \"{name}\" opens its own sockets: it can't use those of a service manager or of the supervisor \
+         before"
+    ))
 }
 
 /// An I/O error with what was being done.

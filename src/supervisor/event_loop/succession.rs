@@ -59,7 +59,7 @@ impl Supervisor {
         }
     }
 
-    /// The new supervisor said something, or hung up; then its end follows.
+    /// The heir has sent something, or closed its socket; then its end follows.
     pub(super) fn collect_from_heir(&mut self, events: &mut VecDeque<Event>) {
         let Some(heir) = &mut self.heir else {
             return;
@@ -136,7 +136,7 @@ impl Supervisor {
         Some(Input::HandedOver)
     }
 
-    /// Has the supervisor that follows make changes that this one was asked for.
+    /// Has the heir make changes that this supervisor was asked for.
     pub(super) fn pass_on(&mut self, changes: &[Change]) {
         let Some(pid) = self.heir.as_ref().map(|heir| heir.pid).filter(|_| !changes.is_empty())
         else {
@@ -160,7 +160,7 @@ impl Supervisor {
         }
     }
 
-    /// Tells the supervisor that follows, if there is one, what was counted by now.
+    /// Sends the heir, if one serves, what was counted by now.
     pub(super) fn send_totals(&mut self) {
         if self.totals_due_ms().is_none() {
             return;
@@ -184,7 +184,7 @@ impl Supervisor {
 
     /// Every worker of this supervisor is ready: the one before it hands over. False if there was none.
     pub(super) fn succeed(&mut self) -> bool {
-        let Some(predecessor) = self.predecessor.take() else {
+        let Some(predecessor) = self.predecessor_control.take() else {
             return false;
         };
         fault::on_hand_over();
@@ -197,14 +197,14 @@ impl Supervisor {
         self.keep_current_listeners();
         // It may send more until it ends. If its socket can't be watched, that is lost.
         if self.epoll.add(&predecessor, Token::Predecessor.to_bits(), Interest::Readable).is_ok() {
-            self.predecessor = Some(predecessor);
+            self.predecessor_control = Some(predecessor);
         }
         true
     }
 
     /// What the supervisor before this one says while it drains, or its end.
     pub(super) fn collect_from_predecessor(&mut self, events: &mut VecDeque<Event>) {
-        let Some(predecessor) = &self.predecessor else {
+        let Some(predecessor) = &self.predecessor_control else {
             return;
         };
         loop {
@@ -215,7 +215,7 @@ impl Supervisor {
             }
         }
         let _ = self.epoll.remove(predecessor.as_fd());
-        self.predecessor = None;
+        self.predecessor_control = None;
     }
 
     /// Takes note of what the supervisor before this one says.

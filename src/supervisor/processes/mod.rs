@@ -209,7 +209,7 @@ impl Processes {
         }
     }
 
-    /// Tells one worker, and passes it one end of the conduit to a lane. Where the acceptor is in the same process, the
+    /// Orders one worker, and passes it one end of the conduit to a lane. Where the acceptor is in the same process, the
     /// conduit is within that.
     fn order_with(
         &mut self,
@@ -241,7 +241,7 @@ impl Processes {
         }
     }
 
-    /// Tells one worker, and passes copies of `files` along.
+    /// Orders one worker, and passes copies of `files` along.
     pub(crate) fn order(&mut self, worker: Worker, order: Order, files: &[BorrowedFd<'_>]) {
         self.command(worker.process, Command::To(worker.number, order), files);
     }
@@ -265,7 +265,7 @@ impl Processes {
         }
     }
 
-    /// Kills a process that can't be told what it would have to know. Its end tells the policy, and the reason.
+    /// Kills a process that can't be given its orders. The policy learns the reason with its end.
     fn give_up_on(&mut self, key: ProcessNumber, reason: String) {
         if let Some(running) = self.running.get_mut(&key) {
             running.last_words = Some(reason);
@@ -273,7 +273,7 @@ impl Processes {
         self.kill(key);
     }
 
-    /// The kernel had no memory for what this process is told or says, and no event tells when it has.
+    /// The kernel had no memory for a message to or from this process, and no event comes when it has.
     pub(crate) fn starve(&mut self, key: ProcessNumber) {
         self.starved.insert(key);
     }
