@@ -136,6 +136,15 @@ impl WorkerEvent {
         )
     }
 
+    /// In words, why the worker ended, if it ended by a failure.
+    pub fn failure(&self) -> Option<String> {
+        match self {
+            WorkerEvent::Failed(error) => Some(error.clone()),
+            WorkerEvent::Panicked(message) => Some(format!("panicked: {message}")),
+            _ => None,
+        }
+    }
+
     /// The text that comes from elsewhere, and may be long.
     pub(super) fn text_mut(&mut self) -> Option<&mut String> {
         use WorkerEvent::{AcceptPaused, Failed, Panicked, RequestPanicked};

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use super::changes::ENDING;
 use super::state::Supervisor;
-use crate::control::{Order, ProcessNumber};
+use crate::control::{Order, ProcessNumber, WorkerEvent};
 use crate::supervisor::commands::Answer;
 use crate::supervisor::loading::loader::Loader;
 use crate::supervisor::log_events;
@@ -92,7 +92,7 @@ impl Supervisor {
                 if let Err(error) = self.processes.start_worker(worker) {
                     let cause = format!("cannot start a worker: {error}");
                     self.processes.dismiss(&[worker]);
-                    return Some(Input::WorkerEnded { worker, cause });
+                    return Some(Input::Reported(worker, WorkerEvent::Failed(cause)));
                 }
                 self.log_started(&[worker]);
             }

@@ -1,7 +1,7 @@
 //! What the policy is told, and what it wants done.
 
 use crate::config::{Accept, Mode};
-use crate::control::{DrainKind, GenerationNumber, Missed, ProcessNumber, Role, WorkerNumber};
+use crate::control::{DrainKind, GenerationNumber, ProcessNumber, Role, WorkerEvent, WorkerNumber};
 
 /// The settings that the policy goes by, times in milliseconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,25 +59,8 @@ pub struct Worker {
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
-    /// This worker can serve.
-    Ready(Worker),
-    /// Whether this worker has as many connections as it may have.
-    Full(Worker, bool),
-    /// This worker had no descriptors for what it was passed of a lane.
-    Missed(Worker, usize, Missed),
-    /// This worker drains, and accepts no more.
-    StoppedAccepting(Worker),
-    /// This worker ended by a failure, and its process lives.
-    WorkerEnded {
-        /// Which.
-        worker: Worker,
-        /// In words.
-        cause: String,
-    },
-    /// This worker ended because its drain was over.
-    WorkerDrained(Worker),
-    /// The workers of this process drain because the process was sent a signal to end.
-    ToldToEnd(ProcessNumber),
+    /// A worker has reported this.
+    Reported(Worker, WorkerEvent),
     /// A worker process ended.
     ProcessEnded {
         /// Which.

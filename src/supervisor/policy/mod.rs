@@ -36,7 +36,7 @@ use generation::{Generation, Replacing, SeatState, Stage};
 pub use interface::{Action, Fact, Input, Plan, Settings, Worker};
 use sockets::Sockets;
 
-use crate::control::{DrainKind, GenerationNumber, ProcessNumber, Role, WorkerNumber};
+use crate::control::{DrainKind, GenerationNumber, ProcessNumber, Role, WorkerEvent, WorkerNumber};
 
 /// Everything the policy knows.
 #[derive(Clone, Debug)]
@@ -108,13 +108,7 @@ impl Policy {
     pub fn decide(&mut self, input: Input, now_ms: u64) -> Vec<Action> {
         self.now_ms = now_ms;
         match input {
-            Input::Ready(worker) => self.ready(worker),
-            Input::Full(worker, is_full) => self.full(worker, is_full),
-            Input::Missed(worker, lane, what) => self.missed(worker, lane, what),
-            Input::StoppedAccepting(worker) => self.stopped_accepting(worker),
-            Input::WorkerEnded { worker, cause } => self.ended(worker.process, &[worker], &cause),
-            Input::WorkerDrained(worker) => self.drained(worker),
-            Input::ToldToEnd(process) => self.told_to_end(process),
+            Input::Reported(worker, event) => self.reported(worker, event),
             Input::ProcessEnded { process, cause } => self.process_ended(process, cause),
             Input::Beats(beats) => {
                 beats.into_iter().for_each(|(worker, age_ms)| self.beat(worker, age_ms));
@@ -138,6 +132,26 @@ impl Policy {
         self.pass_time();
         self.own_sockets();
         mem::take(&mut self.actions)
+    }
+
+    fn reported(&mut self, worker: Worker, event: WorkerEvent) {
+        match event {
+            WorkerEvent::Ready { .. } => self.ready(worker),
+            WorkerEvent::Full(is_full) => self.full(worker, is_full),
+            WorkerEvent::Missed(lane, what) => self.missed(worker, lane, what),
+            WorkerEvent::StoppedAccepting => self.stopped_accepting(worker),
+            WorkerEvent::ToldToEnd => self.told_to_end(worker.process),
+            WorkerEvent::Drained => self.drained(worker),
+            WorkerEvent::Failed(_) | WorkerEvent::Panicked(_) => {
+                self.failed(worker, &event.failure().unwrap_or_default());
+            }
+            // For the log alone.
+            WorkerEvent::DrainDeadline(_)
+            | WorkerEvent::NotPinned(_)
+            | WorkerEvent::RequestPanicked(_)
+            | WorkerEvent::AcceptPaused(_)
+            | WorkerEvent::AcceptResumed => {}
+        }
     }
 
     /// Whether one generation is about to replace another, so that neither a reload nor a resize can begin.

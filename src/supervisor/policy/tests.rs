@@ -58,9 +58,13 @@ fn serving(settings: &Settings, mode: Mode) -> (Policy, Vec<Action>) {
         Mode::Threads => within(1, id, lane),
         Mode::Processes => apart(id, lane),
     };
-    policy.decide(Input::Ready(worker(1, 0)), 0);
-    let actions = policy.decide(Input::Ready(worker(2, 1)), 0);
+    policy.decide(became_ready(worker(1, 0)), 0);
+    let actions = policy.decide(became_ready(worker(2, 1)), 0);
     (policy, actions)
+}
+
+fn became_ready(worker: Worker) -> Input {
+    Input::Reported(worker, WorkerEvent::Ready { driver: None, reason: None })
 }
 
 fn ended(process: u64) -> Input {
@@ -128,7 +132,7 @@ fn a_process_that_ends_is_started_again_at_once_and_its_sockets_are_adopted_befo
         actions,
         [exited(apart(2, 1)), restarting(apart(2, 1), 1), take, told, leave, start]
     );
-    let actions = policy.decide(Input::Ready(next), 1_001);
+    let actions = policy.decide(became_ready(next), 1_001);
     let give_back = [Take { worker: next, lane: 1 }, Release { worker: apart(1, 0), lane: 1 }];
     assert_eq!(actions, [&[Announce(Fact::WorkerReady { worker: next })][..], &give_back].concat());
 }
@@ -156,7 +160,7 @@ fn a_process_of_threads_that_ends_is_started_again_with_all_its_lanes() {
 #[test]
 fn a_thread_that_ends_is_started_again_inside_its_process() {
     let worker = within(1, 2, 1);
-    let input = Input::WorkerEnded { worker, cause: KILLED.into() };
+    let input = Input::Reported(worker, WorkerEvent::Failed(KILLED.into()));
     let actions = threads().decide(input, 1_000);
     assert_eq!(actions.last(), Some(&StartWorker(within(1, 3, 1))));
 }
@@ -165,7 +169,7 @@ fn a_thread_that_ends_is_started_again_inside_its_process() {
 fn delays_double_with_jitter_up_to_their_maximum() {
     let settings = Settings { max_restarts: 100, restart_delay_max_ms: 1_000, ..SETTINGS };
     let (mut policy, _) = Policy::begin(plan(&settings, 1, Mode::Processes), 7, 0);
-    policy.decide(Input::Ready(apart(1, 0)), 0);
+    policy.decide(became_ready(apart(1, 0)), 0);
     for (number, whole) in (1..).zip([0, 100, 200, 400, 800, 1_000, 1_000]) {
         let actions = policy.decide(ended(number), 10);
         let Announce(Fact::WorkerRestarting { delay_ms, .. }) = actions[1] else {
@@ -179,7 +183,7 @@ fn delays_double_with_jitter_up_to_their_maximum() {
 #[test]
 fn restarts_beyond_the_window_are_forgotten() {
     let (mut policy, _) = Policy::begin(plan(&SETTINGS, 1, Mode::Processes), 1, 0);
-    policy.decide(Input::Ready(apart(1, 0)), 0);
+    policy.decide(became_ready(apart(1, 0)), 0);
     for (process, now_ms) in (1..).zip([0, 60_000, 120_000, 180_000, 240_000]) {
         let actions = policy.decide(ended(process), now_ms);
         assert_eq!(actions[1], restarting(apart(process, 0), 1));
@@ -199,7 +203,7 @@ fn the_restart_after_the_last_allowed_one_is_given_up_and_the_rest_drained() {
         now_ms = policy.next_ms().unwrap_or(now_ms);
         policy.decide(Input::Tick, now_ms);
         process = 2 + u64::from(restarts);
-        policy.decide(Input::Ready(apart(process, 0)), now_ms);
+        policy.decide(became_ready(apart(process, 0)), now_ms);
     }
     let actions = policy.decide(ended(process), now_ms);
     let worker = apart(process, 0);
@@ -217,7 +221,7 @@ fn the_restart_after_the_last_allowed_one_is_given_up_and_the_rest_drained() {
 #[test]
 fn a_worker_that_ends_before_it_was_ready_stops_the_first_start() {
     let (mut policy, _) = Policy::begin(plan(&SETTINGS, 2, Mode::Processes), 1, 0);
-    policy.decide(Input::Ready(apart(1, 0)), 1);
+    policy.decide(became_ready(apart(1, 0)), 1);
     let actions = policy.decide(ended(2), 2);
     let could_not = Announce(Fact::CouldNotStart { cause: KILLED.into() });
     assert_eq!(actions, [exited(apart(2, 1)), could_not, Kill(ProcessNumber(1))]);
@@ -227,15 +231,15 @@ fn a_worker_that_ends_before_it_was_ready_stops_the_first_start() {
 #[test]
 fn a_worker_that_was_ready_is_started_again_even_while_others_have_not_been() {
     let (mut policy, _) = Policy::begin(plan(&SETTINGS, 2, Mode::Processes), 1, 0);
-    policy.decide(Input::Ready(apart(1, 0)), 1);
+    policy.decide(became_ready(apart(1, 0)), 1);
     let actions = policy.decide(ended(1), 2);
     let start = StartProcess { generation: GenerationNumber(1), workers: vec![apart(3, 0)] };
     assert_eq!(actions.last(), Some(&start));
     // Not all are ready: lane 0 has to be so again.
     let second = apart(2, 1);
     let ready = [Announce(Fact::WorkerReady { worker: second })];
-    assert_eq!(policy.decide(Input::Ready(second), 3), ready);
-    let actions = policy.decide(Input::Ready(apart(3, 0)), 4);
+    assert_eq!(policy.decide(became_ready(second), 3), ready);
+    let actions = policy.decide(became_ready(apart(3, 0)), 4);
     assert_eq!(
         actions.last(),
         Some(&Announce(Fact::AllReady { generation: GenerationNumber(1), lanes: 2 }))
@@ -306,7 +310,7 @@ fn a_second_signal_kills_at_once() {
 #[test]
 fn a_signal_while_every_process_waits_to_be_started_again_ends_at_once() {
     let (mut policy, _) = Policy::begin(plan(&SETTINGS, 1, Mode::Processes), 1, 0);
-    policy.decide(Input::Ready(apart(1, 0)), 0);
+    policy.decide(became_ready(apart(1, 0)), 0);
     policy.decide(ended(1), 1);
     policy.decide(ended(2), 2);
     let actions = policy.decide(Input::Stop("SIGTERM"), 3);
@@ -323,8 +327,8 @@ fn a_new_generation_takes_the_sockets_when_all_of_it_is_ready_and_only_then_the_
     assert_eq!(actions, [start(first), start(second)]);
     assert!(policy.is_changing());
     let ready = |worker| Announce(Fact::WorkerReady { worker });
-    assert_eq!(policy.decide(Input::Ready(first), 11), [ready(first)]);
-    let actions = policy.decide(Input::Ready(second), 12);
+    assert_eq!(policy.decide(became_ready(first), 11), [ready(first)]);
+    let actions = policy.decide(became_ready(second), 12);
     let expected = [
         ready(second),
         Serve(GenerationNumber(2)),
@@ -337,7 +341,7 @@ fn a_new_generation_takes_the_sockets_when_all_of_it_is_ready_and_only_then_the_
     assert_eq!(actions, expected);
     // It is replaced when nobody of it accepts any more.
     assert!(policy.is_changing());
-    assert_eq!(policy.decide(Input::StoppedAccepting(apart(2, 1)), 12), []);
+    assert_eq!(policy.decide(Input::Reported(apart(2, 1), WorkerEvent::StoppedAccepting), 12), []);
     let replaced =
         Announce(Fact::Replaced { generation: GenerationNumber(2), lanes: 2, renews: false });
     assert_eq!(policy.decide(left(1), 13), [replaced]);
@@ -356,7 +360,7 @@ fn a_new_generation_takes_the_sockets_when_all_of_it_is_ready_and_only_then_the_
 fn a_generation_with_a_worker_that_never_gets_ready_is_withdrawn() {
     let mut policy = processes();
     policy.decide(Input::Replace(plan(&SETTINGS, 2, Mode::Processes)), 10);
-    policy.decide(Input::Ready(apart(3, 0)), 11);
+    policy.decide(became_ready(apart(3, 0)), 11);
     let actions = policy.decide(ended(4), 12);
     let withdrawn =
         Announce(Fact::Withdrawn { generation: GenerationNumber(2), cause: KILLED.into() });
@@ -371,10 +375,10 @@ fn a_generation_with_a_worker_that_never_gets_ready_is_withdrawn() {
 fn an_old_generation_that_does_not_drain_in_time_is_killed() {
     let mut policy = threads();
     policy.decide(Input::Replace(plan(&SETTINGS, 1, Mode::Threads)), 10);
-    policy.decide(Input::Ready(within(2, 3, 0)), 20);
-    policy.decide(Input::WorkerDrained(within(1, 1, 0)), 30);
-    policy.decide(Input::StoppedAccepting(within(1, 1, 0)), 30);
-    policy.decide(Input::StoppedAccepting(within(1, 2, 1)), 30);
+    policy.decide(became_ready(within(2, 3, 0)), 20);
+    policy.decide(Input::Reported(within(1, 1, 0), WorkerEvent::Drained), 30);
+    policy.decide(Input::Reported(within(1, 1, 0), WorkerEvent::StoppedAccepting), 30);
+    policy.decide(Input::Reported(within(1, 2, 1), WorkerEvent::StoppedAccepting), 30);
     let actions = policy.decide(Input::Tick, 30_020);
     let late = Announce(Fact::DrainDeadline { workers: vec![within(1, 2, 1)] });
     assert_eq!(actions, [late, Kill(ProcessNumber(1)), CloseLane(1)]);
@@ -451,7 +455,7 @@ fn a_lane_that_comes_back_before_its_sockets_closed_keeps_them() {
 #[test]
 fn sockets_close_from_the_last_lane_down() {
     let (mut policy, _) = Policy::begin(plan(&SETTINGS, 3, Mode::Processes), 1, 0);
-    (0..3).for_each(|lane| drop(policy.decide(Input::Ready(apart(lane as u64 + 1, lane)), 0)));
+    (0..3).for_each(|lane| drop(policy.decide(became_ready(apart(lane as u64 + 1, lane)), 0)));
     policy.decide(Input::Resize(2), 0);
     policy.decide(Input::Resize(1), 1_000);
     assert_eq!(policy.decide(Input::Tick, HANDSHAKES_MS), [CloseLane(2)]);
@@ -526,23 +530,26 @@ fn a_worker_that_hung_while_it_was_full_is_full_when_it_turns_again() {
     let (mut policy, _) = serving(&WATCHED, Mode::Processes);
     let (sibling, hung) = (apart(1, 0), apart(2, 1));
     let adopted = [Take { worker: sibling, lane: 1 }, Release { worker: hung, lane: 1 }];
-    assert_eq!(policy.decide(Input::Full(hung, true), 100), adopted);
+    assert_eq!(policy.decide(Input::Reported(hung, WorkerEvent::Full(true)), 100), adopted);
     policy.decide(beat(hung, 5_000), 500);
     let recovered = Announce(Fact::WorkerRecovered { worker: hung });
     assert_eq!(policy.decide(beat(hung, 3), 600), [recovered], "its sockets stay with its sibling");
     let back = [Take { worker: hung, lane: 1 }, Release { worker: sibling, lane: 1 }];
-    assert_eq!(policy.decide(Input::Full(hung, false), 700), back);
+    assert_eq!(policy.decide(Input::Reported(hung, WorkerEvent::Full(false)), 700), back);
 }
 
 #[test]
 fn sockets_that_a_worker_missed_come_again_unless_they_are_anothers_by_then() {
     let mut policy = processes();
     let (worker, sibling) = (apart(2, 1), apart(1, 0));
-    let missed = Input::Missed(worker, 1, Missed::Sockets);
+    let missed = Input::Reported(worker, WorkerEvent::Missed(1, Missed::Sockets));
     assert_eq!(policy.decide(missed.clone(), 1_000), [Take { worker, lane: 1 }]);
-    policy.decide(Input::Full(worker, true), 1_100);
+    policy.decide(Input::Reported(worker, WorkerEvent::Full(true)), 1_100);
     assert_eq!(policy.decide(missed, 2_000), []);
-    assert_eq!(policy.decide(Input::Missed(sibling, 9, Missed::Sockets), 2_000), []);
+    assert_eq!(
+        policy.decide(Input::Reported(sibling, WorkerEvent::Missed(9, Missed::Sockets)), 2_000),
+        []
+    );
 }
 
 #[test]
@@ -557,15 +564,18 @@ fn a_hung_thread_among_healthy_ones_is_left_behind_in_a_generation_that_they_dra
     let renew = Renew { generation: GenerationNumber(2), of: GenerationNumber(1) };
     let order = |wanted| actions.iter().position(|action| *action == wanted).unwrap();
     assert!(order(renew) < order(start));
-    policy.decide(Input::Ready(renewed[0]), 1_600);
-    let actions = policy.decide(Input::Ready(renewed[1]), 1_600);
+    policy.decide(became_ready(renewed[0]), 1_600);
+    let actions = policy.decide(became_ready(renewed[1]), 1_600);
     assert!(actions.contains(&Drain(ProcessNumber(1), Replaced)), "{actions:?}");
     let replaced =
         Announce(Fact::Replaced { generation: GenerationNumber(2), lanes: 2, renews: true });
-    assert_eq!(policy.decide(Input::StoppedAccepting(within(1, 1, 0)), 1_650), [replaced]);
+    assert_eq!(
+        policy.decide(Input::Reported(within(1, 1, 0), WorkerEvent::StoppedAccepting), 1_650),
+        [replaced]
+    );
     // The healthy one has drained: nobody is left to wait for.
     assert_eq!(
-        policy.decide(Input::WorkerDrained(within(1, 1, 0)), 1_700),
+        policy.decide(Input::Reported(within(1, 1, 0), WorkerEvent::Drained), 1_700),
         [Kill(ProcessNumber(1))]
     );
     let actions = policy.decide(ended(1), 1_800);
@@ -616,11 +626,11 @@ fn a_process_that_somebody_else_told_to_end_is_replaced_while_it_drains() {
         let cause = cause.to_owned();
         let restarting =
             Announce(Fact::WorkerRestarting { worker, cause, delay_ms: 0, restarts: 0 });
-        let actions = policy.decide(Input::ToldToEnd(ProcessNumber(process)), now_ms);
+        let actions = policy.decide(Input::Reported(worker, WorkerEvent::ToldToEnd), now_ms);
         assert_eq!(actions[..2], [leaving, restarting]);
         let start = StartProcess { generation: GenerationNumber(1), workers: vec![next] };
         assert_eq!(actions.last(), Some(&start));
-        policy.decide(Input::Ready(next), now_ms + 1);
+        policy.decide(became_ready(next), now_ms + 1);
         assert_eq!(policy.decide(left(process), now_ms + 2), []);
     }
 }
@@ -628,7 +638,7 @@ fn a_process_that_somebody_else_told_to_end_is_replaced_while_it_drains() {
 #[test]
 fn a_worker_that_is_told_to_end_before_it_was_ready_ends_the_start() {
     let (mut policy, _) = Policy::begin(plan(&SETTINGS, 1, Mode::Processes), 1, 0);
-    let actions = policy.decide(Input::ToldToEnd(ProcessNumber(1)), 1);
+    let actions = policy.decide(Input::Reported(apart(1, 0), WorkerEvent::ToldToEnd), 1);
     let cause = "told to end by a signal of its own";
     assert_eq!(actions[0], Announce(Fact::WorkerLeaving { worker: apart(1, 0), cause }));
     assert_eq!(actions[1], Announce(Fact::CouldNotStart { cause: cause.into() }));
@@ -661,12 +671,12 @@ fn a_hand_over_drains_without_a_code() {
 fn a_stop_hurries_what_drains_already_and_leaves_it_its_deadline() {
     let mut policy = processes();
     policy.decide(Input::Replace(plan(&SETTINGS, 1, Mode::Processes)), 10);
-    let actions = policy.decide(Input::Ready(apart(3, 0)), 20);
+    let actions = policy.decide(became_ready(apart(3, 0)), 20);
     assert!(
         actions.ends_with(&[Drain(ProcessNumber(1), Replaced), Drain(ProcessNumber(2), Replaced)]),
         "{actions:?}"
     );
-    policy.decide(Input::ToldToEnd(ProcessNumber(2)), 30);
+    policy.decide(Input::Reported(apart(2, 1), WorkerEvent::ToldToEnd), 30);
     let actions = policy.decide(Input::Stop("SIGTERM"), 1_000);
     let drains = [
         Drain(ProcessNumber(1), Stop),
@@ -695,15 +705,15 @@ fn the_first_signal_after_a_hand_over_is_graceful_and_the_second_forces() {
 fn a_full_lanes_sockets_go_to_a_sibling_with_room_and_come_back() {
     let mut policy = processes();
     let (full, other) = (apart(1, 0), apart(2, 1));
-    let actions = policy.decide(Input::Full(full, true), 10);
+    let actions = policy.decide(Input::Reported(full, WorkerEvent::Full(true)), 10);
     assert_eq!(actions, [Take { worker: other, lane: 0 }, Release { worker: full, lane: 0 }]);
     // Every lane is full, so each keeps its own sockets.
-    let actions = policy.decide(Input::Full(other, true), 20);
+    let actions = policy.decide(Input::Reported(other, WorkerEvent::Full(true)), 20);
     let told = Announce(Fact::AllFull { lanes: 2 });
     assert_eq!(actions, [Take { worker: full, lane: 0 }, Release { worker: other, lane: 0 }, told]);
-    let actions = policy.decide(Input::Full(other, false), 30);
+    let actions = policy.decide(Input::Reported(other, WorkerEvent::Full(false)), 30);
     assert_eq!(actions, [Take { worker: other, lane: 0 }, Release { worker: full, lane: 0 }]);
-    let actions = policy.decide(Input::Full(full, false), 40);
+    let actions = policy.decide(Input::Reported(full, WorkerEvent::Full(false)), 40);
     assert_eq!(actions, [Take { worker: full, lane: 0 }, Release { worker: other, lane: 0 }]);
 }
 
@@ -711,23 +721,23 @@ fn a_full_lanes_sockets_go_to_a_sibling_with_room_and_come_back() {
 fn that_every_lane_is_full_is_told_once_a_minute_while_it_lasts() {
     let mut policy = processes();
     let told = |actions: &[Action]| actions.contains(&Announce(Fact::AllFull { lanes: 2 }));
-    assert!(!told(&policy.decide(Input::Full(apart(1, 0), true), 10)));
-    assert!(told(&policy.decide(Input::Full(apart(2, 1), true), 20)));
+    assert!(!told(&policy.decide(Input::Reported(apart(1, 0), WorkerEvent::Full(true)), 10)));
+    assert!(told(&policy.decide(Input::Reported(apart(2, 1), WorkerEvent::Full(true)), 20)));
     // One that has room for a moment makes no news of the next time.
-    assert!(!told(&policy.decide(Input::Full(apart(2, 1), false), 30)));
-    assert!(!told(&policy.decide(Input::Full(apart(2, 1), true), 40)));
+    assert!(!told(&policy.decide(Input::Reported(apart(2, 1), WorkerEvent::Full(false)), 30)));
+    assert!(!told(&policy.decide(Input::Reported(apart(2, 1), WorkerEvent::Full(true)), 40)));
     assert_eq!(policy.next_ms(), Some(60_020));
     assert!(!told(&policy.decide(Input::Tick, 60_019)));
     assert!(told(&policy.decide(Input::Tick, 60_020)));
     assert_eq!(policy.next_ms(), Some(120_020));
-    policy.decide(Input::Full(apart(1, 0), false), 60_030);
+    policy.decide(Input::Reported(apart(1, 0), WorkerEvent::Full(false)), 60_030);
     assert!(!told(&policy.decide(Input::Tick, 200_000)));
 }
 
 #[test]
 fn of_siblings_with_room_the_one_that_serves_the_fewest_lanes_adopts() {
     let (mut policy, _) = Policy::begin(plan(&SETTINGS, 4, Mode::Processes), 1, 0);
-    (0..4).for_each(|lane| drop(policy.decide(Input::Ready(apart(lane as u64 + 1, lane)), 0)));
+    (0..4).for_each(|lane| drop(policy.decide(became_ready(apart(lane as u64 + 1, lane)), 0)));
     let adopter = |actions: &[Action], of: usize| {
         let takes = actions.iter().filter_map(|action| match action {
             Take { worker, lane } if *lane == of => worker.role.lane(),
@@ -748,8 +758,8 @@ fn lanes_of_a_process_that_starts_wait_for_their_own_workers() {
     let (first, second) = (within(2, 3, 0), within(2, 4, 1));
     let ready = |worker| Announce(Fact::WorkerReady { worker });
     let take = |worker, lane| Take { worker, lane };
-    assert_eq!(policy.decide(Input::Ready(first), 1_001), [ready(first), take(first, 0)]);
-    assert_eq!(policy.decide(Input::Ready(second), 1_002), [ready(second), take(second, 1)]);
+    assert_eq!(policy.decide(became_ready(first), 1_001), [ready(first), take(first, 0)]);
+    assert_eq!(policy.decide(became_ready(second), 1_002), [ready(second), take(second, 1)]);
 }
 
 #[test]
@@ -759,7 +769,7 @@ fn delays_vary_over_the_whole_of_their_range() {
     let settings = Settings { restart_delay_max_ms: whole, ..settings };
     for seed in [1, 7, u64::MAX] {
         let (mut policy, _) = Policy::begin(plan(&settings, 1, Mode::Processes), seed, 0);
-        policy.decide(Input::Ready(apart(1, 0)), 0);
+        policy.decide(became_ready(apart(1, 0)), 0);
         let mut delays = Vec::new();
         for number in 1..=40 {
             let actions = policy.decide(ended(number), 10);
@@ -781,8 +791,8 @@ fn delays_vary_over_the_whole_of_their_range() {
 #[test]
 fn a_worker_that_was_sent_term_has_the_time_of_a_drain() {
     let mut policy = processes();
-    policy.decide(Input::ToldToEnd(ProcessNumber(2)), 1_000);
-    policy.decide(Input::Ready(apart(3, 1)), 1_001);
+    policy.decide(Input::Reported(apart(2, 1), WorkerEvent::ToldToEnd), 1_000);
+    policy.decide(became_ready(apart(3, 1)), 1_001);
     assert_eq!(policy.next_ms(), Some(31_000));
     assert_eq!(policy.decide(Input::Tick, 30_999), []);
     let late = Announce(Fact::DrainDeadline { workers: vec![apart(2, 1)] });

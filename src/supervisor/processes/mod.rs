@@ -332,40 +332,26 @@ impl Processes {
         self.records.get(report.worker).filter(|record| record.worker.process == key)
     }
 
-    /// Takes note of what a worker in the process with this key reports, and says what of it the policy has to know.
+    /// Takes note of what a worker in the process with this key reports, for the policy to decide about.
     pub(crate) fn take_report(&mut self, key: ProcessNumber, report: Report) -> Option<Input> {
         let Report { worker, event } = report;
         let record = self.records.get_mut(worker)?;
         let worker = Some(record.worker).filter(|worker| worker.process == key)?;
-        let cause = match event {
+        match &event {
             WorkerEvent::Ready { driver, reason } => {
-                (record.driver, record.driver_reason) = (driver, reason);
-                return Some(Input::Ready(worker));
+                (record.driver, record.driver_reason) = (driver.clone(), reason.clone());
             }
-            WorkerEvent::Full(is_full) => return Some(Input::Full(worker, is_full)),
-            WorkerEvent::Missed(lane, what) => return Some(Input::Missed(worker, lane, what)),
-            WorkerEvent::StoppedAccepting => return Some(Input::StoppedAccepting(worker)),
-            WorkerEvent::ToldToEnd => return Some(Input::ToldToEnd(key)),
-            WorkerEvent::Drained => {
-                record.is_over = true;
-                return Some(Input::WorkerDrained(worker));
+            WorkerEvent::Drained => record.is_over = true,
+            WorkerEvent::Failed(_) | WorkerEvent::Panicked(_) => {
+                let running = self.running.get_mut(&key)?;
+                match running.hosting {
+                    Hosting::Threads => record.is_over = true,
+                    Hosting::Single(_) => running.last_words = event.failure(),
+                }
             }
-            WorkerEvent::Failed(error) => error,
-            WorkerEvent::Panicked(message) => format!("panicked: {message}"),
-            // For the log alone.
-            WorkerEvent::DrainDeadline(_)
-            | WorkerEvent::NotPinned(_)
-            | WorkerEvent::RequestPanicked(_)
-            | WorkerEvent::AcceptPaused(_)
-            | WorkerEvent::AcceptResumed => return None,
-        };
-        let running = self.running.get_mut(&key)?;
-        if running.hosting == Hosting::Threads {
-            record.is_over = true;
-            return Some(Input::WorkerEnded { worker, cause });
+            _ => {}
         }
-        running.last_words = Some(cause);
-        None
+        Some(Input::Reported(worker, event))
     }
 
     /// Drops what is kept of workers that have ended: their ends have been logged by now.

@@ -40,21 +40,18 @@ impl Policy {
         self.end_when_alone();
     }
 
-    /// Workers of a living process ended.
-    pub(in crate::supervisor::policy) fn ended(
-        &mut self,
-        process: ProcessNumber,
-        workers: &[Worker],
-        cause: &str,
-    ) {
-        let Some(index) = self.generation_of(process) else {
+    /// A worker ended by a failure. The end of a process that hosts no other follows, and is what counts.
+    pub(in crate::supervisor::policy) fn failed(&mut self, worker: Worker, cause: &str) {
+        let Some(index) = self.generation_of(worker.process) else {
             return;
         };
-        if let Some(process) = self.generations[index].process_mut(process) {
-            process.workers.retain(|worker| !workers.contains(worker));
-        }
-        workers.iter().for_each(|worker| self.stopped_accepting(*worker));
-        self.lose(index, workers, cause);
+        let process = self.generations[index].process_mut(worker.process);
+        let Some(process) = process.filter(|process| process.hosting == Hosting::Threads) else {
+            return;
+        };
+        process.workers.retain(|of| *of != worker);
+        self.stopped_accepting(worker);
+        self.lose(index, &[worker], cause);
     }
 
     /// This process was sent a signal to end: its lanes get new workers at once, while it drains.

@@ -15,16 +15,16 @@ fn acceptor(id: u64, process: u64) -> Worker {
 /// led to.
 fn handing_over() -> (Policy, Vec<Action>) {
     let (mut policy, _) = Policy::begin(with(Accept::Handoff, 2, Mode::Processes), 1, 0);
-    policy.decide(Input::Ready(apart(1, 0)), 0);
-    policy.decide(Input::Ready(apart(2, 1)), 0);
-    let actions = policy.decide(Input::Ready(acceptor(3, 3)), 0);
+    policy.decide(became_ready(apart(1, 0)), 0);
+    policy.decide(became_ready(apart(2, 1)), 0);
+    let actions = policy.decide(became_ready(acceptor(3, 3)), 0);
     (policy, actions)
 }
 
 fn sharing(lanes: usize) -> Policy {
     let (mut policy, _) = Policy::begin(with(Accept::Shared, lanes, Mode::Processes), 1, 0);
     for lane in 0..lanes {
-        policy.decide(Input::Ready(apart(lane as u64 + 1, lane)), 0);
+        policy.decide(became_ready(apart(lane as u64 + 1, lane)), 0);
     }
     policy
 }
@@ -32,8 +32,8 @@ fn sharing(lanes: usize) -> Policy {
 #[test]
 fn shared_sockets_belong_to_everybody_who_is_ready() {
     let (mut policy, _) = Policy::begin(with(Accept::Shared, 2, Mode::Processes), 1, 0);
-    policy.decide(Input::Ready(apart(1, 0)), 0);
-    let actions = policy.decide(Input::Ready(apart(2, 1)), 0);
+    policy.decide(became_ready(apart(1, 0)), 0);
+    let actions = policy.decide(became_ready(apart(2, 1)), 0);
     let takes = [Take { worker: apart(1, 0), lane: 0 }, Take { worker: apart(2, 1), lane: 0 }];
     assert_eq!(actions[2..4], takes);
     let actions = policy.decide(ended(2), 1_000);
@@ -41,7 +41,7 @@ fn shared_sockets_belong_to_everybody_who_is_ready() {
     let start = StartProcess { generation: GenerationNumber(1), workers: vec![apart(3, 1)] };
     let look = PollAgain { worker: apart(1, 0), lane: 0 };
     assert_eq!(actions, [exited(apart(2, 1)), restarting(apart(2, 1), 1), leave, look, start]);
-    let actions = policy.decide(Input::Ready(apart(3, 1)), 1_001);
+    let actions = policy.decide(became_ready(apart(3, 1)), 1_001);
     assert_eq!(actions[1..], [Take { worker: apart(3, 1), lane: 0 }]);
 }
 
@@ -49,19 +49,19 @@ fn shared_sockets_belong_to_everybody_who_is_ready() {
 fn whom_a_full_lane_was_told_of_a_sibling_looks_for() {
     let mut policy = sharing(2);
     let (first, second) = (apart(1, 0), apart(2, 1));
-    let actions = policy.decide(Input::Full(first, true), 1_000);
+    let actions = policy.decide(Input::Reported(first, WorkerEvent::Full(true)), 1_000);
     assert_eq!(actions, [PollAgain { worker: second, lane: 0 }]);
-    let actions = policy.decide(Input::Full(second, true), 1_001);
+    let actions = policy.decide(Input::Reported(second, WorkerEvent::Full(true)), 1_001);
     assert_eq!(actions, [Announce(Fact::AllFull { lanes: 2 })], "no lane has room");
-    assert_eq!(policy.decide(Input::Full(first, false), 1_002), []);
+    assert_eq!(policy.decide(Input::Reported(first, WorkerEvent::Full(false)), 1_002), []);
 }
 
 #[test]
 fn a_reload_from_a_socket_for_each_lane_to_a_shared_one_closes_the_others_when_they_are_empty() {
     let mut policy = processes();
     policy.decide(Input::Replace(with(Accept::Shared, 2, Mode::Processes)), 1_000);
-    policy.decide(Input::Ready(apart(3, 0)), 1_001);
-    let actions = policy.decide(Input::Ready(apart(4, 1)), 1_001);
+    policy.decide(became_ready(apart(3, 0)), 1_001);
+    let actions = policy.decide(became_ready(apart(4, 1)), 1_001);
     let expected = [
         Serve(GenerationNumber(2)),
         Steer(Some(1)),
@@ -130,7 +130,7 @@ fn a_lane_without_a_worker_is_passed_over_and_what_was_handed_to_it_is_a_sibling
         StartProcess { generation: GenerationNumber(1), workers: vec![next] },
     ];
     assert_eq!(actions, expected);
-    let actions = policy.decide(Input::Ready(next), 1_001);
+    let actions = policy.decide(became_ready(next), 1_001);
     let expected = [
         Take { worker: next, lane: 1 },
         Release { worker: first, lane: 1 },
@@ -151,7 +151,7 @@ fn an_acceptor_that_ends_is_replaced_and_meanwhile_nobody_accepts() {
         StartProcess { generation: GenerationNumber(1), workers: vec![next] },
     ];
     assert_eq!(actions, expected);
-    let actions = policy.decide(Input::Ready(next), 1_001);
+    let actions = policy.decide(became_ready(next), 1_001);
     let feed = |lane, worker| Attach { acceptor: next, lane, worker };
     let expected = [Take { worker: next, lane: 0 }, feed(0, apart(1, 0)), feed(1, apart(2, 1))];
     assert_eq!(actions[1..], expected);
@@ -170,7 +170,8 @@ fn lanes_are_sealed_when_the_acceptor_has_handed_out_what_it_had() {
             Drain(ProcessNumber(3), Stop)
         ]
     );
-    let actions = policy.decide(Input::StoppedAccepting(acceptor(3, 3)), 1_001);
+    let actions =
+        policy.decide(Input::Reported(acceptor(3, 3), WorkerEvent::StoppedAccepting), 1_001);
     assert_eq!(actions, [Seal(ProcessNumber(1)), Seal(ProcessNumber(2))]);
 }
 
@@ -189,17 +190,17 @@ fn lanes_wait_for_an_acceptor_that_waits_for_them_but_not_for_one_that_ends() {
 #[test]
 fn a_full_lane_keeps_what_was_handed_to_it() {
     let (mut policy, _) = handing_over();
-    assert_eq!(policy.decide(Input::Full(apart(1, 0), true), 1_000), []);
+    assert_eq!(policy.decide(Input::Reported(apart(1, 0), WorkerEvent::Full(true)), 1_000), []);
 }
 
 #[test]
 fn a_conduit_that_the_acceptor_missed_comes_again() {
     let (mut policy, _) = handing_over();
     let acceptor = acceptor(3, 3);
-    let missed = Input::Missed(acceptor, 1, Missed::Conduit);
+    let missed = Input::Reported(acceptor, WorkerEvent::Missed(1, Missed::Conduit));
     let feed = Attach { acceptor, lane: 1, worker: apart(2, 1) };
     assert_eq!(policy.decide(missed, 1_000), [feed]);
-    let missed = Input::Missed(apart(2, 1), 1, Missed::Sockets);
+    let missed = Input::Reported(apart(2, 1), WorkerEvent::Missed(1, Missed::Sockets));
     assert_eq!(policy.decide(missed, 1_000), [Take { worker: apart(2, 1), lane: 1 }]);
 }
 

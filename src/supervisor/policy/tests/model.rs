@@ -276,17 +276,23 @@ fn random_input(random: &mut Random, world: &mut World, now_ms: &mut u64) -> Inp
         (1, Some(process), _) if world.draining.contains_key(&process) => {
             world.end_process(process, left(process.0))
         }
-        (2, Some(process), _) if !world.killed.contains(&process) => Input::ToldToEnd(process),
+        (2, Some(process), _) if !world.killed.contains(&process) => {
+            // Of its worker the policy needs the process alone: the one that it names may have ended.
+            let worker = Worker { number: WorkerNumber(0), process, role: Role::Lane(0) };
+            Input::Reported(worker, WorkerEvent::ToldToEnd)
+        }
         (3, _, Some(worker)) if world.processes[&worker.process].len() > 1 => {
             world.processes.get_mut(&worker.process).unwrap().remove(&worker);
             world.forget(|of| of == worker);
             world.feeding.retain(|(of, _), _| *of != worker);
-            Input::WorkerEnded { worker, cause: KILLED.into() }
+            Input::Reported(worker, WorkerEvent::Failed(KILLED.into()))
         }
-        (4..=9, _, Some(worker)) => Input::Ready(worker),
-        (10, _, Some(worker)) if random.below(2) == 0 => Input::StoppedAccepting(worker),
+        (4..=9, _, Some(worker)) => became_ready(worker),
+        (10, _, Some(worker)) if random.below(2) == 0 => {
+            Input::Reported(worker, WorkerEvent::StoppedAccepting)
+        }
         (10, _, Some(worker)) => beat(worker, random.below(8_000) as u64),
-        (16, _, Some(worker)) => Input::Full(worker, random.below(2) == 0),
+        (16, _, Some(worker)) => Input::Reported(worker, WorkerEvent::Full(random.below(2) == 0)),
         (11, _, _) => Input::Replace(random_plan(random)),
         (12, _, _) => Input::Resize(1 + random.below(4)),
         _ => {
@@ -312,7 +318,7 @@ fn any_sequence_of_events_keeps_one_owner_for_every_socket_and_ends_after_a_sign
             }
             let input = random_input(&mut random, &mut world, &mut now_ms);
             // A process that tells that it leaves accepts no more.
-            if let Input::ToldToEnd(process) = input {
+            if let Input::Reported(Worker { process, .. }, WorkerEvent::ToldToEnd) = input {
                 world.draining.entry(process).or_insert(Stop);
                 world.forget(|worker| worker.process == process);
             }
