@@ -54,8 +54,8 @@ impl Outbox {
         self.0.is_empty()
     }
 
-    /// Puts a command behind the others. If there are too many, the other end reads none: then they are all dropped, and
-    /// this is false.
+    /// Puts a command behind the others. If there are too many, the other end reads none: then they are all dropped,
+    /// and this is false.
     pub fn push(&mut self, command: Command, files: Vec<OwnedFd>) -> bool {
         if self.0.len() == OUTBOX_MAX {
             self.0.clear();

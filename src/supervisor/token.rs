@@ -1,4 +1,5 @@
-//! Tokens: what wakes the supervisor's loop, as the number by which epoll tells of it. They are made and read here alone.
+//! Tokens: what wakes the supervisor's loop, as the number by which epoll tells of it. They are made and read here
+//! alone.
 //!
 //! ```text
 //! bits 63 … 60    bits 59 … 0

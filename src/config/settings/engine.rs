@@ -31,8 +31,9 @@ pub struct Abilities {
     pub own_processes: Option<&'static str>,
     /// Whether it moves bytes with `workers.driver`.
     pub has_driver: bool,
-    /// Open files of an address: the socket, and what it holds that it has not accepted yet. Told only of an engine that
-    /// serves nothing any more once a connection reaches the limit on open files, so that the limit has to be refused.
+    /// Open files of an address: the socket, and what it holds that it has not accepted yet. Told only of an engine
+    /// that serves nothing any more once a connection reaches the limit on open files, so that the limit has to be
+    /// refused.
     pub files_of_address: Option<u64>,
     /// What its responses can't be, if it can't send all that a route can ask for.
     pub responses: Option<Responses>,

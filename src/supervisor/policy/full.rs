@@ -1,5 +1,5 @@
-//! That every lane has as many connections as it may have is announced, once a minute while it lasts: clients wait then,
-//! and nothing else shows it.
+//! That every lane has as many connections as it may have is announced, once a minute while it lasts: clients wait
+//! then, and nothing else shows it.
 
 use super::generation::{Generation, SeatState};
 use super::{Fact, Policy};

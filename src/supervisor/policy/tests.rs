@@ -339,7 +339,7 @@ fn a_new_generation_takes_the_sockets_when_all_of_it_is_ready_and_only_then_the_
         Drain(ProcessNumber(2), Replaced),
     ];
     assert_eq!(actions, expected);
-    // It is replaced when nobody of it accepts any more.
+    // It is replaced when none of its workers accepts any more.
     assert!(policy.is_changing());
     assert_eq!(policy.decide(Input::Reported(apart(2, 1), WorkerEvent::StoppedAccepting), 12), []);
     let replaced =
@@ -573,7 +573,7 @@ fn a_hung_thread_among_healthy_ones_is_left_behind_in_a_generation_that_they_dra
         policy.decide(Input::Reported(within(1, 1, 0), WorkerEvent::StoppedAccepting), 1_650),
         [replaced]
     );
-    // The healthy one has drained: nobody is left to wait for.
+    // The healthy one has drained, and only the hung one is left.
     assert_eq!(
         policy.decide(Input::Reported(within(1, 1, 0), WorkerEvent::Drained), 1_700),
         [Kill(ProcessNumber(1))]

@@ -16,8 +16,8 @@ impl Policy {
         (watchdog_ms > 0).then(|| (watchdog_ms / 4).max(1))
     }
 
-    /// Has the beats read. Not if that should have been long ago: then this process was stopped, and perhaps every worker
-    /// with it; they get the time of another interval.
+    /// Has the beats read. Not if that should have been long ago: then this process was stopped, and perhaps every
+    /// worker with it; they get the time of another interval.
     pub(super) fn watch(&mut self) {
         let Some(interval_ms) = self.watch_interval_ms().filter(|_| self.beats_ms <= self.now_ms)
         else {
@@ -53,8 +53,8 @@ impl Policy {
         }
     }
 
-    /// Ends workers that have hung for [`MOMENT_MS`]: a process without a healthy worker is killed; beside healthy threads
-    /// a new generation is started, so that these can drain.
+    /// Ends workers that have hung for [`MOMENT_MS`]: a process without a healthy worker is killed; beside healthy
+    /// threads a new generation is started, so that these can drain.
     pub(super) fn kill_hung(&mut self, index: usize) {
         let now_ms = self.now_ms;
         let due = |seat: &Seat| match seat.state {

@@ -1,5 +1,5 @@
-//! In accept mode handoff: which worker takes the connections that are handed to a lane, and to which lanes the acceptor
-//! hands any.
+//! In accept mode handoff: which worker takes the connections that are handed to a lane, and to which lanes the
+//! acceptor hands any.
 
 use super::super::generation::{Attached, Intake, SeatState};
 use super::super::{Action, Policy, Worker};
@@ -7,8 +7,8 @@ use crate::config::Accept;
 use crate::control::Role;
 
 impl Policy {
-    /// Makes sure that every intake has an owner, and that the acceptor hands connections only to lanes whose workers are
-    /// ready.
+    /// Makes sure that every intake has an owner, and that the acceptor hands connections only to lanes whose workers
+    /// are ready.
     pub(super) fn own_intakes(&mut self, current: usize) {
         let generation = &mut self.generations[current];
         if generation.accept != Accept::Handoff {

@@ -1,5 +1,5 @@
-//! Which worker accepts from which lane's sockets, and which lanes' sockets are closed. `handoff` says which worker takes
-//! the connections that are handed to a lane, `owners` how a worker is chosen for a lane that has none.
+//! Which worker accepts from which lane's sockets, and which lanes' sockets are closed. `handoff` says which worker
+//! takes the connections that are handed to a lane, `owners` how a worker is chosen for a lane that has none.
 //!
 //! The sockets of a lane stand at the lane's own number in the kernel's group, for as long as lanes come
 //! and go at the end alone: the kernel fills the gap that a closed socket leaves with the last one.
@@ -69,8 +69,8 @@ impl Sockets {
 }
 
 impl Policy {
-    /// Makes sure that every lane has sockets, that those of lanes that are gone close, and that every socket has an owner,
-    /// if there is a worker that can own one.
+    /// Makes sure that every lane has sockets, that those of lanes that are gone close, and that every socket has an
+    /// owner, if there is a worker that can own one.
     pub(super) fn own_sockets(&mut self) {
         if self.phase != Phase::Serving {
             return;
@@ -185,8 +185,8 @@ impl Policy {
         }
     }
 
-    /// Only one worker is woken for a connection to the shared socket. If a worker is full now, hangs or is gone, it may have
-    /// been that one, so another accepts once.
+    /// Only one worker is woken for a connection to the shared socket. If a worker is full now, hangs or is gone, it
+    /// may have been that one, so another accepts once.
     fn poll_again(&mut self, open: Vec<Worker>) {
         let Some(socket) = self.sockets.lanes.first_mut() else { return };
         let before = std::mem::replace(&mut socket.open, open);
@@ -197,8 +197,8 @@ impl Policy {
         }
     }
 
-    /// Announces that a sibling serves a lane; not while the lane's own worker starts, which takes milliseconds, or is full,
-    /// which is nothing unusual.
+    /// Announces that a sibling serves a lane; not while the lane's own worker starts, which takes milliseconds, or is
+    /// full, which is nothing unusual.
     fn announce_adopted(&mut self, current: usize, lane: usize, by: Worker, is_closing: bool) {
         let seat = self.generations[current].seat(Role::Lane(lane));
         let is_orphan = seat.is_some_and(|seat| {

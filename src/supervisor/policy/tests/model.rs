@@ -234,7 +234,7 @@ impl World {
     }
 }
 
-/// With room or without: somebody who can accept, if need be.
+/// With room or without: it can accept, if need be.
 fn is_ready(state: &str) -> bool {
     matches!(state, "ready" | "full")
 }
