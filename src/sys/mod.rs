@@ -7,10 +7,6 @@
     unsafe_code,
     reason = "the one layer that speaks to the kernel; tests/tidy.rs keeps it the only one"
 )]
-#![allow(
-    unreachable_pub,
-    reason = "the module is private to the crate; what `pub` says here is what a part offers to the rest of the crate"
-)]
 
 #[cfg(feature = "may")]
 pub mod coroutine;
