@@ -16,8 +16,8 @@
 //!
 //! They depend on each other in one direction alone, which `tests/tidy.rs` enforces.
 //!
-//! What this page lists is what a program needs that serves a configuration as the command `server` does. All else is the
-//! crate's own, and changes without notice.
+//! What this page lists is what a program needs that serves a configuration as the command `server` does. All else is
+//! the crate's own, and changes without notice.
 //!
 //! ```no_run
 //! use laneway::config::{self, Options};

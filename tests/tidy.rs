@@ -1,5 +1,5 @@
-//! The rules that the compiler does not know: which part may depend on which, where `unsafe` and calls to the kernel may
-//! stand, how long files and functions may be, what every file begins with. The rules are data at the top.
+//! The rules that the compiler does not know: which part may depend on which, where `unsafe` and calls to the kernel
+//! may stand, how long files and functions may be, what every file begins with. The rules are data at the top.
 
 mod sources;
 
@@ -12,8 +12,8 @@ use std::sync::OnceLock;
 use sources::{NamedPath, Source};
 
 /// Each part, and the parts it may name. A path belongs to the longest part that it begins with; a
-/// part may always name itself and what is below it. `lib` and `main` are the roots of the two crates: the one declares all
-/// parts, and the other sees what the documents of the crate show.
+/// part may always name itself and what is below it. `lib` and `main` are the roots of the two crates: the one
+/// declares all parts, and the other sees what the documents of the crate show.
 const DIRECTIONS: &[(&str, &[&str])] = &[
     (
         "cli",
@@ -179,8 +179,8 @@ const ENTRIES_MAX: usize = 10;
 /// Most items that the documents of the crate show: what is meant to be used, and room for a few more.
 const FACE_ITEMS_MAX: usize = 40;
 
-/// What doesn't hold yet: a rule, and where. An entry that isn't needed any more is a failure, too, so that the list only
-/// ever becomes shorter.
+/// What doesn't hold yet: a rule, and where. An entry that isn't needed any more is a failure, too, so that the list
+/// only ever becomes shorter.
 const NOT_YET: &[(&str, &str)] = &[];
 
 /// A place that breaks a rule.
@@ -301,7 +301,8 @@ fn check_folders(sources: &[Source]) -> Vec<Problem> {
     found.collect()
 }
 
-/// Which module names which of its siblings, by the module that both are in; the way may lead over a `pub use` of theirs.
+/// Which module names which of its siblings, by the module that both are in; the way may lead over a `pub use` of
+/// theirs.
 fn siblings(sources: &[Source]) -> BTreeMap<Vec<String>, BTreeSet<(String, String)>> {
     let uses: BTreeMap<_, _> = sources.iter().flat_map(|source| &source.uses).collect();
     let mut named: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
@@ -362,8 +363,8 @@ fn check_circles(sources: &[Source]) -> Vec<Problem> {
     problems
 }
 
-/// What the documents of the crate show, as their page of all items counts it: from its root on, over public modules and
-/// over `pub use`.
+/// What the documents of the crate show, as their page of all items counts it: from its root on, over public modules
+/// and over `pub use`.
 fn face(sources: &[Source]) -> BTreeSet<String> {
     let (mut shown, mut ahead) = (BTreeSet::new(), vec![vec!["lib".to_owned()]]);
     while let Some(module) = ahead.pop() {

@@ -1,7 +1,7 @@
 //! Configuration: file, environment and command line become one immutable, validated [`Config`].
 //!
-//! Everything after `config` is handed the resolved values it needs, and reads neither the environment nor the file again.
-//! Units are in the types: `Duration`, or bytes where the field is a size.
+//! Everything after `config` is handed the resolved values it needs, and reads neither the environment nor the file
+//! again. Units are in the types: `Duration`, or bytes where the field is a size.
 //!
 //! ```
 //! use laneway::config::{self, Options};
@@ -18,8 +18,8 @@
 //! assert!(errors.to_string().contains("did you mean `count`?"));
 //! ```
 //!
-//! `source` takes the texts apart, `merge` checks each key alone and puts the later over the earlier, `resolve` checks what
-//! one key can't know of another; `value` is how people write values, `settings` what becomes of them.
+//! `source` takes the texts apart, `merge` checks each key alone and puts the later over the earlier, `resolve`
+//! checks what one key can't know of another; `value` is how people write values, `settings` what becomes of them.
 
 mod diagnostic;
 mod load;

@@ -1,5 +1,5 @@
-//! What a configuration is made from, and the names that its user gave: of the folder that the server was started in, and of
-//! the file.
+//! What a configuration is made from, and the names that its user gave: of the folder that the server was started in,
+//! and of the file.
 //!
 //! A name is kept as it was given. A release may be a folder that a symbolic link leads to, `current/`, so that the
 //! name stays right when the link moves and the folder that was meant is gone.
@@ -31,8 +31,8 @@ pub struct Options {
 }
 
 impl Options {
-    /// The same, naming the file that was read, so that it is missed when it is gone: its absence means the defaults only
-    /// where there never was one.
+    /// The same, naming the file that was read, so that it is missed when it is gone: its absence means the defaults
+    /// only where there never was one.
     pub fn reading(self, file: Option<&Path>) -> Options {
         let folder = self.folder.as_deref().unwrap_or(Path::new(""));
         let found = file.map(|file| absolute(file, folder));

@@ -1,5 +1,5 @@
-//! Where the command socket is, by the names that its user gave: of the pid file, else of the configuration file. None of
-//! it depends on what a reload may change.
+//! Where the command socket is, by the names that its user gave: of the pid file, else of the configuration file.
+//! None of it depends on what a reload may change.
 
 use std::path::{Path, PathBuf};
 
@@ -34,8 +34,8 @@ pub struct Places {
 pub enum Place {
     /// Where a server that is started now would listen.
     Socket(PathBuf),
-    /// A link that servers of the configuration file make; a killed one may have left it, and another one's socket may be
-    /// where it leads.
+    /// A link that servers of the configuration file make; a killed one may have left it, and another one's socket
+    /// may be where it leads.
     Link(PathBuf),
 }
 
@@ -47,8 +47,8 @@ impl Place {
     }
 }
 
-/// Where the supervisor listens for commands: at `--socket`, else beside its pid file, else in the runtime directory under
-/// a name that is made of the configuration file's. None where there is no such directory.
+/// Where the supervisor listens for commands: at `--socket`, else beside its pid file, else in the runtime directory
+/// under a name that is made of the configuration file's. None where there is no such directory.
 pub fn control_socket(options: &Options, pid_file: Option<&Path>) -> Option<PathBuf> {
     if let Some(path) = &options.socket {
         return Some(path.clone());
@@ -60,8 +60,8 @@ pub fn control_socket(options: &Options, pid_file: Option<&Path>) -> Option<Path
 }
 
 /// Further names that lead to the command socket. They are made of the configuration file's path, so that the server is
-/// found after the file has come to name another pid file. None where the command line or the environment says where the
-/// socket is: those tell several servers of one file apart.
+/// found after the file has come to name another pid file. None where the command line or the environment says where
+/// the socket is: those tell several servers of one file apart.
 pub fn control_links(options: &Options) -> Vec<PathBuf> {
     if options.socket.is_some() || given_pid_file(options).is_some() {
         return Vec::new();

@@ -1,9 +1,9 @@
 //! Coroutines of `may`: the calls of it that are unsafe, as types that keep what they oblige to.
 //!
-//! A coroutine may be taken up by another thread after a wait, so nothing of a thread's own may be used across one. What
-//! runs in coroutines that are started here is all in this file, and uses none; may_minihttp answers for its own. It
-//! tells of a connection by the number of its descriptor, which is good for as long as the service of the connection
-//! lives: a [`Handle`] knows whether it does.
+//! A coroutine may be taken up by another thread after a wait, so nothing of a thread's own may be used across one.
+//! What runs in coroutines that are started here is all in this file, and uses none; may_minihttp answers for its
+//! own. It tells of a connection by the number of its descriptor, which is good for as long as the service of the
+//! connection lives: a [`Handle`] knows whether it does.
 
 use std::io;
 use std::net::SocketAddr;
@@ -41,9 +41,9 @@ impl Server {
 
     /// Ends it, and waits until it has ended: its listener is closed. The connections stay.
     pub fn end(self) {
-        // SAFETY: it unwinds the coroutine where it waits. That is the library's accept loop (`Factory` has no `start` of
-        // its own), which owns a listener, what makes services and at most one connection, and borrows nothing: it
-        // unwinds as from a panic.
+        // SAFETY: it unwinds the coroutine where it waits. That is the library's accept loop (`Factory` has no
+        // `start` of its own), which owns a listener, what makes services and at most one connection, and borrows
+        // nothing: it unwinds as from a panic.
         unsafe { self.0.coroutine().cancel() };
         // A coroutine that was cancelled ends by a panic, which is what was asked for.
         let _ = self.0.join();
@@ -123,8 +123,8 @@ impl Handle {
     }
 }
 
-/// From now on, and for as long as the scheduler runs coroutines, stores the milliseconds since `start` in `stamp`, and 0
-/// in `cleared`, every so often.
+/// From now on, and for as long as the scheduler runs coroutines, stores the milliseconds since `start` in `stamp`,
+/// and 0 in `cleared`, every so often.
 pub fn stamp(
     every: Duration,
     start: Instant,

@@ -1,5 +1,5 @@
-//! Files that need more than std's own `open`: those that must not keep this process waiting, and must be what their name
-//! says; and the width of a terminal.
+//! Files that need more than std's own `open`: those that must not keep this process waiting, and must be what their
+//! name says; and the width of a terminal.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -43,8 +43,8 @@ pub fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Whether this process could write `bytes` into a new file of `folder`: into one without a name (`O_TMPFILE`, open(2)),
-/// which is gone at once and shows a full disk, too.
+/// Whether this process could write `bytes` into a new file of `folder`: into one without a name (`O_TMPFILE`,
+/// open(2)), which is gone at once and shows a full disk, too.
 ///
 /// # Errors
 /// What making the file would fail with. A file system without nameless files tells of permissions alone.

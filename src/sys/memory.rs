@@ -1,5 +1,5 @@
-//! Memory that survives a fork as one piece (parent and children read and write the same pages), and what the heap gives
-//! back.
+//! Memory that survives a fork as one piece (parent and children read and write the same pages), and what the heap
+//! gives back.
 
 use std::fs::File;
 use std::io;

@@ -51,7 +51,8 @@ pub(crate) struct Source {
     pub(crate) functions: Vec<Function>,
     /// The lines on which `unsafe` stands.
     pub(crate) unsafe_lines: Vec<usize>,
-    /// What it declares public, modules apart, and its public modules and `use`s; not what is hidden from the documents.
+    /// What it declares public, modules apart, and its public modules and `use`s; not what is hidden from the
+    /// documents.
     pub(crate) public: Vec<String>,
     pub(crate) public_paths: Vec<Vec<String>>,
     /// What its `use` declarations call what: a name, by its module and itself, and the path that it stands for.

@@ -29,7 +29,8 @@ pub struct Config {
     /// The file it was read from; `None` when only built-in defaults, environment and `--set` apply.
     #[serde(skip)] // A name that isn't UTF-8 could not be; `check` alone wants it.
     pub file: Option<PathBuf>,
-    /// Whether the file has a table or a key, so that a blank one is not what its owner wrote. A reload rejects one if the file that is served was not.
+    /// Whether the file has a table or a key, so that a blank one is not what its owner wrote. A reload rejects one
+    /// if the file that is served was not.
     pub is_written: bool,
     /// `[server]`
     pub server: Server,

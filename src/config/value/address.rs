@@ -189,8 +189,8 @@ fn wrong_address<E: Error>(text: &str) -> E {
     }
 }
 
-/// How the IPv6 address `text`, which has no brackets or only one of them, is written, if it is one. Where its last part
-/// can be a port, that is what was meant: `::1:8080` is an address, too, and none that a machine has.
+/// How the IPv6 address `text`, which has no brackets or only one of them, is written, if it is one. Where its last
+/// part can be a port, that is what was meant: `::1:8080` is an address, too, and none that a machine has.
 fn without_brackets(text: &str) -> Option<String> {
     let bare = text.trim_matches(['[', ']']);
     if text.starts_with('[') && text.ends_with(']') {

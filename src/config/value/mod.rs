@@ -27,8 +27,8 @@ const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// Most lanes.
 pub const LANES_MAX: usize = 1024;
 
-/// For `#[serde(with = "As::<V>")]`: a setting is written and checked as a `V`, and is of the field's own type, so that a
-/// key stands in one struct alone.
+/// For `#[serde(with = "As::<V>")]`: a setting is written and checked as a `V`, and is of the field's own type, so
+/// that a key stands in one struct alone.
 pub(in crate::config) struct As<V>(PhantomData<V>);
 
 impl<V> As<V> {

@@ -24,8 +24,8 @@ pub fn pin(cpu: usize) -> bool {
         && core_affinity::set_for_current(core_affinity::CoreId { id: cpu })
 }
 
-/// Descriptors that a process needs, at most, besides its connections, its listening sockets, and what the supervisor has of
-/// each process.
+/// Descriptors that a process needs, at most, besides its connections, its listening sockets, and what the supervisor
+/// has of each process.
 pub const OTHER_FILES: u64 = 32;
 
 /// The limit on open descriptors.

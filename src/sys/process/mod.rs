@@ -29,8 +29,8 @@ pub type ProcessId = i32;
 /// A child that was forked here, held by a pidfd so that a signal never meets a recycled pid.
 pub struct Child {
     id: ProcessId,
-    /// `None` where a seccomp profile that is older than the call refuses it, or the kernel hasn't got it. Then a signal
-    /// goes to the pid, which stays the child's until it is reaped, and its end is told by SIGCHLD alone.
+    /// `None` where a seccomp profile that is older than the call refuses it, or the kernel hasn't got it. Then a
+    /// signal goes to the pid, which stays the child's until it is reaped, and its end is told by SIGCHLD alone.
     pidfd: Option<OwnedFd>,
 }
 
@@ -68,9 +68,9 @@ pub fn is_in_foreground() -> bool {
 /// fork(2).
 ///
 /// # Errors
-/// Also if this process has more than one thread, which is told by /proc or, where that is missing, by unshare(2); or if
-/// neither tells: the child would inherit locks that nothing releases. Or if it has an io_uring, whose queues the two
-/// would share.
+/// Also if this process has more than one thread, which is told by /proc or, where that is missing, by unshare(2); or
+/// if neither tells: the child would inherit locks that nothing releases. Or if it has an io_uring, whose queues the
+/// two would share.
 pub fn fork() -> io::Result<Forked> {
     if connected::has_ring() {
         return Err(io::Error::other("refused to fork: this process has an io_uring"));
@@ -85,8 +85,8 @@ pub fn fork() -> io::Result<Forked> {
     }
 }
 
-/// A child that was just forked, by a descriptor. One that there is no descriptor for has ended when this returns: it may
-/// have what the next child is given, and would go on using it.
+/// A child that was just forked, by a descriptor. One that there is no descriptor for has ended when this returns: it
+/// may have what the next child is given, and would go on using it.
 fn hold(
     child: Pid,
     open: impl FnOnce(ProcessId) -> io::Result<Option<OwnedFd>>,
@@ -117,8 +117,8 @@ fn has_one_thread() -> Result<(), String> {
     }
 }
 
-/// Asks for signal handlers of its own, which a process of one thread has, so that nothing happens, and no other can get
-/// (unshare(2)).
+/// Asks for signal handlers of its own, which a process of one thread has, so that nothing happens, and no other can
+/// get (unshare(2)).
 fn has_one_thread_by_kernel() -> Result<(), String> {
     // SAFETY: it takes an integer, and with this flag has no effect if it succeeds.
     match cvt(unsafe { libc::unshare(libc::CLONE_SIGHAND) }) {
@@ -245,8 +245,8 @@ pub fn executed_file() -> Option<PathBuf> {
     Some(PathBuf::from(OsStr::from_bytes(name.to_bytes())))
 }
 
-/// Runs `make` with a umask that leaves what it creates to the owner alone, and restores it, after a panic too. The umask
-/// belongs to the whole process: what another thread creates meanwhile is its owner's alone as well.
+/// Runs `make` with a umask that leaves what it creates to the owner alone, and restores it, after a panic too. The
+/// umask belongs to the whole process: what another thread creates meanwhile is its owner's alone as well.
 pub fn with_private_umask<T>(make: impl FnOnce() -> T) -> T {
     struct Restore(Mode);
     impl Drop for Restore {

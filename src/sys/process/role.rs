@@ -1,5 +1,5 @@
-//! What a forked process does about signals and its parent's death: a worker, the process that reads a configuration, and
-//! the threads of either.
+//! What a forked process does about signals and its parent's death: a worker, the process that reads a configuration,
+//! and the threads of either.
 
 use std::io;
 use std::os::fd::{BorrowedFd, IntoRawFd};
@@ -20,9 +20,10 @@ static GRACE_SECONDS: AtomicU32 = AtomicU32::new(0);
 /// Makes this process a worker of `parent`, whose control socket is `control`.
 ///
 /// SIGTERM ends the stream of the control socket as the parent's death does, which starts the drain; if the process
-/// still lives after `grace`, SIGALRM ends it. When the parent dies, the kernel sends SIGCONT, which does the same then,
-/// and is the one signal that a stopped process acts on without ending at once; at any other time it means nothing. INT, QUIT and HUP, which a terminal sends to the whole group, are the supervisor's alone. Ends
-/// the process at once if the parent is gone already. The handler has a copy of `control`, to the end of the process.
+/// still lives after `grace`, SIGALRM ends it. When the parent dies, the kernel sends SIGCONT, which does the same
+/// then, and is the one signal that a stopped process acts on without ending at once; at any other time it means
+/// nothing. INT, QUIT and HUP, which a terminal sends to the whole group, are the supervisor's alone. Ends the
+/// process at once if the parent is gone already. The handler has a copy of `control`, to the end of the process.
 /// From here on it runs as `identity`, if one is given.
 pub fn become_worker(
     parent: ProcessId,

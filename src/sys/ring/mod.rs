@@ -134,8 +134,8 @@ impl Ring {
     /// io_uring_setup(2), with all that this file uses.
     ///
     /// # Errors
-    /// The kernel is older than 6.1, io_uring is forbidden (`kernel.io_uring_disabled`, a seccomp filter), or this thread
-    /// has a ring already.
+    /// The kernel is older than 6.1, io_uring is forbidden (`kernel.io_uring_disabled`, a seccomp filter), or this
+    /// thread has a ring already.
     pub fn new() -> io::Result<Ring> {
         Ring::with_completions(COMPLETIONS)
     }
@@ -261,8 +261,8 @@ impl Ring {
             self.submit();
         }
         // SAFETY: an entry names no memory but the buffer group and, if it is a send, a part of `output`. The kernel
-        // is done with that when the call that hands it over returns, and `call` keeps it unchanged until then. It names
-        // a descriptor that is open until then, as `batch` and the borrow of `wait` see to.
+        // is done with that when the call that hands it over returns, and `call` keeps it unchanged until then. It
+        // names a descriptor that is open until then, as `batch` and the borrow of `wait` see to.
         let pushed = unsafe { self.ring.submission().push(&entry) };
         if pushed.is_err() {
             self.fail(io::ErrorKind::StorageFull.into());
@@ -429,8 +429,8 @@ impl Ring {
     }
 }
 
-/// Until it is forgotten: descriptors are queued that stay open no longer than a call of [`Ring::wait`]. Should that unwind,
-/// they are never handed over.
+/// Until it is forgotten: descriptors are queued that stay open no longer than a call of [`Ring::wait`]. Should that
+/// unwind, they are never handed over.
 struct FailIfDropped<'r>(&'r mut Ring);
 
 impl Drop for FailIfDropped<'_> {

@@ -29,8 +29,8 @@ const ANSWER_BYTES: usize = 8192;
 
 /// Whether somebody has begun a handshake with a listening socket at this address, and not ended it: SYN_RECV.
 ///
-/// Of sockets that share a port no handshake belongs to one of them for certain. Those that the kernel keeps no state of,
-/// in a flood of SYNs (tcp_syncookies), are not seen.
+/// Of sockets that share a port no handshake belongs to one of them for certain. Those that the kernel keeps no state
+/// of, in a flood of SYNs (tcp_syncookies), are not seen.
 ///
 /// # Errors
 /// If the kernel doesn't tell: it was built without `CONFIG_INET_DIAG`, or a filter of system calls forbids netlink.
@@ -84,8 +84,8 @@ fn read(mut part: &[u8], address: SocketAddr) -> io::Result<Part> {
         let length = u32::from_ne_bytes([a, b, c, d]) as usize;
         let body = part.get(HEADER_BYTES..length).ok_or_else(short)?;
         match u16::from_ne_bytes([kind_low, kind_high]) {
-            // Of an answer that fails once it has begun, which is how a kernel without TCP's part of it fails, the end says
-            // so (net/netlink/af_netlink.c, `netlink_dump_done`).
+            // Of an answer that fails once it has begun, which is how a kernel without TCP's part of it fails, the
+            // end says so (net/netlink/af_netlink.c, `netlink_dump_done`).
             kind @ (NLMSG_DONE | NLMSG_ERROR) => {
                 let errno = i32::from_ne_bytes(*body.first_chunk().ok_or_else(short)?);
                 return match (kind, errno) {

@@ -29,8 +29,8 @@ pub enum Kind {
 pub struct Claim(());
 
 impl Claim {
-    /// The right to claim what this process was started with; none after the first time. It is of use until something is
-    /// made inheritable ([`Inheritable`](crate::sys::process::Inheritable)).
+    /// The right to claim what this process was started with; none after the first time. It is of use until something
+    /// is made inheritable ([`Inheritable`](crate::sys::process::Inheritable)).
     pub fn begin() -> Option<Claim> {
         static HAS_BEGUN: AtomicBool = AtomicBool::new(false);
         (!HAS_BEGUN.swap(true, Ordering::Relaxed)).then_some(Claim(()))
@@ -39,8 +39,8 @@ impl Claim {
     /// The socket with this number, close-on-exec from here on.
     ///
     /// # Errors
-    /// If there is none with this number, it is one of the three standard ones, it was opened or claimed by this process,
-    /// or it is something else.
+    /// If there is none with this number, it is one of the three standard ones, it was opened or claimed by this
+    /// process, or it is something else.
     pub fn socket(&mut self, number: RawFd, kind: Kind) -> io::Result<OwnedFd> {
         let refused = |what: &str| {
             let text = format!("descriptor {number}: {what}");
@@ -70,9 +70,9 @@ impl Claim {
         }
         // SAFETY: as above.
         cvt(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) })?;
-        // SAFETY: it is open, and came through an exec: all that this process opens is close-on-exec, and what is claimed
-        // is from the line above on, so that nothing else owns it. Another claim can't be made meanwhile: there is one
-        // `Claim`, and it is borrowed.
+        // SAFETY: it is open, and came through an exec: all that this process opens is close-on-exec, and what is
+        // claimed is from the line above on, so that nothing else owns it. Another claim can't be made meanwhile:
+        // there is one `Claim`, and it is borrowed.
         Ok(unsafe { OwnedFd::from_raw_fd(number) })
     }
 }

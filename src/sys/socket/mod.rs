@@ -1,5 +1,5 @@
-//! Sockets: the calls of the request path, and what their errors mean. Listeners, packet sockets, and those that came with
-//! the process have a file each.
+//! Sockets: the calls of the request path, and what their errors mean. Listeners, packet sockets, and those that came
+//! with the process have a file each.
 
 pub mod handshakes;
 pub mod inherited;

@@ -14,8 +14,8 @@ pub struct PortHolder {
     pub name: String,
 }
 
-/// The process that listens on `port`, where /proc tells. If one does, this reads the descriptors of every process of the
-/// machine, which takes as long as there are many.
+/// The process that listens on `port`, where /proc tells. If one does, this reads the descriptors of every process of
+/// the machine, which takes as long as there are many.
 pub fn holder(port: u16) -> Option<PortHolder> {
     let inodes = listening_inodes(port);
     if inodes.is_empty() {
@@ -61,7 +61,8 @@ fn listening_inodes(port: u16) -> Vec<u64> {
     inodes
 }
 
-/// Whether `error`, of making or binding a socket, says that the kernel doesn't have the address's family: IPv6, as a rule.
+/// Whether `error`, of making or binding a socket, says that the kernel doesn't have the address's family: IPv6, as a
+/// rule.
 pub fn is_family_missing(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::EAFNOSUPPORT as i32)
 }
