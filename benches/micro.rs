@@ -82,7 +82,7 @@ fn routes(criterion: &mut Criterion) {
                 let id = BenchmarkId::new(format!("{by:?} {name}").to_lowercase(), routes);
                 group.bench_function(id, |bencher| {
                     let mut heads = heads.iter().cycle();
-                    bencher.iter(|| heads.next().map(|head| site.answer(&head.request).0));
+                    bencher.iter(|| heads.next().map(|head| site.find(&head.request).0));
                 });
             }
         }
@@ -98,8 +98,8 @@ fn responses(criterion: &mut Criterion) {
     let head = head(&request);
     group.bench_function("fixed", |bencher| {
         bencher.iter(|| {
-            let (_, Answer::Known(Outcome::Ready(reply))) = site.answer(black_box(&head.request))
-            else {
+            let found = site.find(black_box(&head.request)).1;
+            let Answer::Known(Outcome::Ready(reply)) = found.answer(&head.request) else {
                 panic!("the site answers with fixed responses");
             };
             render(&mut output, &reply, true);

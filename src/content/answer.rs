@@ -83,11 +83,21 @@ pub trait Stream {
     /// How long it will be, if that is known.
     fn length(&self) -> Option<u64>;
 
-    /// The next piece. `None` is the end.
-    fn next(&mut self) -> Option<Cow<'_, [u8]>>;
+    /// The next piece. Must not wait. Not asked again after the end, or a failure.
+    fn next(&mut self) -> Piece<'_>;
 
     /// How much memory it holds, in bytes.
     fn held_bytes(&self) -> usize;
+}
+
+/// What a stream is asked for.
+pub enum Piece<'b> {
+    /// These bytes.
+    Bytes(Cow<'b, [u8]>),
+    /// There are no more.
+    End,
+    /// There should be more, and they can't be had: the client has to see that its response is not whole.
+    Failed,
 }
 
 impl Deref for ResponseOf<'_> {

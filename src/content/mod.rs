@@ -14,7 +14,7 @@ use std::time::Duration;
 use crate::config::{self, Content};
 use crate::http::{Method, Refusal, Request, Response, reason};
 
-pub use answer::{Answer, Body, Handler, Outcome, Pending, Reply, ResponseOf, Stream};
+pub use answer::{Answer, Body, Handler, Outcome, Pending, Piece, Reply, ResponseOf, Stream};
 use echo::Echo;
 use routes::Routes;
 
@@ -103,15 +103,35 @@ impl Site {
         Site { routes: Routes::new([(&everywhere, route)].into_iter()), ..Site::new(&[]) }
     }
 
-    /// What answers this request, and the number of its route, in the configuration's order, if it has one.
+    /// The route that takes this request: its number, in the configuration's order, if it has one, and what answers.
     /// The host is compared without regard to case.
-    pub fn answer(&self, request: &Request<'_>) -> (Option<usize>, Answer<'_>) {
+    pub fn find(&self, request: &Request<'_>) -> (Option<usize>, Found<'_>) {
         match self.routes.find(&request.target.host, &request.target.path) {
-            Some((number, route)) => (Some(number), route.answer(request)),
+            Some((number, route)) => (Some(number), Found(Answers::Route(route))),
             None if request.method == Method::Options && *request.target.path == *b"*" => {
-                (None, self.options.answer())
+                (None, Found(Answers::Site(&self.options)))
             }
-            None => (None, self.not_found.answer()),
+            None => (None, Found(Answers::Site(&self.not_found))),
+        }
+    }
+}
+
+/// What answers a request, before it was asked to.
+#[derive(Clone, Copy)]
+pub struct Found<'s>(Answers<'s>);
+
+#[derive(Clone, Copy)]
+enum Answers<'s> {
+    Route(&'s Route),
+    Site(&'s Fixed),
+}
+
+impl<'s> Found<'s> {
+    /// The answer to the request that it was found for.
+    pub fn answer(self, request: &Request<'_>) -> Answer<'s> {
+        match self.0 {
+            Answers::Route(route) => route.answer(request),
+            Answers::Site(fixed) => fixed.answer(),
         }
     }
 }

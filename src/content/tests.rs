@@ -38,8 +38,8 @@ fn ask(site: &Site, method: &str, target: &str, host: &str) -> (Option<usize>, S
     let (_, Step::Head(head)) = receiver.step(request.as_bytes(), &LIMITS) else {
         panic!("{request:?} is not a head");
     };
-    let (route, answer) = site.answer(&head.request);
-    let outcome = match answer {
+    let (route, found) = site.find(&head.request);
+    let outcome = match found.answer(&head.request) {
         Answer::Known(outcome) => outcome,
         Answer::Collect(mut collect) => {
             collect.push(b"bo");

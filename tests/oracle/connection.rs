@@ -11,7 +11,7 @@ use laneway::internals::Ready;
 use laneway::internals::content::Site;
 use laneway::internals::http::Limits;
 use laneway::internals::observe::ledger::Ledger;
-use laneway::internals::worker::connection::{Connection, Doing, Next, Session, Stop};
+use laneway::internals::worker::connection::{Connection, Next, Phase, Session, Stop};
 use laneway::internals::worker::context::Context;
 use laneway::internals::worker::driver::{Input, Sent, transmit};
 
@@ -125,7 +125,7 @@ pub(crate) fn session(pieces: &[&[u8]]) -> Vec<u8> {
             let before = (kept.len(), answers.len());
             let (consumed, stop) = session.consume(&kept, 0, &mut lane);
             kept.drain(..consumed);
-            let waits = matches!(session.doing(&lane), Doing::Waiting(_));
+            let waits = matches!(session.phase(), Phase::Waiting { .. });
             if waits {
                 session.elapse(&mut lane);
             }
@@ -133,7 +133,7 @@ pub(crate) fn session(pieces: &[&[u8]]) -> Vec<u8> {
             answers.extend_from_slice(bytes);
             answers.extend_from_slice(body);
             lane.output.advance(bytes.len() + body.len(), lane.counters);
-            if matches!(session.doing(&lane), Doing::Last { .. }) {
+            if matches!(session.phase(), Phase::Last { .. }) {
                 return answers;
             }
             if stop == Stop::NeedsInput {

@@ -51,8 +51,8 @@ pub enum Writer {
 }
 
 impl Writer {
-    /// Appends the head of a response, up to and with the empty line that ends it. `length` is that of its content; it
-    /// may be `None` if the response states it, and is unknown if neither does. Says too whether the connection is kept.
+    /// Appends the head of a response, up to and with the empty line that ends it. `length` is that of its content, where
+    /// the response doesn't state it; if neither does it is unknown. Says too whether the connection is kept.
     pub fn begin(
         output: &mut Vec<u8>,
         response: &Response,
@@ -60,9 +60,8 @@ impl Writer {
         to: Recipient,
         date: &[u8; DATE_LINE_BYTES],
     ) -> (Writer, bool) {
-        debug_assert!(response.length().is_none_or(|stated| length.is_none_or(|is| is == stated)));
         output.extend_from_slice(response.head());
-        let (writer, keep) = match length.or(response.length()) {
+        let (writer, keep) = match response.length().or(length) {
             _ if response.forbids_content() => (Writer::End, to.keep_alive),
             Some(length) => {
                 if response.length().is_none() {
@@ -118,8 +117,12 @@ impl Writer {
         }
     }
 
-    /// Ends the content. False if it is shorter than was stated: then the client can be told by the end of the
-    /// connection alone.
+    /// Breaks the content off. Whether the end of the connection tells the client; else a reset alone does.
+    pub fn break_off(&mut self) -> bool {
+        !matches!(std::mem::replace(self, Writer::End), Writer::UntilClose)
+    }
+
+    /// Ends the content. False if it is shorter than was stated, which the end of the connection tells the client.
     pub fn end(&mut self, output: &mut Vec<u8>) -> bool {
         match std::mem::replace(self, Writer::End) {
             Writer::Sized { remaining } => remaining == 0,
@@ -242,6 +245,31 @@ mod tests {
         assert!(text.ends_with("\r\n\r\n1234") && is_whole, "{text}");
         let (text, is_whole, _) = sent(&response, None, KEEP, &["123"]);
         assert!(text.ends_with("\r\n\r\n123") && !is_whole, "{text}");
+    }
+
+    #[test]
+    fn the_length_that_is_stated_is_the_one_that_counts() {
+        let response = Response::new(200, [], Some(2));
+        let (text, is_whole, _) = sent(&response, Some(9), KEEP, &["123456789"]);
+        assert!(
+            text.contains("\r\nContent-Length: 2\r\n") && text.ends_with("\r\n\r\n12"),
+            "{text}"
+        );
+        assert!(is_whole && text.matches("Content-Length").count() == 1, "{text}");
+    }
+
+    #[test]
+    fn what_is_broken_off_can_be_told_from_what_is_whole() {
+        let response = Response::new(200, [], None);
+        for (length, to, by_end) in [(Some(9), KEEP, true), (None, KEEP, true), (None, OLD, false)]
+        {
+            let mut output = Vec::new();
+            let (mut writer, _) = Writer::begin(&mut output, &response, length, to, DATE);
+            writer.put(&mut output, b"x");
+            let before = output.len();
+            assert_eq!((writer.break_off(), writer.is_over()), (by_end, true), "{length:?} {to:?}");
+            assert_eq!(output.len(), before, "nothing says that it is whole");
+        }
     }
 
     #[test]

@@ -5,8 +5,8 @@
 //! Serving ── the session is over, or idle for too long ─▶ Lingering ─▶ closed
 //! ```
 //!
-//! While output waits for the client nothing more is read, so that a client that doesn't read can't make the server hold
-//! more than `OUTPUT_BYTES_MAX` and one response.
+//! While output waits for the client nothing more is read or made, so that a client that doesn't read can't make the server
+//! hold more than `OUTPUT_BYTES_MAX` and one response, or one piece of a response that is a stream.
 //!
 //! A connection owns no buffers. It is lent the lane's, and its transport keeps only what could not be handled yet:
 //! between two requests that is nothing, and no heap.
@@ -26,7 +26,7 @@ use crate::observe::record::End;
 use crate::sys::epoll::Ready;
 use crate::sys::ring::connected::Connected;
 
-pub use session::{DRAIN_GRACE_MS, Doing, Session, Stop};
+pub use session::{DRAIN_GRACE_MS, Phase, Session, Stop};
 
 /// Full reads of one connection in one turn, and sends of content that is made meanwhile, before others have theirs.
 const STEPS_PER_TURN: usize = 4;
@@ -216,7 +216,6 @@ impl<'s> Connection<'s> {
         if self.transport.is_blocked() {
             return self.transport.wait_for_room(lane).into();
         }
-        lane.output.mark_unused();
         let is_idle = self.is_idle();
         let session = match &mut self.stage {
             Stage::Lingering(lingering) => {
@@ -224,18 +223,20 @@ impl<'s> Connection<'s> {
             }
             Stage::Serving(session) => session,
         };
-        match session.doing(lane) {
-            Doing::Reading if is_idle => self.leave_idle(input, lane),
-            Doing::Reading => {
+        match session.phase() {
+            Phase::Reading if is_idle => self.leave_idle(input, lane),
+            Phase::Reading => {
                 session.refuse(Refusal::TIMEOUT, lane);
                 self.resume(input, lane)
             }
-            Doing::Waiting(_) => {
+            Phase::Waiting { .. } => {
+                // Nothing of its response was made: one that panics is answered with a 500.
+                lane.output.mark_whole();
                 session.elapse(lane);
                 self.resume(input, lane)
             }
-            Doing::Streaming => self.resume(input, lane),
-            Doing::Last { .. } | Doing::Leaving => Next::Close,
+            Phase::Streaming => self.resume(input, lane),
+            Phase::Last { .. } | Phase::Leaving | Phase::BrokenOff => Next::Close,
         }
     }
 
@@ -246,6 +247,11 @@ impl<'s> Connection<'s> {
             return Next::Close;
         };
         if self.transport.is_blocked() || !lane.output.undo() {
+            // Where a response is on its way, its client must not take it for whole.
+            if session.is_streaming() {
+                self.transport.reset_on_close();
+            }
+            lane.output.abandon(lane.counters);
             return Next::Close;
         }
         self.transport.forget_waiting(lane);
@@ -261,6 +267,7 @@ impl<'s> Connection<'s> {
         token: u64,
         lane: &mut Context<'s>,
     ) -> Next {
+        lane.output.mark_sent();
         if lane.output.is_empty() {
             return next;
         }
@@ -422,37 +429,43 @@ impl<'s> Connection<'s> {
     /// Sends what was made and goes on with what was kept, until something has to be waited for. `None`: more input is
     /// needed; then what was made last is left for the end of the turn.
     fn settle(&mut self, mut stop: Stop, lane: &mut Context<'s>) -> Option<Next> {
-        let mut streams = 0;
+        let mut fills = 0;
         loop {
             let beside = self.session_held_bytes();
             let Stage::Serving(session) = &mut self.stage else {
                 return Some(Next::Wait);
             };
             if !self.transport.is_blocked() {
+                if session.is_streaming() && fills == STEPS_PER_TURN {
+                    return Some(Next::Again(lane.now_ms + lane.timeouts.write_ms));
+                }
+                fills += usize::from(session.is_streaming());
                 session.stream(lane);
                 let has_room = !lane.output.is_full();
                 if stop == Stop::NeedsInput && session.takes_input() && has_room {
                     return None;
                 }
             }
-            let doing = session.doing(lane);
-            let last = if matches!(doing, Doing::Last { .. }) { Last::Yes } else { Last::No };
+            let phase = session.phase();
+            let last = if matches!(phase, Phase::Last { .. }) { Last::Yes } else { Last::No };
             let flushed = self.transport.send(last, beside, lane);
             if flushed != Flushed::All {
                 return Some(flushed.into());
             }
-            match doing {
-                Doing::Reading => match stop {
+            match phase {
+                Phase::Reading => match stop {
                     Stop::NeedsInput => return None,
                     Stop::Occupied => stop = self.absorb_waiting(lane),
                 },
-                Doing::Streaming if streams == STEPS_PER_TURN => {
-                    return Some(Next::Again(lane.now_ms + lane.timeouts.write_ms));
+                Phase::Streaming => {}
+                // The turn's time is in whole milliseconds that have passed: a part of one more may have.
+                Phase::Waiting { ms } => return Some(Next::WaitUntil(lane.now_ms + ms + 1)),
+                Phase::Last { has_more } => return Some(self.finish(has_more, lane)),
+                Phase::Leaving => return Some(Next::Wait),
+                Phase::BrokenOff => {
+                    self.transport.reset_on_close();
+                    return Some(Next::Close);
                 }
-                Doing::Streaming => streams += 1,
-                Doing::Waiting(until_ms) => return Some(Next::WaitUntil(until_ms)),
-                Doing::Last { has_more } => return Some(self.finish(has_more, lane)),
-                Doing::Leaving => return Some(Next::Wait),
             }
         }
     }

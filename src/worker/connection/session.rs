@@ -20,7 +20,7 @@ use crate::http::h1::{CONTINUE, GOAWAY, Head, Receiver, Recipient, Step};
 use crate::http::{BodyLength, Method, Refusal, Version};
 use crate::observe::record::Record;
 use crate::worker::context::Context;
-use crate::worker::context::output::Unfinished;
+use crate::worker::context::output::{Progress, Unfinished};
 use crate::worker::fault;
 
 /// After so much of a body, more is taken to come.
@@ -51,6 +51,8 @@ enum State<'s> {
     Last { has_more: bool },
     /// Idle for too long: over as soon as the receive that goes on has ended, if it brings nothing.
     Leaving,
+    /// A response was broken off, which nothing but a reset tells.
+    BrokenOff,
 }
 
 /// What has to be remembered of a request to answer it.
@@ -90,11 +92,14 @@ pub enum Stop {
 
 /// What a session does while nothing waits to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Doing {
+pub enum Phase {
     /// It takes requests, or the body of one.
     Reading,
-    /// It waits until this time before it answers.
-    Waiting(u64),
+    /// It waits so long before it answers.
+    Waiting {
+        /// Milliseconds.
+        ms: u64,
+    },
     /// It has more of a response to send.
     Streaming,
     /// It has answered its last request. `has_more`: the client was not done with what it sends.
@@ -104,6 +109,8 @@ pub enum Doing {
     },
     /// It leaves unless a request comes.
     Leaving,
+    /// A response was broken off, which nothing but a reset tells.
+    BrokenOff,
 }
 
 impl<'s> Session<'s> {
@@ -141,23 +148,21 @@ impl<'s> Session<'s> {
             },
             State::Pending(waiting) => waiting.1.held_bytes(),
             State::Streaming(streaming) => streaming.content.stream.held_bytes(),
-            State::Reading | State::Last { .. } | State::Leaving => 0,
+            State::Reading | State::Last { .. } | State::Leaving | State::BrokenOff => 0,
         }
     }
 
-    /// What it does, at this time of the lane.
-    pub fn doing(&self, lane: &Context<'_>) -> Doing {
+    /// What it does.
+    pub fn phase(&self) -> Phase {
         match &self.state {
-            State::Reading | State::ReadingBody(_) => Doing::Reading,
+            State::Reading | State::ReadingBody(_) => Phase::Reading,
             State::Pending(waiting) => match &waiting.1 {
-                // The turn's time is in whole milliseconds that have passed: a part of one more may have.
-                Pending::Delay(delay, _) => {
-                    Doing::Waiting(lane.now_ms + delay.as_millis() as u64 + 1)
-                }
+                Pending::Delay(delay, _) => Phase::Waiting { ms: delay.as_millis() as u64 },
             },
-            State::Streaming(_) => Doing::Streaming,
-            State::Last { has_more } => Doing::Last { has_more: *has_more },
-            State::Leaving => Doing::Leaving,
+            State::Streaming(_) => Phase::Streaming,
+            State::Last { has_more } => Phase::Last { has_more: *has_more },
+            State::Leaving => Phase::Leaving,
+            State::BrokenOff => Phase::BrokenOff,
         }
     }
 
@@ -213,9 +218,11 @@ impl<'s> Session<'s> {
     /// A head is whole: finds what answers it, and answers if no body follows.
     fn begin(&mut self, head: &Head<'_>, beside: usize, lane: &mut Context<'s>) {
         let request = &head.request;
-        let (route, answer) = lane.site.answer(request);
+        let (route, found) = lane.site.find(request);
+        // Before it is answered: what hangs or panics is told by its route.
         lane.counters.begin_request(route);
         fault::on_request(&request.target.path);
+        let answer = found.answer(request);
         let limit = lane.requests_per_connection;
         let to = Recipient {
             version: request.version,
@@ -226,13 +233,21 @@ impl<'s> Session<'s> {
         let asked = Asked { to, record, is_whole: head.keep_alive || head.is_last };
         let answer = match answer {
             Answer::Known(outcome) if request.body == BodyLength::None => {
-                return self.conclude(asked, outcome, lane);
+                return self.conclude(asked, outcome, beside, lane);
             }
             Answer::Known(outcome) if head.expects_continue => {
                 // The client waits for leave to send what is not wanted: it gets its answer instead, and
                 // because it may send the body all the same, the connection ends with it.
                 let to = Recipient { keep_alive: false, ..to };
-                return self.conclude(Asked { to, is_whole: false, ..asked }, outcome, lane);
+                return self.conclude(
+                    Asked { to, is_whole: false, ..asked },
+                    outcome,
+                    beside,
+                    lane,
+                );
+            }
+            Answer::Known(outcome) if !lane.may_hold(beside + outcome.held_bytes()) => {
+                return self.refuse_request(record, Refusal::OVERLOADED, lane);
             }
             answer => answer,
         };
@@ -268,20 +283,24 @@ impl<'s> Session<'s> {
         let Incoming { asked, answer, .. } = *incoming;
         let outcome = match answer {
             Answer::Known(outcome) => outcome,
-            Answer::Collect(collect) => {
-                let outcome = collect.finish();
-                // It may hold more than what was collected: as JSON six times as much.
-                if !lane.may_hold(beside + outcome.held_bytes()) {
-                    return self.refuse(Refusal::OVERLOADED, lane);
-                }
-                outcome
-            }
+            Answer::Collect(collect) => collect.finish(),
         };
-        self.conclude(asked, outcome, lane);
+        self.conclude(asked, outcome, beside, lane);
     }
 
-    /// Answers now, or when what the reply waits for has happened.
-    fn conclude(&mut self, asked: Asked, outcome: Outcome<'s>, lane: &mut Context<'s>) {
+    /// Answers now, or when what the reply waits for has happened. It may hold more than what was collected for it: as
+    /// JSON six times as much.
+    fn conclude(
+        &mut self,
+        asked: Asked,
+        outcome: Outcome<'s>,
+        beside: usize,
+        lane: &mut Context<'s>,
+    ) {
+        let held = outcome.held_bytes();
+        if held > 0 && !lane.may_hold(beside + held) {
+            return self.refuse_request(asked.record, Refusal::OVERLOADED, lane);
+        }
         match outcome {
             Outcome::Ready(reply) => self.respond(asked, reply, lane),
             Outcome::Pending(pending) => self.state = State::Pending(Box::new((asked, pending))),
@@ -317,18 +336,23 @@ impl<'s> Session<'s> {
         let State::Streaming(streaming) = &mut self.state else {
             return;
         };
-        if let Some(is_whole) = lane.output.go_on(&mut streaming.content) {
-            self.state = match is_whole && streaming.keep {
-                true => State::Reading,
-                // Of content that is shorter than was stated, the end of the connection tells.
-                false => State::Last { has_more: streaming.has_more },
-            };
-        }
+        let (keep, has_more) = (streaming.keep, streaming.has_more);
+        self.state = match lane.output.go_on(&mut streaming.content) {
+            Progress::Going => return,
+            Progress::Whole if keep => State::Reading,
+            Progress::Whole => State::Last { has_more },
+            Progress::BrokenOff { by_end: true } => State::Last { has_more: true },
+            Progress::BrokenOff { by_end: false } => State::BrokenOff,
+        };
     }
 
     /// Answers with an error, after which the connection closes. A HEAD gets the head alone, as of any response.
     pub fn refuse(&mut self, cause: Refusal, lane: &mut Context<'s>) {
         let record = self.open_record().unwrap_or(Record::open(lane.now_us));
+        self.refuse_request(record, cause, lane);
+    }
+
+    fn refuse_request(&mut self, record: Record, cause: Refusal, lane: &mut Context<'s>) {
         if cause == Refusal::PREFACE {
             lane.output.put_whole(GOAWAY, cause.status, record);
         } else {
@@ -345,7 +369,7 @@ impl<'s> Session<'s> {
             State::ReadingBody(incoming) => Some(incoming.asked.record),
             State::Pending(waiting) => Some(waiting.0.record),
             State::Streaming(streaming) => Some(streaming.content.record),
-            State::Reading | State::Last { .. } | State::Leaving => None,
+            State::Reading | State::Last { .. } | State::Leaving | State::BrokenOff => None,
         }
     }
 

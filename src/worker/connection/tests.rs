@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 use crate::config::{self, Config, Options};
-use crate::content::{Answer, Body, Handler, Outcome, Reply, ResponseOf, Site, Stream};
+use crate::content::{Answer, Body, Handler, Outcome, Piece, Reply, ResponseOf, Site, Stream};
 use crate::http::{Limits, Request, Response};
 use crate::observe::ledger::Ledger;
 use crate::worker::driver::{Sent, transmit};
@@ -20,6 +20,8 @@ struct Pieces {
     piece: Vec<u8>,
     count: usize,
     length: Option<u64>,
+    /// What it comes to behind them, if not the end.
+    end: Option<fn() -> Piece<'static>>,
     /// How many were asked for.
     asked: Arc<AtomicUsize>,
 }
@@ -42,10 +44,13 @@ impl Stream for Under<'_> {
         self.of.length
     }
 
-    fn next(&mut self) -> Option<Cow<'_, [u8]>> {
-        self.left = self.left.checked_sub(1)?;
+    fn next(&mut self) -> Piece<'_> {
+        let Some(left) = self.left.checked_sub(1) else {
+            return self.of.end.map_or(Piece::End, |end| end());
+        };
+        self.left = left;
         self.of.asked.fetch_add(1, Ordering::Relaxed);
-        Some(Cow::Borrowed(&self.of.piece))
+        Piece::Bytes(Cow::Borrowed(&self.of.piece))
     }
 
     fn held_bytes(&self) -> usize {
@@ -55,10 +60,20 @@ impl Stream for Under<'_> {
 
 /// A site whose every response is `count` times this piece; how many of them were asked for is counted.
 fn pieces(piece: &[u8], count: usize, length: Option<u64>) -> (Site, Arc<AtomicUsize>) {
+    pieces_and(piece, count, length, None)
+}
+
+/// The same, and what comes behind them.
+fn pieces_and(
+    piece: &[u8],
+    count: usize,
+    length: Option<u64>,
+    end: Option<fn() -> Piece<'static>>,
+) -> (Site, Arc<AtomicUsize>) {
     let asked = Arc::default();
     let response = Response::new(200, [("A", "b")], None);
     let handler =
-        Pieces { response, piece: piece.into(), count, length, asked: Arc::clone(&asked) };
+        Pieces { response, piece: piece.into(), count, length, end, asked: Arc::clone(&asked) };
     (Site::of(Box::new(handler)), asked)
 }
 
@@ -106,6 +121,7 @@ impl Pair<'_> {
         let mut input = Input::new(None, Some(&mut buffer));
         self.connection.set_queued(false);
         let next = self.connection.on_ready(ready, &mut input, &mut self.context);
+        self.context.output.mark_sent();
         let (output, body) = self.context.output.unsent();
         assert_eq!(body, b"");
         if !output.is_empty() {
@@ -227,6 +243,81 @@ fn a_stream_that_its_client_reads_at_once_leaves_others_their_turn() {
     let next = pair.ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     assert!(pair.connection.transport.is_blocked() || matches!(next, Next::Again(_)), "{next:?}");
     assert!(asked.load(Ordering::Relaxed) < 10_000);
+}
+
+#[test]
+fn a_stream_that_fails_is_not_taken_for_whole() {
+    for length in [None, Some(9)] {
+        let (site, lane) = (pieces_and(b"x", 2, length, Some(|| Piece::Failed)).0, Lane::new());
+        let mut pair = lane.serve(&site);
+        let text = pair.conversation("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert!(text.ends_with("xx") || text.ends_with("x\r\n1\r\nx\r\n"), "{text}");
+        assert!(matches!(pair.connection.stage, Stage::Lingering(_)));
+    }
+    // Where the end of the connection is the end of the content, a reset alone tells.
+    let (site, lane) = (pieces_and(b"x", 2, None, Some(|| Piece::Failed)).0, Lane::new());
+    assert_eq!(lane.serve(&site).ask("GET / HTTP/1.0\r\n\r\n"), Next::Close);
+}
+
+#[test]
+fn a_stream_that_panics_ends_its_connection_without_another_response() {
+    let end: fn() -> Piece<'static> = || panic!("a stream");
+    let (site, lane) = (pieces_and(&[b'x'; 16 << 10], 100, None, Some(end)).0, Lane::new());
+    let mut pair = lane.serve(&site);
+    let mut next = pair.ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut received = Vec::new();
+    while pair.connection.transport.is_blocked() || matches!(next, Next::Again(_)) {
+        received.extend(pair.received());
+        // As another connection leaves it that has worked in the meantime.
+        pair.context.output.mark_whole();
+        pair.context.output.mark_sent();
+        let attempt = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| pair.turn(false)));
+        next = attempt.unwrap_or_else(|_| {
+            let mut input = Input::new(None, None);
+            pair.connection.on_panic(&mut input, &mut pair.context)
+        });
+    }
+    received.extend(pair.received());
+    assert_eq!(next, Next::Close);
+    assert!(pair.context.output.is_empty());
+    let text = String::from_utf8(received).expect("text");
+    assert_eq!(text.matches("HTTP/1.1 ").count(), 1);
+    assert!(!text.ends_with("0\r\n\r\n"));
+    pair.connection.abandon(&pair.context);
+    assert_eq!((ended(&lane).0, ended(&lane).1), (0, 1));
+}
+
+#[test]
+fn no_more_is_asked_of_a_stream_than_was_stated_and_little_at_once_of_one_that_is_empty() {
+    let (site, asked) = pieces(b"x", usize::MAX, Some(4));
+    let lane = Lane::new();
+    let mut pair = lane.serve(&site);
+    let text = pair.conversation("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(text.ends_with("\r\n\r\nxxxx"), "{text}");
+    assert_eq!(asked.load(Ordering::Relaxed), 4);
+    assert!(pair.connection.is_idle());
+
+    let (site, asked) = pieces(b"", usize::MAX, None);
+    let next = lane.serve(&site).ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(matches!(next, Next::Again(_)), "{next:?}");
+    assert!(asked.load(Ordering::Relaxed) < 10_000);
+}
+
+#[test]
+fn streams_behind_each_other_leave_others_their_turn() {
+    const PIECE_BYTES: usize = 60 << 10;
+    let (site, asked) = pieces(&[b'x'; PIECE_BYTES], 1, None);
+    let lane = Lane::new();
+    let mut pair = lane.serve(&site);
+    let next = pair.ask(&"GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(20));
+    assert!(pair.connection.transport.is_blocked() || matches!(next, Next::Again(_)), "{next:?}");
+    assert!(asked.load(Ordering::Relaxed) <= 4 * STEPS_PER_TURN);
+    let mut length = pair.received().len();
+    while pair.connection.transport.is_blocked() || !pair.connection.is_idle() {
+        pair.turn(false);
+        length += pair.received().len();
+    }
+    assert!(length > 20 * PIECE_BYTES, "{length}");
 }
 
 /// Responses that have left, requests that were aborted, and bytes of responses.

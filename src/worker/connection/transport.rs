@@ -19,7 +19,7 @@ const CHECKS_PER_TIMEOUT: u64 = 8;
 /// A connected socket, and what waits on either side of it.
 pub(super) struct Transport<'s> {
     socket: Connected,
-    /// It waits in the loop for its next turn, because there is more to read than one turn allows.
+    /// It waits in the loop for its next turn, because there is more to read, or of a stream to send, than one turn allows.
     pub(super) is_queued: bool,
     /// Between two requests there is nothing, and no heap.
     waiting: Option<Box<Waiting<'s>>>,
@@ -79,6 +79,11 @@ impl<'s> Transport<'s> {
         self.waiting
             .as_ref()
             .map_or(0, |waiting| waiting.input.capacity() + waiting.output.held_bytes())
+    }
+
+    /// Has the close of the connection reset it.
+    pub(super) fn reset_on_close(&self) {
+        driver::forget_unsent(&self.socket);
     }
 
     /// Drops what waits.

@@ -1,6 +1,6 @@
 //! Responses on their way: those that a lane gathers for the connection at work, and what of them waits for a client.
 
-use crate::content::{Body, Reply, Stream};
+use crate::content::{Body, Piece, Reply, Stream};
 use crate::http::h1::{DATE_LINE_BYTES, Recipient, Writer};
 use crate::observe::ledger::Counters;
 use crate::observe::record::{End, Record};
@@ -9,6 +9,9 @@ use crate::observe::record::{End, Record};
 pub(in crate::worker) const OUTPUT_BYTES_MAX: usize = 64 * 1024;
 /// Bodies up to this size are copied behind their head; larger ones are sent from where they are.
 const COPIED_BODY_BYTES_MAX: usize = 16 * 1024;
+
+/// Pieces of a stream that are asked for at once: small ones, and empty ones, must not keep a lane from its others.
+const PIECES_PER_FILL: usize = 1024;
 
 /// Bytes to be sent, and a large body behind them that is sent from where it is.
 #[derive(Default)]
@@ -35,6 +38,20 @@ pub(in crate::worker) struct Unfinished<'s> {
     pub(in crate::worker) stream: Box<dyn Stream + 's>,
     /// Of the request that it answers.
     pub(in crate::worker) record: Record,
+}
+
+/// How content that comes piece by piece has gone on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::worker) enum Progress {
+    /// There is more to come.
+    Going,
+    /// It was the last piece.
+    Whole,
+    /// It failed, or was shorter than was stated. `by_end`: the end of the connection tells the client; else a reset.
+    BrokenOff {
+        /// As above.
+        by_end: bool,
+    },
 }
 
 impl<'s> Outgoing<'s> {
@@ -141,11 +158,6 @@ impl<'s> Output<'s> {
         self.whole = None;
     }
 
-    /// Nothing was gathered for this connection, or all of it was sent.
-    pub(in crate::worker) fn mark_unused(&mut self) {
-        self.whole = Some(0);
-    }
-
     /// Goes back to the last mark. False if some may have been sent since.
     pub(in crate::worker) fn undo(&mut self) -> bool {
         let Some(whole) = self.whole else {
@@ -171,50 +183,55 @@ impl<'s> Output<'s> {
         let Reply { response, body } = reply;
         let bytes = &mut self.outgoing.bytes;
         let start = bytes.len();
-        let (mut writer, keep) = Writer::begin(bytes, &response, body.length(), to, date);
-        let mut content = body.bytes().len();
-        if writer.is_over() {
-            content = 0;
-        } else if content <= COPIED_BODY_BYTES_MAX {
+        let (mut writer, mut keep) = Writer::begin(bytes, &response, body.length(), to, date);
+        let length = body.bytes().len();
+        // A body that is as long as the head says needs no framing.
+        let is_large =
+            length > COPIED_BODY_BYTES_MAX && writer == Writer::Sized { remaining: length as u64 };
+        if !is_large {
             writer.put(bytes, body.bytes());
-            content = 0;
         }
-        let made = bytes.len() - start + content;
+        let made = bytes.len() - start + if is_large { length } else { 0 };
         record.respond(response.status(), made as u64);
         match body {
             Body::Stream(stream) if !writer.is_over() => {
                 return (keep, Some(Unfinished { writer, stream, record }));
             }
-            // It is as long as the head says, and needs no framing.
-            body if content > 0 => self.outgoing.body = Some(body),
-            _ => {}
+            body if is_large => self.outgoing.body = Some(body),
+            // Of one that is shorter than was stated, the end of the connection tells.
+            _ => keep &= writer.end(bytes),
         }
         self.outgoing.records.push((start + made, record));
         (keep, None)
     }
 
-    /// Adds to content that comes piece by piece what there is room for. `None`: there is more to come; else whether it was
-    /// as long as had been stated.
-    pub(in crate::worker) fn go_on(&mut self, content: &mut Unfinished<'s>) -> Option<bool> {
+    /// Adds to content that comes piece by piece what there is room for, if there is any to come.
+    pub(in crate::worker) fn go_on(&mut self, content: &mut Unfinished<'s>) -> Progress {
         let Unfinished { writer, stream, record } = content;
-        while !self.is_full() {
+        for _ in 0..PIECES_PER_FILL {
+            if self.is_full() {
+                break;
+            }
             let bytes = &mut self.outgoing.bytes;
             let start = bytes.len();
-            let piece = stream.next();
-            let is_whole = match &piece {
-                Some(piece) => {
-                    writer.put(bytes, piece);
-                    true
+            // More than was stated is not asked for.
+            let piece = if writer.is_over() { Piece::End } else { stream.next() };
+            let progress = match piece {
+                Piece::Bytes(piece) => {
+                    writer.put(bytes, &piece);
+                    Progress::Going
                 }
-                None => writer.end(bytes),
+                Piece::End if writer.end(bytes) => Progress::Whole,
+                Piece::End => Progress::BrokenOff { by_end: true },
+                Piece::Failed => Progress::BrokenOff { by_end: writer.break_off() },
             };
             record.add((bytes.len() - start) as u64);
-            if piece.is_none() {
+            if progress != Progress::Going {
                 self.outgoing.records.push((bytes.len(), *record));
-                return Some(is_whole);
+                return progress;
             }
         }
-        None
+        Progress::Going
     }
 
     /// Adds a whole response that isn't one of HTTP/1.

@@ -179,9 +179,10 @@ impl Service {
             BodyLength::Sized(length) => length,
             BodyLength::Unknown => return Reply::Refused(CODING),
         };
-        let (route, answer) = self.lane.generation.site.answer(asked);
+        let (route, found) = self.lane.generation.site.find(asked);
         self.lane.counters.begin_request(route);
         fault::on_request(&asked.target.path);
+        let answer = found.answer(asked);
         if asked.method == Method::Head {
             return Reply::Bare(501);
         }
