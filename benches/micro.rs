@@ -16,9 +16,13 @@ use std::time::{Duration, Instant};
 use criterion::{
     BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main,
 };
+use laneway::config::{self, Options};
 use laneway::internals::content::{Answer, Outcome, Reply, refusal};
 use laneway::internals::http::h1::{DATE_LINE_BYTES, Receiver, Recipient, Step, Writer};
 use laneway::internals::http::{Refusal, Version};
+use laneway::internals::observe::ledger::Ledger;
+use laneway::internals::worker::connection::Session;
+use laneway::internals::worker::context::Context;
 use laneway::internals::worker::event_loop::timers::Timers;
 use samples::{BROWSER, By, LIMITS, MINIMAL, head, pipelined};
 
@@ -29,7 +33,7 @@ const KEEP_ALIVE_MS: u64 = 75_000;
 const WARM_UP: Duration = Duration::from_secs(1);
 const MEASURED: Duration = Duration::from_secs(3);
 
-criterion_group!(benches, heads, routes, responses, timers);
+criterion_group!(benches, heads, routes, responses, sessions, timers);
 criterion_main!(benches);
 
 /// A group whose iterations are one operation each.
@@ -120,6 +124,30 @@ fn render(output: &mut Vec<u8>, reply: &Reply<'_>, keep_alive: bool) {
     let (mut writer, _) = Writer::begin(output, black_box(&reply.response), length, to, DATE);
     writer.put(output, reply.body.bytes());
     black_box(output.as_slice());
+}
+
+/// From bytes to responses and the end of their records, without a socket.
+fn sessions(criterion: &mut Criterion) {
+    let mut group = group(criterion, "session");
+    let mut options = Options::default();
+    options.file = Some("/dev/null".into());
+    let config = config::load(&options).expect("an empty configuration").config;
+    let (site, ledger) = (By::Exact.site(1), Ledger::new(1).expect("a ledger"));
+    let request = By::Exact.request(0);
+    for (name, depth) in [("one request", 1), ("16 pipelined", 16)] {
+        let mut lane = Context::new(&site, &LIMITS, &config, &ledger, 0);
+        let (mut session, batch) = (Session::default(), pipelined(&request, depth));
+        group.throughput(Throughput::Elements(depth as u64));
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                let (consumed, _) = session.consume(black_box(&batch), 0, &mut lane);
+                assert_eq!(consumed, batch.len());
+                let length = black_box(lane.output.unsent().0).len();
+                lane.output.advance(length, lane.counters);
+            });
+        });
+    }
+    group.finish();
 }
 
 /// Every connection with its keep-alive deadline, `spread_ms` from the first to the last.

@@ -140,13 +140,18 @@ impl<'l> Counters<'l> {
 }
 
 impl Counters<'_> {
-    /// Closes the record of a request.
-    pub fn end_request(self, record: Record, end: End) {
+    /// Closes the records of requests.
+    pub fn end_requests<'r>(self, records: impl Iterator<Item = &'r Record>, end: End) {
+        let (count, bytes) =
+            records.fold((0, 0), |(count, bytes), record| (count + 1, bytes + record.bytes()));
+        if count == 0 {
+            return;
+        }
         let cells = self.cells();
-        cells.response_bytes.add(record.bytes());
+        cells.response_bytes.add(bytes);
         match end {
-            End::Sent => cells.responses.add(1),
-            End::Broken => cells.aborted.add(1),
+            End::Sent => cells.responses.add(count),
+            End::Broken => cells.aborted.add(count),
         }
     }
 }

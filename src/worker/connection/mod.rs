@@ -289,7 +289,7 @@ impl<'s> Connection<'s> {
         if let Stage::Serving(session) = &mut self.stage
             && let Some(record) = session.open_record()
         {
-            lane.counters.end_request(record, End::Broken);
+            lane.counters.end_requests([&record].into_iter(), End::Broken);
         }
     }
 

@@ -14,7 +14,7 @@
 
 use std::mem;
 
-use crate::content::{Answer, Outcome, Pending, Reply, refusal};
+use crate::content::{Answer, Body, Outcome, Pending, Reply, refusal};
 use crate::control::DrainKind;
 use crate::http::h1::{CONTINUE, GOAWAY, Head, Receiver, Recipient, Step};
 use crate::http::{BodyLength, Method, Refusal, Version};
@@ -232,6 +232,12 @@ impl<'s> Session<'s> {
         let record = Record::open(lane.now_us);
         let asked = Asked { to, record, is_whole: head.keep_alive || head.is_last };
         let answer = match answer {
+            // What most requests come to, past everything that they don't need.
+            Answer::Known(Outcome::Ready(reply))
+                if request.body == BodyLength::None && reply.body.held_bytes() == 0 =>
+            {
+                return self.respond(asked, reply, lane);
+            }
             Answer::Known(outcome) if request.body == BodyLength::None => {
                 return self.conclude(asked, outcome, beside, lane);
             }
@@ -290,6 +296,7 @@ impl<'s> Session<'s> {
 
     /// Answers now, or when what the reply waits for has happened. It may hold more than what was collected for it: as
     /// JSON six times as much.
+    #[inline]
     fn conclude(
         &mut self,
         asked: Asked,
@@ -318,17 +325,27 @@ impl<'s> Session<'s> {
         }
     }
 
-    /// Makes a response, in the lane's output.
+    /// Makes a response, in the lane's output. The session is reading: what it was about has been taken.
+    #[inline]
     fn respond(&mut self, asked: Asked, reply: Reply<'s>, lane: &mut Context<'s>) {
         let keep_alive = asked.to.keep_alive && lane.drain.is_none();
         let to = Recipient { keep_alive, ..asked.to };
-        let (keep, content) = lane.output.respond(reply, to, &lane.date, asked.record);
+        let Reply { response, body } = reply;
         let has_more = !asked.is_whole;
-        self.state = match content {
-            Some(content) => State::Streaming(Box::new(Streaming { content, keep, has_more })),
-            None if keep => State::Reading,
-            None => State::Last { has_more },
+        let keep = match body {
+            Body::Stream(stream) => {
+                let begun = lane.output.begin(&response, stream, to, &lane.date, asked.record);
+                if let (keep, Some(content)) = begun {
+                    self.state = State::Streaming(Box::new(Streaming { content, keep, has_more }));
+                    return;
+                }
+                begun.0
+            }
+            body => lane.output.respond(&response, body, to, &lane.date, asked.record),
         };
+        if !keep {
+            self.state = State::Last { has_more };
+        }
     }
 
     /// Adds pieces of the content under way to the lane's output, until that is full or the content has ended.
@@ -358,7 +375,8 @@ impl<'s> Session<'s> {
         } else {
             let is_head = self.receiver.is_head();
             let to = Recipient { version: Version::Http11, is_head, keep_alive: false };
-            lane.output.respond(refusal(cause), to, &lane.date, record);
+            let Reply { response, body } = refusal(cause);
+            lane.output.respond(&response, body, to, &lane.date, record);
         }
         self.state = State::Last { has_more: true };
     }

@@ -1,6 +1,7 @@
 //! Responses on their way: those that a lane gathers for the connection at work, and what of them waits for a client.
 
-use crate::content::{Body, Piece, Reply, Stream};
+use crate::content::{Body, Piece, Stream};
+use crate::http::Response;
 use crate::http::h1::{DATE_LINE_BYTES, Recipient, Writer};
 use crate::observe::ledger::Counters;
 use crate::observe::record::{End, Record};
@@ -71,8 +72,9 @@ impl<'s> Outgoing<'s> {
     /// So much of what was left was sent. Closes the records of the responses that have left.
     pub(in crate::worker) fn advance(&mut self, count: usize, counters: Counters<'_>) {
         self.sent += count;
-        let gone = self.records.iter().take_while(|(end, _)| *end <= self.sent).count();
-        self.records.drain(..gone).for_each(|(_, record)| counters.end_request(record, End::Sent));
+        let gone = self.records.partition_point(|(end, _)| *end <= self.sent);
+        counters.end_requests(self.records[..gone].iter().map(|(_, record)| record), End::Sent);
+        self.records.drain(..gone);
     }
 
     /// Takes what is left, without the room for more that it has, and leaves nothing.
@@ -89,7 +91,8 @@ impl<'s> Outgoing<'s> {
 
     /// Forgets everything, and keeps the room. Records of responses that have not left are closed.
     pub(in crate::worker) fn abandon(&mut self, counters: Counters<'_>) {
-        self.records.drain(..).for_each(|(_, record)| counters.end_request(record, End::Broken));
+        counters.end_requests(self.records.iter().map(|(_, record)| record), End::Broken);
+        self.records.clear();
         self.clear();
     }
 
@@ -171,38 +174,59 @@ impl<'s> Output<'s> {
         true
     }
 
-    /// Adds a response to the recipient of it, with its content if that is all there. Says whether the connection is kept,
-    /// and gives back what of the content is still to come.
+    /// Adds a response to the recipient of it, with its content, which is there as a whole: bytes of the site or of its own.
+    /// Says whether the connection is kept.
+    #[inline]
     pub(in crate::worker) fn respond(
         &mut self,
-        reply: Reply<'s>,
+        response: &Response,
+        body: Body<'s>,
+        to: Recipient,
+        date: &[u8; DATE_LINE_BYTES],
+        mut record: Record,
+    ) -> bool {
+        let bytes = &mut self.outgoing.bytes;
+        let start = bytes.len();
+        let length = body.bytes().len();
+        let (mut writer, mut keep) = Writer::begin(bytes, response, Some(length as u64), to, date);
+        // What is as long as the head says needs no framing.
+        let is_sized = writer == Writer::Sized { remaining: length as u64 };
+        let is_large = is_sized && length > COPIED_BODY_BYTES_MAX;
+        if is_sized && !is_large {
+            bytes.extend_from_slice(body.bytes());
+        } else if !is_large {
+            writer.put(bytes, body.bytes());
+            // Of content that is shorter than was stated, the end of the connection tells.
+            keep &= writer.end(bytes);
+        }
+        let made = bytes.len() - start + if is_large { length } else { 0 };
+        if is_large {
+            self.outgoing.body = Some(body);
+        }
+        record.respond(response.status(), made as u64);
+        self.outgoing.records.push((start + made, record));
+        keep
+    }
+
+    /// Begins a response whose content comes piece by piece. Says whether the connection is kept, and gives back the
+    /// content, if any is to be sent.
+    pub(in crate::worker) fn begin(
+        &mut self,
+        response: &Response,
+        stream: Box<dyn Stream + 's>,
         to: Recipient,
         date: &[u8; DATE_LINE_BYTES],
         mut record: Record,
     ) -> (bool, Option<Unfinished<'s>>) {
-        let Reply { response, body } = reply;
         let bytes = &mut self.outgoing.bytes;
         let start = bytes.len();
-        let (mut writer, mut keep) = Writer::begin(bytes, &response, body.length(), to, date);
-        let length = body.bytes().len();
-        // A body that is as long as the head says needs no framing.
-        let is_large =
-            length > COPIED_BODY_BYTES_MAX && writer == Writer::Sized { remaining: length as u64 };
-        if !is_large {
-            writer.put(bytes, body.bytes());
+        let (writer, keep) = Writer::begin(bytes, response, stream.length(), to, date);
+        record.respond(response.status(), (bytes.len() - start) as u64);
+        if writer.is_over() {
+            self.outgoing.records.push((bytes.len(), record));
+            return (keep, None);
         }
-        let made = bytes.len() - start + if is_large { length } else { 0 };
-        record.respond(response.status(), made as u64);
-        match body {
-            Body::Stream(stream) if !writer.is_over() => {
-                return (keep, Some(Unfinished { writer, stream, record }));
-            }
-            body if is_large => self.outgoing.body = Some(body),
-            // Of one that is shorter than was stated, the end of the connection tells.
-            _ => keep &= writer.end(bytes),
-        }
-        self.outgoing.records.push((start + made, record));
-        (keep, None)
+        (keep, Some(Unfinished { writer, stream, record }))
     }
 
     /// Adds to content that comes piece by piece what there is room for, if there is any to come.
