@@ -120,7 +120,7 @@ fn responses(criterion: &mut Criterion) {
 fn render(output: &mut Vec<u8>, reply: &Reply<'_>, keep_alive: bool) {
     output.clear();
     let to = Recipient { version: Version::Http11, is_head: false, keep_alive };
-    let length = reply.body.length();
+    let length = Some(reply.body.bytes().len() as u64);
     let (mut writer, _) = Writer::begin(output, black_box(&reply.response), length, to, DATE);
     writer.put(output, reply.body.bytes());
     black_box(output.as_slice());

@@ -125,7 +125,7 @@ fn encoding_a_fixed_response_allocates_nothing() {
                 let Answer::Known(Outcome::Ready(reply)) = found.answer(&head.request) else {
                     panic!("a fixed response");
                 };
-                let length = reply.body.length();
+                let length = Some(reply.body.bytes().len() as u64);
                 let (mut writer, _) =
                     Writer::begin(&mut output, &reply.response, length, to, &date);
                 writer.put(&mut output, reply.body.bytes());

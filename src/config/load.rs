@@ -1,4 +1,4 @@
-//! From the file, the environment and the command line to a [`Config`]: reads each, and has them merged.
+//! From the file, the environment and the command line to a [`Config`](super::Config): reads each, and has them merged.
 
 use std::io;
 use std::path::Path;
