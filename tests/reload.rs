@@ -65,7 +65,7 @@ harness::in_may!(
 );
 
 /// Where one that hangs is waited for.
-const WATCHDOG: &str = "1s";
+const WATCHDOG: &str = "2s";
 
 fn assert_no_failure(traffic: Traffic) {
     let tally = traffic.stop();
@@ -544,7 +544,7 @@ fn a_stopped_worker_is_hung_and_replaced(mode: Mode) {
     let pid = server.worker_pid(0);
     send_signal(pid, SIGSTOP);
     let hung = server.journal.wait_where("worker hung", |event| event.number("lane") == 0);
-    assert!(hung.number("age_ms") >= 1_000, "{hung:?}");
+    assert!(hung.number("age_ms") >= 2_000, "{hung:?}");
     assert_eq!(hung.text("doing"), "no request");
     if !mode.is_threads() {
         // Before it is even killed, its sibling serves.
@@ -567,9 +567,10 @@ fn a_hung_request_costs_its_lane_alone(mode: Mode) {
     let mut victims = server.served_connections(20);
     let mut hangs = server.connect();
     hangs.send("GET /.fault/hang HTTP/1.1\r\nHost: a\r\n\r\n");
-    let hung = server.journal.wait_for("worker hung");
+    let hung = server
+        .journal
+        .wait_where("worker hung", |event| event.text("doing") == "a request that no route takes");
     let lane = hung.number("lane");
-    assert_eq!(hung.text("doing"), "a request that no route takes");
     // Connections of the other lane never notice, but for the end that they are told of.
     for client in &mut victims {
         // One whose lane hangs takes it in, and no more.
@@ -593,7 +594,7 @@ fn a_busy_loop_that_turns_is_not_hung(mode: Mode) {
     let server = site.start_watched(WATCHDOG);
     let traffic = site.traffic();
     let start = Instant::now();
-    while start.elapsed() < Duration::from_millis(2_500) {
+    while start.elapsed() < Duration::from_millis(3_500) {
         traffic.wait_answers(20);
     }
     assert_no_failure(traffic);
