@@ -3,15 +3,19 @@
 use std::borrow::Cow;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use super::*;
 use crate::config::{self, Config, Options};
-use crate::content::{Answer, Body, Handler, Outcome, Piece, Reply, ResponseOf, Site, Stream};
+use crate::content::{
+    Answer, Body, Handler, Outcome, Pending, Piece, Reply, ResponseOf, Site, Stream,
+};
 use crate::http::{Limits, Request, Response};
-use crate::observe::ledger::Ledger;
-use crate::worker::driver::{Sent, transmit};
+use crate::observe::ledger::{self, Ledger};
+use crate::worker::driver::epoll;
 use crate::worker::{self, context};
 
 /// Content in pieces: how often this one, and what length is stated.
@@ -90,12 +94,11 @@ impl Lane {
     }
 
     fn serve<'s>(&'s self, site: &'s Site) -> Pair<'s> {
-        let (client, server) = UnixStream::pair().expect("a pair");
-        client.set_nonblocking(true).expect("nonblocking");
-        server.set_nonblocking(true).expect("nonblocking");
+        let (client, connection) = connect();
         Pair {
             client,
-            connection: Connection::new(server.into()),
+            connection,
+            driver: Driver::Epoll(epoll::Driver::new().expect("a driver")),
             context: Context::new(site, &self.limits, &self.config, &self.ledger, 0),
         }
     }
@@ -106,6 +109,32 @@ struct Pair<'s> {
     client: UnixStream,
     connection: Connection<'s>,
     context: Context<'s>,
+    driver: Driver,
+}
+
+/// A client's end, and the connection at the other.
+fn connect<'s>() -> (UnixStream, Connection<'s>) {
+    let (client, server) = UnixStream::pair().expect("a pair");
+    client.set_nonblocking(true).expect("nonblocking");
+    server.set_nonblocking(true).expect("nonblocking");
+    (client, Connection::new(server.into()))
+}
+
+/// One turn of a loop, in which a connection has something to read, or room to send.
+fn turn<'s>(
+    connection: &mut Connection<'s>,
+    lane: &mut Context<'s>,
+    driver: &mut Driver,
+    readable: bool,
+) -> Next {
+    let ready = Ready { readable, writable: true, ..Ready::quiet(0) };
+    let mut buffer = [0; 1024];
+    let mut input = Input::new(None, Some(&mut buffer));
+    connection.set_queued(false);
+    let step = || connection.on_ready(ready, &mut input, lane);
+    let attempt = panic::catch_unwind(AssertUnwindSafe(step));
+    let next = attempt.unwrap_or_else(|_| connection.on_panic(&mut input, lane));
+    connection.end_turn(next, driver, 0, lane)
 }
 
 impl Pair<'_> {
@@ -114,22 +143,9 @@ impl Pair<'_> {
         self.turn(true)
     }
 
-    /// One turn of a loop, in which there is something to read, or room to send.
     fn turn(&mut self, readable: bool) -> Next {
-        let ready = Ready { readable, writable: true, ..Ready::quiet(0) };
-        let mut buffer = [0; 1024];
-        let mut input = Input::new(None, Some(&mut buffer));
-        self.connection.set_queued(false);
-        let next = self.connection.on_ready(ready, &mut input, &mut self.context);
-        self.context.output.mark_sent();
-        let (output, body) = self.context.output.unsent();
-        assert_eq!(body, b"");
-        if !output.is_empty() {
-            let sent = transmit(self.connection.socket(), output, &[]);
-            assert_eq!(sent, Sent::Bytes(output.len()));
-        }
-        let length = output.len();
-        self.context.output.advance(length, self.context.counters);
+        let next = turn(&mut self.connection, &mut self.context, &mut self.driver, readable);
+        assert!(self.context.output.is_empty(), "it is left for another connection");
         next
     }
 
@@ -262,29 +278,77 @@ fn a_stream_that_fails_is_not_taken_for_whole() {
 #[test]
 fn a_stream_that_panics_ends_its_connection_without_another_response() {
     let end: fn() -> Piece<'static> = || panic!("a stream");
-    let (site, lane) = (pieces_and(&[b'x'; 16 << 10], 100, None, Some(end)).0, Lane::new());
+    // It panics at the first thing that its connection does in a turn.
+    let count = STEPS_PER_TURN * context::output::PIECES_PER_FILL;
+    let (site, lane) = (pieces_and(&[b'x'; 16], count, None, Some(end)).0, Lane::new());
     let mut pair = lane.serve(&site);
     let mut next = pair.ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     let mut received = Vec::new();
+    let (mut other_client, mut other) = connect();
     while pair.connection.transport.is_blocked() || matches!(next, Next::Again(_)) {
         received.extend(pair.received());
-        // As another connection leaves it that has worked in the meantime.
-        pair.context.output.mark_whole();
-        pair.context.output.mark_sent();
-        let attempt = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| pair.turn(false)));
-        next = attempt.unwrap_or_else(|_| {
-            let mut input = Input::new(None, None);
-            pair.connection.on_panic(&mut input, &mut pair.context)
-        });
+        // Its lane has worked for another connection in the meantime.
+        other_client.write_all(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n").expect("room");
+        turn(&mut other, &mut pair.context, &mut pair.driver, true);
+        next = pair.turn(false);
     }
     received.extend(pair.received());
     assert_eq!(next, Next::Close);
-    assert!(pair.context.output.is_empty());
     let text = String::from_utf8(received).expect("text");
     assert_eq!(text.matches("HTTP/1.1 ").count(), 1);
     assert!(!text.ends_with("0\r\n\r\n"));
+    let before = ended(&lane);
     pair.connection.abandon(&pair.context);
-    assert_eq!((ended(&lane).0, ended(&lane).1), (0, 1));
+    assert_eq!((ended(&lane).0, ended(&lane).1), (before.0, before.1 + 1));
+}
+
+/// Answers as a function says.
+struct Answers(for<'s> fn(&'s Answers) -> Answer<'s>);
+
+impl Handler for Answers {
+    fn answer(&self, _: &Request<'_>) -> Answer<'_> {
+        (self.0)(self)
+    }
+}
+
+#[test]
+fn a_request_is_counted_before_it_is_answered() {
+    let (site, lane) = (Site::of(Box::new(Answers(|_| panic!("a handler")))), Lane::new());
+    let mut pair = lane.serve(&site);
+    let text = pair.conversation("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(text.starts_with("HTTP/1.1 500 "), "{text}");
+    let counters = lane.ledger.block(0);
+    assert_eq!((counters.cells().requests.get(), counters.doing()), (1, ledger::Doing::Route(0)));
+}
+
+#[test]
+fn a_full_lane_takes_no_reply_that_holds_memory() {
+    const HELD: usize = 1 << 20;
+    fn reply<'s>() -> Reply<'s> {
+        let response = ResponseOf::Request(Box::new(Response::new(200, [], None)));
+        Reply { response, body: Body::Owned(vec![b'x'; HELD]) }
+    }
+    fn ready(_: &Answers) -> Answer<'_> {
+        Answer::Known(Outcome::Ready(reply()))
+    }
+    fn late(_: &Answers) -> Answer<'_> {
+        Answer::Known(Outcome::Pending(Pending::Delay(Duration::from_secs(60), reply())))
+    }
+    let upload = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhe";
+    for (answer, request) in [
+        (late as for<'s> fn(&'s Answers) -> Answer<'s>, "GET / HTTP/1.1\r\nHost: a\r\n\r\n"),
+        (ready, "GET / HTTP/1.1\r\nHost: a\r\n\r\n"),
+        (ready, upload),
+    ] {
+        let (site, lane) = (Site::of(Box::new(Answers(answer))), Lane::new());
+        for (room, is_refused) in [(HELD, false), (HELD - 1, true)] {
+            let mut pair = lane.serve(&site);
+            pair.context.held_elsewhere = context::HELD_BYTES_MAX - room;
+            pair.ask(request);
+            let text = String::from_utf8(pair.received()).expect("text");
+            assert_eq!(text.starts_with("HTTP/1.1 503 "), is_refused, "{request:?}: {room}");
+        }
+    }
 }
 
 #[test]

@@ -18,7 +18,7 @@ use crate::observe::ledger::{Counters, Ledger};
 /// Most bytes of memory that a lane holds for its connections: request and response bodies, responses that wait for
 /// their client, and what came too early. Each is within its limit, and this bounds their sum. Bodies of the site's own
 /// are not counted.
-const HELD_BYTES_MAX: usize = 256 * 1024 * 1024;
+pub(super) const HELD_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 /// Most bytes that a lane throws away in one turn, of what clients send after their last response: some tens of
 /// microseconds, since they aren't copied. Those that send more wait for the next turn, and TCP makes them.
@@ -155,7 +155,7 @@ impl<'s> Context<'s> {
     pub fn begin_turn(&mut self) {
         let elapsed = self.clock.start.elapsed();
         self.now_us = elapsed.as_micros() as u64;
-        self.now_ms = elapsed.as_secs() * 1000 + u64::from(elapsed.subsec_millis());
+        self.now_ms = self.now_us / 1000;
         self.counters.begin_turn(self.clock.before_ms + self.now_ms);
         self.discards_left = DISCARDS_PER_TURN;
         if self.now_ms >= self.clock.date_until_ms {

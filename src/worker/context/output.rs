@@ -12,7 +12,7 @@ pub(in crate::worker) const OUTPUT_BYTES_MAX: usize = 64 * 1024;
 const COPIED_BODY_BYTES_MAX: usize = 16 * 1024;
 
 /// Pieces of a stream that are asked for at once: small ones, and empty ones, must not keep a lane from its others.
-const PIECES_PER_FILL: usize = 1024;
+pub(in crate::worker) const PIECES_PER_FILL: usize = 1024;
 
 /// Bytes to be sent, and a large body behind them that is sent from where it is.
 #[derive(Default)]
@@ -72,9 +72,14 @@ impl<'s> Outgoing<'s> {
     /// So much of what was left was sent. Closes the records of the responses that have left.
     pub(in crate::worker) fn advance(&mut self, count: usize, counters: Counters<'_>) {
         self.sent += count;
-        let gone = self.records.partition_point(|(end, _)| *end <= self.sent);
+        let gone = self.ended_by(self.sent);
         counters.end_requests(self.records[..gone].iter().map(|(_, record)| record), End::Sent);
         self.records.drain(..gone);
+    }
+
+    /// How many responses end there, or before.
+    fn ended_by(&self, end: usize) -> usize {
+        self.records.partition_point(|(its_end, _)| *its_end <= end)
     }
 
     /// Takes what is left, without the room for more that it has, and leaves nothing.
@@ -166,11 +171,10 @@ impl<'s> Output<'s> {
         let Some(whole) = self.whole else {
             return false;
         };
-        let Outgoing { bytes, body, records, .. } = &mut self.outgoing;
-        bytes.truncate(whole);
-        *body = None;
-        let kept = records.iter().take_while(|(end, _)| *end <= whole).count();
-        records.truncate(kept);
+        let kept = self.outgoing.ended_by(whole);
+        self.outgoing.records.truncate(kept);
+        self.outgoing.bytes.truncate(whole);
+        self.outgoing.body = None;
         true
     }
 
