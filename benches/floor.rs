@@ -53,6 +53,7 @@ const RATIO_GOAL: f64 = 1.15;
 const IDLE_CONNECTIONS: usize = 5_000;
 /// An idle keep-alive connection may take this much user-space memory.
 const IDLE_BYTES_GOAL: f64 = 300.0;
+
 /// Compares laneway's CPU time for a request with that of a bare epoll loop.
 #[derive(Parser)]
 #[command(name = "floor")]

@@ -232,12 +232,6 @@ impl<'s> Session<'s> {
         let record = Record::open(lane.now_us);
         let asked = Asked { to, record, is_whole: head.keep_alive || head.is_last };
         let answer = match answer {
-            // What most requests come to, past everything that they don't need.
-            Answer::Known(Outcome::Ready(reply))
-                if request.body == BodyLength::None && reply.body.held_bytes() == 0 =>
-            {
-                return self.respond(asked, reply, lane);
-            }
             Answer::Known(outcome) if request.body == BodyLength::None => {
                 return self.conclude(asked, outcome, beside, lane);
             }

@@ -141,11 +141,11 @@ impl<'s> Transport<'s> {
             }
             return Flushed::All;
         }
-        let (bytes, body) = lane.output.unsent();
-        if bytes.is_empty() && body.is_empty() {
+        if lane.output.is_empty() {
             lane.output.advance(0, lane.counters);
             return Flushed::All;
         }
+        let (bytes, body) = lane.output.unsent();
         let sent = transmit(&self.socket, bytes, body);
         self.keep_unsent_of_lane(sent, beside, lane)
     }
@@ -188,6 +188,7 @@ impl<'s> Transport<'s> {
         self.waiting.get_or_insert_default().output = lane.output.outgoing.take_unsent();
         self.begin_waiting(lane)
     }
+
     /// Keeps what the driver had taken with the turn, and the kernel had no room for.
     pub(super) fn keep_unsent(
         &mut self,
@@ -222,7 +223,7 @@ impl<'s> Transport<'s> {
             true => Flushed::Waits(waiting.progress.next_ms(now_ms, timeout_ms)),
             false => {
                 // Else the kernel would keep megabytes for a client that takes none, long after the close.
-                driver::forget_unsent(&self.socket);
+                self.reset_on_close();
                 Flushed::Broken
             }
         }

@@ -258,11 +258,10 @@ fn write(response: &mut Response, reply: Reply, persistence: Persistence) {
             }
         }
         Reply::Refused(refusal) => {
-            let Refusal { status, reason } = refusal;
-            let words = http::reason(status);
-            response.status_code(status.into(), words);
+            let content::Reply { body, .. } = content::refusal(refusal);
+            response.status_code(refusal.status.into(), http::reason(refusal.status));
             response.header("Content-Type: text/plain; charset=utf-8");
-            response.body_vec(format!("{status} {words}: {reason}\n").into_bytes());
+            response.body_mut().extend_from_slice(body.bytes());
         }
         Reply::Bare(status) => {
             response.status_code(status.into(), http::reason(status));
