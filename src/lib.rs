@@ -21,16 +21,18 @@
 //!
 //! ```no_run
 //! use laneway::config::{self, Options};
-//! use laneway::{Outcome, Passed};
+//! use laneway::{Outcome, Passed, log, panics};
 //!
 //! // First, and in the only thread.
 //! let passed = Passed::claim();
 //! let mut options = Options::default();
 //! options.set = vec!["server.listen=127.0.0.1:8080".into()];
 //! let loaded = config::load(&options).unwrap_or_else(|errors| panic!("{errors}"));
-//! laneway::log::start(loaded.config.log, loaded.config.colour);
+//! panics::install();
+//! log::start(loaded.config.log, loaded.config.colour);
 //! let code = match laneway::run(loaded.config, options, passed) {
 //!     Outcome::Exit(code) => code,
+//!     // The call returns in each forked child, too, which has one thing left to do.
 //!     Outcome::Worker(worker) => worker.run(),
 //!     Outcome::Loader(loader) => loader.run(),
 //! };
@@ -66,7 +68,13 @@ pub mod internals {
 
     use crate::config::{Content, Route, RoutePath};
 
-    /// A route that answers with 200, without fields of its own: `Route` will grow, so it is made here alone.
+    /// This text. [`Content::Fixed`] and [`Route`] will grow, so they are made here alone.
+    pub fn text(text: &str) -> Content {
+        let content_type = Some("text/plain; charset=utf-8".into());
+        Content::Fixed { content_type, body: text.as_bytes().into() }
+    }
+
+    /// A route that answers with 200, without fields of its own.
     pub fn route(path: RoutePath, host: Option<String>, content: Content) -> Route {
         let delay = std::time::Duration::ZERO;
         Route { path, host, content, status: 200, headers: Vec::new(), delay }

@@ -179,6 +179,17 @@ const ENTRIES_MAX: usize = 10;
 /// Most items that the documents of the crate show: what is meant to be used, and room for a few more.
 const FACE_ITEMS_MAX: usize = 40;
 
+/// Which of them no example of the documents names, and why.
+const WITHOUT_EXAMPLE: &[(&str, &str)] =
+    &[("WorkerProcess", "an example runs one that `Outcome` has, and never needs the type's name")];
+
+/// Which of them can't grow without breaking code that uses them, and why.
+const EXHAUSTIVE: &[(&str, &str)] = &[
+    ("LogLevel", "these are the levels that there are"),
+    ("Outcome", "a program that doesn't handle one of them would not serve"),
+    ("Task", "a program that doesn't handle one of them would not serve"),
+];
+
 /// What doesn't hold yet: a rule, and where. An entry that isn't needed any more is a failure, too, so that the list
 /// only ever becomes shorter.
 const NOT_YET: &[(&str, &str)] = &[];
@@ -301,24 +312,39 @@ fn check_folders(sources: &[Source]) -> Vec<Problem> {
     found.collect()
 }
 
+/// What the `use` declarations of all files call what.
+type Uses<'s> = BTreeMap<&'s Vec<String>, &'s Vec<String>>;
+
+fn uses(sources: &[Source]) -> Uses<'_> {
+    sources.iter().flat_map(|source| &source.uses).collect()
+}
+
+/// Where the item that a path leads to is declared.
+fn followed(path: &[String], uses: &Uses<'_>) -> Vec<String> {
+    let mut segments = path.to_vec();
+    // A few steps are enough: names that stand for each other don't compile.
+    for _ in 0..4 {
+        let Some(inside) = segments.strip_prefix(&["crate".to_owned()]) else { break };
+        let renamed = (1..=inside.len()).find_map(|end| {
+            let target = uses.get(&inside[..end].to_vec())?;
+            // A function that is called as its module leads nowhere else.
+            let is_own = target[1..].starts_with(&inside[..end]);
+            (target[0] == "crate" && !is_own).then(|| [target, &inside[end..]].concat())
+        });
+        let Some(renamed) = renamed.filter(|renamed| *renamed != segments) else { break };
+        segments = renamed;
+    }
+    segments
+}
+
 /// Which module names which of its siblings, by the module that both are in; the way may lead over a `pub use` of
 /// theirs.
 fn siblings(sources: &[Source]) -> BTreeMap<Vec<String>, BTreeSet<(String, String)>> {
-    let uses: BTreeMap<_, _> = sources.iter().flat_map(|source| &source.uses).collect();
+    let uses = uses(sources);
     let mut named: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
     for source in sources.iter().filter(|source| source.name() != "lib") {
         for path in source.paths.iter().filter(|path| !path.in_tests) {
-            let mut segments = path.segments.clone();
-            // A few steps are enough: names that stand for each other don't compile.
-            for _ in 0..4 {
-                let Some(inside) = segments.strip_prefix(&["crate".to_owned()]) else { break };
-                let renamed = (1..=inside.len()).find_map(|end| {
-                    let target = uses.get(&inside[..end].to_vec())?;
-                    (target[0] == "crate").then(|| [target, &inside[end..]].concat())
-                });
-                let Some(renamed) = renamed.filter(|renamed| *renamed != segments) else { break };
-                segments = renamed;
-            }
+            let segments = followed(&path.segments, &uses);
             let Some(inside) = segments.strip_prefix(&["crate".to_owned()]) else { continue };
             let same = source.module.iter().zip(inside).take_while(|(a, b)| a == b).count();
             let is_module = |name: &[String]| sources.iter().any(|of| of.module.starts_with(name));
@@ -366,13 +392,16 @@ fn check_circles(sources: &[Source]) -> Vec<Problem> {
 /// What the documents of the crate show, as their page of all items counts it: from its root on, over public modules
 /// and over `pub use`.
 fn face(sources: &[Source]) -> BTreeSet<String> {
+    let uses = uses(sources);
     let (mut shown, mut ahead) = (BTreeSet::new(), vec![vec!["lib".to_owned()]]);
     while let Some(module) = ahead.pop() {
         let source = sources.iter().find(|source| source.module == module);
         let source = source.unwrap_or_else(|| panic!("no file of {}", module.join("::")));
         let name = module.join("::");
-        shown.extend(source.public.iter().map(|item| format!("{name}::{item}")));
+        let items = source.public.iter().filter(|item| item.owner.is_none());
+        shown.extend(items.map(|item| format!("{name}::{}", item.name)));
         for path in &source.public_paths {
+            let path = &followed(path, &uses)[..];
             let path = path.strip_prefix(&["crate".to_owned()]).unwrap_or(path);
             match sources.iter().any(|source| source.module == path) {
                 true => ahead.push(path.to_vec()),
@@ -381,6 +410,29 @@ fn face(sources: &[Source]) -> BTreeSet<String> {
         }
     }
     shown
+}
+
+/// Of what the documents show, every item and method that no example of theirs names, and every item that can't grow;
+/// each with its name.
+fn unshown_and_exhaustive(sources: &[Source]) -> (BTreeSet<String>, BTreeSet<String>) {
+    let shown = face(sources);
+    let words: BTreeSet<_> = sources.iter().flat_map(|of| &of.example_words).collect();
+    let (mut unshown, mut exhaustive) = (BTreeSet::new(), BTreeSet::new());
+    for source in sources {
+        for item in &source.public {
+            let place = format!("{}::{}", source.name(), item.owner.as_ref().unwrap_or(&item.name));
+            if !shown.contains(&place) {
+                continue;
+            }
+            if !words.contains(&item.name) {
+                unshown.insert(item.name.clone());
+            }
+            if item.is_exhaustive {
+                exhaustive.insert(item.name.clone());
+            }
+        }
+    }
+    (unshown, exhaustive)
 }
 
 fn collect(folder: &Path, root: &Path, found: &mut Vec<Source>) {
@@ -470,6 +522,16 @@ fn what_the_documents_show_is_little_enough_to_be_meant() {
     assert!(shown.len() <= FACE_ITEMS_MAX, "{} items: {shown:#?}", shown.len());
     assert!(shown.iter().all(|item| !item.ends_with('*')), "named one by one: {shown:#?}");
     assert!(shown.contains("config::load::load"), "the root's modules were not found: {shown:#?}");
+}
+
+#[test]
+fn what_the_documents_show_is_used_in_an_example_and_can_grow() {
+    let (unshown, exhaustive) = unshown_and_exhaustive(sources());
+    let names = |list: &[(&str, &str)]| list.iter().map(|(name, _)| (*name).to_owned()).collect();
+    let expected: BTreeSet<String> = names(WITHOUT_EXAMPLE);
+    assert_eq!(unshown, expected, "give it an example, or a reason in WITHOUT_EXAMPLE");
+    let expected: BTreeSet<String> = names(EXHAUSTIVE);
+    assert_eq!(exhaustive, expected, "make it `non_exhaustive`, or give a reason in EXHAUSTIVE");
 }
 
 #[test]
@@ -724,11 +786,35 @@ fn the_face_of_a_crate_is_what_its_public_modules_and_uses_name() {
             "pub mod a; mod b; pub(crate) mod c; pub use b::{B, d}; #[doc(hidden)] pub mod e {}",
         ),
         ("a.rs", "pub struct A; pub(crate) struct Own; pub fn f() {} mod tests { pub struct T; }"),
-        ("b/mod.rs", "pub mod d; pub struct B; pub struct Unseen;"),
+        ("b/mod.rs", "pub mod d; mod e; pub use e::B; pub struct Unseen;"),
+        ("b/e.rs", "pub struct B;"),
         ("b/d.rs", "pub enum D {}"),
         ("c.rs", "pub struct C;"),
     ];
     let files: Vec<_> = files.iter().map(|(path, text)| source(path, text)).collect();
     let shown: Vec<_> = face(&files).into_iter().collect();
-    assert_eq!(shown, ["a::A", "a::f", "b::B", "b::d::D"]);
+    assert_eq!(shown, ["a::A", "a::f", "b::d::D", "b::e::B"]);
+}
+
+#[test]
+fn an_item_without_an_example_and_one_that_can_not_grow_are_found() {
+    let text = "
+        /// It is `Undone`.
+        /// ```text
+        /// Undone::undone()
+        /// ```
+        /// ```
+        /// A::new().done(); // undone()
+        /// ```
+        #[non_exhaustive]
+        pub struct A { pub a: u8 }
+        pub struct Undone { a: u8 }
+        pub enum E {}
+        impl A { pub fn new() {} pub fn done() {} pub fn undone() {} pub(crate) fn own() {} }
+        impl Unseen { pub fn unseen() {} }
+        pub(crate) struct Unseen;
+    ";
+    let (unshown, exhaustive) = unshown_and_exhaustive(&[source("lib.rs", text)]);
+    assert_eq!(unshown.into_iter().collect::<Vec<_>>(), ["E", "Undone", "undone"]);
+    assert_eq!(exhaustive.into_iter().collect::<Vec<_>>(), ["E"]);
 }

@@ -1,4 +1,22 @@
 //! The command line: what was asked for, and the commands that only print.
+//!
+//! The whole of the command `server`, but for what the [root's example](crate) shows:
+//!
+//! ```no_run
+//! use laneway::cli::{self, Task};
+//! use laneway::{Outcome, Passed};
+//!
+//! let passed = Passed::claim();
+//! match cli::parse() {
+//!     Task::Serve(config, options) => drop(laneway::run(*config, *options, passed)),
+//!     Task::Done(code) => std::process::exit(code),
+//!     Task::Failed(code, reason) => {
+//!         // Where an upgrade started this process, the server that runs says why it failed.
+//!         passed.report_failure(&reason);
+//!         std::process::exit(code)
+//!     }
+//! }
+//! ```
 
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
@@ -77,13 +95,14 @@ enum Command {
     Manpage,
 }
 
-/// What is left to do after the command line was looked at.
+/// What is left to do after the command line was looked at. Not `non_exhaustive`: a program that leaves one of them out
+/// would not serve.
 pub enum Task {
     /// Serve this, and what these options say after a reload.
     Serve(Box<config::Config>, Box<Options>),
-    /// Exit with this code: everything was printed.
+    /// Exit with this code: the command was carried out and printed what it had to.
     Done(i32),
-    /// As above, because of this.
+    /// Exit with this code, for this reason, which was printed.
     Failed(i32, String),
 }
 
@@ -97,7 +116,7 @@ impl Task {
 /// Exit code of wrong usage and of a wrong configuration.
 const USAGE: i32 = 2;
 
-/// Reads the command line and the environment, and carries out what only prints.
+/// Reads the command line and the environment of this process, and carries out every command but the one that serves.
 pub fn parse() -> Task {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,

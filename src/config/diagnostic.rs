@@ -38,6 +38,24 @@ pub(super) struct Diagnostic {
 }
 
 /// Something that is allowed, and is probably not what was meant: as a log event tells it.
+///
+/// ```
+/// use laneway::config::{Options, Warning, Warnings, load};
+///
+/// let mut options = Options::default();
+/// options.folder = Some("/nonexistent".into());
+/// options.environment = vec![("LANEWAY_WORKERS_COUNT".into(), "2".into())];
+/// let loaded = load(&options).expect("valid");
+/// let Warning { place, reason, .. } = &loaded.config.warnings[0];
+/// eprintln!("{place}: {reason}");
+/// assert!(reason.contains("LANEWAY_WORKERS_COUNT"));
+///
+/// // The same, with the text and a caret below it.
+/// let warnings: Warnings = loaded.warnings;
+/// assert!(!warnings.is_empty());
+/// assert!(warnings.to_string().contains("^"));
+/// assert!(warnings.coloured().len() > warnings.to_string().len());
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Warning {
@@ -153,6 +171,19 @@ fn render_all(
 pub const ERRORS_MAX: usize = 100;
 
 /// What is wrong with a configuration: everything, or the first 100 and a note that there are more.
+///
+/// ```
+/// use laneway::config::{Errors, Options, load};
+///
+/// let mut options = Options::default();
+/// options.folder = Some("/nonexistent".into());
+/// options.set = vec!["workers.count=0".into(), "limits.body=much".into()];
+/// let errors: Errors = load(&options).expect_err("two wrong values");
+/// assert_eq!(errors.count(), 2);
+/// // Plain in a log, and with colours on a terminal.
+/// assert!(errors.to_string().contains("workers.count"));
+/// assert!(errors.coloured().len() > errors.to_string().len());
+/// ```
 #[derive(Debug)]
 pub struct Errors {
     pub(super) sources: Vec<Source>,

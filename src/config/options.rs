@@ -12,7 +12,25 @@ use std::path::{Component, Path, PathBuf};
 /// The file that is read when none is named.
 pub(super) const DEFAULT_FILE: &str = "config.toml";
 
-/// What a configuration is made from.
+/// What a configuration is made from. The default reads `./config.toml`, if there is one, and no environment.
+///
+/// ```
+/// use laneway::config::{Options, load};
+///
+/// let folder = std::env::temp_dir().join(format!("laneway-options-{}", std::process::id()));
+/// std::fs::create_dir(&folder)?;
+/// std::fs::write(folder.join("config.toml"), "limits.body = \"2 MiB\"\ntimeouts.body = \"5 s\"")?;
+/// let mut options = Options::default();
+/// options.folder = Some(folder.clone());
+/// options.environment = vec![("LANEWAY_TIMEOUTS__BODY".into(), "6s".into())];
+/// let loaded = load(&options);
+/// std::fs::remove_dir_all(&folder)?;
+/// let config = loaded.expect("valid").config;
+/// assert_eq!(config.limits.body, 2 << 20);
+/// assert_eq!(config.timeouts.body.as_secs(), 6); // The environment wins over the file.
+/// assert_eq!(config.file, Some(folder.join("config.toml")));
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Options {
@@ -20,20 +38,20 @@ pub struct Options {
     pub file: Option<PathBuf>,
     /// `--set`, in order: `KEY=VALUE`.
     pub set: Vec<String>,
-    /// Names and values of environment variables.
+    /// Names and values of environment variables: `std::env::vars()`, where they are to count.
     pub environment: Vec<(String, String)>,
     /// The folder that `./config.toml` is looked for in; `None`: the working directory.
     pub folder: Option<PathBuf>,
     /// `--socket`: where the command socket is.
     pub socket: Option<PathBuf>,
     /// Whether the file has to have a table or a key: a reload's, if the one that is served had.
-    pub must_be_written: bool,
+    pub(crate) must_be_written: bool,
 }
 
 impl Options {
     /// The same, naming the file that was read, so that it is missed when it is gone: its absence means the defaults
     /// only where there never was one.
-    pub fn reading(self, file: Option<&Path>) -> Options {
+    pub(crate) fn reading(self, file: Option<&Path>) -> Options {
         let folder = self.folder.as_deref().unwrap_or(Path::new(""));
         let found = file.map(|file| absolute(file, folder));
         Options { file: self.file.or(found), ..self }

@@ -27,7 +27,20 @@ type Sink = Box<dyn Layer<Registry> + Send + Sync>;
 /// What to replace the settings in effect with.
 static IN_EFFECT: OnceLock<reload::Handle<Sink, Registry>> = OnceLock::new();
 
-/// Logs like this from here on. The first call installs the subscriber for as long as the process runs.
+/// Logs like this from here on, to standard error, with colours on a terminal if `colour`.
+///
+/// The first call installs the subscriber for as long as the process runs, unless the program has one of its own: that
+/// one stays, and gets the events.
+///
+/// ```
+/// use laneway::config::{Options, load};
+///
+/// let mut options = Options::default();
+/// options.folder = Some("/nonexistent".into());
+/// options.set = vec!["log.level=warn".into(), "log.format=json".into()];
+/// let config = load(&options).expect("valid").config;
+/// laneway::log::start(config.log, config.colour);
+/// ```
 pub fn start(log: Log, colour: bool) {
     if let Some(in_effect) = IN_EFFECT.get() {
         // Fails if there is no subscriber any more, and then nothing is logged.

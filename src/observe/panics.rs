@@ -9,6 +9,13 @@ thread_local! {
 }
 
 /// Installs the hook. Panics of workers are kept for the code that catches them; all others are printed as before.
+///
+/// Without it a worker's panic is printed between the lines of the log, and the log event has no message. Call it once,
+/// before [`run`](crate::run).
+///
+/// ```
+/// laneway::panics::install();
+/// ```
 pub fn install() {
     let print = panic::take_hook();
     panic::set_hook(Box::new(move |info| {

@@ -21,10 +21,10 @@ use crate::sys::memory;
 use crate::sys::process::{self, Identity, ProcessId};
 use crate::sys::socket::packet_pair;
 
-/// What a forked child becomes.
+/// What a forked child becomes that hosts workers. It can only be run: what it is made of is the supervisor's.
 pub struct WorkerProcess {
     /// Which workers it hosts.
-    pub hosting: Hosting,
+    pub(crate) hosting: Hosting,
     /// The workers to start at once; at least one.
     pub(crate) workers: Vec<Assignment>,
     /// What the workers of its generation share.

@@ -1,13 +1,11 @@
 //! What is measured (`benches/micro.rs`) and what is held to allocate nothing (`allocation.rs`): requests, and
 //! sites of many routes.
 
-use std::sync::Arc;
-
-use laneway::config::{Content, Route, RoutePath};
+use laneway::config::{Route, RoutePath};
 use laneway::internals::content::Site;
 use laneway::internals::http::Limits;
 use laneway::internals::http::h1::{Head, Receiver, Step};
-use laneway::internals::route;
+use laneway::internals::{route, text};
 
 /// What a configuration that says nothing sets.
 pub(crate) const LIMITS: Limits = Limits {
@@ -61,11 +59,7 @@ impl By {
             By::Prefix => (RoutePath::Prefix(format!("/shop/items/{number}/")), None),
             By::Host => (RoutePath::Exact("/".into()), Some(format!("shop{number}.example.org"))),
         };
-        let content = Content::Fixed {
-            content_type: Some("text/plain; charset=utf-8".into()),
-            body: Arc::from(&b"Hello from laneway\n"[..]),
-        };
-        route(path, host, content)
+        route(path, host, text("Hello from laneway\n"))
     }
 
     /// A site of so many such routes.

@@ -1,7 +1,7 @@
 //! What `tests/tidy.rs` knows of a source file: the paths that it names, where `unsafe` stands, how long it and its
 //! functions are. `syn` reads the Rust; within a macro, which it leaves alone, the tokens are read one by one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use proc_macro2::{TokenStream, TokenTree};
@@ -39,6 +39,17 @@ pub(crate) struct Function {
     pub(crate) lines: usize,
 }
 
+/// Something that a file declares public.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Public {
+    pub(crate) name: String,
+    /// Whether it can't grow without breaking code that uses it: an enum, or a struct with public fields alone, that
+    /// isn't `non_exhaustive`.
+    pub(crate) is_exhaustive: bool,
+    /// Of a method, the type that has it.
+    pub(crate) owner: Option<String>,
+}
+
 /// One source file.
 pub(crate) struct Source {
     /// Below `src`.
@@ -53,8 +64,10 @@ pub(crate) struct Source {
     pub(crate) unsafe_lines: Vec<usize>,
     /// What it declares public, modules apart, and its public modules and `use`s; not what is hidden from the
     /// documents.
-    pub(crate) public: Vec<String>,
+    pub(crate) public: Vec<Public>,
     pub(crate) public_paths: Vec<Vec<String>>,
+    /// The words of the examples in its documents, which `cargo test` compiles.
+    pub(crate) example_words: BTreeSet<String>,
     /// What its `use` declarations call what: a name, by its module and itself, and the path that it stands for.
     pub(crate) uses: BTreeMap<Vec<String>, Vec<String>>,
 }
@@ -82,6 +95,7 @@ impl Source {
             paths: Vec::new(),
             functions: Vec::new(),
             uses: BTreeMap::new(),
+            documents: Vec::new(),
         };
         reader.visit_file(&file);
         let (mut public, mut public_paths) = (Vec::new(), Vec::new());
@@ -99,6 +113,7 @@ impl Source {
             unsafe_lines,
             public,
             public_paths,
+            example_words: example_words(&reader.documents),
             uses: reader.uses,
         }
     }
@@ -136,6 +151,8 @@ struct Reader {
     paths: Vec<NamedPath>,
     functions: Vec<Function>,
     uses: BTreeMap<Vec<String>, Vec<String>>,
+    /// Lines of `//!` and `///`.
+    documents: Vec<String>,
 }
 
 impl Reader {
@@ -263,6 +280,16 @@ impl<'ast> Visit<'ast> for Reader {
         self.within(&item.attrs, lines_of(item), |reader| reader.use_tree(&item.tree, Vec::new()));
     }
 
+    fn visit_attribute(&mut self, attribute: &'ast syn::Attribute) {
+        if let syn::Meta::NameValue(of) = &attribute.meta
+            && of.path.is_ident("doc")
+            && let syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::Str(line), .. }) = &of.value
+        {
+            self.documents.push(line.value());
+        }
+        visit::visit_attribute(self, attribute);
+    }
+
     fn visit_path(&mut self, path: &'ast syn::Path) {
         let segments = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
         self.record(segments, path.span().start().line);
@@ -298,11 +325,57 @@ fn declared(items: &[syn::Item]) -> Vec<String> {
     modules.collect()
 }
 
+/// The words in the examples among these lines of documents: in code that is Rust.
+fn example_words(documents: &[String]) -> BTreeSet<String> {
+    let (mut words, mut is_code, mut is_example) = (BTreeSet::new(), false, false);
+    for line in documents {
+        if let Some(language) = line.trim().strip_prefix("```") {
+            is_code = !is_code;
+            is_example = is_code && matches!(language, "" | "rust" | "no_run" | "should_panic");
+        } else if is_example {
+            let code = line.split("//").next().unwrap_or_default();
+            let is_part = |letter: char| letter.is_alphanumeric() || letter == '_';
+            words.extend(code.split(|letter| !is_part(letter)).map(str::to_owned));
+        }
+    }
+    words
+}
+
+/// Whether the documents leave it out.
+fn is_hidden(attributes: &[syn::Attribute]) -> bool {
+    attributes.iter().any(|of| {
+        of.path().is_ident("doc")
+            && matches!(&of.meta, syn::Meta::List(list) if list.tokens.to_string() == "hidden")
+    })
+}
+
+fn is_public(visibility: &syn::Visibility) -> bool {
+    matches!(visibility, syn::Visibility::Public(_))
+}
+
+/// Notes the methods of a type that users of the crate may call.
+fn note_methods(item: &syn::ItemImpl, names: &mut Vec<Public>) {
+    let syn::Type::Path(of) = &*item.self_ty else { return };
+    if item.trait_.is_some() {
+        return;
+    }
+    let owner = of.path.segments.last().map(|segment| segment.ident.to_string());
+    for method in &item.items {
+        if let syn::ImplItem::Fn(method) = method
+            && is_public(&method.vis)
+            && !is_hidden(&method.attrs)
+        {
+            let (name, owner) = (method.sig.ident.to_string(), owner.clone());
+            names.push(Public { name, is_exhaustive: false, owner });
+        }
+    }
+}
+
 /// Notes what `item` offers to users of the crate.
 fn note_public(
     item: &syn::Item,
     reader: &Reader,
-    names: &mut Vec<String>,
+    names: &mut Vec<Public>,
     paths: &mut Vec<Vec<String>>,
 ) {
     let (attributes, visibility, name) = match item {
@@ -315,21 +388,28 @@ fn note_public(
         syn::Item::Type(item) => (&item.attrs, &item.vis, &item.ident),
         syn::Item::Union(item) => (&item.attrs, &item.vis, &item.ident),
         syn::Item::Mod(item) => (&item.attrs, &item.vis, &item.ident),
-        syn::Item::Use(item) if matches!(item.vis, syn::Visibility::Public(_)) => {
+        syn::Item::Impl(item) => return note_methods(item, names),
+        syn::Item::Use(item) if is_public(&item.vis) => {
             return leaves(&item.tree, Vec::new(), &mut |path| paths.push(reader.resolved(path)));
         }
         _ => return,
     };
-    let is_hidden = |of: &syn::Attribute| {
-        of.path().is_ident("doc")
-            && matches!(&of.meta, syn::Meta::List(list) if list.tokens.to_string() == "hidden")
-    };
-    if !matches!(visibility, syn::Visibility::Public(_)) || attributes.iter().any(is_hidden) {
+    if !is_public(visibility) || is_hidden(attributes) {
         return;
     }
+    let is_open = attributes.iter().any(|of| of.path().is_ident("non_exhaustive"));
+    let is_whole = match item {
+        syn::Item::Enum(_) => true,
+        syn::Item::Struct(item) => item.fields.iter().all(|field| is_public(&field.vis)),
+        _ => false,
+    };
     match item {
         syn::Item::Mod(_) => paths.push(reader.resolved(&[name.to_string()])),
-        _ => names.push(name.to_string()),
+        _ => names.push(Public {
+            name: name.to_string(),
+            is_exhaustive: is_whole && !is_open,
+            owner: None,
+        }),
     }
 }
 

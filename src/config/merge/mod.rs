@@ -162,6 +162,17 @@ pub(super) fn all_keys() -> Vec<(&'static str, &'static [&'static str])> {
 }
 
 /// A valid configuration.
+///
+/// ```
+/// use laneway::config::{Loaded, Options, load};
+///
+/// let mut options = Options::default();
+/// options.folder = Some("/nonexistent".into());
+/// options.set = vec!["limits.headers=50".into()];
+/// let loaded: Loaded = load(&options).expect("valid");
+/// assert_eq!(loaded.config.limits.headers, 50);
+/// assert!(loaded.to_toml().contains("headers = 50"));
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Loaded {

@@ -37,7 +37,7 @@ pub struct Abilities {
     pub files_of_address: Option<u64>,
     /// What its responses can't be, if it can't send all that a route can ask for.
     pub responses: Option<Responses>,
-    /// What whoever chose it should know, and what to do about it.
+    /// What a user who chose it should know, and what to do about it.
     pub warning: Option<(&'static str, &'static str)>,
 }
 
@@ -91,7 +91,7 @@ const MAY: Abilities = Abilities {
 
 impl Engine {
     /// What it can do.
-    pub fn abilities(self) -> &'static Abilities {
+    pub(crate) fn abilities(self) -> &'static Abilities {
         match self {
             Engine::Native => &NATIVE,
             Engine::May => &MAY,
@@ -99,7 +99,7 @@ impl Engine {
     }
 
     /// Its name in the configuration, if it isn't the usual one.
-    pub fn other(self) -> Option<&'static str> {
+    pub(crate) fn other(self) -> Option<&'static str> {
         (self != Engine::Native).then_some(self.abilities().name)
     }
 }

@@ -23,6 +23,30 @@ const WATCHDOG_MIN_MS: u64 = 100;
 
 /// The resolved configuration of one generation. What reads it for a reload is another process, from which it
 /// comes serialized.
+///
+/// ```
+/// use laneway::config::{Accept, Driver, Engine, LogFormat, LogLevel, Mode, Options, load};
+/// use laneway::config::{Config, Limits, Log, Server, Supervisor, Timeouts, Workers};
+///
+/// let mut options = Options::default();
+/// options.folder = Some("/nonexistent".into()); // Without a file, the defaults apply.
+/// options.set = vec!["workers.mode=processes".into(), "log.level=debug".into()];
+/// let config: Config = load(&options).expect("valid").config;
+///
+/// let Server { listen, backlog, .. } = config.server;
+/// assert_eq!((listen.len(), backlog), (1, 4096));
+/// let Workers { mode, accept, engine, driver, .. } = config.workers;
+/// assert_eq!((mode, accept), (Mode::Processes, Accept::Reuseport));
+/// assert_eq!((engine, driver), (Engine::Native, Driver::Auto));
+/// let Supervisor { drain_timeout, pid_file, .. } = config.supervisor;
+/// assert_eq!((drain_timeout.as_secs(), pid_file), (30, None));
+/// let Limits { body, headers, .. } = config.limits;
+/// assert_eq!((body, headers), (1 << 20, 100));
+/// let Timeouts { header, keep_alive, .. } = config.timeouts;
+/// assert_eq!((header.as_secs(), keep_alive.as_secs()), (10, 75));
+/// let Log { level, format, .. } = config.log;
+/// assert_eq!((level, format), (LogLevel::Debug, LogFormat::Auto));
+/// ```
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Config {
@@ -31,7 +55,7 @@ pub struct Config {
     pub file: Option<PathBuf>,
     /// Whether the file has a table or a key, so that a blank one is not what its owner wrote. A reload rejects one
     /// if the file that is served was not.
-    pub is_written: bool,
+    pub(crate) is_written: bool,
     /// `[server]`
     pub server: Server,
     /// `[workers]`
@@ -117,6 +141,7 @@ impl Default for Workers {
 /// `workers.mode`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Mode {
     /// One worker process, one thread per lane.
     Threads,
@@ -131,7 +156,7 @@ pub enum Mode {
 pub enum Accept {
     /// Each lane from sockets of its own, among which the kernel spreads connections.
     Reuseport,
-    /// Every lane from the same sockets: whoever is free first.
+    /// Every lane from the same sockets: the lane that is free first takes a connection.
     Shared,
     /// An acceptor takes every connection and hands it to the lane with the fewest.
     Handoff,
@@ -152,7 +177,7 @@ pub enum Driver {
 
 impl Accept {
     /// Its name in the configuration.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Accept::Reuseport => "reuseport",
             Accept::Shared => "shared",
@@ -161,7 +186,7 @@ impl Accept {
     }
 
     /// How many sockets each address has for so many lanes.
-    pub fn sockets(self, lanes: usize) -> usize {
+    pub(crate) fn sockets(self, lanes: usize) -> usize {
         match self {
             Accept::Reuseport => lanes,
             Accept::Shared | Accept::Handoff => 1,
@@ -311,7 +336,7 @@ impl Default for Log {
     }
 }
 
-/// `log.level`
+/// `log.level`. Not `non_exhaustive`: these are the levels that there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs, reason = "the names say it")]
@@ -340,6 +365,18 @@ pub enum LogFormat {
 pub const HOST_BYTES_MAX: usize = 253;
 
 /// One `[[route]]`.
+///
+/// ```
+/// use laneway::config::{Content, Options, Route, RoutePath, load};
+///
+/// let mut options = Options::default();
+/// options.folder = Some("/nonexistent".into());
+/// options.set = vec![r#"route=[{ path = "/old/*", redirect = "/new" }]"#.into()];
+/// let routes: Vec<Route> = load(&options).expect("valid").config.routes;
+/// assert_eq!(routes[0].path, RoutePath::Prefix("/old/".into()));
+/// assert_eq!(routes[0].status, 308);
+/// assert!(matches!(&routes[0].content, Content::Redirect(location) if location == "/new"));
+/// ```
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Route {
@@ -373,6 +410,7 @@ pub enum RoutePath {
 #[non_exhaustive]
 pub enum Content {
     /// `text`, `json`, `body_file` and `bytes`: a body known when the configuration loads.
+    #[non_exhaustive]
     Fixed {
         /// `None` if the route's own headers state one.
         content_type: Option<Cow<'static, str>>,

@@ -7,7 +7,20 @@ use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
 /// One entry of `server.listen`. A host name is resolved by the supervisor, at bind time.
+///
+/// ```
+/// use laneway::config::{ListenAddress, Options, load};
+///
+/// let mut options = Options::default();
+/// options.folder = Some("/nonexistent".into());
+/// options.set = vec![r#"server.listen=["[::]:80", "localhost:8080"]"#.into()];
+/// let config = load(&options).expect("valid").config;
+/// let every = "[::]:80".parse().expect("an address");
+/// let named = ListenAddress::Name("localhost".into(), 8080);
+/// assert_eq!(config.server.listen, [ListenAddress::Socket(every), named]);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ListenAddress {
     /// A literal IPv4 or IPv6 address. Port 0 lets the kernel choose.
     Socket(SocketAddr),
@@ -17,7 +30,7 @@ pub enum ListenAddress {
 
 impl ListenAddress {
     /// The port; 0 lets the kernel choose.
-    pub fn port(&self) -> u16 {
+    pub(in crate::config) fn port(&self) -> u16 {
         match self {
             ListenAddress::Socket(address) => address.port(),
             ListenAddress::Name(_, port) => *port,

@@ -303,6 +303,7 @@ impl<const MIN: u32, const MAX: u32> Serialize for Number<MIN, MAX> {
 
 /// `workers.count`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Count {
     /// CPUs that affinity and the cgroup quota allow.
     Auto,

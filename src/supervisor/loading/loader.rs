@@ -148,7 +148,8 @@ impl Head {
     }
 }
 
-/// What the forked child becomes.
+/// What a forked child becomes that reads the configuration. It can only be run: what it is made of is the
+/// supervisor's.
 pub struct Loader {
     options: config::Options,
     /// The addresses that the supervisor has open, as they were asked for.
