@@ -110,7 +110,7 @@ fn is_installed(program: &str) -> bool {
     std::env::split_paths(&paths).any(|folder| folder.join(program).is_file())
 }
 
-/// Kills one worker process, and measures until everybody who connects then has an answer.
+/// Kills one worker process, and measures until every client that connects then has an answer.
 fn kill_one(subject: &Subject) -> Outcome<f64> {
     let workers = usage::children(subject.root())?;
     let worker = *workers.first().ok_or("it has no worker")?;
@@ -127,7 +127,7 @@ fn kill_one(subject: &Subject) -> Outcome<f64> {
     }
     for mut stream in streams {
         let mut buffer = [0; 1024];
-        // Who was accepted by the dying worker is reset, which is not what is measured: it asks again.
+        // A client that the dying worker had accepted is reset, which is not what is measured: it asks again.
         while !stream.read(&mut buffer).is_ok_and(|count| count > 0) {
             if start.elapsed() > PATIENCE {
                 return Err("no answer after a kill".into());

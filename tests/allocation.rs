@@ -158,7 +158,7 @@ fn arming_rearming_and_expiring_deadlines_allocates_nothing() {
     assert_eq!(count, 0);
 }
 
-/// A connection with its client and its lane, in one thread: who does what is decided by the test.
+/// A connection with its client and its lane, in one thread: the test decides which of them does what.
 struct Pair<'s> {
     client: UnixStream,
     connection: Connection<'s>,

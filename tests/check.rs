@@ -118,7 +118,7 @@ fn check_finds_what_is_in_the_way_of_the_pid_file() {
     for (path, expected) in cases {
         fails(&[], folder, &["--set", &format!("supervisor.pid_file={path}")], expected);
     }
-    // What a killed server has left is in nobody's way.
+    // What a killed server has left is in no server's way.
     scratch.write("left.pid", "1\n");
     scratch.write("left.pid.new", "1\n");
     let before = state(folder);

@@ -59,7 +59,7 @@ fn arguments(text: &str) -> Vec<String> {
     found
 }
 
-/// Every event that the code logs. A call whose last argument is no literal would be one that nobody can list.
+/// Every event that the code logs. A call whose last argument is no literal could not be listed.
 fn in_the_code() -> Events {
     let mut files = Vec::new();
     sources(&root().join("src"), &mut files);

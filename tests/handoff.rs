@@ -61,7 +61,7 @@ fn each_connection_goes_to_the_lane_with_the_fewest() {
         let server = setup(mode).lanes(3).start();
         let mut clients = server.served_connections(30);
         eventually("ten for each", || (connections(&server) == [10, 10, 10]).then_some(()));
-        // Lanes get more again when they have fewer, whoever had them before.
+        // Lanes get more again when they have fewer, whichever had them before.
         clients.truncate(6);
         eventually("the others are gone", || {
             (connections(&server).iter().sum::<u64>() == 6).then_some(())
@@ -199,7 +199,7 @@ fn every_lane_gets_its_share_after_a_sibling_had_what_was_handed_to_a_killed_wor
 fn who_waits_when_the_server_is_told_to_stop_is_served() {
     for mode in MODES {
         let mut server = setup(mode).start();
-        // In a queue that nobody looks into while the signal comes.
+        // In a queue that no worker accepts from while the signal comes.
         let acceptor = acceptor_pid(&server);
         stop(acceptor);
         let mut clients = ask(&server, 20);

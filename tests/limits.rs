@@ -79,7 +79,7 @@ fn a_body_may_be_as_long_as_the_limit_and_no_longer(mode: Mode) {
     let mut client = server.connect();
     client.send(post(1025));
     assert_refused(client, 413, "1,025 bytes");
-    // The head alone says that it is too long, so nobody has to send the body first.
+    // The head alone says that it is too long, so no client has to send the body first.
     let mut client = server.connect();
     client.send("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999\r\n\r\n");
     assert!(matches!(client.response().status, 400 | 413), "a length beyond 64 bits");
@@ -556,7 +556,7 @@ fn a_worker_without_descriptors_outlives_the_death_of_another() {
         send_signal(server.worker_pid(0), SIGKILL);
         server.journal.wait_for("worker adopted");
         drop(clients);
-        // It asks again when there are descriptors, and serves who waits in the queues of both.
+        // It asks again when there are descriptors, and serves the connections in both queues.
         assert_eq!(server.served_connections(16).len(), 16);
         assert_eq!(server.worker_pid(1), sibling);
         let lost = server.journal.named("worker exited");

@@ -182,7 +182,7 @@ fn a_reload_of_another_address_leaves_the_server_where_it_is_found() {
     let reloaded = command(&server, &[&config[..], &["reload"]].concat());
     assert!(reloaded.status.success(), "{}", text(&reloaded));
     assert_eq!(site.get(), NEW);
-    // A mistake in the file keeps nobody from what needs nothing of it.
+    // What needs nothing of the file works although it has a mistake.
     site.scratch.write("site.toml", "[[[ nonsense");
     let status = command(&server, &[&config[..], &["status"]].concat());
     assert!(status.status.success(), "{}", text(&status));

@@ -219,7 +219,7 @@ fn a_body_that_no_route_wants_is_never_taken_for_a_request(mode: Mode) {
             client.send("GET /slow HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
             let stream = client.rest();
             let seen = responses_in(&stream);
-            // The rest is either skipped and the next request answered, or the connection closed.
+            // What follows is either skipped and the next request answered, or the connection closed.
             assert_eq!(seen[0], status.to_string(), "{head} {body:?}");
             let text = String::from_utf8_lossy(&stream);
             assert!(!text.contains(CANARY_BODY), "{head} {body:?} let the canary sing");

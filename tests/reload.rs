@@ -439,7 +439,7 @@ fn who_was_told_of_to_a_lane_that_leaves_is_served() {
     for _ in 0..8 {
         clients.push(server.connect());
         if clients.last_mut().is_some_and(|client| !is_answered(client)) {
-            break; // The lane that is stopped was told of this one, and nobody else.
+            break; // The lane that is stopped alone was told of this one.
         }
     }
     send_signal(leaves, SIGCONT);

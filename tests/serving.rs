@@ -425,7 +425,7 @@ fn connections_spread_over_all_lanes(mode: Mode) {
     let least = match mode.accept {
         // A fair coin gives either lane fewer than 40 of 200 once in 10^18 runs.
         Accept::Reuseport => 40,
-        // Whoever is free first takes what there is: with one client that may be the same one each time.
+        // The lane that is free first takes a connection: with one client that may be the same one each time.
         Accept::Shared => 0,
         // Each in turn.
         Accept::Handoff => 95,

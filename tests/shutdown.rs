@@ -179,7 +179,7 @@ fn a_full_lane_does_not_hold_up_the_drain(mode: Mode) {
 
 fn who_waits_while_all_lanes_are_full_is_served_before_the_server_leaves(mode: Mode) {
     let mut server = setup(mode)
-        // Longer than anybody who might have something to hand over is waited for, unless it is asked.
+        // Longer than a worker that might have something to hand over is waited for, unless it is asked.
         .route("/long", "text = \"long\"\ndelay = \"1500ms\"")
         .set("workers.max_connections", "2")
         .start();

@@ -725,7 +725,7 @@ fn an_activated_socket_that_cannot_be_joined_is_shared(mode: Mode) {
     let socket = TcpListener::bind(site.listen[0]).expect("the manager's socket");
     let folder = site.scratch.path();
     fs::set_permissions(folder, fs::Permissions::from_mode(0o777)).expect("open the folder");
-    // Somebody else than the one who opened the socket may not join its port.
+    // Another user than the one that opened the socket may not join its port.
     let setup = activated(&site, socket, &format!("setpriv {}", others.join(" ")));
     fs::set_permissions(setup.scratch().path(), fs::Permissions::from_mode(0o777))
         .expect("open it");
@@ -779,7 +779,7 @@ fn an_unknown_user_is_an_error(mode: Mode) {
 }
 
 fn without_a_place_for_its_socket_it_serves_all_the_same(mode: Mode) {
-    // Nobody may make a file there, not even root: as on a read-only file system.
+    // No user may make a file there, not even root: as on a read-only file system.
     let mut server = Setup::new(mode).env("XDG_RUNTIME_DIR", "/proc/self").start();
     let told = server.journal.wait_for("no command socket");
     assert!(told.text("remedy").starts_with("name a place with --socket PATH"), "{told:?}");

@@ -5,7 +5,7 @@ mod sources;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
@@ -154,7 +154,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
 const KERNEL_PART: &str = "sys";
 
 /// What calls the kernel, by what a path begins with. What std wraps into values that own what they name (files,
-/// streams, descriptors) is for everybody; the number of a descriptor, to do something with it, is not.
+/// streams, descriptors) is for every part; the number of a descriptor, to do something with it, is not.
 const KERNEL: &[&str] = &[
     "core_affinity",
     "io_uring",
@@ -188,6 +188,21 @@ const EXHAUSTIVE: &[(&str, &str)] = &[
     ("LogLevel", "these are the levels that there are"),
     ("Outcome", "a program that doesn't handle one of them would not serve"),
     ("Task", "a program that doesn't handle one of them would not serve"),
+];
+
+/// What comments don't say: it is a connection, a socket, a client, a worker or a process that is meant.
+const VAGUE_WORDS: &[&str] = &[
+    "nobody",
+    "somebody",
+    "anybody",
+    "everybody",
+    "whoever",
+    "whomever",
+    "he",
+    "him",
+    "his",
+    "she",
+    "her",
 ];
 
 /// What doesn't hold yet: a rule, and where. An entry that isn't needed any more is a failure, too, so that the list
@@ -435,16 +450,37 @@ fn unshown_and_exhaustive(sources: &[Source]) -> (BTreeSet<String>, BTreeSet<Str
     (unshown, exhaustive)
 }
 
-fn collect(folder: &Path, root: &Path, found: &mut Vec<Source>) {
-    for entry in fs::read_dir(folder).expect("read a folder of src") {
-        let path = entry.expect("an entry of src").path();
-        if path.is_dir() {
-            collect(&path, root, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let text = fs::read_to_string(&path).expect("read a source file");
-            found.push(Source::new(path.strip_prefix(root).expect("a path below src"), &text));
+/// Every Rust file of the folder, by its path below it, with its text.
+fn rust_files(root: &Path) -> Vec<(PathBuf, String)> {
+    let (mut found, mut ahead) = (Vec::new(), vec![root.to_owned()]);
+    while let Some(folder) = ahead.pop() {
+        for entry in fs::read_dir(folder).expect("read a folder of sources") {
+            let path = entry.expect("an entry of a folder").path();
+            if path.is_dir() {
+                // What a build leaves is in one of this name.
+                ahead.extend(Some(path).filter(|path| !path.ends_with("target")));
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).expect("read a source file");
+                found.push((path.strip_prefix(root).expect("a path below it").to_owned(), text));
+            }
         }
     }
+    found
+}
+
+/// Each of [`VAGUE_WORDS`] in the comments of a file, with its line.
+fn vague_words(text: &str) -> Vec<(usize, &'static str)> {
+    let comments = text.lines().enumerate().filter_map(|(index, line)| {
+        let start = if line.trim_start().starts_with("//") { Some(0) } else { line.find(" // ") };
+        Some((index + 1, line[start?..].to_lowercase()))
+    });
+    let found = comments.flat_map(|(line, comment)| {
+        let is_said =
+            |word: &str| comment.split(|of: char| !of.is_alphanumeric()).any(|of| of == word);
+        let said: Vec<_> = VAGUE_WORDS.iter().filter(|word| is_said(word)).collect();
+        said.into_iter().map(move |word| (line, *word))
+    });
+    found.collect()
 }
 
 /// Every file of `src`, read once.
@@ -452,8 +488,8 @@ fn sources() -> &'static [Source] {
     static SOURCES: OnceLock<Vec<Source>> = OnceLock::new();
     SOURCES.get_or_init(|| {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-        let mut found = Vec::new();
-        collect(&root, &root, &mut found);
+        let files = rust_files(&root).into_iter();
+        let found: Vec<_> = files.map(|(path, text)| Source::new(&path, &text)).collect();
         assert!(found.iter().any(|source| source.name() == "lib"), "the sources were not found");
         found
     })
@@ -499,6 +535,22 @@ fn the_kernel_is_called_in_sys_alone() {
 #[test]
 fn every_file_begins_with_what_it_is_for() {
     assert_none("header", in_each(check_header));
+}
+
+#[test]
+fn comments_say_what_is_meant() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let files = ["src", "tests", "benches", "fuzz"].iter().flat_map(|folder| {
+        let files = rust_files(&root.join(folder)).into_iter();
+        files.map(move |(path, text)| (Path::new(folder).join(path), text))
+    });
+    let found: Vec<String> = files
+        .flat_map(|(path, text)| {
+            let words = vague_words(&text).into_iter();
+            words.map(move |(line, word)| format!("{}:{line}: {word}", path.display()))
+        })
+        .collect();
+    assert!(found.is_empty(), "name the connection, socket, client …:\n{}", found.join("\n"));
 }
 
 #[test]
@@ -640,6 +692,13 @@ fn comments_and_literals_are_not_code() {
         assert_eq!(found.iter().map(|of| of.line).collect::<Vec<_>>(), [text.lines().count()]);
         assert_eq!(check_unsafe(&source("sys/fd.rs", &text)).len(), 0);
     }
+}
+
+#[test]
+fn a_vague_word_is_found_in_comments_alone() {
+    let comment = |words: &str| format!("let her = \"him\"; {}{words}\n", "// ");
+    let text = format!("//{}\n{}{}", "! Nobody.", comment("His."), comment("The others."));
+    assert_eq!(vague_words(&text), [(1, "nobody"), (2, "his")]);
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! The load of connections that each live for one request: a fixed number of them is open at any time.
 //!
-//! Who closes, and how: the request says `Connection: close`, so the server closes first, on its usual path; the
+//! Which side closes, and how: the request says `Connection: close`, so the server closes first, on its usual path; the
 //! client has the whole response and the server's FIN, and answers with an RST (`SO_LINGER` of 0). So neither side
 //! keeps a TIME_WAIT. With an orderly close one of them would, a minute for each request: on the client's side
 //! the ports run out within a second, and on the server's the kernel's table of them fills up and then drops them,
-//! which makes who is measured later cheaper. A server that does not know `Connection: close` gets the RST once
+//! which makes what is measured later cheaper. A server that does not know `Connection: close` gets the RST once
 //! its response is there.
 //!
 //! Why not io_uring, as in [`super::client`]: nearly all of a connection's cost is its TCP handshake, which on

@@ -43,7 +43,7 @@ pub(crate) struct OpenLoop {
     /// By number, which is their token too.
     connections: HashMap<u64, Connection>,
     next_number: u64,
-    /// Whose turn it is to ask.
+    /// The connections that ask next, in order.
     turn: VecDeque<u64>,
     buffer: Vec<u8>,
     latencies_ns: Histogram<u64>,
@@ -131,7 +131,7 @@ impl OpenLoop {
         }
     }
 
-    /// Asks at its pace until `is_over`. Who loses his connection opens another one.
+    /// Asks at its pace until `is_over`. A client that loses its connection opens another one.
     pub(crate) fn run_until(&mut self, is_over: impl Fn(&OpenLoop) -> bool) -> Outcome<()> {
         let batch = self.pace.pipeline.max(1);
         let interval = Duration::from_secs(1) * batch as u32 / self.pace.per_second;
@@ -221,7 +221,7 @@ impl OpenLoop {
         let another = loop {
             match self.open() {
                 Ok(another) => break another,
-                // Nobody listens for a moment.
+                // No socket listens for a moment.
                 Err(_) if start.elapsed() < SILENCE_MAX => {}
                 Err(error) => return Err(error),
             }
@@ -230,7 +230,7 @@ impl OpenLoop {
         Ok(())
     }
 
-    /// Whether everybody has been answered a request that left after `since`.
+    /// Whether every connection has been answered a request that left after `since`.
     pub(crate) fn all_answered_since(&self, since: Instant) -> bool {
         let is_answered =
             |connection: &Connection| connection.answered.is_some_and(|due| due >= since);

@@ -20,7 +20,7 @@ pub(crate) struct Figures {
 #[derive(Clone, Copy)]
 pub(crate) struct Blast {
     pub(crate) failed_requests: f64,
-    /// From the signal until everybody was answered again.
+    /// From the signal until every client was answered again.
     pub(crate) full_service_ms: f64,
     /// The share of the clients whose connection broke.
     pub(crate) noticed: f64,

@@ -8,21 +8,21 @@ use bytesize::ByteSize;
 
 use super::layout::{self, wrap};
 use super::{Task, USAGE, load_with, print};
-use crate::config::{self, Mode, Options, Place, Places};
+use crate::config::{self, Mode, Options, SocketPath, SocketPaths};
 use crate::supervisor::commands::status::{Happening, LaneStatus, Queue, Status, Totals};
 use crate::supervisor::commands::{Answer, Request, ask, not_asked, status_at};
 use crate::sys::file::columns_of_output;
 
 /// Asks the server that was started with these options, and prints its answer.
 pub(super) fn run(options: &Options, request: Request, json: bool) -> Task {
-    let Places { places, is_guess } = config::control_sockets(options);
+    let SocketPaths { paths, is_guess } = config::command_socket_paths(options);
     let begun = |text: &str| {
         print(format!("{text}\n").as_bytes());
     };
     let mut reached = None;
-    for place in &places {
+    for place in &paths {
         let path = place.path();
-        if matches!(place, Place::Link(_)) && !leads_to_own(path, options) {
+        if matches!(place, SocketPath::Link(_)) && !leads_to_own(path, options) {
             continue;
         }
         let asked = ask(path, request, begun);
@@ -38,9 +38,9 @@ pub(super) fn run(options: &Options, request: Request, json: bool) -> Task {
         // It may state another place, if only it could be understood.
         _ if is_guess => match load_with(options, config::reload) {
             Err(task) => task,
-            Ok(_) => failed(&nowhere(&places)),
+            Ok(_) => failed(&nowhere(&paths)),
         },
-        _ => failed(&nowhere(&places)),
+        _ => failed(&nowhere(&paths)),
     }
 }
 
@@ -73,7 +73,7 @@ fn leads_to_own(link: &Path, options: &Options) -> bool {
 }
 
 /// No server was found at any of these.
-fn nowhere(places: &[Place]) -> String {
+fn nowhere(places: &[SocketPath]) -> String {
     if places.is_empty() {
         return "this configuration leaves no place for the server's command socket; set supervisor.pid_file or \
                 --socket, for the server and for this command"

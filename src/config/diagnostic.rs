@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 /// A text that settings were read from.
 #[derive(Clone, Debug)]
-pub(super) struct Source {
+pub(super) struct SourceText {
     /// The file's path, "environment" or "command line".
     pub(super) name: String,
     pub(super) text: String,
@@ -59,7 +59,7 @@ pub(super) struct Diagnostic {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Warning {
-    /// Source, line and column, such as `config.toml:3:1`.
+    /// SourceText, line and column, such as `config.toml:3:1`.
     pub place: String,
     /// What, and why.
     pub reason: String,
@@ -115,7 +115,7 @@ impl Diagnostic {
     }
 
     /// As a log event tells it.
-    pub(super) fn as_warning(&self, sources: &[Source]) -> Warning {
+    pub(super) fn as_warning(&self, sources: &[SourceText]) -> Warning {
         let source = |place: &Place| Some((sources.get(place.source)?, place.span.start));
         let place =
             self.place.as_ref().and_then(source).map_or_else(String::new, |(source, at)| {
@@ -130,7 +130,7 @@ impl Diagnostic {
         Warning { place, reason: self.title.clone(), remedy }
     }
 
-    fn render(&self, sources: &[Source], renderer: &Renderer, level: Level<'_>) -> String {
+    fn render(&self, sources: &[SourceText], renderer: &Renderer, level: Level<'_>) -> String {
         let mut group = Group::with_title(level.primary_title(&self.title));
         if let Some(Place { source, span }) = &self.place
             && let Some(source) = sources.get(*source)
@@ -159,7 +159,7 @@ impl Diagnostic {
 /// All of them, below each other.
 fn render_all(
     diagnostics: &[Diagnostic],
-    sources: &[Source],
+    sources: &[SourceText],
     renderer: &Renderer,
     level: &Level<'_>,
 ) -> String {
@@ -186,13 +186,13 @@ pub const ERRORS_MAX: usize = 100;
 /// ```
 #[derive(Debug)]
 pub struct Errors {
-    pub(super) sources: Vec<Source>,
+    pub(super) sources: Vec<SourceText>,
     pub(super) diagnostics: Vec<Diagnostic>,
 }
 
 impl Errors {
     /// Those that are to be told. `diagnostics` is in the order in which they are.
-    pub(super) fn of(sources: Vec<Source>, mut diagnostics: Vec<Diagnostic>) -> Errors {
+    pub(super) fn of(sources: Vec<SourceText>, mut diagnostics: Vec<Diagnostic>) -> Errors {
         if diagnostics.len() > ERRORS_MAX {
             diagnostics.truncate(ERRORS_MAX);
             diagnostics.push(Diagnostic::new("there are more errors, which are not shown", None));
@@ -222,7 +222,7 @@ impl fmt::Display for Errors {
 /// What of a valid configuration is probably not what was meant.
 #[derive(Clone, Debug, Default)]
 pub struct Warnings {
-    pub(super) sources: Vec<Source>,
+    pub(super) sources: Vec<SourceText>,
     pub(super) diagnostics: Vec<Diagnostic>,
 }
 

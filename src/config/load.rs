@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use super::diagnostic::{Diagnostic, Errors, Place, Source};
+use super::diagnostic::{Diagnostic, Errors, Place, SourceText};
 use super::merge::{self, Loaded, Merged};
 use super::options::{DEFAULT_FILE, Options};
 use super::resolve::files::{read_at_most, read_file};
@@ -29,7 +29,7 @@ pub fn load(options: &Options) -> Result<Loaded, Errors> {
 }
 
 /// As [`load`], while a server runs: a file that isn't a regular one is an error, since it could be read once alone, or
-/// keep who reads it waiting for ever; so is a blank one, if [`Options::must_be_written`].
+/// keep its reader waiting for ever; so is a blank one, if [`Options::must_be_written`].
 ///
 /// # Errors
 /// As for [`load`].
@@ -47,7 +47,8 @@ fn load_from(options: &Options, read_file: ReadFile) -> Result<Loaded, Errors> {
         sources.push(read(file, read_file)?);
     }
     let (variables, unknown) = variables_of(options);
-    let source = |name: &str, text: &str| Source { name: name.to_owned(), text: text.to_owned() };
+    let source =
+        |name: &str, text: &str| SourceText { name: name.to_owned(), text: text.to_owned() };
     sources.extend(variables.iter().map(|(_, text)| source("environment", text)));
     sources.extend(options.set.iter().map(|text| source("command line", text)));
     // A variable that is no setting may be a secret of another program's: its value is not shown.
@@ -113,9 +114,9 @@ fn variables_of(options: &Options) -> (Vec<(Vec<String>, String)>, Vec<String>) 
 }
 
 /// The text of the configuration file.
-fn read(file: &Path, read_file: ReadFile) -> Result<Source, Errors> {
+fn read(file: &Path, read_file: ReadFile) -> Result<SourceText, Errors> {
     let name = file.display().to_string();
-    let failed = |source: Option<Source>, diagnostic: Diagnostic| Errors {
+    let failed = |source: Option<SourceText>, diagnostic: Diagnostic| Errors {
         sources: source.into_iter().collect(),
         diagnostics: vec![diagnostic],
     };
@@ -133,7 +134,7 @@ fn read(file: &Path, read_file: ReadFile) -> Result<Source, Errors> {
         let title = format!("cannot read {name}: {error}");
         failed(None, Diagnostic::new(title, None).help("--config names the configuration file"))
     })?;
-    String::from_utf8(bytes).map(|text| Source { name: name.clone(), text }).map_err(|error| {
+    String::from_utf8(bytes).map(|text| SourceText { name: name.clone(), text }).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let bytes = error.into_bytes();
         let label = format!("the byte 0x{:02x} begins no character", bytes[at]);
@@ -147,7 +148,7 @@ fn read(file: &Path, read_file: ReadFile) -> Result<Source, Errors> {
         let place = Place { source: 0, span: at..at + char::REPLACEMENT_CHARACTER.len_utf8() };
         let title = "the configuration is not UTF-8 text";
         let diagnostic = Diagnostic::new(title, Some(place)).label(label).help(help);
-        failed(Some(Source { name, text }), diagnostic)
+        failed(Some(SourceText { name, text }), diagnostic)
     })
 }
 
@@ -188,7 +189,7 @@ mod tests {
             if let Some(Content::Fixed { body, .. }) =
                 config.routes.first_mut().map(|route| &mut route.content)
             {
-                *body = [].into(); // It travels beside the rest.
+                *body = [].into(); // It isn't serialized with the others.
             }
             let text = serde_json::to_string(&config).expect("JSON");
             let again: Config = serde_json::from_str(&text).expect("the same again");

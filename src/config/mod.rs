@@ -21,16 +21,19 @@
 //! `source` takes the texts apart, `merge` checks each key alone and puts the later over the earlier, `resolve`
 //! checks what one key can't know of another; `value` is how people write values, `settings` what becomes of them.
 
+mod command_socket;
 mod diagnostic;
 mod load;
 mod merge;
 mod options;
-mod places;
 mod resolve;
 mod settings;
 mod source;
 mod value;
 
+pub(crate) use command_socket::{
+    SocketPath, SocketPaths, command_socket_links, command_socket_path, command_socket_paths,
+};
 pub(crate) use diagnostic::ERRORS_MAX;
 pub use diagnostic::{Errors, Warning, Warnings};
 pub use load::load;
@@ -38,7 +41,6 @@ pub(crate) use load::reload;
 pub use merge::Loaded;
 pub use options::Options;
 pub(crate) use options::{absolute, are_same, file_path, start_folder};
-pub(crate) use places::{Place, Places, control_links, control_socket, control_sockets};
 pub(crate) use settings::{Abilities, HOST_BYTES_MAX};
 pub use settings::{
     Accept, Config, Content, Driver, Engine, Limits, Log, LogFormat, LogLevel, Mode, Route,

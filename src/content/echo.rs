@@ -12,11 +12,11 @@ pub(super) struct Echo {
     /// Without Content-Length.
     response: Response,
     delay: Duration,
-    what: What,
+    echoed: Echoed,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum What {
+enum Echoed {
     Body,
     Request,
 }
@@ -33,12 +33,12 @@ struct Collected<'s> {
 impl Echo {
     /// `echo = "body"`
     pub(super) fn body(status: u16, fields: &[(&str, &str)], delay: Duration) -> Echo {
-        Echo::new(status, "application/octet-stream", fields, delay, What::Body)
+        Echo::new(status, "application/octet-stream", fields, delay, Echoed::Body)
     }
 
     /// `echo = "request"`
     pub(super) fn request(status: u16, fields: &[(&str, &str)], delay: Duration) -> Echo {
-        Echo::new(status, "application/json", fields, delay, What::Request)
+        Echo::new(status, "application/json", fields, delay, Echoed::Request)
     }
 
     fn new(
@@ -46,20 +46,20 @@ impl Echo {
         content_type: &str,
         fields: &[(&str, &str)],
         delay: Duration,
-        what: What,
+        echoed: Echoed,
     ) -> Echo {
         let stated = fields.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type"));
         let default = (!stated).then_some(("Content-Type", content_type));
         let fields = default.into_iter().chain(fields.iter().copied());
-        Echo { response: Response::new(status, fields, None), delay, what }
+        Echo { response: Response::new(status, fields, None), delay, echoed }
     }
 }
 
 impl Handler for Echo {
     fn answer(&self, request: &Request<'_>) -> Answer<'_> {
-        let bytes = match self.what {
-            What::Body => Vec::new(),
-            What::Request => RequestHead::from(request).to_json(),
+        let bytes = match self.echoed {
+            Echoed::Body => Vec::new(),
+            Echoed::Request => RequestHead::from(request).to_json(),
         };
         let head_bytes = bytes.len();
         let whole_bytes = match request.body {
@@ -95,7 +95,7 @@ impl<'s> Collect<'s> for Collected<'s> {
 
     fn finish(self: Box<Self>) -> Outcome<'s> {
         let Collected { echo, mut bytes, head_bytes, .. } = *self;
-        if echo.what == What::Request {
+        if echo.echoed == Echoed::Request {
             let body = bytes.split_off(head_bytes);
             // The object's last brace makes way for its last member.
             bytes.pop();

@@ -1,8 +1,8 @@
 //! Content: from a request to what answers it. Routing, and every response that is known before it is asked for,
 //! rendered when the configuration loads.
 //!
-//! A kind of content is a [`Handler`] in a file of its own here, and a line in `Main::new`; [`Fixed`], which most routes
-//! are, has a way of its own without an allocation. Sees requests and bytes; never a connection.
+//! A kind of content is a [`Handler`] in a file of its own here, and a line in `RouteHandler::new`; [`Fixed`], which
+//! most routes are, has a way of its own without an allocation. Sees requests and bytes; never a connection.
 
 mod answer;
 mod echo;
@@ -35,23 +35,23 @@ struct Fixed {
 
 /// What a route does, by method.
 struct Route {
-    takes: Takes,
-    main: Main,
+    allowed: AllowedMethods,
+    handler: RouteHandler,
     /// The answer to OPTIONS.
     options: Fixed,
     /// The answer to a method that is not allowed.
-    refused: Fixed,
+    not_allowed: Fixed,
 }
 
 /// What answers the methods that a route takes.
-enum Main {
+enum RouteHandler {
     Fixed(Fixed),
-    Other(Box<dyn Handler>),
+    Dynamic(Box<dyn Handler>),
 }
 
 /// Which methods a route takes.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Takes {
+enum AllowedMethods {
     /// Those that read.
     Read,
     /// Every method, though it knows none but [`ALL`] by name.
@@ -87,10 +87,10 @@ impl Site {
     #[cfg(any(test, feature = "_internals"))]
     pub fn of(handler: Box<dyn Handler>) -> Site {
         let route = Route {
-            takes: Takes::AnyAndOptions,
-            main: Main::Other(handler),
+            allowed: AllowedMethods::AnyAndOptions,
+            handler: RouteHandler::Dynamic(handler),
             options: options(ALL),
-            refused: options(ALL),
+            not_allowed: options(ALL),
         };
         let everywhere = config::Route {
             path: config::RoutePath::Prefix("/".into()),
@@ -105,33 +105,33 @@ impl Site {
 
     /// The route that takes this request: its number, in the configuration's order, if it has one, and what answers.
     /// The host is compared without regard to case.
-    pub fn find(&self, request: &Request<'_>) -> (Option<usize>, Found<'_>) {
+    pub fn find(&self, request: &Request<'_>) -> (Option<usize>, Match<'_>) {
         match self.routes.find(&request.target.host, &request.target.path) {
-            Some((number, route)) => (Some(number), Found(Answers::Route(route))),
+            Some((number, route)) => (Some(number), Match(Matched::Route(route))),
             None if request.method == Method::Options && *request.target.path == *b"*" => {
-                (None, Found(Answers::Site(&self.options)))
+                (None, Match(Matched::Site(&self.options)))
             }
-            None => (None, Found(Answers::Site(&self.not_found))),
+            None => (None, Match(Matched::Site(&self.not_found))),
         }
     }
 }
 
 /// What answers a request, before it was asked to.
 #[derive(Clone, Copy)]
-pub struct Found<'s>(Answers<'s>);
+pub struct Match<'s>(Matched<'s>);
 
 #[derive(Clone, Copy)]
-enum Answers<'s> {
+enum Matched<'s> {
     Route(&'s Route),
     Site(&'s Fixed),
 }
 
-impl<'s> Found<'s> {
+impl<'s> Match<'s> {
     /// The answer to the request that it was found for.
     pub fn answer(self, request: &Request<'_>) -> Answer<'s> {
         match self.0 {
-            Answers::Route(route) => route.answer(request),
-            Answers::Site(fixed) => fixed.answer(),
+            Matched::Route(route) => route.answer(request),
+            Matched::Site(fixed) => fixed.answer(),
         }
     }
 }
@@ -152,50 +152,50 @@ impl From<(Response, Vec<u8>)> for Fixed {
 
 impl Route {
     fn answer(&self, request: &Request<'_>) -> Answer<'_> {
-        if request.method == Method::Options && self.takes != Takes::AnyAndOptions {
+        if request.method == Method::Options && self.allowed != AllowedMethods::AnyAndOptions {
             return self.options.answer();
         }
-        if self.takes == Takes::Read && !READ.contains(&request.method) {
-            return self.refused.answer();
+        if self.allowed == AllowedMethods::Read && !READ.contains(&request.method) {
+            return self.not_allowed.answer();
         }
-        match &self.main {
-            Main::Fixed(fixed) => fixed.answer(),
-            Main::Other(handler) => handler.answer(request),
+        match &self.handler {
+            RouteHandler::Fixed(fixed) => fixed.answer(),
+            RouteHandler::Dynamic(handler) => handler.answer(request),
         }
     }
 
     fn new(route: &config::Route) -> Route {
-        let (takes, allowed) = match route.content {
-            Content::Fixed { .. } => (Takes::Read, READ),
-            Content::EchoBody | Content::EchoRequest => (Takes::Any, ALL),
-            Content::Redirect(_) => (Takes::AnyAndOptions, ALL),
+        let (allowed, names) = match route.content {
+            Content::Fixed { .. } => (AllowedMethods::Read, READ),
+            Content::EchoBody | Content::EchoRequest => (AllowedMethods::Any, ALL),
+            Content::Redirect(_) => (AllowedMethods::AnyAndOptions, ALL),
         };
         Route {
-            takes,
-            main: Main::new(route),
-            options: options(allowed),
-            refused: Fixed::from(plain(
+            allowed,
+            handler: RouteHandler::new(route),
+            options: options(names),
+            not_allowed: Fixed::from(plain(
                 405,
-                &[("Allow", &allow(allowed))],
+                &[("Allow", &allow(names))],
                 "this path does not take that method",
             )),
         }
     }
 }
 
-impl Main {
-    fn new(route: &config::Route) -> Main {
+impl RouteHandler {
+    fn new(route: &config::Route) -> RouteHandler {
         let own: Vec<(&str, &str)> =
             route.headers.iter().map(|(name, value)| (&**name, &**value)).collect();
         let fixed = |fields: &[(&str, &str)], body: Arc<[u8]>| {
             let fields = [fields, &own].concat();
-            Main::Fixed(Fixed {
+            RouteHandler::Fixed(Fixed {
                 response: Response::new(route.status, fields, Some(body.len() as u64)),
                 body,
                 delay: route.delay,
             })
         };
-        let other = |handler: Echo| Main::Other(Box::new(handler));
+        let other = |handler: Echo| RouteHandler::Dynamic(Box::new(handler));
         match &route.content {
             Content::Fixed { content_type, body } => {
                 let field = content_type.as_deref().map(|value| ("Content-Type", value));

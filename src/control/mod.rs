@@ -23,7 +23,7 @@ pub use role::{Hosting, Role};
 
 use crate::sys::has_input_within;
 use crate::sys::socket::{
-    Patience, is_exhaustion, is_send_exhaustion, is_unheard, receive_packet, send_packet,
+    Blocking, is_exhaustion, is_send_exhaustion, is_unheard, receive_packet, send_packet,
     send_packet_with_files,
 };
 
@@ -138,18 +138,18 @@ impl Control {
         if let Some(text) = event.text_mut() {
             cut(text);
         }
-        let patience = if event.is_vital() { Patience::Wait } else { Patience::DontWait };
-        let _ = self.send_packet(&Report { worker, event }, patience);
+        let blocking = if event.is_vital() { Blocking::Wait } else { Blocking::DontWait };
+        let _ = self.send_packet(&Report { worker, event }, blocking);
     }
 
     /// Passes a worker's report on to the supervisor, waiting for room: the worker takes it for delivered.
     pub fn pass_on(&self, report: &Report) {
-        let _ = self.send_packet(report, Patience::Wait);
+        let _ = self.send_packet(report, Blocking::Wait);
     }
 
     /// Reports to the supervisor without waiting. False if there was no room.
     pub fn try_report(&self, worker: WorkerNumber, event: WorkerEvent) -> bool {
-        self.send_packet(&Report { worker, event }, Patience::DontWait).is_ok()
+        self.send_packet(&Report { worker, event }, Blocking::DontWait).is_ok()
     }
 
     /// Sends a message, and copies of `files` with it, without waiting.
@@ -169,12 +169,12 @@ impl Control {
         send_packet_with_files(self.0.as_fd(), &serde_json::to_vec(message)?, files)
     }
 
-    fn send_packet(&self, message: &impl Serialize, patience: Patience) -> io::Result<()> {
+    fn send_packet(&self, message: &impl Serialize, blocking: Blocking) -> io::Result<()> {
         let packet = serde_json::to_vec(message)?;
         loop {
-            match send_packet(self.0.as_fd(), &packet, patience) {
+            match send_packet(self.0.as_fd(), &packet, blocking) {
                 // Memory is waited for as room is.
-                Err(error) if patience == Patience::Wait && is_send_exhaustion(&error) => {
+                Err(error) if blocking == Blocking::Wait && is_send_exhaustion(&error) => {
                     thread::sleep(EXHAUSTED_PAUSE);
                 }
                 result => return result,
@@ -183,8 +183,8 @@ impl Control {
     }
 
     /// The next message, waiting so long at most.
-    pub fn receive_within<M: DeserializeOwned>(&self, patience: Duration) -> Received<M> {
-        if has_input_within(&self.0, patience) { self.receive() } else { Received::Nothing }
+    pub fn receive_within<M: DeserializeOwned>(&self, timeout: Duration) -> Received<M> {
+        if has_input_within(&self.0, timeout) { self.receive() } else { Received::Nothing }
     }
 
     /// The next message, without waiting. One that can't be read is the end of the conversation.

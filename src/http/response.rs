@@ -11,7 +11,7 @@ pub struct Response {
 }
 
 impl Response {
-    /// A response with `status` and `fields`, and with content of so many bytes; `None` leaves that to whoever sends it.
+    /// A response with `status` and `fields`, and with content of so many bytes; `None`: the sender states it.
     /// Of a status that forbids content, the length is not stated.
     pub fn new<'f>(
         status: u16,

@@ -1,8 +1,8 @@
 //! A worker process: hosts one worker in its only thread, or one thread for each of its workers.
 //!
-//! With threads, each worker has a control socket of its own to the host, which passes messages on in both directions.
-//! A worker can't tell whether the host or the supervisor is at the other end. The host starts another worker when the
-//! supervisor says so.
+//! With threads, each worker has a control socket of its own to the main thread, which passes messages on in both
+//! directions and starts another worker when the supervisor says so. A worker can't tell whether the main thread or the
+//! supervisor is at the other end.
 
 use std::collections::HashMap;
 use std::io;
@@ -60,7 +60,7 @@ impl WorkerProcess {
             }
             _ => {
                 process::name("laneway workers");
-                match Host::new(&self).and_then(|mut host| host.run()) {
+                match MainThread::new(&self).and_then(|mut main| main.run()) {
                     Ok(()) => 0,
                     Err(error) => {
                         let text = format!("the host of the worker threads failed: {error}");
@@ -78,24 +78,24 @@ const TOKEN_SUPERVISOR: u64 = u64::MAX;
 const AGAIN_MS: u64 = 10;
 
 /// The main thread of a process with worker threads.
-struct Host<'p> {
+struct MainThread<'p> {
     process: &'p WorkerProcess,
     epoll: Epoll,
     /// By the worker's number.
-    workers: HashMap<WorkerNumber, Worker>,
+    workers: HashMap<WorkerNumber, WorkerThread>,
     channels: Arc<Channels>,
     draining: bool,
 }
 
-/// A worker thread, with the host's end of its control socket.
-struct Worker {
+/// A worker thread, with the main thread's end of its control socket.
+struct WorkerThread {
     role: Role,
     control: Control,
     outbox: Outbox,
     thread: JoinHandle<()>,
 }
 
-impl Worker {
+impl WorkerThread {
     /// Sends it a command, at once or when there is room.
     ///
     /// # Errors
@@ -114,12 +114,12 @@ impl Worker {
     }
 }
 
-impl<'p> Host<'p> {
-    fn new(process: &'p WorkerProcess) -> io::Result<Host<'p>> {
+impl<'p> MainThread<'p> {
+    fn new(process: &'p WorkerProcess) -> io::Result<MainThread<'p>> {
         let epoll = Epoll::new()?;
         epoll.add(&process.control, TOKEN_SUPERVISOR, Interest::Readable)?;
         let channels = Arc::default();
-        Ok(Host { process, epoll, workers: HashMap::new(), channels, draining: false })
+        Ok(MainThread { process, epoll, workers: HashMap::new(), channels, draining: false })
     }
 
     fn run(&mut self) -> io::Result<()> {
@@ -130,7 +130,7 @@ impl<'p> Host<'p> {
         while !self.draining || !self.workers.is_empty() {
             let waits = self.workers.values().any(|worker| !worker.outbox.is_empty());
             let count = self.epoll.wait(&mut events, waits.then_some(AGAIN_MS))?;
-            self.workers.values_mut().try_for_each(Worker::flush)?;
+            self.workers.values_mut().try_for_each(WorkerThread::flush)?;
             for index in 0..count {
                 match events.at(index).token {
                     TOKEN_SUPERVISOR => self.hear()?,
@@ -171,7 +171,7 @@ impl<'p> Host<'p> {
         let role = assignment.role;
         self.workers.insert(
             assignment.worker,
-            Worker { role, control: ours, outbox: Outbox::default(), thread },
+            WorkerThread { role, control: ours, outbox: Outbox::default(), thread },
         );
         Ok(())
     }

@@ -254,7 +254,7 @@ impl Subject {
         fs::rename(&new, &self.binary).expect("put it in place");
     }
 
-    /// Listens at one address more, and then no longer. Those who are connected to it by then are served.
+    /// Listens at one address more, and then no longer. Connections that were made by then are served.
     pub(crate) fn change_addresses(&mut self) -> Outcome {
         let timeline = Arc::clone(&self.timeline);
         let more = self.place.address(1);

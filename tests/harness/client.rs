@@ -272,7 +272,7 @@ impl Client {
     }
 }
 
-/// Whether connections to an address are refused, as they are when nobody listens.
+/// Whether connections to an address are refused, as they are when no socket listens.
 pub(crate) fn is_refused(address: SocketAddr) -> bool {
     let start = Instant::now();
     loop {

@@ -1,7 +1,7 @@
 //! Other Rust servers, each set up as its documentation recommends: `peer NAME [PORT]`, what `--bench peers` loads.
 //!
 //! Every one answers `GET /` with laneway's body and, as far as it allows, laneway's header fields, from one
-//! worker. It announces itself on stderr with the events that laneway does. It pins nothing: whoever starts it
+//! worker. It announces itself on stderr with the events that laneway does. It pins nothing: what starts it
 //! does. The libraries' own defaults stand wherever a line below does not say why they don't.
 
 use std::env;
@@ -115,7 +115,7 @@ fn serve_hyper(address: SocketAddr) -> Outcome {
         loop {
             let (socket, _) = listener.accept().await?;
             let connection = http.serve_connection(TokioIo::new(socket), service_fn(greet));
-            // An error is the client's going away, and nobody's concern.
+            // An error is the client's going away, which is no failure.
             tokio::spawn(async { drop(connection.await) });
         }
     })
@@ -153,7 +153,7 @@ fn current_thread() -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_io().build()
 }
 
-/// Announces, for whoever connects from now on is accepted.
+/// Announces: a client that connects from now on is accepted.
 fn tokio_listener(address: SocketAddr) -> io::Result<tokio::net::TcpListener> {
     let listener = listen(address)?;
     announce(listener.local_addr()?);

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, Deserializer, ValueDeserializer};
 
-use super::diagnostic::{Diagnostic, Errors, KeyPlaces, Place, Source, Warnings};
+use super::diagnostic::{Diagnostic, Errors, KeyPlaces, Place, SourceText, Warnings};
 use super::resolve;
 use super::resolve::raw::{self, Raw};
 use super::settings::{self, Config};
@@ -387,7 +387,7 @@ impl Merged {
     pub(super) fn finish(
         mut self,
         file: Option<PathBuf>,
-        sources: Vec<Source>,
+        sources: Vec<SourceText>,
     ) -> Result<Loaded, Errors> {
         let mut table: toml::Table =
             self.tables.into_iter().map(|(name, table)| (name, table.into())).collect();
@@ -400,7 +400,8 @@ impl Merged {
                 Raw::default()
             }
         };
-        let told = resolve::Told { errors: &mut self.diagnostics, warnings: &mut self.warnings };
+        let told =
+            resolve::Diagnostics { errors: &mut self.diagnostics, warnings: &mut self.warnings };
         let mut config = resolve::resolve(&mut raw, file, &self.places, told);
         self.diagnostics.sort_by_key(Diagnostic::order);
         self.warnings.sort_by_key(Diagnostic::order);

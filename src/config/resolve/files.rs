@@ -10,7 +10,7 @@ use crate::sys::file::{self, Links};
 /// The bytes of a regular file of at most `bytes_max`.
 ///
 /// # Errors
-/// `FileTooLarge` beyond that; `InvalidInput` for anything that could keep who reads it waiting.
+/// `FileTooLarge` beyond that; `InvalidInput` for anything that could keep its reader waiting.
 pub(in crate::config) fn read_file(file: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     // Asked first, since some devices do something when they are opened.
     check_regular(&std::fs::metadata(file)?)?;

@@ -17,7 +17,7 @@ use routes::Routes;
 const GREETING: &str = "Hello from laneway\n";
 
 /// Where to tell of what is wrong, and of what is probably not meant.
-pub(super) struct Told<'t> {
+pub(super) struct Diagnostics<'t> {
     pub(super) errors: &'t mut Vec<Diagnostic>,
     pub(super) warnings: &'t mut Vec<Diagnostic>,
 }
@@ -27,7 +27,7 @@ pub(super) fn resolve(
     raw: &mut Raw,
     file: Option<PathBuf>,
     places: &KeyPlaces,
-    told: Told<'_>,
+    told: Diagnostics<'_>,
 ) -> Config {
     let diagnostics = told.errors;
     if raw.route.is_empty() {

@@ -88,7 +88,7 @@ pub(super) fn from_variable(source: usize, path: Vec<String>, text: &str) -> Set
 
 /// `key_bytes` of key, an equals sign, and a value: TOML, or, where it isn't, a plain string.
 fn assigned(source: usize, path: Vec<String>, key_bytes: usize, value: &str) -> Setting<'_> {
-    // `a = b` with spaces is one setting to people; who wants them in a value writes quotes.
+    // `a = b` with spaces is one setting to people; spaces in a value need quotes.
     let spaces = value.len() - value.trim_start().len();
     let value = value.trim();
     let parsed = match DeValue::parse_recoverable(value) {

@@ -203,7 +203,7 @@ fn other_language(text: &str) -> Option<(&'static str, Range<usize>)> {
 }
 
 /// Something that opens and doesn't close.
-struct Open {
+struct OpenBracket {
     span: Range<usize>,
     at_line: usize,
     title: String,
@@ -211,7 +211,7 @@ struct Open {
 }
 
 /// The first bracket of a value, or string of several lines, that is not closed before the next key or table.
-fn not_closed(text: &str) -> Option<Open> {
+fn not_closed(text: &str) -> Option<OpenBracket> {
     let mut stack: Vec<(usize, u8)> = Vec::new();
     let bytes = text.as_bytes();
     let (mut at, mut is_value, mut is_line_start) = (0, false, true);
@@ -238,7 +238,7 @@ fn not_closed(text: &str) -> Option<Open> {
                     None if quotes.is_some() => {
                         let title = "a text of several lines is not closed".to_owned();
                         let help = format!("it ends with {}", &text[at..at + 3]);
-                        return Some(Open {
+                        return Some(OpenBracket {
                             span: at..at + 3,
                             at_line: line_start(text, at),
                             title,
@@ -286,7 +286,7 @@ fn begins_anew(line: &str, stack: &[(usize, u8)]) -> bool {
     is_key || is_table
 }
 
-fn open(text: &str, stack: &[(usize, u8)], next: Option<usize>) -> Open {
+fn open(text: &str, stack: &[(usize, u8)], next: Option<usize>) -> OpenBracket {
     let (at, byte) = stack[0];
     let (opening, closing) = if byte == b'[' { ('[', ']') } else { ('{', '}') };
     let title = match stack.len() {
@@ -300,7 +300,7 @@ fn open(text: &str, stack: &[(usize, u8)], next: Option<usize>) -> Open {
         }
         None => format!("`{closing}` is missing"),
     };
-    Open { span: at..at + 1, at_line: line_start(text, at), title, help }
+    OpenBracket { span: at..at + 1, at_line: line_start(text, at), title, help }
 }
 
 /// The end of the string that begins at `at` with `quotes`.

@@ -6,7 +6,7 @@ use crate::http::token::is_token_byte;
 
 /// What the fields say that matters before any content sees them.
 #[derive(Debug, Default)]
-pub(super) struct Facts<'b> {
+pub(super) struct KnownFields<'b> {
     pub(super) hosts: usize,
     pub(super) host: &'b [u8],
     pub(super) content_length: Option<u64>,
@@ -22,45 +22,48 @@ pub(super) struct Facts<'b> {
 const FIELDS_ON_STACK: usize = 24;
 
 /// Parses a block of `lines` field lines.
-pub(super) fn parse(block: &[u8], lines: usize) -> Result<(Fields<'_>, Facts<'_>), Refusal> {
-    let facts = if lines <= FIELDS_ON_STACK {
+pub(super) fn parse(block: &[u8], lines: usize) -> Result<(Fields<'_>, KnownFields<'_>), Refusal> {
+    let known = if lines <= FIELDS_ON_STACK {
         examine(block, &mut [httparse::EMPTY_HEADER; FIELDS_ON_STACK])
     } else {
         examine(block, &mut vec![httparse::EMPTY_HEADER; lines])
     };
-    Ok((Fields::of_lines(block), facts?))
+    Ok((Fields::of_lines(block), known?))
 }
 
-fn examine<'b>(block: &'b [u8], room: &mut [httparse::Header<'b>]) -> Result<Facts<'b>, Refusal> {
+fn examine<'b>(
+    block: &'b [u8],
+    room: &mut [httparse::Header<'b>],
+) -> Result<KnownFields<'b>, Refusal> {
     let headers = match httparse::parse_headers(block, room) {
         Ok(httparse::Status::Complete((length, headers))) if length == block.len() => headers,
         _ => return Err(Refusal::bad_request("a header field is malformed")),
     };
-    let mut facts = Facts::default();
+    let mut known = KnownFields::default();
     for header in headers {
         // The length tells most names apart before a byte is compared.
         let is = |name: &str| header.name.eq_ignore_ascii_case(name);
         match header.name.len() {
             4 if is("host") => {
-                facts.hosts += 1;
-                facts.host = header.value;
+                known.hosts += 1;
+                known.host = header.value;
             }
-            6 if is("expect") => facts.expect(header.value),
-            10 if is("connection") => facts.connection(header.value),
-            14 if is("content-length") => facts.content_length(header.value)?,
+            6 if is("expect") => known.expect(header.value),
+            10 if is("connection") => known.connection(header.value),
+            14 if is("content-length") => known.content_length(header.value)?,
             17 if is("transfer-encoding") => {
-                facts.transfer_encoding = true;
-                facts.codings.add(header.value)?;
+                known.transfer_encoding = true;
+                known.codings.add(header.value)?;
             }
             _ => {}
         }
     }
-    Ok(facts)
+    Ok(known)
 }
 
-impl Facts<'_> {
+impl KnownFields<'_> {
     /// Digits and nothing else (RFC 9110 §8.6). A list or a second line is refused even when the values
-    /// agree: whoever sends it also talks to others, who might take another of them.
+    /// agree: the same bytes may pass other readers, one of which might take another of them.
     fn content_length(&mut self, value: &[u8]) -> Result<(), Refusal> {
         if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
             return Err(Refusal::bad_request("Content-Length is not a number"));

@@ -26,27 +26,27 @@ pub(super) fn parse<'b>(
     limits: &Limits,
 ) -> Result<Head<'b>, Refusal> {
     let RequestLine { method, target, version } = request_line(line)?;
-    let (fields, facts) = fields::parse(block, lines)?;
-    let body = body_length(version, &facts)?;
-    let host = match (version, facts.hosts) {
+    let (fields, known) = fields::parse(block, lines)?;
+    let body = body_length(version, &known)?;
+    let host = match (version, known.hosts) {
         (Version::Http11, 0) => return Err(Refusal::bad_request("there is no Host field")),
-        (_, 0 | 1) => facts.host,
+        (_, 0 | 1) => known.host,
         _ => return Err(Refusal::bad_request("there is more than one Host field")),
     };
     let target = target::parse(method, target, host, limits.merge_slashes)?;
-    if facts.expects_other && version == Version::Http11 {
+    if known.expects_other && version == Version::Http11 {
         return Err(Refusal::EXPECTATION);
     }
     // A client of HTTP/1.0 that states no length may send content all the same (RFC 1945 §7.2.2), which would be
     // taken for the next request.
     let is_old = version == Version::Http10;
-    let is_end_known = !is_old || facts.content_length.is_some() || !method.has_content();
-    let wants_another = !facts.close && (!is_old || facts.keep_alive);
+    let is_end_known = !is_old || known.content_length.is_some() || !method.has_content();
+    let wants_another = !known.close && (!is_old || known.keep_alive);
     Ok(Head {
         request: Request { method, target, version, fields, body },
         keep_alive: wants_another && is_end_known,
         is_last: !wants_another && is_end_known,
-        expects_continue: facts.expects_continue && version == Version::Http11,
+        expects_continue: known.expects_continue && version == Version::Http11,
     })
 }
 
@@ -99,22 +99,22 @@ fn request_line(line: &[u8]) -> Result<RequestLine<'_>, Refusal> {
 }
 
 /// The framing of the body (RFC 9112 §6.1, §6.3), refusing whatever two readers could take in two ways.
-fn body_length(version: Version, facts: &fields::Facts<'_>) -> Result<BodyLength, Refusal> {
-    if facts.transfer_encoding {
+fn body_length(version: Version, known: &fields::KnownFields<'_>) -> Result<BodyLength, Refusal> {
+    if known.transfer_encoding {
         if version == Version::Http10 {
             return Err(Refusal::bad_request("HTTP/1.0 has no Transfer-Encoding"));
         }
-        if facts.content_length.is_some() {
+        if known.content_length.is_some() {
             return Err(Refusal::bad_request(
                 "Content-Length and Transfer-Encoding are both there",
             ));
         }
-        return match facts.codings.finish() {
+        return match known.codings.finish() {
             Ok(()) => Ok(BodyLength::Unknown),
             Err(refusal) => Err(refusal),
         };
     }
-    match facts.content_length {
+    match known.content_length {
         // No length is a length of 0, in HTTP/1.0 too.
         None | Some(0) => Ok(BodyLength::None),
         Some(length) => Ok(BodyLength::Sized(length)),

@@ -16,7 +16,7 @@ pub(super) struct Client {
     /// The beginning of what it has said: as long as a request may be, and a byte.
     input: Vec<u8>,
     /// All that it has said, in bytes.
-    heard: usize,
+    bytes_read: usize,
     pub(super) output: Vec<u8>,
     pub(super) state: ClientState,
 }
@@ -25,9 +25,9 @@ pub(super) struct Client {
 pub(super) enum ClientState {
     Asking,
     /// What it asks for has not begun yet.
-    Wants(Request),
+    Requested(Request),
     /// Its answer comes when the change with this number is over, which began after the question.
-    Awaits(u64),
+    AwaitsChange(u64),
     /// Its answer has been given, and the connection ends when the supervisor does.
     AwaitsEnd,
     Answered,
@@ -38,44 +38,45 @@ pub(super) enum ClientState {
 
 /// What reading from a client came to.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Heard {
-    Enough,
-    End,
+pub(super) enum ReadEnd {
+    /// All there is for now was read.
+    WouldBlock,
+    ClientEnded,
     Broken,
 }
 
 impl Client {
     pub(super) fn new(stream: UnixStream) -> Client {
         let state = ClientState::Asking;
-        Client { stream, input: Vec::new(), heard: 0, output: Vec::new(), state }
+        Client { stream, input: Vec::new(), bytes_read: 0, output: Vec::new(), state }
     }
 
     /// Whether it waits for no answer: its end closes the connection. One that waits may shut its writing side.
-    pub(super) fn awaits_nothing(&self) -> bool {
+    pub(super) fn awaits_no_answer(&self) -> bool {
         matches!(self.state, ClientState::Asking | ClientState::Refused)
     }
 
     /// Reads all there is. What is longer than any request is not kept.
-    pub(super) fn hear(&mut self) -> Heard {
+    pub(super) fn read(&mut self) -> ReadEnd {
         let mut buffer = [0; 1024];
-        while self.heard < INPUT_BYTES_MAX {
+        while self.bytes_read < INPUT_BYTES_MAX {
             match self.stream.read(&mut buffer) {
-                Ok(0) => return Heard::End,
+                Ok(0) => return ReadEnd::ClientEnded,
                 Ok(count) => {
-                    self.heard += count;
+                    self.bytes_read += count;
                     let room = REQUEST_BYTES_MAX + 1 - self.input.len();
                     self.input.extend_from_slice(&buffer[..count.min(room)]);
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Heard::Enough,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return ReadEnd::WouldBlock,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => return Heard::Broken,
+                Err(_) => return ReadEnd::Broken,
             }
         }
-        Heard::Broken
+        ReadEnd::Broken
     }
 
     /// What it asks for; none while that has not come whole.
-    pub(super) fn asks(&self) -> Option<Result<Request, String>> {
+    pub(super) fn request(&self) -> Option<Result<Request, String>> {
         let request = &self.input[..self.input.len().min(REQUEST_BYTES_MAX)];
         match request.iter().position(|byte| *byte == b'\n') {
             Some(end) => {

@@ -27,12 +27,12 @@ pub(crate) fn open(
             Ok(commands) => return Ok(commands),
             Err(error) => not_opened(path, is_needed, error)?,
         },
-        Err(Without { reason, .. }) if is_needed => {
+        Err(NoCommandSocket { reason, .. }) if is_needed => {
             return Err(format!("cannot open the command socket: {reason}; {REMEDY}"));
         }
         Err(without) => without,
     };
-    let Without { path, reason } = opened;
+    let NoCommandSocket { path, reason } = opened;
     let path = path.map(|path| path.display().to_string());
     tracing::warn!(path, reason, remedy = REMEDY, "no command socket");
     Ok(Commands::default())
@@ -43,17 +43,20 @@ pub(crate) const REMEDY: &str = "name a place with --socket PATH, or with superv
                       `server status`, `reload`, `upgrade` and `stop`";
 
 /// Why a server goes without a command socket.
-pub(crate) struct Without {
+pub(crate) struct NoCommandSocket {
     pub(crate) path: Option<PathBuf>,
     pub(crate) reason: String,
 }
 
 /// Where the command socket is to be.
-pub(crate) fn socket_path(config: &Config, options: &config::Options) -> Result<PathBuf, Without> {
-    let path = config::control_socket(options, config.supervisor.pid_file.as_deref());
+pub(crate) fn socket_path(
+    config: &Config,
+    options: &config::Options,
+) -> Result<PathBuf, NoCommandSocket> {
+    let path = config::command_socket_path(options, config.supervisor.pid_file.as_deref());
     let reason =
         "there is no runtime directory: neither RUNTIME_DIRECTORY nor XDG_RUNTIME_DIR is set";
-    path.ok_or_else(|| Without { path: None, reason: reason.into() })
+    path.ok_or_else(|| NoCommandSocket { path: None, reason: reason.into() })
 }
 
 /// What comes of it that the command socket can't be opened: the server goes without it, unless it is needed or another
@@ -62,7 +65,7 @@ pub(crate) fn not_opened(
     path: PathBuf,
     is_needed: bool,
     error: NotOpened,
-) -> Result<Without, String> {
+) -> Result<NoCommandSocket, String> {
     let shown = path.display();
     match error {
         NotOpened::Taken(pid) => Err(format!(
@@ -76,6 +79,8 @@ pub(crate) fn not_opened(
                 false => "name another place with --socket PATH",
             }
         )),
-        NotOpened::Failed(error) => Ok(Without { path: Some(path), reason: error.to_string() }),
+        NotOpened::Failed(error) => {
+            Ok(NoCommandSocket { path: Some(path), reason: error.to_string() })
+        }
     }
 }

@@ -10,7 +10,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::client::{Client, ClientState, Heard};
+use super::client::{Client, ClientState, ReadEnd};
 use super::protocol::{Answer, Request};
 use crate::config::absolute;
 use crate::supervisor::presence::command_socket::{
@@ -30,13 +30,13 @@ const PAUSE_MS: u64 = 1_000;
 /// The socket and its clients.
 #[derive(Default)]
 pub(crate) struct Commands {
-    open: Option<Open>,
+    open: Option<OpenSocket>,
     /// By number, which is the order in which they came.
     clients: BTreeMap<ClientNumber, Client>,
 }
 
 /// What there is while it listens.
-struct Open {
+struct OpenSocket {
     listener: UnixListener,
     path: PathBuf,
     /// A descriptor to close, so that a client can be accepted and told when there are no others.
@@ -52,7 +52,7 @@ struct Open {
     next: ClientNumber,
 }
 
-impl Open {
+impl OpenSocket {
     fn is_at_its_path(&self) -> bool {
         self.identity.is_some() && identity(&self.path) == self.identity
     }
@@ -62,7 +62,7 @@ fn reserve() -> Option<File> {
     File::open("/dev/null").ok()
 }
 
-impl Open {
+impl OpenSocket {
     /// Tells a client that there is no descriptor for it, with the one in reserve. False if that can't be.
     fn refuse(&mut self, error: &io::Error) -> bool {
         if self.reserve.take().is_none() {
@@ -83,7 +83,7 @@ impl Open {
 }
 
 /// Takes the socket's file away, if it is still this one's.
-impl Drop for Open {
+impl Drop for OpenSocket {
     fn drop(&mut self) {
         if self.owner == process::id() && self.is_at_its_path() {
             // What can't be removed is taken for left behind by the next.
@@ -114,7 +114,7 @@ impl Commands {
         let listener = process::with_private_umask(|| UnixListener::bind(path))?;
         listener.set_nonblocking(true)?;
         epoll.add(&listener, Token::CommandSocket.to_bits(), Interest::Readable)?;
-        let open = Open {
+        let open = OpenSocket {
             listener,
             path: path.to_owned(),
             identity: identity(path),
@@ -192,15 +192,15 @@ impl Commands {
 
     /// Reads and writes what a client allows, and returns a request that has come whole.
     pub(crate) fn on_ready(&mut self, number: ClientNumber) -> Option<Request> {
-        let heard = self.clients.get_mut(&number)?.hear();
+        let read = self.clients.get_mut(&number)?.read();
         self.flush(number);
         let client = self.clients.get_mut(&number)?;
-        let asks = client.asks().filter(|_| client.state == ClientState::Asking);
+        let asks = client.request().filter(|_| client.state == ClientState::Asking);
         let request = match asks {
             Some(Ok(request)) => {
                 client.state = match request {
                     Request::Status => ClientState::Answered,
-                    Request::Reload | Request::Upgrade => ClientState::Wants(request),
+                    Request::Reload | Request::Upgrade => ClientState::Requested(request),
                     Request::Stop => ClientState::AwaitsEnd,
                 };
                 Some(request)
@@ -213,7 +213,8 @@ impl Commands {
             None => None,
         };
         let client = self.clients.get(&number)?;
-        let is_over = heard == Heard::Broken || heard == Heard::End && client.awaits_nothing();
+        let is_over =
+            read == ReadEnd::Broken || read == ReadEnd::ClientEnded && client.awaits_no_answer();
         if request.is_none() && is_over {
             self.clients.remove(&number);
         }
@@ -255,7 +256,7 @@ impl Commands {
 
     /// There is one client too many, `newest`: has one go that waits for no answer, or refuses that one.
     fn crowded(&mut self, newest: ClientNumber) {
-        let idle = self.clients.iter().find(|(_, client)| client.awaits_nothing());
+        let idle = self.clients.iter().find(|(_, client)| client.awaits_no_answer());
         match idle.map(|(number, _)| *number) {
             Some(oldest) if oldest != newest => drop(self.clients.remove(&oldest)),
             _ => {
@@ -269,7 +270,7 @@ impl Commands {
     /// Answers a client.
     pub(crate) fn answer(&mut self, number: ClientNumber, answer: &Answer) {
         if let Some(client) = self.clients.get_mut(&number) {
-            if matches!(client.state, ClientState::Wants(_) | ClientState::Awaits(_)) {
+            if matches!(client.state, ClientState::Requested(_) | ClientState::AwaitsChange(_)) {
                 client.state = ClientState::Answered;
             }
             // An answer holds nothing that JSON can't say.
@@ -284,19 +285,19 @@ impl Commands {
     /// asks from here on gets the next one's.
     pub(crate) fn begin(&mut self, request: Request, number: u64) {
         let clients = self.clients.values_mut();
-        for client in clients.filter(|client| client.state == ClientState::Wants(request)) {
-            client.state = ClientState::Awaits(number);
+        for client in clients.filter(|client| client.state == ClientState::Requested(request)) {
+            client.state = ClientState::AwaitsChange(number);
         }
     }
 
     /// Answers every client that waits for the end of the change with this number.
     pub(crate) fn answer_of(&mut self, number: u64, answer: &Answer) {
-        self.answer_where(|state| state == ClientState::Awaits(number), answer);
+        self.answer_where(|state| state == ClientState::AwaitsChange(number), answer);
     }
 
     /// Answers every client whose request has not begun, and will not.
     pub(crate) fn refuse(&mut self, request: Request, answer: &Answer) {
-        self.answer_where(|state| state == ClientState::Wants(request), answer);
+        self.answer_where(|state| state == ClientState::Requested(request), answer);
     }
 
     fn answer_where(&mut self, is_meant: impl Fn(ClientState) -> bool, answer: &Answer) {

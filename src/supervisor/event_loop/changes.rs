@@ -201,11 +201,11 @@ impl Supervisor {
     }
 
     /// How the lanes came to be that there are.
-    pub(super) fn lanes_now(&self) -> Option<sizing::Before> {
+    pub(super) fn lanes_now(&self) -> Option<sizing::PreviousSize> {
         let prepared = self.processes.generations.get(self.current)?;
         let count = prepared.generation.config.workers.count;
         let configured = prepared.size.configured;
-        Some(sizing::Before { count, configured, lanes: self.policy.lanes() })
+        Some(sizing::PreviousSize { count, configured, lanes: self.policy.lanes() })
     }
 
     /// So many lanes more, or fewer, within what there can be.

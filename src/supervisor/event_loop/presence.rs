@@ -52,7 +52,7 @@ impl Supervisor {
     /// Has the other names of the command socket lead to it.
     fn link_commands(&mut self) {
         let folder = self.options.folder.as_deref().unwrap_or(Path::new(""));
-        self.commands.link(config::control_links(&self.options), folder);
+        self.commands.link(config::command_socket_links(&self.options), folder);
     }
 
     /// This server serves, and can be found.

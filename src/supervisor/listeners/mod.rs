@@ -74,7 +74,7 @@ impl Listeners {
             self.groups.iter().filter(|group| !group.is_held).flat_map(|group| &group.listeners)
         {
             listener.set_backlog(backlog)?;
-            listener.heed_new()?;
+            listener.stop_ignoring_new()?;
         }
         self.apply_steering()
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::config::{self, Config};
-use crate::supervisor::commands::opening::{REMEDY, Without, not_opened, socket_path};
+use crate::supervisor::commands::opening::{NoCommandSocket, REMEDY, not_opened, socket_path};
 use crate::supervisor::commands::status_at;
 use crate::supervisor::presence::command_socket::{self, NotOpened};
 use crate::supervisor::presence::pid_file::{NotClaimed, PidFile};
@@ -76,7 +76,7 @@ pub(super) fn rehearse(config: &Config, options: &config::Options) -> Findings {
         },
         Err(without) => without,
     };
-    let Without { path, reason } = without;
+    let NoCommandSocket { path, reason } = without;
     let place = path.map(|path| format!(" at {}", path.display())).unwrap_or_default();
     found.warnings.push((format!("no command socket{place}: {reason}"), REMEDY.to_owned()));
     found

@@ -40,7 +40,7 @@ impl Warned {
 pub(crate) fn prepare(
     number: GenerationNumber,
     loaded: Loaded,
-    before: Option<sizing::Before>,
+    before: Option<sizing::PreviousSize>,
     listeners: &mut Listeners,
     ledger: &Arc<Ledger>,
     warned: &mut Warned,

@@ -427,7 +427,7 @@ fn a_lane_that_leaves_is_steered_away_from_adopted_and_closed_after_its_handshak
     assert_eq!(policy.decide(left(2), 20), []);
     let due_ms = 10 + HANDSHAKES_MS;
     assert_eq!(policy.decide(Input::Tick, due_ms), [CloseLane(1)]);
-    // Somebody waited in it: once more, soon.
+    // A connection waited in it: it is polled once more, soon.
     let due_ms = policy.next_ms().unwrap();
     assert_eq!(policy.decide(Input::Tick, due_ms), [CloseLane(1)]);
     let closed =

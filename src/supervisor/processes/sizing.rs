@@ -37,7 +37,7 @@ pub struct Size {
 
 /// How the lanes came to be that a configuration finds which follows another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Before {
+pub struct PreviousSize {
     /// What the other one asked for.
     pub count: Count,
     /// How many that came to.
@@ -72,12 +72,12 @@ pub fn size(count: Count, machine: &Machine) -> Size {
 
 /// The same, where lanes are there already: what TTIN and TTOU have made of them stays for as long as the configuration
 /// and the machine say what they said before.
-pub fn size_after(before: Option<Before>, count: Count, machine: &Machine) -> Size {
+pub fn size_after(before: Option<PreviousSize>, count: Count, machine: &Machine) -> Size {
     let size = size(count, machine);
-    let is_same = |before: &Before| {
+    let is_same = |before: &PreviousSize| {
         (before.count, before.configured) == (count, size.lanes) && before.lanes != size.lanes
     };
-    let Some(Before { lanes, configured, .. }) = before.filter(is_same) else {
+    let Some(PreviousSize { lanes, configured, .. }) = before.filter(is_same) else {
         return size;
     };
     let reason = format!(
@@ -161,7 +161,7 @@ mod tests {
         ];
         for (before, count, cpus, expected) in cases {
             let before =
-                before.map(|(count, configured, lanes)| Before { count, configured, lanes });
+                before.map(|(count, configured, lanes)| PreviousSize { count, configured, lanes });
             let size = size_after(before, count, &machine(cpus));
             assert_eq!((size.lanes, size.decided_by), expected, "{before:?} {count:?} {cpus}");
         }

@@ -26,7 +26,7 @@ use crate::control::{self, Control, Received, Role};
 use crate::supervisor::commands::status::{Happening, History};
 use crate::supervisor::commands::waiting::Change;
 use crate::supervisor::listeners::{Group, Listeners, RequestedAddress};
-use crate::supervisor::processes::sizing::Before;
+use crate::supervisor::processes::sizing::PreviousSize;
 use crate::supervisor::processes::totals::Totals;
 use crate::sys::process::{self, Inheritable, ProcessId};
 use crate::sys::socket::{self, Listener, PACKET_FILES_MAX};
@@ -75,7 +75,7 @@ pub(crate) enum ToHeir {
     /// Something that happened.
     Happening(Box<Happening>),
     /// How the lanes came to be that there are.
-    Lanes(Before),
+    Lanes(PreviousSize),
     /// What was counted so far, by the predecessor and those before it. Comes again, with what it counts while it drains.
     Totals(Vec<(Role, Totals)>),
     /// The predecessor has a command socket.
@@ -121,7 +121,7 @@ pub(crate) struct Inheritance {
     pub(crate) from: Option<Predecessor>,
     pub(crate) listeners: Listeners,
     pub(crate) history: History,
-    pub(crate) lanes: Option<Before>,
+    pub(crate) lanes: Option<PreviousSize>,
     pub(crate) totals: Vec<(Role, Totals)>,
 }
 
@@ -129,7 +129,7 @@ pub(crate) struct Inheritance {
 pub(crate) struct Handover<'s> {
     pub(crate) listeners: &'s Listeners,
     pub(crate) history: &'s History,
-    pub(crate) lanes: Option<Before>,
+    pub(crate) lanes: Option<PreviousSize>,
     pub(crate) totals: BTreeMap<Role, Totals>,
     pub(crate) has_command_socket: bool,
 }

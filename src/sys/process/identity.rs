@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::sys::cvt;
 
-/// Who a process runs as.
+/// The user and the groups that a process runs as.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Identity {
     uid: u32,

@@ -73,7 +73,7 @@ pub fn become_loader(parent: ProcessId) -> io::Result<()> {
 /// Has the kernel send `signal` to this process when `parent` has died.
 fn end_with(parent: ProcessId, signal: Signal) -> io::Result<()> {
     nix::sys::prctl::set_pdeathsig(signal)?;
-    // The parent may have died before the line above: then nobody will ever signal this process.
+    // The parent may have died before the line above: then no signal will ever come.
     if nix::unistd::getppid().as_raw() != parent {
         exit(1);
     }
@@ -92,7 +92,7 @@ extern "C" fn end_control_stream(_: libc::c_int) {
     // What it interrupts may be about to read the error of a call.
     let before = Errno::last_raw();
     // SAFETY: shutdown and alarm are async-signal-safe and take integers; a bad descriptor is an error
-    // that nobody needs to hear of.
+    // that needs no answer.
     unsafe { libc::shutdown(CONTROL.load(Ordering::Relaxed), libc::SHUT_RD) };
     // SAFETY: as above.
     unsafe { libc::alarm(GRACE_SECONDS.load(Ordering::Relaxed)) };

@@ -384,7 +384,7 @@ impl Ring {
             self.completed.push_back(Completion { operation, token, result, more, buffer });
         }
         if let Some(token) = stray {
-            // Whose it was can't be told any more, and to go on would be to lose a failure.
+            // Which send it belongs to can't be told any more, and to go on would be to lose a failure.
             self.fail(io::Error::other(format!(
                 "a send of another call was completed: {token:#x}"
             )));

@@ -27,7 +27,7 @@ const SOURCE_AT: usize = 8;
 /// No part of an answer is larger than a page's worth, NLMSG_GOODSIZE, until a larger buffer was offered.
 const ANSWER_BYTES: usize = 8192;
 
-/// Whether somebody has begun a handshake with a listening socket at this address, and not ended it: SYN_RECV.
+/// Whether a handshake with a listening socket at this address has begun and not ended: SYN_RECV.
 ///
 /// Of sockets that share a port no handshake belongs to one of them for certain. Those that the kernel keeps no state
 /// of, in a flood of SYNs (tcp_syncookies), are not seen.

@@ -21,7 +21,7 @@ pub enum Sharing {
     Exclusive,
     /// With the sockets of its `SO_REUSEPORT` group.
     Group,
-    /// As `Group`, to keep the port for it without listening: whoever wants it alone fails at bind already.
+    /// As `Group`, to keep the port for it without listening: a socket that wants it alone fails at bind already.
     Held,
 }
 
@@ -77,12 +77,12 @@ pub struct AcceptQueue {
 }
 
 impl Listener {
-    /// Changes the length of the accept queue: listen(2) again. Who waits in it stays.
+    /// Changes the length of the accept queue: listen(2) again. Connections that wait in it stay.
     pub fn set_backlog(&self, backlog: u32) -> io::Result<()> {
         SockRef::from(&self.0).listen(i32::try_from(backlog).unwrap_or(i32::MAX))
     }
 
-    /// Gives a socket that was opened by somebody else what [`Bound::bind`] gives: nonblocking, `TCP_NODELAY`.
+    /// Gives a socket that another process opened what [`Bound::bind`] gives: nonblocking, `TCP_NODELAY`.
     pub fn prepare(&self) -> io::Result<()> {
         let socket = SockRef::from(&self.0);
         socket.set_nonblocking(true)?;
@@ -110,7 +110,7 @@ impl Listener {
     }
 
     /// Ends the listening in every process that has a copy: from here on accept(2) fails with `EINVAL`, and
-    /// the socket has left its group. Whoever waits in the accept queue is reset.
+    /// the socket has left its group. Connections in the accept queue are reset.
     pub fn close_everywhere(&self) -> io::Result<()> {
         // For a listening socket, shutdown(2) is the way back to a closed one (net/ipv4/af_inet.c).
         match nix::sys::socket::shutdown(self.0.as_raw_fd(), Shutdown::Read) {
@@ -120,7 +120,7 @@ impl Listener {
         }
     }
 
-    /// Ignores connections that have not begun: who is amid a handshake still gets into the queue, who is not
+    /// Ignores connections that have not begun: one amid its handshake still gets into the queue, and any other client
     /// tries again after a second (tcp(7)) and finds the socket closed by then. In every process that has a copy.
     pub fn ignore_new(&self) -> io::Result<()> {
         use socket2::SockFilter;
@@ -154,8 +154,8 @@ impl Listener {
         result.is_ok() && length > 0
     }
 
-    /// The end of [`Listener::ignore_new`], whoever asked for it.
-    pub fn heed_new(&self) -> io::Result<()> {
+    /// Ends what [`Listener::ignore_new`] began, in this process or in another.
+    pub fn stop_ignoring_new(&self) -> io::Result<()> {
         match SockRef::from(&self.0).detach_filter() {
             // There was none.
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
@@ -187,7 +187,7 @@ impl Listener {
     pub fn accept(&self) -> io::Result<OwnedFd> {
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
         let fd = retry(|| nix::sys::socket::accept4(self.0.as_raw_fd(), flags))?;
-        // SAFETY: accept4 just made this descriptor and nobody else knows of it.
+        // SAFETY: accept4 just made this descriptor and nothing else knows of it.
         Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 }

@@ -9,7 +9,7 @@ pub mod ports;
 
 pub use listener::{Bound, Listener, Sharing, may_bind};
 pub use packet::{
-    PACKET_FILES_MAX, Patience, packet_pair, receive_packet, send_packet, send_packet_with_files,
+    Blocking, PACKET_FILES_MAX, packet_pair, receive_packet, send_packet, send_packet_with_files,
 };
 
 use std::io;

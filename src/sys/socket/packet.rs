@@ -23,7 +23,7 @@ pub fn packet_pair() -> io::Result<(OwnedFd, OwnedFd)> {
 
 /// Whether a call on a packet socket may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Patience {
+pub enum Blocking {
     /// It waits for room.
     Wait,
     /// It fails with `WouldBlock`.
@@ -31,9 +31,9 @@ pub enum Patience {
 }
 
 /// Sends one packet.
-pub fn send_packet(socket: BorrowedFd<'_>, packet: &[u8], patience: Patience) -> io::Result<()> {
+pub fn send_packet(socket: BorrowedFd<'_>, packet: &[u8], blocking: Blocking) -> io::Result<()> {
     let mut flags = MsgFlags::MSG_NOSIGNAL;
-    flags.set(MsgFlags::MSG_DONTWAIT, patience == Patience::DontWait);
+    flags.set(MsgFlags::MSG_DONTWAIT, blocking == Blocking::DontWait);
     retry(|| nix_send(socket.as_raw_fd(), packet, flags)).map(drop)
 }
 

@@ -91,7 +91,7 @@ impl<'s> Acceptor<'s> {
             let count = self.driver.wait(self.patience_ms(), |token| self.sources.fd_of(token))?;
             let now_ms = self.ledger.now_ms();
             self.counters.begin_turn(now_ms);
-            self.weigh();
+            self.count_connections();
             for _ in 0..count {
                 let Some(event) = self.driver.next_event() else { break };
                 match event.token() {
@@ -139,7 +139,7 @@ impl<'s> Acceptor<'s> {
     }
 
     /// Reads how many connections each lane has.
-    fn weigh(&mut self) {
+    fn count_connections(&mut self) {
         for attached in self.lanes.iter_mut().flatten() {
             let counters = self.ledger.block(attached.block);
             if attached.outlet.is_empty() {

@@ -11,9 +11,9 @@ struct World {
     processes: BTreeMap<ProcessNumber, BTreeSet<Worker>>,
     generation_of: BTreeMap<ProcessNumber, GenerationNumber>,
     accept_of: BTreeMap<GenerationNumber, Accept>,
-    /// Who accepts from which lane's sockets.
+    /// Which worker accepts from which lane's sockets.
     accepting: BTreeSet<(Worker, usize)>,
-    /// Who takes what is handed to which lane.
+    /// Which worker takes what is handed to which lane.
     taking: BTreeSet<(Worker, usize)>,
     /// Which acceptor hands to which lane.
     feeding: BTreeMap<(Worker, usize), Worker>,
@@ -202,13 +202,13 @@ impl World {
         }
     }
 
-    /// Who accepts from the sockets of a lane.
+    /// Which workers accept from the sockets of a lane.
     fn owners(&self, lane: usize) -> BTreeSet<Worker> {
         let of_lane = self.accepting.iter().filter(|(_, of)| *of == lane);
         of_lane.map(|(worker, _)| *worker).collect()
     }
 
-    /// Every lane has one owner, if anybody can be one.
+    /// Every lane has one owner, if any worker can be one.
     fn check_owners(
         &self,
         policy: &Policy,
@@ -216,7 +216,7 @@ impl World {
         is_meant: impl Fn(Worker) -> bool,
     ) {
         let states = policy.lane_states();
-        let anybody = states.iter().any(|(state, _)| is_ready(state));
+        let is_any_ready = states.iter().any(|(state, _)| is_ready(state));
         for lane in 0..policy.lanes() {
             let owners = taken.iter().filter(|(worker, of)| *of == lane && is_meant(*worker));
             let owners: Vec<_> = owners.collect();
@@ -228,7 +228,7 @@ impl World {
                 }),
                 _ => false,
             };
-            let least = usize::from(anybody && !follows);
+            let least = usize::from(is_any_ready && !follows);
             assert!(owners.len() >= least, "lane {lane}: {owners:?} {states:?}");
         }
     }

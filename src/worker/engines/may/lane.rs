@@ -22,16 +22,16 @@ pub(super) struct Lane {
     pub(super) limits: Limits,
     pub(super) is_draining: AtomicBool,
     /// The open connections. Locked when one begins and ends, and in a drain; never for a request.
-    pub(super) connections: Mutex<BTreeMap<u64, Arc<Open>>>,
+    pub(super) connections: Mutex<BTreeMap<u64, Arc<OpenConnection>>>,
     /// How many there ever were.
     pub(super) accepted: AtomicU64,
     /// Those that are to end, on their way to the main thread, which `wake` tells of them.
-    pub(super) ending: Mutex<Vec<Arc<Open>>>,
+    pub(super) ending: Mutex<Vec<Arc<OpenConnection>>>,
     pub(super) wake: Wake,
 }
 
 /// An open connection.
-pub(super) struct Open {
+pub(super) struct OpenConnection {
     pub(super) handle: Handle,
     /// A request is being answered: what comes of it is not written yet.
     pub(super) is_busy: AtomicBool,
@@ -40,16 +40,16 @@ pub(super) struct Open {
 }
 
 impl Lane {
-    pub(super) fn connections(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Open>>> {
+    pub(super) fn connections(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<OpenConnection>>> {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn ending(&self) -> MutexGuard<'_, Vec<Arc<Open>>> {
+    pub(super) fn ending(&self) -> MutexGuard<'_, Vec<Arc<OpenConnection>>> {
         self.ending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Has a connection end when all that was written to it has left.
-    pub(super) fn end_when_sent(&self, open: &Arc<Open>) {
+    pub(super) fn end_when_sent(&self, open: &Arc<OpenConnection>) {
         if !open.is_ending.swap(true, Ordering::Relaxed) {
             self.ending().push(Arc::clone(open));
             self.wake.notify();

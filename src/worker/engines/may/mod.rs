@@ -9,7 +9,7 @@
 //! - A body that is not read would be taken for the next request: it is always read, up to the limit.
 //! - `Transfer-Encoding` is unknown to it: such a request is refused, and nothing behind it is ever routed.
 //! - It can't close a connection: the reading side is shut, which ends it at its next read, whatever it has left to
-//!   send. So that waits until all has left (`Main::end_sent`).
+//!   send. So that waits until all has left (`MainThread::end_sent`).
 //! - It accepts without end while connections come: over the limit, it has to wait until those before are closed.
 
 mod lane;
@@ -27,7 +27,7 @@ use crate::sys::wake::Wake;
 use crate::sys::which_have_input_within;
 use crate::worker::Generation;
 use crate::worker::connection::DRAIN_GRACE_MS;
-use lane::{Lane, Open};
+use lane::{Lane, OpenConnection};
 use service::Services;
 
 /// Stack of a coroutine, in words: enough for a request in a debug build. What isn't touched takes no memory.
@@ -70,42 +70,42 @@ pub(in crate::worker) fn run(
     // Its sockets are its own: once it has them it serves, whether the others of its generation are ready or not.
     control.report(lane.worker, WorkerEvent::Ready { driver: None, reason: None });
     let (passes, ending) = (Arc::default(), Vec::new());
-    let look_again = Instant::now();
-    let main = Main {
+    let next_check = Instant::now();
+    let main = MainThread {
         lane,
         control,
         accepting,
         drain: None,
-        is_deaf: false,
+        ignores_control: false,
         ending,
         passes,
         asked: 0,
-        look_again,
+        next_check,
     };
     main.run();
     Ok(())
 }
 
 /// The main thread: hears the supervisor.
-struct Main<'c> {
+struct MainThread<'c> {
     lane: &'static Lane,
     control: &'c Control,
     /// The coroutines that accept, one for each address.
     accepting: Vec<Server>,
     drain: Option<Drain>,
     /// The supervisor is gone, or this process was told to end.
-    is_deaf: bool,
+    ignores_control: bool,
     ending: Vec<Ending>,
     /// How often every coroutine that could run has run since that was asked for, and how often it was.
     passes: Arc<AtomicU64>,
     asked: u64,
     /// When to look whether those that are to end have sent all.
-    look_again: Instant,
+    next_check: Instant,
 }
 
 /// A connection that is to end.
 struct Ending {
-    open: Arc<Open>,
+    open: Arc<OpenConnection>,
     /// When all that was written had left: how much that was, and after how many passes it would be more, if the
     /// library had anything left to write.
     sent: Option<(u64, u64)>,
@@ -117,7 +117,7 @@ struct Drain {
     timeout: Option<Duration>,
 }
 
-impl Main<'_> {
+impl MainThread<'_> {
     fn run(mut self) {
         loop {
             if self.drain.is_some() && self.is_drained() {
@@ -126,7 +126,7 @@ impl Main<'_> {
             self.end_sent();
             let ticks = self.drain.is_some() || !self.ending.is_empty();
             let patience = if ticks { TICK } else { PATIENCE };
-            if self.is_deaf {
+            if self.ignores_control {
                 std::thread::sleep(TICK);
                 continue;
             }
@@ -149,10 +149,10 @@ impl Main<'_> {
         let new = std::mem::take(&mut *self.lane.ending());
         self.ending.extend(new.into_iter().map(|open| Ending { open, sent: None }));
         let now = Instant::now();
-        if self.ending.is_empty() || now < self.look_again {
+        if self.ending.is_empty() || now < self.next_check {
             return;
         }
-        self.look_again = now + TICK;
+        self.next_check = now + TICK;
         let (passes, next) = (self.passes.load(Ordering::Acquire), self.asked + 1);
         let mut waits_for_next = false;
         self.ending.retain_mut(|ending| {
@@ -189,7 +189,7 @@ impl Main<'_> {
             // There are no sockets to take or to leave.
             Received::Message(..) | Received::Nothing | Received::Exhausted => {}
             Received::End => {
-                self.is_deaf = true;
+                self.ignores_control = true;
                 if self.drain.is_none() {
                     self.control.report(self.lane.worker, WorkerEvent::ToldToEnd);
                     self.begin_drain(None);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use may_minihttp::{HttpService, Request, Response};
 
-use super::lane::{Lane, Open};
+use super::lane::{Lane, OpenConnection};
 use crate::content::{self, Answer, Body, Outcome, Pending, ResponseOf};
 use crate::control::WorkerEvent;
 use crate::http::h1::{Head, Receiver, Step, connection_field};
@@ -45,7 +45,8 @@ impl Serve for Services {
         }
         let number = lane.accepted.fetch_add(1, Ordering::Relaxed);
         let is_ending = AtomicBool::new(is_too_many);
-        let connection = Arc::new(Open { handle, is_busy: AtomicBool::new(false), is_ending });
+        let connection =
+            Arc::new(OpenConnection { handle, is_busy: AtomicBool::new(false), is_ending });
         open.insert(number, Arc::clone(&connection));
         lane.counters.set_open(open.len());
         lane.counters.count_accepted();
@@ -58,7 +59,7 @@ impl Serve for Services {
 pub(super) struct Service {
     lane: &'static Lane,
     number: u64,
-    open: Arc<Open>,
+    open: Arc<OpenConnection>,
     requests: u32,
     /// There is no next response: whatever is still parsed is no request.
     is_closing: bool,

@@ -22,16 +22,16 @@ enum Stated {
 }
 
 /// Where a client of the command socket looks for it.
-pub struct Places {
+pub struct SocketPaths {
     /// In this order.
-    pub places: Vec<Place>,
+    pub paths: Vec<SocketPath>,
     /// The configuration file can't be understood, so that it may state another place.
     pub is_guess: bool,
 }
 
 /// A path that may lead to the command socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum SocketPath {
     /// Where a server that is started now would listen.
     Socket(PathBuf),
     /// A link that servers of the configuration file make; a killed one may have left it, and another one's socket
@@ -39,17 +39,17 @@ pub enum Place {
     Link(PathBuf),
 }
 
-impl Place {
+impl SocketPath {
     /// The path.
     pub fn path(&self) -> &Path {
-        let (Place::Socket(path) | Place::Link(path)) = self;
+        let (SocketPath::Socket(path) | SocketPath::Link(path)) = self;
         path
     }
 }
 
 /// Where the supervisor listens for commands: at `--socket`, else beside its pid file, else in the runtime directory
 /// under a name that is made of the configuration file's. None where there is no such directory.
-pub fn control_socket(options: &Options, pid_file: Option<&Path>) -> Option<PathBuf> {
+pub fn command_socket_path(options: &Options, pid_file: Option<&Path>) -> Option<PathBuf> {
     if let Some(path) = &options.socket {
         return Some(path.clone());
     }
@@ -62,39 +62,40 @@ pub fn control_socket(options: &Options, pid_file: Option<&Path>) -> Option<Path
 /// Further names that lead to the command socket. They are made of the configuration file's path, so that the server is
 /// found after the file has come to name another pid file. None where the command line or the environment says where
 /// the socket is: those tell several servers of one file apart.
-pub fn control_links(options: &Options) -> Vec<PathBuf> {
+pub fn command_socket_links(options: &Options) -> Vec<PathBuf> {
     if options.socket.is_some() || given_pid_file(options).is_some() {
         return Vec::new();
     }
-    // A service manager's folder is the server's alone; who asks has the next one.
+    // A service manager's folder is the server's alone; a client looks in the next one.
     let is_of_manager = variable(options, RUNTIME_DIRECTORY).is_some();
     runtime_names(options, "link").into_iter().take(if is_of_manager { 2 } else { 1 }).collect()
 }
 
 /// Where a client finds the supervisor that was started with these options. It needs no more of the configuration file
-/// than `supervisor.pid_file`, so that one with a mistake keeps nobody from a server that runs.
-pub fn control_sockets(options: &Options) -> Places {
-    let found = |places| Places { places, is_guess: false };
-    let beside = |pid_file: PathBuf| vec![Place::Socket(pid_file.with_extension("sock"))];
-    let named = |ending, place: fn(PathBuf) -> Place| {
-        runtime_names(options, ending).into_iter().map(place).collect::<Vec<_>>()
+/// than `supervisor.pid_file`, so that a server that runs is found although the file has
+/// a mistake.
+pub fn command_socket_paths(options: &Options) -> SocketPaths {
+    let found = |paths| SocketPaths { paths, is_guess: false };
+    let beside = |pid_file: PathBuf| vec![SocketPath::Socket(pid_file.with_extension("sock"))];
+    let named = |ending, kind: fn(PathBuf) -> SocketPath| {
+        runtime_names(options, ending).into_iter().map(kind).collect::<Vec<_>>()
     };
     if let Some(path) = &options.socket {
-        return found(vec![Place::Socket(path.clone())]);
+        return found(vec![SocketPath::Socket(path.clone())]);
     }
-    let sockets = named("sock", Place::Socket);
+    let sockets = named("sock", SocketPath::Socket);
     match given_pid_file(options) {
         Some(Stated::PidFile(path)) => return found(beside(path)),
         Some(Stated::Nothing) => return found(sockets),
-        Some(Stated::Unknown) => return Places { places: sockets, is_guess: true },
+        Some(Stated::Unknown) => return SocketPaths { paths: sockets, is_guess: true },
         None => {}
     }
     // The socket of a runtime directory may be that of a server whose command line took the pid file away.
-    let links = named("link", Place::Link);
+    let links = named("link", SocketPath::Link);
     match pid_file_of_file(options) {
         Stated::PidFile(path) => found([beside(path), links].concat()),
         Stated::Nothing => found([links, sockets].concat()),
-        Stated::Unknown => Places { places: [links, sockets].concat(), is_guess: true },
+        Stated::Unknown => SocketPaths { paths: [links, sockets].concat(), is_guess: true },
     }
 }
 
@@ -107,8 +108,8 @@ fn variable(options: &Options, name: &str) -> Option<PathBuf> {
     found.and_then(|(_, value)| value.split(':').next()).map(PathBuf::from)
 }
 
-/// The name of the configuration with this ending in each runtime directory. A server has its socket in the first; who
-/// asks may be in a session of its own, whose runtime directory isn't that of the server.
+/// The name of the configuration with this ending in each runtime directory. A server has its socket in the first; a
+/// client may be in a session of its own, whose runtime directory isn't that of the server.
 fn runtime_names(options: &Options, ending: &str) -> Vec<PathBuf> {
     let root = (process::effective_user() == 0).then(|| PathBuf::from("/run"));
     let session = variable(options, "XDG_RUNTIME_DIR");
@@ -204,7 +205,7 @@ mod tests {
                 socket: None,
                 ..Options::default()
             };
-            control_socket(&options, None).expect("a place")
+            command_socket_path(&options, None).expect("a place")
         };
         let one = of("a.toml", &[]);
         assert!(
@@ -228,7 +229,7 @@ mod tests {
                 socket: socket.map(PathBuf::from),
                 ..Options::default()
             };
-            let folders = control_links(&options).into_iter();
+            let folders = command_socket_links(&options).into_iter();
             folders.filter_map(|link| link.parent().map(Path::to_owned)).collect::<Vec<_>>()
         };
         let session = ("XDG_RUNTIME_DIR", "/run/user/1");
@@ -251,8 +252,8 @@ mod tests {
             fs::write(&file, text).unwrap();
             let set = set.iter().map(ToString::to_string).collect();
             let options = Options { file: Some(file.clone()), set, ..Options::default() };
-            let Places { places, is_guess } = control_sockets(&options);
-            (places.contains(&Place::Socket("/x/s.sock".into())), is_guess)
+            let SocketPaths { paths, is_guess } = command_socket_paths(&options);
+            (paths.contains(&SocketPath::Socket("/x/s.sock".into())), is_guess)
         };
         let stated = "supervisor.pid_file = \"/x/s.pid\"\n";
         assert_eq!(places(stated, &[]), (true, false));
