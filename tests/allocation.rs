@@ -192,7 +192,7 @@ impl<'s> Pair<'s> {
         let (bytes, body) = self.lane.output.unsent();
         assert_eq!(transmit(self.connection.socket(), bytes, body), Sent::Bytes(bytes.len()));
         let length = bytes.len();
-        self.lane.output.advance(length, self.lane.counters);
+        drop(self.lane.output.advance(length));
         assert!(matches!(next, Next::WaitUntil(_) | Next::Wait), "{next:?}");
         let mut responses = [0; 16 << 10];
         self.client.set_nonblocking(true).expect("a socket that doesn't block");

@@ -3,7 +3,10 @@
 //! Everything that serves content implements [`Handler`]; nothing beyond this module knows which kinds there are.
 
 use std::borrow::Cow;
+use std::fs::File;
 use std::ops::Deref;
+use std::sync::Arc;
+use std::task::Waker;
 use std::time::Duration;
 
 use crate::http::{Request, Response};
@@ -45,10 +48,29 @@ pub trait Collect<'s> {
     fn finish(self: Box<Self>) -> Outcome<'s>;
 }
 
-/// What has to happen before a reply is sent.
+/// What has to happen before a request comes to something.
 pub enum Pending<'s> {
     /// So much time has to pass after the request was whole.
     Delay(Duration, Reply<'s>),
+    /// A job that is done elsewhere has to end.
+    #[allow(dead_code, reason = "tests alone make one until a kind of content does")]
+    Job(Box<dyn Job<'s> + 's>),
+}
+
+/// Work on a request that is not done by the thread of its lane: by another thread, as a rule. One that is dropped has
+/// nobody left to come back to.
+pub trait Job<'s> {
+    /// Begins it, once. `waker` is to be woken when it has ended, by any thread. Must not wait.
+    fn begin(&mut self, waker: Waker);
+
+    /// How long it may take.
+    fn timeout(&self) -> Duration;
+
+    /// What the request comes to, after the job has ended or has taken as long as it may.
+    fn finish(self: Box<Self>) -> Outcome<'s>;
+
+    /// How much memory it holds, in bytes.
+    fn held_bytes(&self) -> usize;
 }
 
 /// A response and its content.
@@ -73,9 +95,23 @@ pub enum Body<'s> {
     Shared(&'s [u8]),
     /// Bytes of this response alone.
     Owned(Vec<u8>),
+    /// Bytes of a file, which the kernel sends from where it has them.
+    #[allow(dead_code, reason = "tests alone make one until a kind of content does")]
+    File(Box<FileSpan>),
     /// Bytes that come piece by piece.
     #[allow(dead_code, reason = "tests alone make one until a kind of content does")]
     Stream(Box<dyn Stream + 's>),
+}
+
+/// A part of a regular file. If the file turns out to be shorter when it is sent, its connection is closed.
+#[derive(Clone, Debug)]
+pub struct FileSpan {
+    /// The file.
+    pub file: Arc<File>,
+    /// Where the part begins, in bytes.
+    pub offset: u64,
+    /// How long it is, in bytes.
+    pub length: u64,
 }
 
 /// Content that is made while it is sent, so that it needs not be held as a whole.
@@ -131,22 +167,56 @@ impl<'s> Outcome<'s> {
     }
 }
 
-impl Pending<'_> {
+impl<'s> Pending<'s> {
+    /// Begins what it waits for. `waker` makes what wakes it before its time is over.
+    pub fn begin(&mut self, waker: impl FnOnce() -> Waker) {
+        match self {
+            Pending::Delay(..) => {}
+            Pending::Job(job) => job.begin(waker()),
+        }
+    }
+
+    /// After how long it is over, unless it was woken.
+    pub fn timeout(&self) -> Duration {
+        match self {
+            Pending::Delay(delay, _) => *delay,
+            Pending::Job(job) => job.timeout(),
+        }
+    }
+
+    /// What it comes to, after it was woken or its time is over.
+    pub fn finish(self) -> Outcome<'s> {
+        match self {
+            Pending::Delay(_, reply) => Outcome::Ready(reply),
+            Pending::Job(job) => job.finish(),
+        }
+    }
+
     /// How much memory it holds of its own, in bytes.
     pub fn held_bytes(&self) -> usize {
         match self {
             Pending::Delay(_, reply) => reply.body.held_bytes(),
+            Pending::Job(job) => job.held_bytes(),
         }
     }
 }
 
 impl Body<'_> {
-    /// What is there of it already: all, or nothing.
+    /// What of it is in memory: all, or nothing.
     pub fn bytes(&self) -> &[u8] {
         match self {
             Body::Shared(bytes) => bytes,
             Body::Owned(bytes) => bytes,
-            Body::Stream(_) => &[],
+            Body::File(_) | Body::Stream(_) => &[],
+        }
+    }
+
+    /// How long it is, in bytes, as far as that is known.
+    pub fn length(&self) -> Option<u64> {
+        match self {
+            Body::Shared(_) | Body::Owned(_) => Some(self.bytes().len() as u64),
+            Body::File(span) => Some(span.length),
+            Body::Stream(stream) => stream.length(),
         }
     }
 
@@ -155,6 +225,7 @@ impl Body<'_> {
         match self {
             Body::Shared(_) => 0,
             Body::Owned(bytes) => bytes.capacity(),
+            Body::File(_) => size_of::<FileSpan>(),
             Body::Stream(stream) => stream.held_bytes(),
         }
     }

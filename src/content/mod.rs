@@ -15,6 +15,8 @@ use crate::config::{self, Content};
 use crate::http::{Method, Refusal, Request, Response, reason};
 
 pub use answer::{Answer, Body, Handler, Outcome, Pending, Piece, Reply, ResponseOf, Stream};
+#[cfg(any(test, feature = "_internals"))]
+pub use answer::{Collect, FileSpan, Job};
 use echo::Echo;
 use routes::Routes;
 

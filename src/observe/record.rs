@@ -2,7 +2,13 @@
 //! has left, or its connection is gone. What an access log writes and a histogram counts is read from it.
 //!
 //! It costs no call of the clock, which is read once a turn, and no allocation. The address of the client is its socket's to
-//! tell, at the first record of a connection that is asked for it: kept for each connection it would cost every idle one.
+//! tell, where a record is closed: kept for each connection it would cost every idle one.
+
+use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
+
+use super::ledger::Counters;
+use crate::sys::socket;
 
 /// What is known of a request, and of its response as far as that was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +28,47 @@ pub enum End {
     Sent,
     /// Its connection was closed before that.
     Broken,
+}
+
+/// Where the records of a connection's requests are closed, and what is known there beside them.
+#[derive(Clone, Copy)]
+pub struct Closing<'l> {
+    /// What counts them.
+    pub counters: Counters<'l>,
+    /// The time of this turn, in microseconds of the lane.
+    pub now_us: u64,
+    /// The connection.
+    pub socket: BorrowedFd<'l>,
+}
+
+impl Closing<'_> {
+    /// Closes these.
+    #[inline]
+    pub fn close(self, records: impl Iterator<Item = Record>, end: End) {
+        let (count, bytes) =
+            records.fold((0, 0), |(count, bytes), record| (count + 1, bytes + record.bytes()));
+        if count == 0 {
+            return;
+        }
+        let cells = self.counters.cells();
+        cells.response_bytes.add(bytes);
+        match end {
+            End::Sent => cells.responses.add(count),
+            End::Broken => cells.aborted.add(count),
+        }
+    }
+
+    /// How long a request has taken, in microseconds.
+    #[allow(dead_code, reason = "tests alone ask for it until a histogram does")]
+    pub fn elapsed_us(self, record: &Record) -> u64 {
+        self.now_us.saturating_sub(record.began_us)
+    }
+
+    /// The address of the client; `None` if the connection is gone, or not one of TCP.
+    #[allow(dead_code, reason = "tests alone ask for it until an access log does")]
+    pub fn client(self) -> Option<SocketAddr> {
+        socket::peer_address(self.socket)
+    }
 }
 
 impl Record {
@@ -49,11 +96,5 @@ impl Record {
     /// Bytes of its response, with its head and framing.
     pub fn bytes(&self) -> u64 {
         self.bytes
-    }
-
-    /// How long it has taken, in microseconds.
-    #[allow(dead_code, reason = "tests alone read it until a histogram does")]
-    pub fn elapsed_us(&self, now_us: u64) -> u64 {
-        now_us.saturating_sub(self.began_us)
     }
 }

@@ -10,9 +10,11 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
 use may::coroutine::{self, JoinHandle};
+use may::sync::SyncFlag;
 use may_minihttp::{HttpService, HttpServiceFactory, Request, Response};
 use nix::sys::socket::{Shutdown, shutdown};
 
@@ -153,9 +155,60 @@ pub fn count_pass(count: Arc<AtomicU64>) {
     };
 }
 
+/// A coroutine that waits for what another thread does.
+pub struct Sleeper(Arc<Flag>);
+
+struct Flag(SyncFlag);
+
+impl Wake for Flag {
+    fn wake(self: Arc<Flag>) {
+        self.0.fire();
+    }
+}
+
+impl Sleeper {
+    /// One that wasn't woken.
+    pub fn new() -> Sleeper {
+        Sleeper(Arc::new(Flag(SyncFlag::new())))
+    }
+
+    /// What wakes it.
+    pub fn waker(&self) -> Waker {
+        Waker::from(Arc::clone(&self.0))
+    }
+
+    /// Waits until it is woken, for so long at most. The coroutine that calls it waits alone.
+    pub fn sleep(&self, at_most: Duration) {
+        self.0.0.wait_timeout(at_most);
+        // As after `pause`.
+        coroutine::yield_now();
+    }
+}
+
 /// Lets time pass for the coroutine that calls it alone. A sleep ends in the timer's thread, which has to be left: the
 /// ledger has one writer, and a scheduler that hangs must be seen to.
 pub fn pause(time: Duration) {
     coroutine::sleep(time);
     coroutine::yield_now();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread;
+
+    #[test]
+    fn a_sleeper_sleeps_until_it_is_woken_or_its_time_is_over() {
+        const LONG: Duration = Duration::from_secs(60);
+        let (sleeper, begun) = (Sleeper::new(), Instant::now());
+        let waker = sleeper.waker();
+        let other = thread::spawn(move || waker.wake());
+        sleeper.sleep(LONG);
+        other.join().expect("a thread that wakes");
+        // Woken before it slept, it doesn't.
+        sleeper.sleep(LONG);
+        assert!(begun.elapsed() < LONG);
+        Sleeper::new().sleep(Duration::from_millis(1));
+        assert!(begun.elapsed() >= Duration::from_millis(1));
+    }
 }

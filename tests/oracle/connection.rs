@@ -13,7 +13,7 @@ use laneway::internals::http::Limits;
 use laneway::internals::observe::ledger::Ledger;
 use laneway::internals::worker::connection::{Connection, Next, Phase, Session, Stop};
 use laneway::internals::worker::context::Context;
-use laneway::internals::worker::driver::{Input, Sent, transmit};
+use laneway::internals::worker::driver::{Input, Payload, Sent, transmit};
 
 /// When the delay of a route has passed, which is no timeout, so that waiting for it can be told from waiting for a client:
 /// a turn's time is in whole milliseconds, and a part of one more may have passed.
@@ -127,12 +127,14 @@ pub(crate) fn session(pieces: &[&[u8]]) -> Vec<u8> {
             kept.drain(..consumed);
             let waits = matches!(session.phase(), Phase::Waiting { .. });
             if waits {
-                session.elapse(&mut lane);
+                session.elapse();
+                session.go_on(0, &mut lane);
             }
             let (bytes, body) = lane.output.unsent();
             answers.extend_from_slice(bytes);
+            let Payload::Bytes(body) = body else { panic!("a file") };
             answers.extend_from_slice(body);
-            lane.output.advance(bytes.len() + body.len(), lane.counters);
+            drop(lane.output.advance(bytes.len() + body.len()));
             if matches!(session.phase(), Phase::Last { .. }) {
                 return answers;
             }
@@ -190,12 +192,12 @@ impl Talk<'_> {
 
     /// Sends what a step has left to be sent.
     fn send(&mut self) {
-        let Context { output, counters, .. } = &mut self.context;
+        let output = &mut self.context.output;
         let (bytes, body) = output.unsent();
         assert!(body.is_empty(), "a large body is sent at once");
-        let sent = transmit(self.connection.socket(), bytes, &[]);
+        let sent = transmit(self.connection.socket(), bytes, Payload::Bytes(&[]));
         assert!(sent == Sent::Broken || sent == Sent::Bytes(bytes.len()), "{sent:?}");
-        output.advance(bytes.len(), *counters);
+        drop(output.advance(bytes.len()));
     }
 
     /// Reads what the connection has sent. Whether there was any.

@@ -117,6 +117,20 @@ impl Writer {
         }
     }
 
+    /// How much of content of this length is sent without framing, from where it is: what goes beyond a length that was
+    /// stated is left out. Content of a length that is known is never in chunks.
+    pub fn pass(&mut self, length: u64) -> u64 {
+        match self {
+            Writer::Sized { remaining } => {
+                let passed = length.min(*remaining);
+                *remaining -= passed;
+                passed
+            }
+            Writer::UntilClose => length,
+            Writer::Chunked | Writer::End => 0,
+        }
+    }
+
     /// Breaks the content off. Whether the end of the connection tells the client; else a reset alone does.
     pub fn break_off(&mut self) -> bool {
         !matches!(std::mem::replace(self, Writer::End), Writer::UntilClose)
@@ -245,6 +259,25 @@ mod tests {
         assert!(text.ends_with("\r\n\r\n1234") && is_whole, "{text}");
         let (text, is_whole, _) = sent(&response, None, KEEP, &["123"]);
         assert!(text.ends_with("\r\n\r\n123") && !is_whole, "{text}");
+    }
+
+    #[test]
+    fn content_that_is_sent_from_where_it_is_is_held_to_the_length_that_was_stated() {
+        for (stated, length, to, passed, is_whole) in [
+            (Some(4), 4, KEEP, 4, true),
+            (Some(4), 9, KEEP, 4, true),
+            (Some(4), 3, KEEP, 3, false),
+            (None, 3, OLD, 3, true),
+            (Some(4), 4, HEAD, 0, true),
+        ] {
+            let response = Response::new(200, [], stated);
+            let mut output = Vec::new();
+            let (mut writer, _) = Writer::begin(&mut output, &response, Some(length), to, DATE);
+            let before = output.len();
+            let seen = (writer.pass(length), writer.end(&mut output));
+            assert_eq!(seen, (passed, is_whole), "{length} of {stated:?}");
+            assert_eq!(output.len(), before, "no framing");
+        }
     }
 
     #[test]

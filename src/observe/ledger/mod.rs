@@ -14,7 +14,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use std::time::Instant;
 
-use super::record::{End, Record};
 #[cfg(feature = "may")]
 use crate::sys::coroutine;
 use crate::sys::memory::SharedBlocks;
@@ -136,23 +135,6 @@ impl<'l> Counters<'l> {
         let cells = self.cells();
         cells.requests.add(1);
         cells.doing.set(route.map_or(Doing::NoRoute, Doing::Route).to_word());
-    }
-}
-
-impl Counters<'_> {
-    /// Closes the records of requests.
-    pub fn end_requests<'r>(self, records: impl Iterator<Item = &'r Record>, end: End) {
-        let (count, bytes) =
-            records.fold((0, 0), |(count, bytes), record| (count + 1, bytes + record.bytes()));
-        if count == 0 {
-            return;
-        }
-        let cells = self.cells();
-        cells.response_bytes.add(bytes);
-        match end {
-            End::Sent => cells.responses.add(count),
-            End::Broken => cells.aborted.add(count),
-        }
     }
 }
 

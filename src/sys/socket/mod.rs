@@ -12,11 +12,14 @@ pub use packet::{
     Blocking, PACKET_FILES_MAX, packet_pair, receive_packet, send_packet, send_packet_with_files,
 };
 
+use std::fs::File;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::sys::sendfile::sendfile64;
 use nix::sys::socket::{
     MsgFlags, Shutdown, getsockopt, recv as nix_recv, send as nix_send, sendmsg, sockopt,
 };
@@ -113,9 +116,39 @@ pub fn send_both(
     retry(|| sendmsg::<()>(socket.as_raw_fd(), &slices, &[], departure.flags(), None))
 }
 
+/// sendfile(2) of `length` bytes of a regular file from `offset` on, until all are sent or the socket takes no more.
+///
+/// # Errors
+/// `WouldBlock` if the socket takes nothing; `UnexpectedEof` if the file has fewer, of which some may have been sent.
+pub fn send_file(
+    socket: BorrowedFd<'_>,
+    file: &File,
+    offset: u64,
+    length: usize,
+) -> io::Result<usize> {
+    let overflow = |_| io::Error::from(io::ErrorKind::InvalidInput);
+    let mut at = i64::try_from(offset).map_err(overflow)?;
+    let mut sent = 0;
+    while sent < length {
+        // It may stop before the socket is full, and says nothing of it: only EAGAIN means that an event will come.
+        match retry(|| sendfile64(socket, file, Some(&mut at), length - sent)) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => sent += count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && sent > 0 => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(sent)
+}
+
 /// Has close(2) reset the connection and drop what was not acknowledged (`SO_LINGER` of zero seconds, socket(7)).
 pub fn reset_on_close(socket: BorrowedFd<'_>) -> io::Result<()> {
     SockRef::from(&socket).set_linger(Some(Duration::ZERO))
+}
+
+/// The address at the other end of a connected TCP socket (getpeername(2)); `None` if it is gone, or of another kind.
+pub fn peer_address(socket: BorrowedFd<'_>) -> Option<SocketAddr> {
+    SockRef::from(&socket).peer_addr().ok()?.as_socket()
 }
 
 /// shutdown(2) of the writing side: the peer reads an end of stream, and may still write.

@@ -97,7 +97,7 @@ impl<'s> Acceptor<'s> {
                 match event.token() {
                     Token::Control => self.hear()?,
                     Token::Source(number) => self.accept_from(number, now_ms)?,
-                    Token::Client(_) => {} // It has no connections of its own.
+                    Token::Client(_) | Token::Jobs => {} // It has no connections of its own.
                 }
             }
             if self.is_emptying(now_ms) {

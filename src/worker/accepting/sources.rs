@@ -145,7 +145,7 @@ impl<'s> Sources<'s> {
         match token {
             Token::Control => Some(self.control.as_fd()),
             Token::Source(number) => self.find(number).map(|watched| watched.source.as_fd()),
-            Token::Client(_) => None,
+            Token::Client(_) | Token::Jobs => None,
         }
     }
 

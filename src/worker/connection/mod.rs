@@ -11,15 +11,17 @@
 //! A connection owns no buffers. It is lent the lane's, and its transport keeps only what could not be handled yet:
 //! between two requests that is nothing, and no heap.
 
+mod leaving;
 mod lingering;
 mod session;
 mod transport;
 
 use std::os::fd::OwnedFd;
 
-use self::lingering::{Lingering, Silence};
-use self::transport::{Flushed, Last, Transport};
+use self::lingering::Lingering;
+use self::transport::{Flushed, FollowedBy, Transport};
 use super::context::Context;
+use super::context::jobs::JobNumber;
 use super::driver::{Driver, Input, Interest, Received};
 use crate::http::Refusal;
 use crate::observe::record::End;
@@ -32,9 +34,6 @@ pub use session::{DRAIN_GRACE_MS, Phase, Session, Stop};
 const STEPS_PER_TURN: usize = 4;
 /// Once so much came while nothing could be done with it, no more is taken.
 const UNASKED_BYTES_MAX: usize = 16 * 1024;
-
-/// How long the end of a receive may take to be told after it was cancelled: a turn of the loop, as a rule.
-const LEAVING_MS: u64 = 1_000;
 
 /// An accepted socket and its protocol state. `'s` is the site it serves.
 pub struct Connection<'s> {
@@ -69,6 +68,7 @@ impl From<Flushed> for Next {
         match flushed {
             Flushed::All => Next::Wait,
             Flushed::Waits(until_ms) => Next::WaitUntil(until_ms),
+            Flushed::Paused(until_ms) => Next::Again(until_ms),
             Flushed::Broken => Next::Close,
         }
     }
@@ -127,14 +127,6 @@ impl<'s> Connection<'s> {
         }
     }
 
-    /// The server stops: when a connection that lingers is to be looked at, at the latest.
-    pub fn linger_briefly(&mut self, now_ms: u64) -> Option<u64> {
-        match &mut self.stage {
-            Stage::Lingering(lingering) => Some(lingering.shorten(now_ms)),
-            Stage::Serving(_) => None,
-        }
-    }
-
     /// What to wait for between two steps.
     pub fn interest(&self) -> Interest {
         // To wait for much input, unless its next turn is to come anyway.
@@ -146,7 +138,12 @@ impl<'s> Connection<'s> {
             Stage::Lingering(_) => Interest::Input,
             Stage::Serving(session) if self.transport.is_blocked() => {
                 let takes_more = !is_flooded && !session.has_more_than_wanted();
-                if takes_more { Interest::RoomOrInput } else { Interest::Room }
+                match (takes_more, self.transport.is_paused()) {
+                    (true, false) => Interest::RoomOrInput,
+                    (false, false) => Interest::Room,
+                    (true, true) => Interest::Input,
+                    (false, true) => Interest::Nothing,
+                }
             }
             Stage::Serving(session) if session.expects_bulk() => bulk,
             Stage::Serving(session) if session.is_leaving() => Interest::Nothing,
@@ -167,12 +164,13 @@ impl<'s> Connection<'s> {
         }
         let is_told = ready.readable || ready.read_closed;
         let (is_queued, is_blocked) = (self.is_queued(), self.transport.is_blocked());
+        let may_send = if self.transport.is_paused() { !is_queued } else { ready.writable };
         match &mut self.stage {
             Stage::Lingering(lingering) if is_told && !is_queued => {
                 lingering.discard(self.transport.socket(), input, ready.read_closed, lane)
             }
             Stage::Lingering(_) => Next::Wait,
-            Stage::Serving(_) if is_blocked && ready.writable => self.resume(input, lane),
+            Stage::Serving(_) if is_blocked && may_send => self.resume(input, lane),
             Stage::Serving(_) if is_blocked => self.keep_early(input, lane),
             Stage::Serving(session) if session.is_leaving() => {
                 if input.is_empty() {
@@ -190,25 +188,6 @@ impl<'s> Connection<'s> {
             }
             Stage::Serving(_) => self.keep_early(input, lane),
         }
-    }
-
-    /// Keeps what was read before it can be handled.
-    fn keep_early(&mut self, input: &mut Input<'_>, lane: &Context<'s>) -> Next {
-        let Some(bytes) = input.brought() else {
-            return Next::Wait;
-        };
-        let held = self.held_bytes();
-        let Stage::Serving(session) = &mut self.stage else {
-            return Next::Wait;
-        };
-        if session.note_more() {
-            return Next::Wait;
-        }
-        if !lane.may_hold(held + bytes.len()) {
-            return Next::Close;
-        }
-        self.transport.keep_input(bytes);
-        Next::Wait
     }
 
     /// Works on the deadline that has passed.
@@ -230,13 +209,30 @@ impl<'s> Connection<'s> {
                 self.resume(input, lane)
             }
             Phase::Waiting { .. } => {
-                // Nothing of its response was made: one that panics is answered with a 500.
-                lane.output.mark_whole();
-                session.elapse(lane);
+                session.elapse();
                 self.resume(input, lane)
             }
-            Phase::Streaming => self.resume(input, lane),
+            Phase::Answering => self.resume(input, lane),
             Phase::Last { .. } | Phase::Leaving | Phase::BrokenOff => Next::Close,
+        }
+    }
+
+    /// The job with this number, which was begun for this connection, has ended.
+    pub(super) fn on_woken(
+        &mut self,
+        job: JobNumber,
+        input: &mut Input<'_>,
+        lane: &mut Context<'s>,
+    ) -> Next {
+        let is_awaited = match &mut self.stage {
+            Stage::Serving(session) => session.wake(job),
+            Stage::Lingering(_) => false,
+        };
+        // What is sent before the reply goes first; then the connection goes on with it.
+        if is_awaited && !self.transport.is_blocked() {
+            self.resume(input, lane)
+        } else {
+            Next::Wait
         }
     }
 
@@ -251,7 +247,7 @@ impl<'s> Connection<'s> {
             if session.is_streaming() {
                 self.transport.reset_on_close();
             }
-            lane.output.abandon(lane.counters);
+            self.transport.forget_gathered(lane);
             return Next::Close;
         }
         self.transport.forget_waiting(lane);
@@ -274,7 +270,7 @@ impl<'s> Connection<'s> {
         let beside = self.session_held_bytes();
         let flushed = match next {
             // No later turn sends it.
-            Next::Close => self.transport.send(Last::No, beside, lane),
+            Next::Close => self.transport.send(FollowedBy::More, beside, lane),
             _ => self.transport.send_with_turn(driver, token, beside, lane),
         };
         match flushed {
@@ -289,7 +285,7 @@ impl<'s> Connection<'s> {
         if let Stage::Serving(session) = &mut self.stage
             && let Some(record) = session.open_record()
         {
-            lane.counters.end_requests([&record].into_iter(), End::Broken);
+            lane.closing(self.socket()).close([record].into_iter(), End::Broken);
         }
     }
 
@@ -297,46 +293,6 @@ impl<'s> Connection<'s> {
     pub(super) fn keep_unsent(&mut self, unsent: &[u8], lane: &Context<'s>) -> Next {
         let beside = self.session_held_bytes();
         self.transport.keep_unsent(unsent, beside, lane).into()
-    }
-
-    /// Closes a connection that was idle for long enough, unless a request waits in it after all. One that
-    /// crosses the close on its way finds the writing side shut, not a reset: its client knows that nothing
-    /// of it was answered (RFC 9112 §9.6).
-    ///
-    /// While the kernel receives on its own, what has come may be on its way here, and can't be read from the socket.
-    /// Then that receive is ended first, and what it brings is answered.
-    fn leave_idle(&mut self, input: &mut Input<'_>, lane: &mut Context<'s>) -> Next {
-        let requests = self.requests();
-        let next = self.read(input, lane, false, true);
-        if next == Next::Close || !self.is_idle() || requests != self.requests() {
-            return next;
-        }
-        match &mut self.stage {
-            Stage::Serving(session) if !input.reaches_socket() => {
-                session.leave();
-                Next::WaitUntil(lane.now_ms + LEAVING_MS)
-            }
-            // The socket was empty a moment ago, and what comes after the shutdown can't be answered any more.
-            _ => self.linger(Silence::Idle, lane),
-        }
-    }
-
-    /// The last response has left. `has_more`: the client was not done with what it sends.
-    fn finish(&mut self, has_more: bool, lane: &Context<'s>) -> Next {
-        let has_more = has_more || !self.transport.is_idle();
-        self.transport.forget_waiting(lane);
-        self.linger(if has_more { Silence::MoreToCome } else { Silence::Answered }, lane)
-    }
-
-    /// Shuts the writing side, and waits for the client to do the same.
-    fn linger(&mut self, silence: Silence, lane: &Context<'s>) -> Next {
-        let Some((lingering, look_ms)) = Lingering::begin(self.transport.socket(), silence, lane)
-        else {
-            return Next::Close;
-        };
-        self.stage = Stage::Lingering(lingering);
-        // What came before this may have had its event: then nothing but a read would tell of it.
-        Next::Discard(look_ms)
     }
 
     /// Goes on where unsent output or a delay had stopped the work: sends, parses what was kept, reads.
@@ -426,6 +382,25 @@ impl<'s> Connection<'s> {
         stop
     }
 
+    /// Keeps what was read before it can be handled.
+    fn keep_early(&mut self, input: &mut Input<'_>, lane: &Context<'s>) -> Next {
+        let Some(bytes) = input.brought() else {
+            return Next::Wait;
+        };
+        let held = self.held_bytes();
+        let Stage::Serving(session) = &mut self.stage else {
+            return Next::Wait;
+        };
+        if session.note_more() {
+            return Next::Wait;
+        }
+        if !lane.may_hold(held + bytes.len()) {
+            return Next::Close;
+        }
+        self.transport.keep_input(bytes);
+        Next::Wait
+    }
+
     /// Sends what was made and goes on with what was kept, until something has to be waited for. `None`: more input is
     /// needed; then what was made last is left for the end of the turn.
     fn settle(&mut self, mut stop: Stop, lane: &mut Context<'s>) -> Option<Next> {
@@ -440,15 +415,18 @@ impl<'s> Connection<'s> {
                     return Some(Next::Again(lane.now_ms + lane.timeouts.write_ms));
                 }
                 fills += usize::from(session.is_streaming());
-                session.stream(lane);
+                session.go_on(beside, lane);
                 let has_room = !lane.output.is_full();
                 if stop == Stop::NeedsInput && session.takes_input() && has_room {
                     return None;
                 }
             }
             let phase = session.phase();
-            let last = if matches!(phase, Phase::Last { .. }) { Last::Yes } else { Last::No };
-            let flushed = self.transport.send(last, beside, lane);
+            let followed_by = match phase {
+                Phase::Last { .. } => FollowedBy::End,
+                _ => FollowedBy::More,
+            };
+            let flushed = self.transport.send(followed_by, beside, lane);
             if flushed != Flushed::All {
                 return Some(flushed.into());
             }
@@ -457,7 +435,7 @@ impl<'s> Connection<'s> {
                     Stop::NeedsInput => return None,
                     Stop::Occupied => stop = self.absorb_waiting(lane),
                 },
-                Phase::Streaming => {}
+                Phase::Answering => {}
                 // The turn's time is in whole milliseconds that have passed: a part of one more may have.
                 Phase::Waiting { ms } => return Some(Next::WaitUntil(lane.now_ms + ms + 1)),
                 Phase::Last { has_more } => return Some(self.finish(has_more, lane)),

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use super::*;
 use crate::config::{self, Config, Options};
 use crate::content::{
-    Answer, Body, Handler, Outcome, Pending, Piece, Reply, ResponseOf, Site, Stream,
+    Answer, Body, FileSpan, Handler, Job, Outcome, Pending, Piece, Reply, ResponseOf, Site, Stream,
 };
 use crate::http::{Limits, Request, Response};
 use crate::observe::ledger::{self, Ledger};
@@ -440,3 +441,6 @@ fn what_exists_per_connection_is_small() {
     assert_eq!(size_of::<Option<Connection<'_>>>(), 80, "a place for one");
     assert_eq!(size_of::<Session<'_>>(), 56);
 }
+
+mod files;
+mod jobs;

@@ -7,10 +7,14 @@
 
 use std::os::fd::OwnedFd;
 
+use crate::observe::record::End;
 use crate::sys::ring::connected::Connected;
 use crate::worker::context::Context;
 use crate::worker::context::output::Outgoing;
 use crate::worker::driver::{self, Driver, Sent};
+
+/// So much of a file is sent in one turn: what a client reads fast must not keep a lane from its others.
+const FILE_BYTES_PER_TURN: usize = 512 * 1024;
 
 /// So often within `timeouts.write` a client that leaves the kernel no room is asked after: one that stalls is closed
 /// after the timeout, and at most one part more.
@@ -32,6 +36,8 @@ struct Waiting<'s> {
     input: Vec<u8>,
     /// Not taken by the kernel.
     output: Outgoing<'s>,
+    /// It was not offered to the kernel yet: the connection's next turn does, and no event.
+    is_paused: bool,
     progress: Progress,
 }
 
@@ -42,17 +48,19 @@ pub(super) enum Flushed {
     All,
     /// It had no room for everything: the connection waits for that until this time.
     Waits(u64),
+    /// There is more than one turn sends: the next one goes on, and does so until this time.
+    Paused(u64),
     /// The connection is broken, or the lane may hold no more for it.
     Broken,
 }
 
-/// When bytes are to leave that are sent at once.
+/// What is sent behind bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Last {
-    /// More may follow.
-    No,
-    /// They are the last of the connection: the end of the stream leaves in one segment with the last of them.
-    Yes,
+pub(super) enum FollowedBy {
+    /// There may be more.
+    More,
+    /// The end of the stream, which leaves in one segment with the last of them.
+    End,
 }
 
 impl<'s> Transport<'s> {
@@ -67,6 +75,20 @@ impl<'s> Transport<'s> {
     /// Whether output waits for the client.
     pub(super) fn is_blocked(&self) -> bool {
         self.waiting.as_ref().is_some_and(|waiting| !waiting.output.is_empty())
+    }
+
+    /// How much output waits, in bytes.
+    #[cfg(test)]
+    pub(super) fn unsent_bytes(&self) -> usize {
+        self.waiting.as_ref().map_or(0, |waiting| {
+            let (bytes, body) = waiting.output.unsent();
+            bytes.len() + body.len()
+        })
+    }
+
+    /// Whether output waits for the connection's next turn alone.
+    pub(super) fn is_paused(&self) -> bool {
+        self.waiting.as_ref().is_some_and(|waiting| waiting.is_paused)
     }
 
     /// Whether nothing waits.
@@ -89,8 +111,13 @@ impl<'s> Transport<'s> {
     /// Drops what waits.
     pub(super) fn forget_waiting(&mut self, lane: &Context<'s>) {
         if let Some(mut waiting) = self.waiting.take() {
-            waiting.output.abandon(lane.counters);
+            lane.closing(&self.socket).close(waiting.output.abandon(), End::Broken);
         }
+    }
+
+    /// Drops what the lane has gathered for this connection.
+    pub(super) fn forget_gathered(&self, lane: &mut Context<'s>) {
+        lane.closing(&self.socket).close(lane.output.abandon(), End::Broken);
     }
 
     /// How much input waits, in bytes.
@@ -119,35 +146,46 @@ impl<'s> Transport<'s> {
 
     /// Sends what waits, or else what the lane has gathered for this connection, now. What is left is kept, if the lane
     /// may hold it; the connection holds `beside` bytes elsewhere.
-    pub(super) fn send(&mut self, last: Last, beside: usize, lane: &mut Context<'s>) -> Flushed {
+    pub(super) fn send(
+        &mut self,
+        followed_by: FollowedBy,
+        beside: usize,
+        lane: &mut Context<'s>,
+    ) -> Flushed {
         lane.output.mark_sent();
-        let transmit = match last {
-            Last::No => driver::transmit,
-            Last::Yes => driver::transmit_last,
+        let closing = lane.closing(&self.socket);
+        let transmit = match followed_by {
+            FollowedBy::More => driver::transmit,
+            FollowedBy::End => driver::transmit_last,
         };
         if let Some(waiting) = self.waiting.as_mut().filter(|waiting| !waiting.output.is_empty()) {
             debug_assert!(lane.output.is_empty(), "nothing is gathered while output waits");
             let (bytes, body) = waiting.output.unsent();
+            let body = body.up_to(FILE_BYTES_PER_TURN);
+            let offered = bytes.len() + body.len();
             let Sent::Bytes(sent) = transmit(&self.socket, bytes, body) else {
                 return Flushed::Broken;
             };
-            waiting.output.advance(sent, lane.counters);
+            closing.close(waiting.output.advance(sent), End::Sent);
             if !waiting.output.is_empty() {
-                return self.begin_waiting(lane);
+                return self.begin_waiting(sent == offered, lane);
             }
             waiting.output = Outgoing::default();
+            waiting.is_paused = false;
             if waiting.input.is_empty() {
                 self.waiting = None;
             }
             return Flushed::All;
         }
         if lane.output.is_empty() {
-            lane.output.advance(0, lane.counters);
+            closing.close(lane.output.advance(0), End::Sent);
             return Flushed::All;
         }
         let (bytes, body) = lane.output.unsent();
+        let body = body.up_to(FILE_BYTES_PER_TURN);
+        let offered = bytes.len() + body.len();
         let sent = transmit(&self.socket, bytes, body);
-        self.keep_unsent_of_lane(sent, beside, lane)
+        self.keep_unsent_of_lane(sent, offered, beside, lane)
     }
 
     /// Sends what the lane has gathered for this connection, with what others send in this turn. To be asked after the
@@ -162,31 +200,32 @@ impl<'s> Transport<'s> {
         let (bytes, body) = lane.output.unsent();
         debug_assert!(body.is_empty(), "a large body is sent at once");
         let sent = driver.send(&self.socket, token, bytes);
-        self.keep_unsent_of_lane(sent, beside, lane)
+        self.keep_unsent_of_lane(sent, bytes.len(), beside, lane)
     }
 
-    /// Keeps what is left of the lane's output, of which so much was sent.
+    /// Keeps what is left of the lane's output, of which so much was sent, and so much offered.
     fn keep_unsent_of_lane(
         &mut self,
         sent: Sent,
+        offered: usize,
         beside: usize,
         lane: &mut Context<'s>,
     ) -> Flushed {
         let Sent::Bytes(sent) = sent else {
-            lane.output.abandon(lane.counters);
+            self.forget_gathered(lane);
             return Flushed::Broken;
         };
-        lane.output.advance(sent, lane.counters);
+        lane.closing(&self.socket).close(lane.output.advance(sent), End::Sent);
         if lane.output.is_empty() {
             return Flushed::All;
         }
         let unsent = lane.output.outgoing.unsent_held_bytes();
         if !lane.may_hold(beside + self.held_bytes() + unsent) {
-            lane.output.abandon(lane.counters);
+            self.forget_gathered(lane);
             return Flushed::Broken;
         }
         self.waiting.get_or_insert_default().output = lane.output.outgoing.take_unsent();
-        self.begin_waiting(lane)
+        self.begin_waiting(sent == offered, lane)
     }
 
     /// Keeps what the driver had taken with the turn, and the kernel had no room for.
@@ -201,14 +240,16 @@ impl<'s> Transport<'s> {
             return Flushed::Broken;
         }
         self.waiting.get_or_insert_default().output.bytes.extend_from_slice(unsent);
-        self.begin_waiting(lane)
+        self.begin_waiting(false, lane)
     }
 
-    /// The kernel has no room for more.
-    fn begin_waiting(&mut self, lane: &Context<'s>) -> Flushed {
+    /// What is left waits: for room, or, if it was not offered to the kernel yet, for the next turn.
+    fn begin_waiting(&mut self, is_paused: bool, lane: &Context<'s>) -> Flushed {
         let waiting = self.waiting.get_or_insert_default();
+        waiting.is_paused = is_paused;
         waiting.progress = Progress::begin(lane.now_ms);
-        Flushed::Waits(waiting.progress.next_ms(lane.now_ms, lane.timeouts.write_ms))
+        let next_ms = waiting.progress.next_ms(lane.now_ms, lane.timeouts.write_ms);
+        if is_paused { Flushed::Paused(next_ms) } else { Flushed::Waits(next_ms) }
     }
 
     /// The kernel has had no room for a while, which a client may take megabytes to make: gives up if the client has

@@ -1,12 +1,15 @@
 //! What a lane lends to the connection it works on: its configuration, its time, and its output buffer.
 
+pub mod jobs;
 pub mod output;
 
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::time::{Instant, SystemTime};
 
 use httpdate::HttpDate;
 
+use self::jobs::Jobs;
 use self::output::Output;
 use crate::config::{Config, Timeouts};
 use crate::content::Site;
@@ -14,6 +17,8 @@ use crate::control::DrainKind;
 use crate::http::Limits;
 use crate::http::h1::DATE_LINE_BYTES;
 use crate::observe::ledger::{Counters, Ledger};
+use crate::observe::record::Closing;
+use crate::sys::ring::connected::Connected;
 
 /// Most bytes of memory that a lane holds for its connections: request and response bodies, responses that wait for
 /// their client, and what came too early. Each is within its limit, and this bounds their sum. Bodies of the site's own
@@ -54,6 +59,8 @@ pub struct Context<'s> {
     pub held_elsewhere: usize,
     /// How much of what clients send after their last response this turn still throws away.
     pub discards_left: usize,
+    /// What is done elsewhere for connections of the lane.
+    pub jobs: Jobs,
     clock: Clock,
 }
 
@@ -144,6 +151,7 @@ impl<'s> Context<'s> {
             held_bytes: 0,
             held_elsewhere: 0,
             discards_left: 0,
+            jobs: Jobs::default(),
             clock: Clock { start: Instant::now(), before_ms: ledger.now_ms(), date_until_ms: 0 },
         };
         context.begin_turn();
@@ -170,6 +178,16 @@ impl<'s> Context<'s> {
     /// Why the lane drains, if it does.
     pub fn draining(&self) -> Option<DrainKind> {
         self.drain.map(|drain| drain.kind)
+    }
+
+    /// Where the records of requests of this connection are closed.
+    #[inline]
+    pub fn closing<'c>(&self, socket: &'c Connected) -> Closing<'c>
+    where
+        's: 'c,
+    {
+        let Context { counters, now_us, .. } = *self;
+        Closing { counters, now_us, socket: socket.as_fd() }
     }
 
     /// Whether the connection at work may hold `bytes` in all.

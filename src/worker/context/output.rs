@@ -3,8 +3,8 @@
 use crate::content::{Body, Piece, Stream};
 use crate::http::Response;
 use crate::http::h1::{DATE_LINE_BYTES, Recipient, Writer};
-use crate::observe::ledger::Counters;
-use crate::observe::record::{End, Record};
+use crate::observe::record::Record;
+use crate::worker::driver::Payload;
 
 /// Output that is gathered before it is sent, in bytes.
 pub(in crate::worker) const OUTPUT_BYTES_MAX: usize = 64 * 1024;
@@ -57,10 +57,19 @@ pub(in crate::worker) enum Progress {
 
 impl<'s> Outgoing<'s> {
     /// What is left to be sent: of the bytes, and of the body behind them.
-    pub(in crate::worker) fn unsent(&self) -> (&[u8], &[u8]) {
-        let body = self.body.as_ref().map_or(&[][..], Body::bytes);
+    pub(in crate::worker) fn unsent(&self) -> (&[u8], Payload<'_>) {
         let of_bytes = self.sent.min(self.bytes.len());
-        (&self.bytes[of_bytes..], &body[self.sent - of_bytes..])
+        let of_body = self.sent - of_bytes;
+        let body = match &self.body {
+            None => Payload::Bytes(&[]),
+            Some(Body::File(span)) => Payload::File {
+                file: &span.file,
+                offset: span.offset + of_body as u64,
+                length: span.length as usize - of_body,
+            },
+            Some(body) => Payload::Bytes(&body.bytes()[of_body..]),
+        };
+        (&self.bytes[of_bytes..], body)
     }
 
     /// Whether nothing is left to be sent.
@@ -69,12 +78,14 @@ impl<'s> Outgoing<'s> {
         bytes.is_empty() && body.is_empty()
     }
 
-    /// So much of what was left was sent. Closes the records of the responses that have left.
-    pub(in crate::worker) fn advance(&mut self, count: usize, counters: Counters<'_>) {
+    /// So much of what was left was sent. Gives out the records of the responses that have left.
+    pub(in crate::worker) fn advance(&mut self, count: usize) -> impl Iterator<Item = Record> {
         self.sent += count;
         let gone = self.ended_by(self.sent);
-        counters.end_requests(self.records[..gone].iter().map(|(_, record)| record), End::Sent);
-        self.records.drain(..gone);
+        if self.is_empty() {
+            self.clear();
+        }
+        self.records.drain(..gone).map(|(_, record)| record)
     }
 
     /// How many responses end there, or before.
@@ -94,11 +105,10 @@ impl<'s> Outgoing<'s> {
         Outgoing { bytes, body, sent, records }
     }
 
-    /// Forgets everything, and keeps the room. Records of responses that have not left are closed.
-    pub(in crate::worker) fn abandon(&mut self, counters: Counters<'_>) {
-        counters.end_requests(self.records.iter().map(|(_, record)| record), End::Broken);
-        self.records.clear();
+    /// Forgets everything, and keeps the room. Gives out the records of the responses that have not left.
+    pub(in crate::worker) fn abandon(&mut self) -> impl Iterator<Item = Record> {
         self.clear();
+        self.records.drain(..).map(|(_, record)| record)
     }
 
     fn clear(&mut self) {
@@ -122,7 +132,7 @@ impl<'s> Outgoing<'s> {
 
 impl<'s> Output<'s> {
     /// What has been gathered, and a large body behind it.
-    pub fn unsent(&self) -> (&[u8], &[u8]) {
+    pub fn unsent(&self) -> (&[u8], Payload<'_>) {
         self.outgoing.unsent()
     }
 
@@ -136,17 +146,14 @@ impl<'s> Output<'s> {
         self.outgoing.bytes.len() >= OUTPUT_BYTES_MAX || self.outgoing.body.is_some()
     }
 
-    /// So much of it was sent; if that was all, it is empty again.
-    pub fn advance(&mut self, count: usize, counters: Counters<'_>) {
-        self.outgoing.advance(count, counters);
-        if self.is_empty() {
-            self.outgoing.clear();
-        }
+    /// So much of it was sent. Gives out the records of the responses that have left.
+    pub fn advance(&mut self, count: usize) -> impl Iterator<Item = Record> {
+        self.outgoing.advance(count)
     }
 
-    /// Forgets everything, and keeps the room. Records of responses that have not left are closed.
-    pub fn abandon(&mut self, counters: Counters<'_>) {
-        self.outgoing.abandon(counters);
+    /// Forgets everything, and keeps the room. Gives out the records of the responses that have not left.
+    pub fn abandon(&mut self) -> impl Iterator<Item = Record> {
+        self.outgoing.abandon()
     }
 
     /// Gives room back to the allocator that is beyond `bytes_max`.
@@ -178,8 +185,8 @@ impl<'s> Output<'s> {
         true
     }
 
-    /// Adds a response to the recipient of it, with its content, which is there as a whole: bytes of the site or of its own.
-    /// Says whether the connection is kept.
+    /// Adds a response to the recipient of it, with its content, which is there as a whole: in memory, or in a file. Says
+    /// whether the connection is kept.
     #[inline]
     pub(in crate::worker) fn respond(
         &mut self,
@@ -191,21 +198,32 @@ impl<'s> Output<'s> {
     ) -> bool {
         let bytes = &mut self.outgoing.bytes;
         let start = bytes.len();
-        let length = body.bytes().len();
-        let (mut writer, mut keep) = Writer::begin(bytes, response, Some(length as u64), to, date);
+        let length = body.length();
+        let (mut writer, mut keep) = Writer::begin(bytes, response, length, to, date);
         // What is as long as the head says needs no framing.
-        let is_sized = writer == Writer::Sized { remaining: length as u64 };
-        let is_large = is_sized && length > COPIED_BODY_BYTES_MAX;
-        if is_sized && !is_large {
-            bytes.extend_from_slice(body.bytes());
-        } else if !is_large {
-            writer.put(bytes, body.bytes());
-            // Of content that is shorter than was stated, the end of the connection tells.
-            keep &= writer.end(bytes);
-        }
-        let made = bytes.len() - start + if is_large { length } else { 0 };
-        if is_large {
-            self.outgoing.body = Some(body);
+        let is_sized = length.is_some_and(|remaining| writer == Writer::Sized { remaining });
+        let apart = match body {
+            Body::File(mut span) => {
+                span.length = writer.pass(span.length);
+                keep &= writer.end(bytes);
+                Some(Body::File(span))
+            }
+            body if is_sized && body.bytes().len() > COPIED_BODY_BYTES_MAX => Some(body),
+            body if is_sized => {
+                bytes.extend_from_slice(body.bytes());
+                None
+            }
+            body => {
+                writer.put(bytes, body.bytes());
+                // Of content that is shorter than was stated, the end of the connection tells.
+                keep &= writer.end(bytes);
+                None
+            }
+        };
+        let length_apart = apart.as_ref().and_then(Body::length).unwrap_or(0) as usize;
+        let made = bytes.len() - start + length_apart;
+        if length_apart > 0 {
+            self.outgoing.body = apart;
         }
         record.respond(response.status(), made as u64);
         self.outgoing.records.push((start + made, record));

@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 
 use super::token::{self, Token, index_of};
-use super::{Event, INPUT_BYTES, Input, Interest, Sent, transmit};
+use super::{Event, INPUT_BYTES, Input, Interest, Payload, Sent, transmit};
 use crate::sys::epoll::Ready;
 use crate::sys::ring::buffers::Buffer;
 use crate::sys::ring::connected::Connected;
@@ -230,7 +230,7 @@ impl Driver {
 
     pub(super) fn send(&mut self, socket: &Connected, token: u64, bytes: &[u8]) -> Sent {
         if !self.ring.send(socket, token, bytes) {
-            return transmit(socket, bytes, &[]);
+            return transmit(socket, bytes, Payload::Bytes(&[]));
         }
         self.links[index_of(token)].call = self.ring.next_call();
         Sent::Bytes(bytes.len())

@@ -9,6 +9,7 @@ pub mod epoll;
 pub mod io_uring;
 pub mod token;
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -170,7 +171,7 @@ impl Driver {
     /// anything else happens to the connection, [`Driver::settle`].
     pub fn send(&mut self, socket: &Connected, token: u64, bytes: &[u8]) -> Sent {
         match self {
-            Driver::Epoll(_) => transmit(socket, bytes, &[]),
+            Driver::Epoll(_) => transmit(socket, bytes, Payload::Bytes(&[])),
             Driver::IoUring(driver) => driver.send(socket, token, bytes),
         }
     }
@@ -309,27 +310,94 @@ pub enum Sent {
     Broken,
 }
 
-/// Writes `first`, then `second`, once, now.
-pub fn transmit(socket: &Connected, first: &[u8], second: &[u8]) -> Sent {
-    transmit_for(socket, first, second, Departure::Now)
+/// What is sent from where it is.
+#[derive(Clone, Copy, Debug)]
+pub enum Payload<'p> {
+    /// Bytes.
+    Bytes(&'p [u8]),
+    /// So many bytes of a file, from there on.
+    File {
+        /// A regular file.
+        file: &'p File,
+        /// In bytes.
+        offset: u64,
+        /// In bytes.
+        length: usize,
+    },
+}
+
+impl Payload<'_> {
+    /// How long it is, in bytes.
+    pub fn len(&self) -> usize {
+        match self {
+            Payload::Bytes(bytes) => bytes.len(),
+            Payload::File { length, .. } => *length,
+        }
+    }
+
+    /// Whether it is nothing.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// So many bytes of it, if it is of a file: what the kernel reads there is read while other connections wait.
+    pub fn up_to(self, bytes_max: usize) -> Self {
+        match self {
+            Payload::File { file, offset, length } => {
+                Payload::File { file, offset, length: length.min(bytes_max) }
+            }
+            bytes => bytes,
+        }
+    }
+}
+
+/// Writes `head`, then `payload`, now, as much as there is room for. A file that is shorter breaks the connection.
+pub fn transmit(socket: &Connected, head: &[u8], payload: Payload<'_>) -> Sent {
+    transmit_for(socket, head, payload, Departure::Now)
 }
 
 /// The same for the last bytes of a connection. Once all are taken, [`finish_sending`] is due at once: the end of the
 /// stream leaves in one segment with the last of them.
-pub fn transmit_last(socket: &Connected, first: &[u8], second: &[u8]) -> Sent {
-    transmit_for(socket, first, second, Departure::WithNext)
+pub fn transmit_last(socket: &Connected, head: &[u8], payload: Payload<'_>) -> Sent {
+    transmit_for(socket, head, payload, Departure::WithNext)
 }
 
-fn transmit_for(socket: &Connected, first: &[u8], second: &[u8], departure: Departure) -> Sent {
-    let result = if second.is_empty() {
-        socket::send(socket.as_fd(), first, departure)
-    } else {
-        socket::send_both(socket.as_fd(), first, second, departure)
-    };
-    match result {
-        Ok(count) => Sent::Bytes(count),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Sent::Bytes(0),
-        Err(_) => Sent::Broken,
+fn transmit_for(
+    socket: &Connected,
+    head: &[u8],
+    payload: Payload<'_>,
+    departure: Departure,
+) -> Sent {
+    let fd = socket.as_fd();
+    match payload {
+        Payload::Bytes([]) => Sent::of(socket::send(fd, head, departure)),
+        Payload::Bytes(bytes) => Sent::of(socket::send_both(fd, head, bytes, departure)),
+        Payload::File { length: 0, .. } => Sent::of(socket::send(fd, head, departure)),
+        Payload::File { file, offset, length } => {
+            let head_sent = match head {
+                [] => Sent::Bytes(0),
+                head => Sent::of(socket::send(fd, head, Departure::WithNext)),
+            };
+            match head_sent {
+                Sent::Bytes(count) if count == head.len() => {
+                    match Sent::of(socket::send_file(fd, file, offset, length)) {
+                        Sent::Bytes(sent) => Sent::Bytes(count + sent),
+                        Sent::Broken => Sent::Broken,
+                    }
+                }
+                sent => sent,
+            }
+        }
+    }
+}
+
+impl Sent {
+    fn of(result: io::Result<usize>) -> Sent {
+        match result {
+            Ok(count) => Sent::Bytes(count),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Sent::Bytes(0),
+            Err(_) => Sent::Broken,
+        }
     }
 }
 

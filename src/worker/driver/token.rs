@@ -5,6 +5,7 @@
 //! generation          index of a place      a connection of a client
 //! 0                   from `RESERVED` on    a source
 //! generations - 1     `u32::MAX`            the control socket
+//! 0                   `u32::MAX - 1`        the jobs
 //! number of a poll    `u32::MAX`            a poll of a ring's own, which no loop sees
 //! ```
 
@@ -19,6 +20,8 @@ pub enum Token {
     Source(u32),
     /// Something happened to the connection of a client.
     Client(Key),
+    /// Jobs that were done elsewhere were woken.
+    Jobs,
 }
 
 /// Which connection of a lane: its place, and which of those that were ever there.
@@ -38,7 +41,8 @@ pub const PLACES: u32 = RESERVED;
 pub const GENERATIONS: u32 = 1 << 28;
 
 /// The lower half of a token of something else than a connection, at least.
-const RESERVED: u32 = u32::MAX - SOURCES;
+const RESERVED: u32 = JOBS - SOURCES;
+const JOBS: u32 = u32::MAX - 1;
 
 const CONTROL: u64 = TOKEN_MAX;
 const _: () = assert!(CONTROL == halves(GENERATIONS - 1, u32::MAX));
@@ -61,6 +65,7 @@ impl Token {
                 halves(0, RESERVED + number)
             }
             Token::Client(key) => key.to_token(),
+            Token::Jobs => halves(0, JOBS),
         }
     }
 
@@ -69,6 +74,7 @@ impl Token {
     pub const fn from_bits(bits: u64) -> Token {
         match (bits >> 32, bits as u32) {
             (_, u32::MAX) => Token::Control,
+            (_, JOBS) => Token::Jobs,
             (_, lower @ RESERVED..) => Token::Source(lower - RESERVED),
             (generation, index) => Token::Client(Key { index, generation: generation as u32 }),
         }
@@ -103,6 +109,7 @@ mod tests {
         let key = |index, generation| Token::Client(Key { index, generation });
         for token in [
             Token::Control,
+            Token::Jobs,
             Token::Source(0),
             Token::Source(1),
             Token::Source(SOURCES - 1),
@@ -126,7 +133,7 @@ mod tests {
     #[test]
     fn what_is_no_connection_has_the_index_of_none() {
         let polls = [0, 1, u64::from(GENERATIONS) - 1, u64::MAX].map(of_poll);
-        let others = [Token::Control, Token::Source(0), Token::Source(SOURCES - 1)];
+        let others = [Token::Control, Token::Jobs, Token::Source(0), Token::Source(SOURCES - 1)];
         for token in others.map(Token::to_bits).into_iter().chain(polls) {
             assert!(index_of(token) >= PLACES as usize, "{token:#x}");
         }

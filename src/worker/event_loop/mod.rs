@@ -11,8 +11,9 @@ pub mod timers;
 use std::any::Any;
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
 
 use crate::config::{Accept, Config};
 use crate::control::{Control, DrainKind, WorkerEvent, WorkerNumber};
@@ -25,6 +26,7 @@ use crate::worker::accepting::channels::Channels;
 use crate::worker::accepting::sources::Sources;
 use crate::worker::connection::{Connection, Next};
 use crate::worker::context::Context;
+use crate::worker::context::jobs::{Wakeups, Woken};
 use crate::worker::driver::token::{Key, Token};
 use crate::worker::driver::{Driver, Event, Input};
 use crate::worker::fault::EscapingPanic;
@@ -43,6 +45,7 @@ pub struct EventLoop<'s> {
     worker: WorkerNumber,
     driver: Driver,
     control: &'s Control,
+    wakeups: Arc<Wakeups>,
     sources: Sources<'s>,
     accept: Accept,
     /// The channels from the acceptor, if that is a thread of this process.
@@ -73,10 +76,13 @@ impl<'s> EventLoop<'s> {
         config: &Config,
         mut driver: Driver,
         control: &'s Control,
-        context: Context<'s>,
+        mut context: Context<'s>,
         channels: Option<&'s Channels>,
     ) -> io::Result<EventLoop<'s>> {
         driver.watch(control, Token::Control)?;
+        let wakeups = Wakeups::new()?;
+        driver.watch(&*wakeups, Token::Jobs)?;
+        context.jobs.wakeups = Some(Arc::clone(&wakeups));
         let mut sources = Sources::new(worker, control);
         if config.workers.accept == Accept::Shared && matches!(driver, Driver::IoUring(_)) {
             sources = sources.rechecking();
@@ -85,6 +91,7 @@ impl<'s> EventLoop<'s> {
             worker,
             driver,
             control,
+            wakeups,
             sources,
             accept: config.workers.accept,
             channels,
@@ -105,25 +112,34 @@ impl<'s> EventLoop<'s> {
     /// Turns until a drain is over.
     pub fn run(&mut self) -> io::Result<()> {
         while !self.is_drained() {
-            let count = self.driver.wait(self.patience_ms(), |token| self.sources.fd_of(token))?;
-            self.context.begin_turn();
-            self.keep_unsent();
-            for _ in 0..count {
-                let Some(event) = self.driver.next_event() else { break };
-                self.dispatch(event)?;
-            }
-            self.read_again();
-            self.expire();
-            self.report_room();
-            self.sources.report_missed(self.context.now_ms);
-            self.accept_without_event()?;
-            self.finish_emptying();
-            self.context.output.shrink_to(OUTPUT_BYTES_KEPT);
-            self.give_memory_back();
+            self.turn()?;
             if self.is_drain_cut() {
-                return Ok(());
+                break;
             }
         }
+        Ok(())
+    }
+
+    /// Waits, and works on what has woken it.
+    fn turn(&mut self) -> io::Result<()> {
+        let count = self.driver.wait(self.patience_ms(), |token| match token {
+            Token::Jobs => Some(self.wakeups.as_fd()),
+            token => self.sources.fd_of(token),
+        })?;
+        self.context.begin_turn();
+        self.keep_unsent();
+        for _ in 0..count {
+            let Some(event) = self.driver.next_event() else { break };
+            self.dispatch(event)?;
+        }
+        self.read_again();
+        self.expire();
+        self.report_room();
+        self.sources.report_missed(self.context.now_ms);
+        self.accept_without_event()?;
+        self.finish_emptying();
+        self.context.output.shrink_to(OUTPUT_BYTES_KEPT);
+        self.give_memory_back();
         Ok(())
     }
 
@@ -148,6 +164,7 @@ impl<'s> EventLoop<'s> {
         match token {
             Token::Control => self.hear(),
             Token::Source(number) => self.accept_from(number),
+            Token::Jobs => self.wake(),
             Token::Client(key) => {
                 self.work(key, buffer.as_ref(), |connection, input, lane| {
                     connection.on_ready(ready, input, lane)
@@ -156,6 +173,14 @@ impl<'s> EventLoop<'s> {
                 Ok(())
             }
         }
+    }
+
+    /// Goes on with the connections whose jobs have ended.
+    fn wake(&mut self) -> io::Result<()> {
+        for Woken { key, job } in self.wakeups.take()? {
+            self.work(key, None, |connection, input, lane| connection.on_woken(job, input, lane));
+        }
+        Ok(())
     }
 
     /// Lets `step` work on a connection, which may find its bytes in `buffer`, and does what comes of it. A panic
@@ -175,6 +200,7 @@ impl<'s> EventLoop<'s> {
         let (mut input, context) = (self.driver.input(token, buffer), &mut self.context);
         let held = connection.held_bytes();
         context.held_elsewhere = context.held_bytes - held;
+        context.jobs.at_work = key;
         let attempt =
             panic::catch_unwind(AssertUnwindSafe(|| step(connection, &mut input, context)));
         let mut next = attempt.unwrap_or_else(|payload| {
@@ -323,47 +349,4 @@ fn panicked(payload: Box<dyn Any + Send>) -> WorkerEvent {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::{self, Options};
-    use crate::control::GenerationNumber;
-    use crate::observe::ledger::Ledger;
-    use crate::sys::socket::packet_pair;
-    use crate::worker::driver::epoll;
-    use crate::worker::{self, Generation};
-    use std::fs::File;
-    use std::sync::Arc;
-
-    /// Has `test` do something with a loop in this accept mode, the supervisor's end of its control socket, and the
-    /// ledger, of which it has the first block.
-    pub(super) fn with_loop(
-        accept: Accept,
-        test: impl FnOnce(&mut EventLoop<'_>, &Control, &Ledger),
-    ) {
-        let mut config = config::load(&Options::default()).expect("the defaults").config;
-        config.workers.accept = accept;
-        let ledger = Arc::new(Ledger::new(1).expect("a ledger"));
-        let generation =
-            Generation::new(GenerationNumber::FIRST, config, Arc::new([]), Arc::clone(&ledger));
-        let config = &generation.config;
-        let limits = worker::limits(config);
-        let (ours, theirs) = packet_pair().expect("a pair");
-        let (control, theirs) = (Control::new(ours), Control::new(theirs));
-        let driver = Driver::Epoll(epoll::Driver::new().expect("a driver"));
-        let context = Context::new(&generation.site, &limits, config, &ledger, 0);
-        let mut event_loop =
-            EventLoop::new(WorkerNumber(1), config, driver, &control, context, None)
-                .expect("a loop");
-        test(&mut event_loop, &theirs, &ledger);
-    }
-
-    #[test]
-    fn a_connection_that_can_not_be_watched_counts_as_taken_and_not_as_open() {
-        with_loop(Accept::Reuseport, |event_loop, _, ledger| {
-            // epoll refuses what has no readiness.
-            event_loop.adopt(File::open("/dev/null").expect("a file").into());
-            let counters = ledger.block(0);
-            assert_eq!((counters.accepted(), counters.open()), (1, 0));
-        });
-    }
-}
+mod tests;

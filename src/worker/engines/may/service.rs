@@ -14,7 +14,7 @@ use crate::control::WorkerEvent;
 use crate::http::h1::{Head, Receiver, Step, connection_field};
 use crate::http::{self, BodyLength, Method, Refusal, Version};
 use crate::observe::panics;
-use crate::sys::coroutine::{Handle, Serve, pause};
+use crate::sys::coroutine::{Handle, Serve, Sleeper, pause};
 use crate::worker::fault;
 
 /// The kernel takes so much at once for a connection that has sent nothing before: no socket's buffer is smaller
@@ -188,7 +188,7 @@ impl Service {
             return Reply::Bare(501);
         }
         let mut body = request.body().take(length);
-        let outcome = match answer {
+        let mut outcome = match answer {
             Answer::Known(outcome) => match io::copy(&mut body, &mut io::sink()) {
                 Ok(count) if count == length => outcome,
                 _ => return Reply::Refused(CUT),
@@ -202,11 +202,13 @@ impl Service {
                 collect.finish()
             }
         };
-        match outcome {
-            Outcome::Ready(reply) => Reply::from(reply),
-            Outcome::Pending(Pending::Delay(delay, reply)) => {
-                pause(delay);
-                Reply::from(reply)
+        loop {
+            match outcome {
+                Outcome::Ready(reply) => return Reply::from(reply),
+                Outcome::Pending(mut pending) => {
+                    wait_for(&mut pending);
+                    outcome = pending.finish();
+                }
             }
         }
     }
@@ -217,14 +219,26 @@ impl From<content::Reply<'static>> for Reply {
         /// The library takes fields that live for ever, and content that is there as a whole.
         const OWN: Refusal = Refusal {
             status: 501,
-            reason: "this engine sends no response that is made for a request",
+            reason: "this engine sends no file, and no response that is made for a request",
         };
         match (response, body) {
             (ResponseOf::Site(response), body @ (Body::Shared(_) | Body::Owned(_))) => {
                 Reply::Whole(response, body)
             }
-            (ResponseOf::Request(_), _) | (_, Body::Stream(_)) => Reply::Refused(OWN),
+            (ResponseOf::Request(_), _) | (_, Body::File(_) | Body::Stream(_)) => {
+                Reply::Refused(OWN)
+            }
         }
+    }
+}
+
+/// Waits for what a reply waits for, while other coroutines run.
+fn wait_for(pending: &mut Pending<'_>) {
+    let mut sleeper = None;
+    pending.begin(|| sleeper.insert(Sleeper::new()).waker());
+    match sleeper {
+        Some(sleeper) => sleeper.sleep(pending.timeout()),
+        None => pause(pending.timeout()),
     }
 }
 

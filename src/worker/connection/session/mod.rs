@@ -5,30 +5,30 @@
 //!  ┌──────────────────── response made, connection kept ◀──────────────────┐
 //!  ▼                                                                        │
 //! Reading ── a head ─▶ Reading its body ─ whole ─▶ answer ── ready ─────────┼─ not kept ─▶ Last
-//!  │                                                │  └──── pending ─▶ Pending ─ elapsed ─┤
+//!  │                                                │  └──── pending ─▶ Pending ─ over ────┤
 //!  │                                                └─ a stream ─▶ Streaming ── its end ───┘
 //!  └── refused: an error response ─▶ Last
 //!
 //! Reading, idle for too long, while the kernel still receives ─▶ Leaving ─ a request has come ─▶ Reading
 //! ```
 
-use std::mem;
+mod deadlines;
+
+use std::time::Duration;
 
 use crate::content::{Answer, Body, Outcome, Pending, Reply, refusal};
-use crate::control::DrainKind;
 use crate::http::h1::{CONTINUE, GOAWAY, Head, Receiver, Recipient, Step};
 use crate::http::{BodyLength, Method, Refusal, Version};
 use crate::observe::record::Record;
 use crate::worker::context::Context;
+use crate::worker::context::jobs::JobNumber;
 use crate::worker::context::output::{Progress, Unfinished};
 use crate::worker::fault;
 
+pub use deadlines::DRAIN_GRACE_MS;
+
 /// After so much of a body, more is taken to come.
 const BULK_BYTES: u64 = 16 * 1024;
-/// How long an idle connection stays open in a drain, for a request that is already on its way. While the server goes
-/// on, one that was never used is not idle: its client is about to use it for the first time.
-pub const DRAIN_GRACE_MS: u64 = 500;
-
 /// One connection's requests. `'s` is the site that answers them.
 #[derive(Default)]
 pub struct Session<'s> {
@@ -44,7 +44,7 @@ enum State<'s> {
     /// Within a request's body.
     ReadingBody(Box<Incoming<'s>>),
     /// A reply waits for something to happen.
-    Pending(Box<(Asked, Pending<'s>)>),
+    Pending(Box<Waiting<'s>>),
     /// A reply is sent whose content comes piece by piece.
     Streaming(Box<Streaming<'s>>),
     /// The last response was made. `has_more`: the client was not done with what it sends.
@@ -67,11 +67,23 @@ struct Asked {
 /// A request whose body is still coming.
 struct Incoming<'s> {
     asked: Asked,
-    answer: Answer<'s>,
+    /// `None` from when the body is whole: if what comes of it panics, the request is remembered still.
+    answer: Option<Answer<'s>>,
     /// Bytes of the body so far, with its framing and trailers.
     received: u64,
     /// When its head was whole.
     began_ms: u64,
+}
+
+/// A request whose answer waits for something.
+struct Waiting<'s> {
+    asked: Asked,
+    /// `None` from when it is over: if what comes of it panics, the request is remembered still.
+    pending: Option<Pending<'s>>,
+    /// Tells it from what its connection waited for before.
+    job: JobNumber,
+    /// It was woken, or its time is over.
+    is_over: bool,
 }
 
 struct Streaming<'s> {
@@ -95,13 +107,13 @@ pub enum Stop {
 pub enum Phase {
     /// It takes requests, or the body of one.
     Reading,
-    /// It waits so long before it answers.
+    /// It waits before it answers, so long unless it is woken.
     Waiting {
         /// Milliseconds.
         ms: u64,
     },
-    /// It has more of a response to send.
-    Streaming,
+    /// It has a response to make, or more of one.
+    Answering,
     /// It has answered its last request. `has_more`: the client was not done with what it sends.
     Last {
         /// As above.
@@ -143,10 +155,11 @@ impl<'s> Session<'s> {
     pub(super) fn held_bytes(&self) -> usize {
         match &self.state {
             State::ReadingBody(incoming) => match &incoming.answer {
-                Answer::Known(outcome) => outcome.held_bytes(),
-                Answer::Collect(collect) => collect.held_bytes(),
+                Some(Answer::Known(outcome)) => outcome.held_bytes(),
+                Some(Answer::Collect(collect)) => collect.held_bytes(),
+                None => 0,
             },
-            State::Pending(waiting) => waiting.1.held_bytes(),
+            State::Pending(waiting) => waiting.pending.as_ref().map_or(0, Pending::held_bytes),
             State::Streaming(streaming) => streaming.content.stream.held_bytes(),
             State::Reading | State::Last { .. } | State::Leaving | State::BrokenOff => 0,
         }
@@ -156,10 +169,12 @@ impl<'s> Session<'s> {
     pub fn phase(&self) -> Phase {
         match &self.state {
             State::Reading | State::ReadingBody(_) => Phase::Reading,
-            State::Pending(waiting) => match &waiting.1 {
-                Pending::Delay(delay, _) => Phase::Waiting { ms: delay.as_millis() as u64 },
-            },
-            State::Streaming(_) => Phase::Streaming,
+            State::Pending(waiting) if waiting.is_over => Phase::Answering,
+            State::Pending(waiting) => {
+                let timeout = waiting.pending.as_ref().map_or(Duration::ZERO, Pending::timeout);
+                Phase::Waiting { ms: timeout.as_millis() as u64 }
+            }
+            State::Streaming(_) => Phase::Answering,
             State::Last { has_more } => Phase::Last { has_more: *has_more },
             State::Leaving => Phase::Leaving,
             State::BrokenOff => Phase::BrokenOff,
@@ -255,8 +270,8 @@ impl<'s> Session<'s> {
             lane.output.put(CONTINUE);
         }
         let began_ms = lane.now_ms;
-        self.state =
-            State::ReadingBody(Box::new(Incoming { asked, answer, received: 0, began_ms }));
+        let incoming = Incoming { asked, answer: Some(answer), received: 0, began_ms };
+        self.state = State::ReadingBody(Box::new(incoming));
         if request.body == BodyLength::None {
             self.end(beside, lane);
         }
@@ -267,7 +282,7 @@ impl<'s> Session<'s> {
         let State::ReadingBody(incoming) = &mut self.state else {
             return;
         };
-        if let Answer::Collect(collect) = &mut incoming.answer {
+        if let Some(Answer::Collect(collect)) = &mut incoming.answer {
             if !lane.may_hold(beside + collect.held_bytes_with(piece.len())) {
                 return self.refuse(Refusal::OVERLOADED, lane);
             }
@@ -277,14 +292,16 @@ impl<'s> Session<'s> {
 
     /// The request is whole.
     fn end(&mut self, beside: usize, lane: &mut Context<'s>) {
-        let State::ReadingBody(incoming) = mem::take(&mut self.state) else {
+        let State::ReadingBody(incoming) = &mut self.state else {
             return;
         };
-        let Incoming { asked, answer, .. } = *incoming;
-        let outcome = match answer {
-            Answer::Known(outcome) => outcome,
-            Answer::Collect(collect) => collect.finish(),
+        let asked = incoming.asked;
+        let outcome = match incoming.answer.take() {
+            Some(Answer::Known(outcome)) => outcome,
+            Some(Answer::Collect(collect)) => collect.finish(),
+            None => return,
         };
+        self.state = State::Reading;
         self.conclude(asked, outcome, beside, lane);
     }
 
@@ -304,18 +321,49 @@ impl<'s> Session<'s> {
         }
         match outcome {
             Outcome::Ready(reply) => self.respond(asked, reply, lane),
-            Outcome::Pending(pending) => self.state = State::Pending(Box::new((asked, pending))),
+            Outcome::Pending(mut pending) => {
+                let job = lane.jobs.number();
+                pending.begin(|| lane.jobs.waker(job));
+                let waiting = Waiting { asked, pending: Some(pending), job, is_over: false };
+                self.state = State::Pending(Box::new(waiting));
+            }
         }
     }
 
-    /// What the reply waited for has happened.
-    pub fn elapse(&mut self, lane: &mut Context<'s>) {
-        match mem::take(&mut self.state) {
-            State::Pending(waiting) => {
-                let (asked, Pending::Delay(_, reply)) = *waiting;
-                self.respond(asked, reply, lane);
+    /// What the reply waits for has taken as long as it may.
+    pub fn elapse(&mut self) {
+        if let State::Pending(waiting) = &mut self.state {
+            waiting.is_over = true;
+        }
+    }
+
+    /// The job with this number has ended. Whether the reply waits for it.
+    pub(super) fn wake(&mut self, job: JobNumber) -> bool {
+        match &mut self.state {
+            State::Pending(waiting) if waiting.job == job => {
+                waiting.is_over = true;
+                true
             }
-            state => self.state = state,
+            _ => false,
+        }
+    }
+
+    /// Goes on with a reply while nothing waits to be sent: one that has waited for long enough is made, and one whose
+    /// content comes piece by piece gets more of it.
+    pub fn go_on(&mut self, beside: usize, lane: &mut Context<'s>) {
+        match &mut self.state {
+            State::Pending(waiting) if waiting.is_over => {
+                // Nothing of its response was made: one that panics is answered with a 500.
+                lane.output.mark_whole();
+                let (asked, pending) = (waiting.asked, waiting.pending.take());
+                if let Some(pending) = pending {
+                    let outcome = pending.finish();
+                    self.state = State::Reading;
+                    self.conclude(asked, outcome, beside, lane);
+                }
+            }
+            State::Streaming(_) => self.stream(lane),
+            _ => {}
         }
     }
 
@@ -343,7 +391,7 @@ impl<'s> Session<'s> {
     }
 
     /// Adds pieces of the content under way to the lane's output, until that is full or the content has ended.
-    pub fn stream(&mut self, lane: &mut Context<'s>) {
+    fn stream(&mut self, lane: &mut Context<'s>) {
         let State::Streaming(streaming) = &mut self.state else {
             return;
         };
@@ -379,7 +427,7 @@ impl<'s> Session<'s> {
     pub(super) fn open_record(&self) -> Option<Record> {
         match &self.state {
             State::ReadingBody(incoming) => Some(incoming.asked.record),
-            State::Pending(waiting) => Some(waiting.0.record),
+            State::Pending(waiting) => Some(waiting.asked.record),
             State::Streaming(streaming) => Some(streaming.content.record),
             State::Reading | State::Last { .. } | State::Leaving | State::BrokenOff => None,
         }
@@ -408,72 +456,8 @@ impl<'s> Session<'s> {
         self.state = State::Reading;
     }
 
-    /// When the client has to have sent more.
-    pub(super) fn deadline_ms(&self, lane: &Context<'s>) -> u64 {
-        let deadline_ms = lane.now_ms + self.timeout_ms(lane);
-        match &self.state {
-            State::ReadingBody(incoming) => deadline_ms.min(incoming.too_slow_at_ms(lane)),
-            _ => deadline_ms,
-        }
-    }
-
     /// Whether the client is within a head: it can't put off the deadline byte by byte.
     pub(super) fn is_in_head(&self) -> bool {
         !self.receiver.is_idle() && !self.receiver.is_in_body()
-    }
-
-    /// How long the connection stays open while nothing comes, in milliseconds.
-    pub(super) fn idle_timeout_ms(&self, lane: &Context<'_>) -> u64 {
-        match lane.draining() {
-            None => lane.timeouts.keep_alive_ms,
-            Some(DrainKind::Replaced) if self.is_fresh() => lane.timeouts.header_ms,
-            Some(DrainKind::Replaced | DrainKind::Stop) => DRAIN_GRACE_MS,
-        }
-    }
-
-    /// How long the client may take for what it has to send next.
-    fn timeout_ms(&self, lane: &Context<'s>) -> u64 {
-        let timeouts = &lane.timeouts;
-        if self.receiver.is_in_body() {
-            timeouts.body_ms
-        } else if !self.receiver.is_idle() {
-            timeouts.header_ms
-        } else {
-            self.idle_timeout_ms(lane)
-        }
-    }
-}
-
-impl Incoming<'_> {
-    /// When the body has come too slowly, if nothing more comes.
-    fn too_slow_at_ms(&self, lane: &Context<'_>) -> u64 {
-        let allowed_ms = allowed_ms(lane.timeouts.body_ms, self.received, lane.body_rate);
-        self.began_ms.saturating_add(allowed_ms)
-    }
-}
-
-/// How long so many bytes of a body may take: `timeouts.body`, and beyond it as long as at the least rate a second.
-fn allowed_ms(body_ms: u64, received: u64, rate: u64) -> u64 {
-    let at_rate_ms = received.saturating_mul(1000).checked_div(rate);
-    at_rate_ms.map_or(u64::MAX, |at_rate_ms| body_ms.saturating_add(at_rate_ms))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_body_may_take_its_timeout_and_as_long_as_its_bytes_at_the_least_rate() {
-        for (received, rate, allowed) in [
-            (0, 256, 30_000),
-            (255, 256, 30_996),
-            (256, 256, 31_000),
-            (257, 256, 31_003),
-            (1 << 20, 256, 30_000 + 4_096_000),
-            (u64::MAX, 1, u64::MAX),
-            (0, 0, u64::MAX),
-        ] {
-            assert_eq!(allowed_ms(30_000, received, rate), allowed, "{received} at {rate}");
-        }
     }
 }

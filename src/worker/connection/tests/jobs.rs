@@ -1,0 +1,269 @@
+//! Answers that wait for a job which is done elsewhere.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::task::Waker;
+
+use super::*;
+use crate::content::Collect;
+use crate::worker::context::jobs::{Wakeups, Woken};
+use crate::worker::driver::token::Key;
+
+/// A job that ends when a test wakes it, and then comes to this.
+struct UntilWoken<'s> {
+    of: &'s Later,
+}
+
+thread_local! {
+    /// The wakers of the jobs that were begun in this thread.
+    static WAKERS: Rc<RefCell<Vec<Waker>>> = Rc::default();
+}
+
+/// Answers later.
+struct Later {
+    response: Response,
+    outcome: for<'s> fn(&'s Later) -> Outcome<'s>,
+}
+
+impl Handler for Later {
+    fn answer(&self, request: &Request<'_>) -> Answer<'_> {
+        Answer::Known(match &*request.target.path {
+            b"/now" => whole(self),
+            b"/delay" => Outcome::Pending(Pending::Delay(Duration::from_secs(1), reply(self))),
+            _ => Outcome::Pending(Pending::Job(Box::new(UntilWoken { of: self }))),
+        })
+    }
+}
+
+fn reply(of: &Later) -> Reply<'_> {
+    Reply { response: ResponseOf::Site(&of.response), body: Body::Shared(b"done") }
+}
+
+fn whole(of: &Later) -> Outcome<'_> {
+    Outcome::Ready(reply(of))
+}
+
+impl<'s> Job<'s> for UntilWoken<'s> {
+    fn begin(&mut self, waker: Waker) {
+        WAKERS.with(|wakers| wakers.borrow_mut().push(waker));
+    }
+
+    fn timeout(&self) -> Duration {
+        Duration::from_secs(9)
+    }
+
+    fn finish(self: Box<Self>) -> Outcome<'s> {
+        (self.of.outcome)(self.of)
+    }
+
+    fn held_bytes(&self) -> usize {
+        100
+    }
+}
+
+fn site(outcome: for<'s> fn(&'s Later) -> Outcome<'s>) -> Site {
+    Site::of(Box::new(Later { response: Response::new(200, [], None), outcome }))
+}
+
+const KEY: Key = Key { index: 3, generation: 5 };
+const JOB: &str = "GET /job HTTP/1.1\r\nHost: a\r\n\r\n";
+
+impl<'s> Pair<'s> {
+    /// Has jobs come back.
+    fn with_jobs(mut self) -> (Pair<'s>, Arc<Wakeups>) {
+        let wakeups = Wakeups::new().expect("a descriptor");
+        self.context.jobs.wakeups = Some(Arc::clone(&wakeups));
+        self.context.jobs.at_work = KEY;
+        (self, wakeups)
+    }
+
+    fn on_woken(&mut self, woken: Woken) -> Next {
+        let mut buffer = [0; 1024];
+        let mut input = Input::new(None, Some(&mut buffer));
+        let (connection, lane) = (&mut self.connection, &mut self.context);
+        let step = || connection.on_woken(woken.job, &mut input, lane);
+        let attempt = panic::catch_unwind(AssertUnwindSafe(step));
+        let next = attempt.unwrap_or_else(|_| connection.on_panic(&mut input, lane));
+        connection.end_turn(next, &mut self.driver, 0, lane)
+    }
+
+    fn text(&mut self) -> String {
+        String::from_utf8(self.received()).expect("text")
+    }
+}
+
+/// Wakes the last job that was begun, twice, from another thread, and says what its lane hears of it.
+fn wake(wakeups: &Wakeups) -> Vec<Woken> {
+    let waker = WAKERS.with(|wakers| wakers.borrow_mut().pop()).expect("a job");
+    let thread = std::thread::spawn(move || {
+        waker.wake_by_ref();
+        waker.wake();
+    });
+    thread.join().expect("a thread");
+    wakeups.take().expect("a descriptor")
+}
+
+#[test]
+fn a_job_comes_back_once_to_the_connection_that_waits_for_it() {
+    let (site, lane) = (site(whole), Lane::new());
+    let (mut pair, wakeups) = lane.serve(&site).with_jobs();
+    for _ in 0..2 {
+        let next = pair.ask(JOB);
+        assert_eq!(next, Next::WaitUntil(pair.context.now_ms + 9_001));
+        assert!(!pair.connection.is_idle() && pair.connection.held_bytes() == 100);
+        assert_eq!(pair.text(), "");
+        let woken = wake(&wakeups);
+        assert!(matches!(woken[..], [Woken { key: KEY, .. }]), "{woken:?}");
+        pair.on_woken(woken[0]);
+        assert!(pair.text().ends_with("\r\n\r\ndone"));
+        assert!(pair.connection.is_idle());
+    }
+}
+
+#[test]
+fn a_wake_up_that_comes_late_is_not_taken_for_that_of_what_is_waited_for_now() {
+    let (site, lane) = (site(whole), Lane::new());
+    let (mut pair, wakeups) = lane.serve(&site).with_jobs();
+    pair.ask(JOB);
+    let late = wake(&wakeups)[0];
+    pair.elapse();
+    assert!(pair.text().ends_with("\r\n\r\ndone"), "its time is over");
+    assert_eq!(pair.on_woken(late), Next::Wait, "nothing is waited for");
+    for request in [JOB, "GET /delay HTTP/1.1\r\nHost: a\r\n\r\n"] {
+        pair.ask(request);
+        assert_eq!(pair.on_woken(late), Next::Wait);
+        assert_eq!(pair.text(), "", "{request}");
+        pair.elapse();
+        assert!(pair.text().ends_with("\r\n\r\ndone"), "{request}");
+    }
+}
+
+impl Pair<'_> {
+    /// Lets the deadline of the connection pass.
+    fn elapse(&mut self) {
+        let mut buffer = [0; 1024];
+        let mut input = Input::new(None, Some(&mut buffer));
+        let next = self.connection.on_deadline(&mut input, &mut self.context);
+        self.connection.end_turn(next, &mut self.driver, 0, &mut self.context);
+    }
+}
+
+#[test]
+fn a_job_that_ends_while_output_waits_is_answered_behind_it() {
+    const LARGE: usize = 4 << 20;
+    fn large(_: &Later) -> Outcome<'_> {
+        let response = ResponseOf::Request(Box::new(Response::new(200, [], None)));
+        Outcome::Ready(Reply { response, body: Body::Owned(vec![b'x'; LARGE]) })
+    }
+    let (site, lane) = (site(large), Lane::new());
+    let (mut pair, wakeups) = lane.serve(&site).with_jobs();
+    pair.ask(&JOB.repeat(2));
+    pair.on_woken(wake(&wakeups)[0]);
+    assert!(pair.connection.transport.is_blocked());
+    // The second is begun when the first has left; its end comes while another response is in the way.
+    let mut received = pair.received().len();
+    while pair.connection.transport.is_blocked() {
+        pair.turn(false);
+        received += pair.received().len();
+    }
+    assert_eq!(received, pair.context.counters.cells().response_bytes.get() as usize);
+    let woken = wake(&wakeups)[0];
+    pair.on_woken(woken);
+    assert!(pair.connection.transport.is_blocked());
+    assert_eq!(pair.on_woken(woken), Next::Wait, "once");
+}
+
+#[test]
+fn a_job_that_is_woken_while_a_response_before_it_waits_is_not_forgotten() {
+    let (site, lane) = (site(whole), Lane::new());
+    let (mut pair, wakeups) = lane.serve(&site).with_jobs();
+    // Until the kernel has no room for the responses before a job, and not for that of a job.
+    // All are read at once.
+    for count in (1..=20).cycle() {
+        let now = "GET /now HTTP/1.1\r\nHost: a\r\n\r\n".repeat(count);
+        pair.ask(&[&now, JOB].concat());
+        if pair.connection.transport.is_blocked() {
+            break;
+        }
+        pair.on_woken(wake(&wakeups)[0]);
+        while pair.connection.transport.is_blocked() {
+            pair.received();
+            pair.turn(false);
+        }
+    }
+    assert_eq!(pair.on_woken(wake(&wakeups)[0]), Next::Wait);
+    let mut text = String::new();
+    while pair.connection.transport.is_blocked() {
+        text += &pair.text();
+        pair.turn(false);
+    }
+    text += &pair.text();
+    assert!(text.ends_with("\r\n\r\ndone") && pair.connection.is_idle());
+}
+
+#[test]
+fn what_comes_of_a_job_may_wait_again_fail_and_stream() {
+    fn again(of: &Later) -> Outcome<'_> {
+        Outcome::Pending(Pending::Delay(Duration::from_millis(5), reply(of)))
+    }
+    let (site_again, lane) = (site(again), Lane::new());
+    let (mut pair, wakeups) = lane.serve(&site_again).with_jobs();
+    pair.ask(JOB);
+    let next = pair.on_woken(wake(&wakeups)[0]);
+    assert_eq!(next, Next::WaitUntil(pair.context.now_ms + 6));
+    pair.elapse();
+    assert!(pair.text().ends_with("\r\n\r\ndone"));
+
+    let site_panics = site(|_| panic!("a job"));
+    let (mut pair, wakeups) = lane.serve(&site_panics).with_jobs();
+    pair.ask(&["GET /now HTTP/1.1\r\nHost: a\r\n\r\n", JOB].concat());
+    pair.on_woken(wake(&wakeups)[0]);
+    let text = pair.text();
+    assert!(text.starts_with("HTTP/1.1 200 OK\r\n") && text.contains("\r\n\r\ndoneHTTP/1.1 500 "));
+}
+
+#[test]
+fn a_job_whose_connection_is_gone_is_nobodys() {
+    let (site, lane) = (site(whole), Lane::new());
+    let (mut pair, wakeups) = lane.serve(&site).with_jobs();
+    pair.ask(JOB);
+    pair.connection.abandon(&pair.context);
+    assert_eq!(ended(&lane), (0, 1, 0));
+    drop(pair);
+    assert_eq!(wake(&wakeups).len(), 1, "its loop finds no connection with that key");
+}
+
+/// Collects a body, and fails.
+struct Fails;
+
+impl<'s> Collect<'s> for Fails {
+    fn push(&mut self, _: &[u8]) {}
+
+    fn held_bytes(&self) -> usize {
+        0
+    }
+
+    fn held_bytes_with(&self, more: usize) -> usize {
+        more
+    }
+
+    fn finish(self: Box<Self>) -> Outcome<'s> {
+        panic!("what was collected")
+    }
+}
+
+#[test]
+fn a_request_whose_answer_panics_keeps_its_record() {
+    let site = Site::of(Box::new(Answers(|_| Answer::Collect(Box::new(Fails)))));
+    let lane = Lane::new();
+    let mut context = Context::new(&site, &lane.limits, &lane.config, &lane.ledger, 0);
+    let mut session = Session::default();
+    context.now_us = 10;
+    session.consume(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n", 0, &mut context);
+    context.now_us = 15;
+    let attempt = panic::catch_unwind(AssertUnwindSafe(|| session.consume(b"x", 0, &mut context)));
+    assert!(attempt.is_err());
+    let record = session.open_record().expect("the request is still there");
+    let (_client, connection) = connect();
+    assert_eq!(context.closing(connection.socket()).elapsed_us(&record), 5);
+}

@@ -1,0 +1,151 @@
+//! Whole loops, without a supervisor: with connections that a test hands them, and both drivers.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use super::*;
+use crate::config::{self, Options};
+use crate::content::{
+    Answer, Body, FileSpan, Handler, Job, Outcome, Pending, Reply, ResponseOf, Site,
+};
+use crate::control::GenerationNumber;
+use crate::http::{Request, Response};
+use crate::observe::ledger::Ledger;
+use crate::sys::socket::packet_pair;
+use crate::worker::driver::{epoll, io_uring};
+use crate::worker::{self, Generation};
+
+/// Has `test` do something with a loop in this accept mode, the supervisor's end of its control socket, and the
+/// ledger, of which it has the first block.
+pub(super) fn with_loop(accept: Accept, test: impl FnOnce(&mut EventLoop<'_>, &Control, &Ledger)) {
+    let driver = Driver::Epoll(epoll::Driver::new().expect("a driver"));
+    with_loop_of(driver, &Site::new(&[]), accept, test);
+}
+
+fn with_loop_of(
+    driver: Driver,
+    site: &Site,
+    accept: Accept,
+    test: impl FnOnce(&mut EventLoop<'_>, &Control, &Ledger),
+) {
+    let mut config = config::load(&Options::default()).expect("the defaults").config;
+    config.workers.accept = accept;
+    let ledger = Arc::new(Ledger::new(1).expect("a ledger"));
+    let generation =
+        Generation::new(GenerationNumber::FIRST, config, Arc::new([]), Arc::clone(&ledger));
+    let config = &generation.config;
+    let limits = worker::limits(config);
+    let (ours, theirs) = packet_pair().expect("a pair");
+    let (control, theirs) = (Control::new(ours), Control::new(theirs));
+    let context = Context::new(site, &limits, config, &ledger, 0);
+    let mut event_loop =
+        EventLoop::new(WorkerNumber(1), config, driver, &control, context, None).expect("a loop");
+    test(&mut event_loop, &theirs, &ledger);
+}
+
+#[test]
+fn a_connection_that_can_not_be_watched_counts_as_taken_and_not_as_open() {
+    with_loop(Accept::Reuseport, |event_loop, _, ledger| {
+        // epoll refuses what has no readiness.
+        event_loop.adopt(File::open("/dev/null").expect("a file").into());
+        let counters = ledger.block(0);
+        assert_eq!((counters.accepted(), counters.open()), (1, 0));
+    });
+}
+
+/// Answers with a file, which another thread has to open first.
+struct Opened {
+    response: Response,
+    span: FileSpan,
+}
+
+impl Handler for Opened {
+    fn answer(&self, _: &Request<'_>) -> Answer<'_> {
+        let job = Open { of: self, thread: None };
+        Answer::Known(Outcome::Pending(Pending::Job(Box::new(job))))
+    }
+}
+
+struct Open<'s> {
+    of: &'s Opened,
+    thread: Option<thread::JoinHandle<FileSpan>>,
+}
+
+impl<'s> Job<'s> for Open<'s> {
+    fn begin(&mut self, waker: std::task::Waker) {
+        let span = self.of.span.clone();
+        self.thread = Some(thread::spawn(move || {
+            let opened = span;
+            waker.wake();
+            opened
+        }));
+    }
+
+    fn timeout(&self) -> Duration {
+        Duration::from_secs(60)
+    }
+
+    fn finish(self: Box<Self>) -> Outcome<'s> {
+        let span = self.thread.expect("it was begun").join().expect("it ends");
+        let response = ResponseOf::Site(&self.of.response);
+        Outcome::Ready(Reply { response, body: Body::File(Box::new(span)) })
+    }
+
+    fn held_bytes(&self) -> usize {
+        0
+    }
+}
+
+/// Asks as often for a file, and reads it every time.
+fn fetch(mut stream: TcpStream, times: usize, expected: &[u8]) {
+    for _ in 0..times {
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").expect("room");
+        let (mut head, mut body) = (Vec::new(), vec![0; expected.len()]);
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).expect("a head");
+            head.push(byte[0]);
+        }
+        stream.read_exact(&mut body).expect("a body");
+        assert!(body == expected, "other bytes than the file's");
+    }
+}
+
+#[test]
+fn a_job_comes_back_to_its_connection_and_a_file_is_sent_whole_by_either_driver() {
+    const CLIENTS: usize = 3;
+    let content: Vec<u8> = (0..3_000_000_u32).flat_map(|number| number.to_le_bytes()).collect();
+    let mut file = tempfile::tempfile().expect("a file");
+    file.write_all(&content).expect("space");
+    let span = FileSpan { file: Arc::new(file), offset: 4, length: content.len() as u64 - 8 };
+    let response = Response::new(200, [], None);
+    let site = Site::of(Box::new(Opened { response, span }));
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let epoll = Driver::Epoll(epoll::Driver::new().expect("a driver"));
+    // The kernel may be too old for the other one, or forbid it.
+    let io_uring = io_uring::Driver::new(false).ok();
+    let io_uring = io_uring.map(|driver| Driver::IoUring(Box::new(driver)));
+    for driver in [Some(epoll), io_uring].into_iter().flatten() {
+        with_loop_of(driver, &site, Accept::Reuseport, |event_loop, _, ledger| {
+            thread::scope(|scope| {
+                for _ in 0..CLIENTS {
+                    let stream = TcpStream::connect(listener.local_addr().expect("an address"));
+                    let (stream, expected) = (stream.expect("a connection"), &content);
+                    scope.spawn(move || fetch(stream, 2, &expected[4..expected.len() - 4]));
+                    let (accepted, _) = listener.accept().expect("a connection");
+                    accepted.set_nonblocking(true).expect("nonblocking");
+                    event_loop.adopt(accepted.into());
+                }
+                while event_loop.context.counters.open() > 0 {
+                    event_loop.turn().expect("a turn");
+                }
+            });
+            let counts = ledger.block(0).cells().counts();
+            assert_eq!((counts.responses, counts.aborted), (2 * CLIENTS as u64, 0));
+        });
+    }
+}
