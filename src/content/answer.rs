@@ -57,8 +57,8 @@ pub enum Pending<'s> {
     Job(Box<dyn Job<'s> + 's>),
 }
 
-/// Work on a request that is not done by the thread of its lane: by another thread, as a rule. One that is dropped has
-/// nobody left to come back to.
+/// Work on a request that is not done by the thread of its lane: by another thread, as a rule. When its connection is
+/// closed it is dropped, and what comes of the work is not wanted any more.
 pub trait Job<'s> {
     /// Begins it, once. `waker` is to be woken when it has ended, by any thread. Must not wait.
     fn begin(&mut self, waker: Waker);

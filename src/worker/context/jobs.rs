@@ -1,6 +1,5 @@
-//! How a job that is done elsewhere comes back to its lane: whoever does it wakes it, from any thread, and the loop finds
-//! which connection waits for that. A wake-up for a connection that is gone, or waits for something else by now, is
-//! nobody's.
+//! How a job that is done elsewhere comes back to its lane: the thread that does it wakes it, and the loop finds which
+//! connection waits for that. A wake-up for a connection that is gone, or waits for something else by now, is dropped.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};

@@ -223,7 +223,7 @@ fn what_comes_of_a_job_may_wait_again_fail_and_stream() {
 }
 
 #[test]
-fn a_job_whose_connection_is_gone_is_nobodys() {
+fn a_job_whose_connection_is_gone_is_dropped() {
     let (site, lane) = (site(whole), Lane::new());
     let (mut pair, wakeups) = lane.serve(&site).with_jobs();
     pair.ask(JOB);
