@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::slice::from_ref;
 use std::sync::OnceLock;
 
 use sources::{NamedPath, Source};
@@ -353,22 +354,47 @@ fn followed(path: &[String], uses: &Uses<'_>) -> Vec<String> {
 }
 
 /// Which module names which of its siblings, by the module that both are in; the way may lead over a `pub use` of
-/// theirs.
+/// theirs. The items of that module's own file count among them, as `self::Item`; a module that is a part of such an
+/// item, because it has an `impl` of it, doesn't name it.
 fn siblings(sources: &[Source]) -> BTreeMap<Vec<String>, BTreeSet<(String, String)>> {
     let uses = uses(sources);
+    let items: BTreeSet<&[String]> =
+        sources.iter().flat_map(|source| &source.items).map(|(path, _)| &path[..]).collect();
+    let modules: BTreeSet<&[String]> = sources
+        .iter()
+        .flat_map(|source| (1..=source.module.len()).map(|end| &source.module[..end]))
+        .collect();
     let mut named: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
     for source in sources.iter().filter(|source| source.name() != "lib") {
         for path in source.paths.iter().filter(|path| !path.in_tests) {
-            let segments = followed(&path.segments, &uses);
+            let segments = match &path.segments[..] {
+                // A name that stands alone is one of the file's own, or one that a `use` has brought.
+                [name] => [&["crate".to_owned()], &source.module[..], from_ref(name)].concat(),
+                _ => path.segments.clone(),
+            };
+            let segments = followed(&segments, &uses);
             let Some(inside) = segments.strip_prefix(&["crate".to_owned()]) else { continue };
             let same = source.module.iter().zip(inside).take_while(|(a, b)| a == b).count();
-            let is_module = |name: &[String]| sources.iter().any(|of| of.module.starts_with(name));
-            if let (Some(own), Some(other)) = (source.module.get(same), inside.get(same))
-                && is_module(&inside[..=same])
-            {
-                let parent = source.module[..same].to_vec();
-                named.entry(parent).or_default().insert((own.clone(), other.clone()));
-            }
+            let Some(other) = inside.get(same) else { continue };
+            let parent = source.module[..same].to_vec();
+            let named_item = &segments[..same + 2];
+            let is_item = items.contains(named_item);
+            let is_part = is_item && source.items.iter().any(|(item, _)| item == named_item);
+            let own = match source.module.get(same) {
+                Some(_) if is_part => continue,
+                Some(child) => child.clone(),
+                None => {
+                    let item = source.items.iter().find(|(_, lines)| lines.contains(&path.line));
+                    let Some((item, _)) = item else { continue };
+                    format!("self::{}", item[item.len() - 1])
+                }
+            };
+            let other = match is_item {
+                true => format!("self::{other}"),
+                false if modules.contains(&inside[..=same]) => other.clone(),
+                false => continue,
+            };
+            named.entry(parent).or_default().insert((own, other));
         }
     }
     named
@@ -393,7 +419,10 @@ fn check_circles(sources: &[Source]) -> Vec<Problem> {
             }
             reached = all;
         }
-        let round = |(a, b): &&(String, String)| a < b && reached.contains(&(b.clone(), a.clone()));
+        let round = |(a, b): &&(String, String)| {
+            let is_own = a.starts_with("self::") && b.starts_with("self::");
+            a < b && !is_own && reached.contains(&(b.clone(), a.clone()))
+        };
         let circles: Vec<_> =
             reached.iter().filter(round).map(|(a, b)| format!("{a} ↔ {b}")).collect();
         if !circles.is_empty() {
@@ -828,13 +857,39 @@ fn a_circle_of_siblings_is_found_wherever_it_leads() {
         ("a/c.rs", "use super::B;"),
     ];
     assert_eq!(circles(&renamed), ["a"]);
-    // A parent's own items are no sibling, and tests may look around.
+    // Tests may look around.
     let fine = [
         ("a/mod.rs", "mod b; mod c; pub struct A;"),
         ("a/b.rs", "use super::{A, c::C};"),
         ("a/c.rs", "use super::A; #[cfg(test)] mod tests { use crate::a::b::B; }"),
     ];
     assert_eq!(circles(&fine), Vec::<String>::new());
+}
+
+#[test]
+fn a_circle_of_a_module_and_an_item_of_its_parents_file_is_found() {
+    let circles = |parent: &str, b: &str, c: &str| {
+        let parent = parent.replace("; ", ";\n").replace("} ", "}\n");
+        let files = [("a/mod.rs", parent.as_str()), ("a/b.rs", b), ("a/c.rs", c)];
+        let files: Vec<_> = files.iter().map(|(path, text)| source(path, text)).collect();
+        check_circles(&files).into_iter().map(|problem| problem.what).collect::<Vec<_>>()
+    };
+    let of = |circle: &str| vec![format!("depend on each other: {circle}")];
+    let calls = "mod b; mod c; fn f() { b::g() }";
+    assert_eq!(circles(calls, "fn g() { super::f() }", ""), of("b ↔ self::f"));
+    // By a type, with a name that a `use` brings.
+    let holds = "mod b; mod c; use b::B; pub struct A { b: B } pub struct Plain;";
+    assert_eq!(circles(holds, "use super::A; pub struct B;", ""), of("b ↔ self::A"));
+    assert_eq!(circles(holds, "use super::Plain; pub struct B;", ""), Vec::<String>::new());
+    // Over another item, and over a sibling.
+    let two = "mod b; mod c; fn f() { g() } fn g() { b::h() }";
+    assert_eq!(circles(two, "fn h() { super::f() }", ""), of("b ↔ self::f, b ↔ self::g"));
+    let sibling = circles(calls, "use super::c::h;", "fn h() { super::f() }");
+    assert_eq!(sibling, of("b ↔ c, b ↔ self::f, c ↔ self::f"));
+    // A part of a type stands where it likes, and two items of one file may name each other.
+    let part = "use super::A; pub struct B; impl A { fn f(&self) {} }";
+    assert_eq!(circles(holds, part, ""), Vec::<String>::new());
+    assert_eq!(circles("fn f() { g() } fn g() { f() }", "", ""), Vec::<String>::new());
 }
 
 #[test]

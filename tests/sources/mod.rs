@@ -2,6 +2,7 @@
 //! functions are. `syn` reads the Rust; within a macro, which it leaves alone, the tokens are read one by one.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use proc_macro2::{TokenStream, TokenTree};
@@ -68,6 +69,9 @@ pub(crate) struct Source {
     pub(crate) public_paths: Vec<Vec<String>>,
     /// The words of the examples in its documents, which `cargo test` compiles.
     pub(crate) example_words: BTreeSet<String>,
+    /// What stands at its top level, by the names of functions, types and so on, with the lines that it takes. An `impl`
+    /// is a part of its type, wherever that is declared.
+    pub(crate) items: Vec<(Vec<String>, RangeInclusive<usize>)>,
     /// What its `use` declarations call what: a name, by its module and itself, and the path that it stands for.
     pub(crate) uses: BTreeMap<Vec<String>, Vec<String>>,
 }
@@ -102,6 +106,7 @@ impl Source {
         for item in &file.items {
             note_public(item, &reader, &mut public, &mut public_paths);
         }
+        let items = file.items.iter().filter_map(|item| named_item(item, &reader)).collect();
         let lines = text.lines().count();
         Source {
             path: path.to_owned(),
@@ -114,6 +119,7 @@ impl Source {
             public,
             public_paths,
             example_words: example_words(&reader.documents),
+            items,
             uses: reader.uses,
         }
     }
@@ -314,6 +320,31 @@ impl<'ast> Visit<'ast> for Reader {
             visit::visit_impl_item_fn(reader, item);
         });
     }
+}
+
+/// The path of what `item` declares or is a part of, and its lines; not of modules, uses and tests.
+fn named_item(item: &syn::Item, reader: &Reader) -> Option<(Vec<String>, RangeInclusive<usize>)> {
+    let name = match item {
+        syn::Item::Const(item) => &item.ident,
+        syn::Item::Enum(item) => &item.ident,
+        syn::Item::Fn(item) => &item.sig.ident,
+        syn::Item::Static(item) => &item.ident,
+        syn::Item::Struct(item) => &item.ident,
+        syn::Item::Trait(item) => &item.ident,
+        syn::Item::Type(item) => &item.ident,
+        syn::Item::Impl(item) => match &*item.self_ty {
+            syn::Type::Path(of) => &of.path.segments.last()?.ident,
+            _ => return None,
+        },
+        _ => return None,
+    };
+    let own: Vec<_> = reader.module.iter().cloned().chain([name.to_string()]).collect();
+    let path = match reader.uses.get(&own) {
+        Some(path) => path.clone(),
+        None => [&["crate".to_owned()], &own[..]].concat(),
+    };
+    let span = item.span();
+    Some((path, span.start().line..=span.end().line))
 }
 
 /// The names of the modules among `items`.
