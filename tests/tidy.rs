@@ -135,21 +135,12 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
             "crate::sys",
         ],
     ),
-    (
-        // It moves whatever answers: a new kind of content is nothing to it.
-        "worker",
-        &[
-            "content::echo",
-            "content::fixed",
-            "config::Content",
-            "Echo",
-            "EchoBody",
-            "EchoRequest",
-            "Fixed",
-            "Redirect",
-        ],
-    ),
 ];
+
+/// The part that moves what answers, and names no kind of content: a new one is nothing to it.
+const MOVES_CONTENT: &str = "worker";
+/// What it may know of content besides the root of that part: the vocabulary that all kinds share.
+const CONTENT_VOCABULARY: &str = "content::answer";
 
 /// The only part with `unsafe` in it, and the only one that may name what calls the kernel.
 const KERNEL_PART: &str = "sys";
@@ -265,6 +256,70 @@ fn check_forbidden(source: &Source) -> Vec<Problem> {
         source.paths.iter().filter(|path| !path.in_tests).filter_map(move |path| {
             let found = forbidden.iter().find(|wanted| path.names(wanted))?;
             Some(problem(source, path.line, format!("`{part}` must not know `{found}`")))
+        })
+    });
+    found.collect()
+}
+
+/// The names of the kinds of content: what a route can be configured to answer with, and all types of each file that
+/// has a `Handler`.
+fn kinds(sources: &[Source]) -> BTreeSet<String> {
+    let is_kind = |source: &&Source| {
+        source.is_below("content")
+            && source.name() != CONTENT_VOCABULARY
+            && source.implemented.contains("Handler")
+    };
+    let types = sources.iter().filter(is_kind).flat_map(|source| {
+        let own = source.items.iter().filter(|(path, _)| path[1..].starts_with(&source.module));
+        own.map(|(path, _)| path[path.len() - 1].clone())
+    });
+    let is_type =
+        |name: &String| name.starts_with(char::is_uppercase) && *name != name.to_uppercase();
+    let configured = sources.iter().filter(|source| source.is_below("config"));
+    let variants = configured.flat_map(|source| &source.variants);
+    let configured = variants.filter(|(of, _)| of == "Content").map(|(_, variant)| variant.clone());
+    types.filter(is_type).chain(configured).collect()
+}
+
+fn check_kinds(sources: &[Source]) -> Vec<Problem> {
+    let kinds = kinds(sources);
+    let uses = uses(sources);
+    let within = |path: &[String], part: &str| {
+        let part: Vec<&str> = ["crate"].into_iter().chain(part.split("::")).collect();
+        path.len() > part.len() && path.iter().zip(&part).all(|(a, b)| a == b)
+    };
+    let movers = sources.iter().filter(|source| source.is_below(MOVES_CONTENT));
+    let found = movers.flat_map(|source| {
+        let paths = source.paths.iter().filter(|path| !path.in_tests);
+        let (kinds, uses) = (&kinds, &uses);
+        paths.filter_map(move |path| {
+            let target = match &path.segments[..] {
+                [name] => {
+                    let own = [&source.module[..], from_ref(name)].concat();
+                    uses.get(&own).map_or(&path.segments, |path| *path)
+                }
+                segments => segments,
+            };
+            let target = followed(target, uses);
+            let is_of_std = target[0] == "std";
+            let is_below_content = within(&target, "content")
+                && sources
+                    .iter()
+                    .any(|of| of.module.len() > 1 && target[1..].starts_with(&of.module));
+            let is_private = is_below_content && !within(&target, CONTENT_VOCABULARY);
+            let kind = target.iter().find(|name| kinds.contains(*name)).filter(|_| !is_of_std);
+            let is_configured =
+                within(&target, "config") && target.iter().any(|name| name == "Content");
+            let what = match kind {
+                Some(kind) => {
+                    format!("`{MOVES_CONTENT}` must not know the kind of content `{kind}`")
+                }
+                None if is_private || is_configured => {
+                    format!("`{MOVES_CONTENT}` must not know `{}`", target.join("::"))
+                }
+                None => return None,
+            };
+            Some(problem(source, path.line, what))
         })
     });
     found.collect()
@@ -552,6 +607,15 @@ fn no_part_knows_what_it_must_not() {
 }
 
 #[test]
+fn what_moves_content_names_no_kind_of_it() {
+    let kinds = kinds(sources());
+    for kind in ["Echo", "EchoBody", "EchoRequest", "Fixed", "Redirect"] {
+        assert!(kinds.contains(kind), "the kinds of content were not found: {kinds:?}");
+    }
+    assert_none("kinds", check_kinds(sources()));
+}
+
+#[test]
 fn unsafe_stands_in_sys_alone() {
     assert_none("unsafe", in_each(check_unsafe));
 }
@@ -779,12 +843,46 @@ fn what_a_part_must_not_know_is_found() {
         ("supervisor/policy/mod.rs", "fn f() { Instant::now(); std::time::Instant::now(); }", 2),
         ("supervisor/policy/state.rs", "use crate::{config, sys::Pid};", 1),
         ("supervisor/mod.rs", "use std::{fs, io}; use crate::sys;", 0),
-        ("worker/answer.rs", "fn f(a: A) -> bool { matches!(a, A::Echo(_)) }", 1),
-        ("worker/answer.rs", "use crate::content::echo;", 1),
-        ("worker/answer.rs", "use crate::content::Handler;", 0),
-        ("worker/answer.rs", "#[cfg(test)] mod tests { use crate::content::echo; }", 0),
     ];
     assert_found(check_forbidden, &cases);
+}
+
+#[test]
+fn a_kind_of_content_is_found_where_it_must_not_be_known() {
+    let found = |worker: &str| {
+        let files = [
+            ("config/settings.rs", "pub enum Content { Fixed, Files(u8) }"),
+            ("config/mod.rs", "mod settings; pub use settings::{Content, Limits};"),
+            (
+                "content/mod.rs",
+                "mod answer; mod files; mod routes; pub use answer::Handler;\npub struct Site;",
+            ),
+            ("content/answer.rs", "pub trait Handler {} impl Handler for Box<dyn Handler> {}"),
+            ("content/files.rs", "pub struct Span; struct File; impl super::Handler for File {}"),
+            ("content/routes.rs", "pub struct Routes;"),
+            ("worker/mod.rs", worker),
+        ];
+        let files: Vec<_> = files.iter().map(|(path, text)| source(path, text)).collect();
+        check_kinds(&files).len()
+    };
+    for worker in [
+        "fn f(a: A) -> bool { matches!(a, A::Files(_)) }",
+        "fn f(file: File) {}",
+        "use crate::content::Span;",
+        "use crate::content::files;",
+        "use crate::content::routes::Routes;",
+        "use crate::config::Content;",
+    ] {
+        assert_eq!(found(worker), 1, "{worker}");
+    }
+    for worker in [
+        "use crate::content::{Handler, Site, answer::Handler as Other}; fn f(site: Site) {}",
+        "use crate::config::Limits; use crate::content;",
+        "use std::fs::File; fn f(file: File) {}",
+        "#[cfg(test)] mod tests { use crate::content::files; }",
+    ] {
+        assert_eq!(found(worker), 0, "{worker}");
+    }
 }
 
 #[test]

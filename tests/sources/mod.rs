@@ -72,6 +72,10 @@ pub(crate) struct Source {
     /// What stands at its top level, by the names of functions, types and so on, with the lines that it takes. An `impl`
     /// is a part of its type, wherever that is declared.
     pub(crate) items: Vec<(Vec<String>, RangeInclusive<usize>)>,
+    /// The traits that it implements for something, by their last names.
+    pub(crate) implemented: BTreeSet<String>,
+    /// The variants of its enums, each with the enum's name.
+    pub(crate) variants: Vec<(String, String)>,
     /// What its `use` declarations call what: a name, by its module and itself, and the path that it stands for.
     pub(crate) uses: BTreeMap<Vec<String>, Vec<String>>,
 }
@@ -120,6 +124,8 @@ impl Source {
             public_paths,
             example_words: example_words(&reader.documents),
             items,
+            implemented: file.items.iter().filter_map(implemented).collect(),
+            variants: file.items.iter().flat_map(variants).collect(),
             uses: reader.uses,
         }
     }
@@ -345,6 +351,21 @@ fn named_item(item: &syn::Item, reader: &Reader) -> Option<(Vec<String>, RangeIn
     };
     let span = item.span();
     Some((path, span.start().line..=span.end().line))
+}
+
+/// The last name of the trait that `item` implements, if it does.
+fn implemented(item: &syn::Item) -> Option<String> {
+    let syn::Item::Impl(syn::ItemImpl { trait_: Some((path, _)), .. }) = item else {
+        return None;
+    };
+    path.segments.last().map(|segment| segment.ident.to_string())
+}
+
+/// The variants of `item`, if it is an enum.
+fn variants(item: &syn::Item) -> Vec<(String, String)> {
+    let syn::Item::Enum(of) = item else { return Vec::new() };
+    let names = of.variants.iter().map(|variant| (of.ident.to_string(), variant.ident.to_string()));
+    names.collect()
 }
 
 /// The names of the modules among `items`.
