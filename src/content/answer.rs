@@ -119,8 +119,16 @@ pub trait Stream {
     /// How long it will be, if that is known.
     fn length(&self) -> Option<u64>;
 
+    /// Begins it, once. `waker` is to be woken, by any thread, when there is a piece after [`Piece::Later`]. Must not wait.
+    fn begin(&mut self, waker: Waker) {
+        drop(waker);
+    }
+
     /// The next piece. Must not wait. Not asked again after the end, or a failure.
     fn next(&mut self) -> Piece<'_>;
+
+    /// How long a piece may take that comes later; then the content is broken off.
+    fn timeout(&self) -> Duration;
 
     /// How much memory it holds, in bytes.
     fn held_bytes(&self) -> usize;
@@ -131,6 +139,8 @@ pub trait Stream {
 pub enum Piece<'b> {
     /// These bytes.
     Bytes(Cow<'b, [u8]>),
+    /// There are none yet: the stream wakes its connection when there are.
+    Later,
     /// There are no more.
     End,
     /// There should be more, and they can't be had: the client has to see that its response is not whole.

@@ -437,7 +437,10 @@ impl<'s> Connection<'s> {
                 },
                 Phase::Answering => {}
                 // The turn's time is in whole milliseconds that have passed: a part of one more may have.
-                Phase::Waiting { ms } => return Some(Next::WaitUntil(lane.now_ms + ms + 1)),
+                Phase::Waiting { timeout } => {
+                    let ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+                    return Some(Next::WaitUntil(ms.saturating_add(lane.now_ms + 1)));
+                }
                 Phase::Last { has_more } => return Some(self.finish(has_more, lane)),
                 Phase::Leaving => return Some(Next::Wait),
                 Phase::BrokenOff => {

@@ -58,6 +58,10 @@ impl Stream for Under<'_> {
         Piece::Bytes(Cow::Borrowed(&self.of.piece))
     }
 
+    fn timeout(&self) -> Duration {
+        Duration::ZERO
+    }
+
     fn held_bytes(&self) -> usize {
         0
     }

@@ -14,7 +14,7 @@ use crate::worker::driver::token::Key;
 
 /// What wakes a loop that waits for jobs: as many entries as there are jobs, at most.
 pub struct Wakeups {
-    woken: SegQueue<Woken>,
+    woken: SegQueue<Arc<Sleeper>>,
     wake: wake::Wake,
 }
 
@@ -61,15 +61,15 @@ impl Jobs {
             return Waker::noop().clone();
         };
         let (woken, wakeups) = (Woken { key: self.at_work, job }, Arc::clone(wakeups));
-        Waker::from(Arc::new(Sleeper { woken, was_woken: AtomicBool::new(false), wakeups }))
+        Waker::from(Arc::new(Sleeper { woken, is_queued: AtomicBool::new(false), wakeups }))
     }
 }
 
 /// What a [`Waker`] is made of.
 struct Sleeper {
     woken: Woken,
-    /// It counts once.
-    was_woken: AtomicBool,
+    /// It was woken, and its loop has not heard of it.
+    is_queued: AtomicBool,
     wakeups: Arc<Wakeups>,
 }
 
@@ -89,7 +89,13 @@ impl Wakeups {
     pub fn take(&self) -> io::Result<Vec<Woken>> {
         // First: what comes in between is found now, and the descriptor tells of it once more.
         self.wake.reset()?;
-        Ok(std::iter::from_fn(|| self.woken.pop()).take(self.woken.len()).collect())
+        let woken = std::iter::from_fn(|| self.woken.pop()).take(self.woken.len());
+        // From here on it may be woken again: what its job had done before is seen by its connection.
+        let hear = |sleeper: Arc<Sleeper>| {
+            sleeper.is_queued.swap(false, Ordering::AcqRel);
+            sleeper.woken
+        };
+        Ok(woken.map(hear).collect())
     }
 }
 
@@ -105,8 +111,8 @@ impl Wake for Sleeper {
     }
 
     fn wake_by_ref(self: &Arc<Sleeper>) {
-        if !self.was_woken.swap(true, Ordering::Relaxed) {
-            self.wakeups.woken.push(self.woken);
+        if !self.is_queued.swap(true, Ordering::AcqRel) {
+            self.wakeups.woken.push(Arc::clone(self));
             self.wakeups.wake.notify();
         }
     }

@@ -46,6 +46,8 @@ pub(in crate::worker) struct Unfinished<'s> {
 pub(in crate::worker) enum Progress {
     /// There is more to come.
     Going,
+    /// There is more to come, and not yet.
+    Waiting,
     /// It was the last piece.
     Whole,
     /// It failed, or was shorter than was stated. `by_end`: the end of the connection tells the client; else a reset.
@@ -267,6 +269,7 @@ impl<'s> Output<'s> {
                     writer.put(bytes, &piece);
                     Progress::Going
                 }
+                Piece::Later => return Progress::Waiting,
                 Piece::End if writer.end(bytes) => Progress::Whole,
                 Piece::End => Progress::BrokenOff { by_end: true },
                 Piece::Failed => Progress::BrokenOff { by_end: writer.break_off() },
@@ -278,6 +281,12 @@ impl<'s> Output<'s> {
             }
         }
         Progress::Going
+    }
+
+    /// Ends content that comes piece by piece before it is whole.
+    pub(in crate::worker) fn break_off(&mut self, content: &mut Unfinished<'s>) -> Progress {
+        self.outgoing.records.push((self.outgoing.bytes.len(), content.record));
+        Progress::BrokenOff { by_end: content.writer.break_off() }
     }
 
     /// Adds a whole response that isn't one of HTTP/1.

@@ -88,9 +88,23 @@ struct Waiting<'s> {
 
 struct Streaming<'s> {
     content: Unfinished<'s>,
+    /// Tells it from what its connection waited for before.
+    job: JobNumber,
+    next: NextPiece,
     /// Whether the connection is kept afterwards; else whether the client was not done with what it sends.
     keep: bool,
     has_more: bool,
+}
+
+/// The next piece of content that comes piece by piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum NextPiece {
+    /// It can be asked for.
+    There,
+    /// It wakes the connection when it is there.
+    Later,
+    /// It has taken longer than it may.
+    Late,
 }
 
 /// Why a session stopped to consume.
@@ -109,8 +123,8 @@ pub enum Phase {
     Reading,
     /// It waits before it answers, so long unless it is woken.
     Waiting {
-        /// Milliseconds.
-        ms: u64,
+        /// As above.
+        timeout: Duration,
     },
     /// It has a response to make, or more of one.
     Answering,
@@ -172,7 +186,10 @@ impl<'s> Session<'s> {
             State::Pending(waiting) if waiting.is_over => Phase::Answering,
             State::Pending(waiting) => {
                 let timeout = waiting.pending.as_ref().map_or(Duration::ZERO, Pending::timeout);
-                Phase::Waiting { ms: timeout.as_millis() as u64 }
+                Phase::Waiting { timeout }
+            }
+            State::Streaming(streaming) if streaming.next == NextPiece::Later => {
+                Phase::Waiting { timeout: streaming.content.stream.timeout() }
             }
             State::Streaming(_) => Phase::Answering,
             State::Last { has_more } => Phase::Last { has_more: *has_more },
@@ -186,9 +203,9 @@ impl<'s> Session<'s> {
         matches!(self.state, State::Reading | State::ReadingBody(_))
     }
 
-    /// Whether content that comes piece by piece is on its way.
+    /// Whether there is more of content that comes piece by piece.
     pub(super) fn is_streaming(&self) -> bool {
-        matches!(self.state, State::Streaming(_))
+        matches!(&self.state, State::Streaming(streaming) if streaming.next != NextPiece::Later)
     }
 
     /// Whether it leaves unless a request comes.
@@ -332,16 +349,22 @@ impl<'s> Session<'s> {
 
     /// What the reply waits for has taken as long as it may.
     pub fn elapse(&mut self) {
-        if let State::Pending(waiting) = &mut self.state {
-            waiting.is_over = true;
+        match &mut self.state {
+            State::Pending(waiting) => waiting.is_over = true,
+            State::Streaming(streaming) => streaming.next = NextPiece::Late,
+            _ => {}
         }
     }
 
-    /// The job with this number has ended. Whether the reply waits for it.
+    /// The job with this number has ended, or the next piece of its content is there. Whether the reply waits for it.
     pub(super) fn wake(&mut self, job: JobNumber) -> bool {
         match &mut self.state {
             State::Pending(waiting) if waiting.job == job => {
                 waiting.is_over = true;
+                true
+            }
+            State::Streaming(streaming) if streaming.job == job => {
+                streaming.next = NextPiece::There;
                 true
             }
             _ => false,
@@ -377,8 +400,11 @@ impl<'s> Session<'s> {
         let keep = match body {
             Body::Stream(stream) => {
                 let begun = lane.output.begin(&response, stream, to, &lane.date, asked.record);
-                if let (keep, Some(content)) = begun {
-                    self.state = State::Streaming(Box::new(Streaming { content, keep, has_more }));
+                if let (keep, Some(mut content)) = begun {
+                    let (job, next) = (lane.jobs.number(), NextPiece::There);
+                    content.stream.begin(lane.jobs.waker(job));
+                    let streaming = Streaming { content, job, next, keep, has_more };
+                    self.state = State::Streaming(Box::new(streaming));
                     return;
                 }
                 begun.0
@@ -396,8 +422,17 @@ impl<'s> Session<'s> {
             return;
         };
         let (keep, has_more) = (streaming.keep, streaming.has_more);
-        self.state = match lane.output.go_on(&mut streaming.content) {
+        let progress = match streaming.next {
+            NextPiece::There => lane.output.go_on(&mut streaming.content),
+            NextPiece::Later => return,
+            NextPiece::Late => lane.output.break_off(&mut streaming.content),
+        };
+        self.state = match progress {
             Progress::Going => return,
+            Progress::Waiting => {
+                streaming.next = NextPiece::Later;
+                return;
+            }
             Progress::Whole if keep => State::Reading,
             Progress::Whole => State::Last { has_more },
             Progress::BrokenOff { by_end: true } => State::Last { has_more: true },

@@ -233,6 +233,102 @@ fn a_job_whose_connection_is_gone_is_dropped() {
     assert_eq!(wake(&wakeups).len(), 1, "its loop finds no connection with that key");
 }
 
+/// Content whose pieces a test makes.
+struct Feed {
+    pieces: Rc<RefCell<Vec<Piece<'static>>>>,
+}
+
+impl Stream for Feed {
+    fn length(&self) -> Option<u64> {
+        None
+    }
+
+    fn begin(&mut self, waker: Waker) {
+        WAKERS.with(|wakers| wakers.borrow_mut().push(waker));
+    }
+
+    fn next(&mut self) -> Piece<'_> {
+        let mut pieces = self.pieces.borrow_mut();
+        if pieces.is_empty() { Piece::Later } else { pieces.remove(0) }
+    }
+
+    fn timeout(&self) -> Duration {
+        Duration::from_secs(7)
+    }
+
+    fn held_bytes(&self) -> usize {
+        0
+    }
+}
+
+thread_local! {
+    static PIECES: Rc<RefCell<Vec<Piece<'static>>>> = Rc::default();
+}
+
+fn feed(piece: Piece<'static>) {
+    PIECES.with(|pieces| pieces.borrow_mut().push(piece));
+}
+
+fn feeding() -> Site {
+    Site::of(Box::new(Answers(|_| {
+        let response = ResponseOf::Request(Box::new(Response::new(200, [], None)));
+        let pieces = PIECES.with(Rc::clone);
+        Answer::Known(Outcome::Ready(Reply {
+            response,
+            body: Body::Stream(Box::new(Feed { pieces })),
+        }))
+    })))
+}
+
+#[test]
+fn a_stream_goes_on_whenever_a_piece_has_come() {
+    let (site, lane) = (feeding(), Lane::new());
+    let (mut pair, wakeups) = lane.serve(&site).with_jobs();
+    for _ in 0..2 {
+        let next = pair.ask(JOB);
+        assert_eq!(next, Next::WaitUntil(pair.context.now_ms + 7_001));
+        assert!(pair.text().ends_with("\r\n\r\n"), "its head has left");
+        let waker = WAKERS.with(|wakers| wakers.borrow_mut().pop()).expect("a stream");
+        for text in ["one", "two"] {
+            feed(Piece::Bytes(Cow::Borrowed(text.as_bytes())));
+            waker.wake_by_ref();
+            waker.wake_by_ref();
+            let woken = wakeups.take().expect("a descriptor");
+            assert_eq!(woken.len(), 1, "heard once");
+            let next = pair.on_woken(woken[0]);
+            assert_eq!(next, Next::WaitUntil(pair.context.now_ms + 7_001));
+            assert_eq!(pair.text(), format!("3\r\n{text}\r\n"));
+        }
+        // What its client sends meanwhile gives it no more time.
+        assert_eq!(pair.ask("GET"), Next::Wait);
+        feed(Piece::End);
+        waker.wake();
+        pair.on_woken(wakeups.take().expect("a descriptor")[0]);
+        assert_eq!(pair.text(), "0\r\n\r\n");
+        pair.ask(" / HTTP/1.1\r\nHost: a\r\n\r\n");
+        feed(Piece::End);
+        pair.on_woken(wake(&wakeups)[0]);
+        assert!(pair.text().ends_with("\r\n\r\n0\r\n\r\n"));
+    }
+}
+
+#[test]
+fn a_stream_whose_piece_does_not_come_is_broken_off() {
+    let (site, lane) = (feeding(), Lane::new());
+    let (mut pair, _wakeups) = lane.serve(&site).with_jobs();
+    pair.ask(JOB);
+    pair.elapse();
+    let text = pair.text();
+    assert!(text.ends_with("\r\n\r\n") && !text.ends_with("0\r\n\r\n"), "{text}");
+    assert!(matches!(pair.connection.stage, Stage::Lingering(_)));
+    // To HTTP/1.0 a reset alone tells.
+    let (mut pair, _wakeups) = lane.serve(&site).with_jobs();
+    pair.ask("GET / HTTP/1.0\r\n\r\n");
+    let mut buffer = [0; 1024];
+    let mut input = Input::new(None, Some(&mut buffer));
+    assert_eq!(pair.connection.on_deadline(&mut input, &mut pair.context), Next::Close);
+}
+
 /// Collects a body, and fails.
 struct Fails;
 
