@@ -116,7 +116,8 @@ pub fn send_both(
     retry(|| sendmsg::<()>(socket.as_raw_fd(), &slices, &[], departure.flags(), None))
 }
 
-/// sendfile(2) of `length` bytes of a regular file from `offset` on, until all are sent or the socket takes no more.
+/// sendfile(2) of `length` bytes of a regular file from `offset` on, until all are sent or the socket takes no more. Of
+/// a socket whose peer is gone it raises SIGPIPE, which std has every program ignore.
 ///
 /// # Errors
 /// `WouldBlock` if the socket takes nothing; `UnexpectedEof` if the file has fewer, of which some may have been sent.

@@ -154,16 +154,10 @@ impl<'s> Transport<'s> {
     ) -> Flushed {
         lane.output.mark_sent();
         let closing = lane.closing(&self.socket);
-        let transmit = match followed_by {
-            FollowedBy::More => driver::transmit,
-            FollowedBy::End => driver::transmit_last,
-        };
         if let Some(waiting) = self.waiting.as_mut().filter(|waiting| !waiting.output.is_empty()) {
             debug_assert!(lane.output.is_empty(), "nothing is gathered while output waits");
-            let (bytes, body) = waiting.output.unsent();
-            let body = body.up_to(FILE_BYTES_PER_TURN);
-            let offered = bytes.len() + body.len();
-            let Sent::Bytes(sent) = transmit(&self.socket, bytes, body) else {
+            let (sent, offered) = offer(&self.socket, &waiting.output, followed_by);
+            let Sent::Bytes(sent) = sent else {
                 return Flushed::Broken;
             };
             closing.close(waiting.output.advance(sent), End::Sent);
@@ -181,10 +175,7 @@ impl<'s> Transport<'s> {
             closing.close(lane.output.advance(0), End::Sent);
             return Flushed::All;
         }
-        let (bytes, body) = lane.output.unsent();
-        let body = body.up_to(FILE_BYTES_PER_TURN);
-        let offered = bytes.len() + body.len();
-        let sent = transmit(&self.socket, bytes, body);
+        let (sent, offered) = offer(&self.socket, &lane.output.outgoing, followed_by);
         self.keep_unsent_of_lane(sent, offered, beside, lane)
     }
 
@@ -269,6 +260,18 @@ impl<'s> Transport<'s> {
             }
         }
     }
+}
+
+/// Offers to the kernel what is left, of a file as much as one turn may send. Says what came of it, and how much was
+/// offered, in bytes.
+fn offer(socket: &Connected, outgoing: &Outgoing<'_>, followed_by: FollowedBy) -> (Sent, usize) {
+    let (bytes, body) = outgoing.unsent();
+    let body = body.up_to(FILE_BYTES_PER_TURN);
+    let sent = match followed_by {
+        FollowedBy::More => driver::transmit(socket, bytes, body),
+        FollowedBy::End => driver::transmit_last(socket, bytes, body),
+    };
+    (sent, bytes.len() + body.len())
 }
 
 /// How a client takes what the kernel holds for it, while the kernel has no room for more.

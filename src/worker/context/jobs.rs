@@ -3,8 +3,8 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::{Wake, Waker};
 
 use crossbeam::queue::SegQueue;
@@ -60,7 +60,7 @@ impl Jobs {
         let Some(wakeups) = &self.wakeups else {
             return Waker::noop().clone();
         };
-        let (woken, wakeups) = (Woken { key: self.at_work, job }, Arc::clone(wakeups));
+        let (woken, wakeups) = (Woken { key: self.at_work, job }, Arc::downgrade(wakeups));
         Waker::from(Arc::new(Sleeper { woken, is_queued: AtomicBool::new(false), wakeups }))
     }
 }
@@ -70,7 +70,8 @@ struct Sleeper {
     woken: Woken,
     /// It was woken, and its loop has not heard of it.
     is_queued: AtomicBool,
-    wakeups: Arc<Wakeups>,
+    /// Gone when the loop has ended.
+    wakeups: Weak<Wakeups>,
 }
 
 impl Wakeups {
@@ -111,9 +112,28 @@ impl Wake for Sleeper {
     }
 
     fn wake_by_ref(self: &Arc<Sleeper>) {
-        if !self.is_queued.swap(true, Ordering::AcqRel) {
-            self.wakeups.woken.push(Arc::clone(self));
-            self.wakeups.wake.notify();
+        if !self.is_queued.swap(true, Ordering::AcqRel)
+            && let Some(wakeups) = self.wakeups.upgrade()
+        {
+            wakeups.woken.push(Arc::clone(self));
+            wakeups.wake.notify();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jobs_that_end_before_and_after_their_loop_does_keep_nothing_of_it() {
+        let wakeups = Wakeups::new().expect("a descriptor");
+        let mut jobs = Jobs { wakeups: Some(Arc::clone(&wakeups)), ..Jobs::default() };
+        let wakers = [jobs.number(), jobs.number()].map(|job| jobs.waker(job));
+        wakers[0].wake_by_ref();
+        let gone = Arc::downgrade(&wakeups);
+        drop((jobs, wakeups));
+        assert!(gone.upgrade().is_none());
+        wakers.into_iter().for_each(Waker::wake);
     }
 }
