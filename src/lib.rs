@@ -35,6 +35,7 @@
 //!     // The call returns in each forked child, too, which has one thing left to do.
 //!     Outcome::Worker(worker) => worker.run(),
 //!     Outcome::Loader(loader) => loader.run(),
+//!     Outcome::Launcher(launcher) => launcher.run(),
 //! };
 //! std::process::exit(code);
 //! ```
@@ -55,7 +56,7 @@ pub(crate) mod sys;
 pub(crate) mod worker;
 
 pub use observe::{log, panics};
-pub use supervisor::{Loader, Outcome, Passed, run};
+pub use supervisor::{Launcher, Loader, Outcome, Passed, run};
 pub use worker::process::WorkerProcess;
 
 /// What this repository's tests, benches and fuzz targets need: no part of what the crate offers.

@@ -20,6 +20,7 @@ fn main() {
         Outcome::Exit(code) => code,
         Outcome::Worker(worker) => worker.run(),
         Outcome::Loader(loader) => loader.run(),
+        Outcome::Launcher(launcher) => launcher.run(),
     };
     std::process::exit(code);
 }

@@ -29,4 +29,5 @@ mod token;
 
 pub use event_loop::{Outcome, run};
 pub use loading::loader::Loader;
+pub use succession::launcher::Launcher;
 pub use succession::passed::Passed;

@@ -3,11 +3,12 @@
 mod harness;
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use harness::{
@@ -15,7 +16,7 @@ use harness::{
     let_time_pass, private_loopback, process_state, reload, send_signal, skip_without,
     skip_without_faults, status_field,
 };
-use nix::sys::signal::{SIGHUP, SIGKILL, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR2};
+use nix::sys::signal::{SIGHUP, SIGKILL, SIGPIPE, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR2};
 use nix::unistd::Uid;
 
 in_every_mode!(
@@ -26,6 +27,11 @@ in_every_mode!(
     an_upgrade_that_fails_says_what_kept_the_new_server_from_serving,
     an_upgrade_to_a_server_that_could_not_be_asked_fails,
     a_binary_that_says_nothing_is_given_up,
+    a_binary_that_cannot_be_executed_yet_holds_up_nothing,
+    a_binary_that_is_never_executed_is_given_up,
+    a_stop_does_not_wait_for_a_binary_to_be_executed,
+    a_file_that_is_no_program_fails_with_the_reason,
+    an_heir_is_given_what_an_heir_needs_and_nothing_else,
     a_stop_during_an_upgrade_stops_both,
     changes_during_an_upgrade_are_made_by_the_heir,
     changes_during_an_upgrade_that_fails_are_made_after_it,
@@ -311,11 +317,214 @@ fn a_stop_during_an_upgrade_stops_both(mode: Mode) {
     of.server.wait_gone();
 }
 
+/// A process of Python's that does something to what it is given, says that it has, and undoes it when this is dropped.
+struct Holder(Child);
+
+impl Holder {
+    /// None if it couldn't.
+    fn start(script: &str, of: &str) -> Option<Holder> {
+        let mut command = Command::new("python3");
+        let script = format!("import sys\n{script}\nprint('held', flush=True)\nsys.stdin.read()\n");
+        command.args(["-c", &script, of]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("run python3");
+        let mut line = String::new();
+        let said = BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line);
+        let holder = Holder(child);
+        said.expect("a line");
+        (line == "held\n").then_some(holder)
+    }
+
+    /// Keeps a program from being executed, as a file system does that doesn't answer: it has a lease on the file (fcntl(2),
+    /// `F_SETLEASE`), for whose end the kernel waits before another process opens it, 45 s at most.
+    fn of_program(program: &Path) -> Holder {
+        let lease = "import fcntl, signal\n\
+                     signal.signal(signal.SIGIO, signal.SIG_IGN)\n\
+                     file = open(sys.argv[1])\n\
+                     fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)";
+        Holder::start(lease, program.to_str().expect("a path of text")).expect("a lease")
+    }
+
+    /// Keeps the end of a process from its parent, as a call to the kernel does that doesn't return: it is the process's
+    /// tracer (ptrace(2), `PTRACE_SEIZE`), and doesn't wait for it.
+    fn of_end(pid: i32) -> Option<Holder> {
+        let seize = "import ctypes\n\
+                     if ctypes.CDLL(None).ptrace(0x4206, int(sys.argv[1]), None, None): sys.exit(1)";
+        Holder::start(seize, &pid.to_string())
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
+}
+
+/// Kills the worker of lane 0 and waits for another.
+fn assert_workers_are_replaced(server: &Server) {
+    let old = server.worker_pid(0);
+    send_signal(old, SIGKILL);
+    eventually("the worker is replaced", || (server.worker_pid(0) != old).then_some(()));
+}
+
+/// Asks for an upgrade to a program that can't be executed for now, and waits until its execution hangs.
+fn begin_to_hang(of: &Replaceable, script: &str) -> Holder {
+    harness::replace_program(&of.binary, script);
+    let withheld = Holder::of_program(&of.binary);
+    of.server.signal(SIGUSR2);
+    of.server.journal.wait_for("upgrade started");
+    withheld
+}
+
+fn a_binary_that_cannot_be_executed_yet_holds_up_nothing(mode: Mode) {
+    if skip_without("python3") {
+        return;
+    }
+    let mut of = Replaceable::start(mode);
+    let script = format!("#!/bin/sh\n{}\n", become_the_server());
+    let withheld = begin_to_hang(&of, &script);
+    assert_workers_are_replaced(&of.server);
+    of.server.signal(SIGHUP);
+    of.server.journal.wait_for("change waits");
+    assert_eq!(of.site.get(), OLD);
+    assert_eq!(status_of(&of, of.server.pid())["pid"], of.server.pid());
+    assert!(of.server.journal.named("upgrade done").is_empty());
+    drop(withheld);
+    let heir = of.server.journal.wait_for("upgrade done").pid();
+    assert_eq!(of.server.wait_exit(), 0);
+    // The change that has waited.
+    assert_eq!(of.server.journal.wait_for("reload done").number("generation"), 2);
+    assert_eq!(of.site.get(), OLD);
+    send_signal(heir, SIGTERM);
+    of.server.wait_gone();
+}
+
+fn a_binary_that_is_never_executed_is_given_up(mode: Mode) {
+    if skip_without("python3") {
+        return;
+    }
+    let of = Replaceable::start_with(mode, "supervisor.ready_timeout = \"1s\"\n");
+    let withheld = begin_to_hang(&of, "#!/bin/sh\n: > executed\n");
+    let failed = of.server.journal.wait_for("upgrade failed");
+    let expected = format!(
+        "cannot start the binary: {} was not executed in time; look whether the file systems of it and of the folder that \
+         this server was started in answer",
+        of.binary.display()
+    );
+    assert_eq!(failed.text("reason"), expected);
+    eventually("what was to execute it is gone", || {
+        let names = of.server.processes().into_iter();
+        let mut names = names.map(|pid| fs::read_to_string(format!("/proc/{pid}/comm")));
+        (!names.any(|name| name.is_ok_and(|name| name == "laneway upgrade\n"))).then_some(())
+    });
+    drop(withheld);
+    assert_workers_are_replaced(&of.server);
+    assert_eq!(reload(&of.server).name(), "reload done");
+    assert!(!of.server.folder().join("executed").exists());
+}
+
+fn a_stop_does_not_wait_for_a_binary_to_be_executed(mode: Mode) {
+    if skip_without("python3") {
+        return;
+    }
+    let mut of = Replaceable::start(mode);
+    let withheld = begin_to_hang(&of, "#!/bin/sh\n: > executed\n");
+    of.server.signal(SIGTERM);
+    let failed = of.server.journal.wait_for("upgrade failed");
+    assert_eq!(failed.text("reason"), "this server was told to stop");
+    assert_eq!(of.server.wait_exit(), 0);
+    of.server.wait_gone();
+    drop(withheld);
+    assert!(!of.server.folder().join("executed").exists());
+}
+
+#[test]
+fn a_binary_that_says_nothing_and_cannot_be_killed_is_given_up() {
+    if skip_without("python3") {
+        return;
+    }
+    let of = Replaceable::start_with(Mode::PROCESSES, "supervisor.ready_timeout = \"1s\"\n");
+    harness::replace_program(&of.binary, "#!/bin/sh\necho $$ > begun\nexec sleep 600\n");
+    of.server.signal(SIGUSR2);
+    let heir = eventually("the heir begins", || {
+        fs::read_to_string(of.server.folder().join("begun")).ok()?.trim().parse().ok()
+    });
+    let Some(holder) = Holder::of_end(heir) else {
+        return harness::skipped("this user may not trace");
+    };
+    let failed = of.server.journal.wait_for("upgrade failed");
+    let expected = "it was not ready in time; it was killed, and has not ended";
+    assert_eq!(failed.text("reason"), expected);
+    assert_workers_are_replaced(&of.server);
+    assert_eq!(reload(&of.server).name(), "reload done");
+    assert_eq!(process_state(heir), Some('Z'));
+    drop(holder);
+    eventually("its end is taken note of", || process_state(heir).is_none().then_some(()));
+    assert_eq!(status_of(&of, of.server.pid())["pid"], of.server.pid());
+    harness::replace_program(&of.binary, &format!("#!/bin/sh\n{}\n", become_the_server()));
+    of.server.signal(SIGUSR2);
+    of.server.journal.wait_for("upgrade done");
+}
+
+fn a_file_that_is_no_program_fails_with_the_reason(mode: Mode) {
+    let of = Replaceable::start(mode);
+    let heads = [
+        ("", "Exec format error (os error 8)"),
+        ("#!/no/such\n", "No such file or directory (os error 2)"),
+    ];
+    for (content, why) in heads {
+        harness::replace_program(&of.binary, content);
+        assert_eq!(failing_upgrade(&of), format!("cannot start the binary: {why}\n"));
+    }
+    fs::remove_file(&of.binary).expect("remove it");
+    let why = "No such file or directory (os error 2)";
+    assert_eq!(failing_upgrade(&of), format!("cannot start the binary: {why}\n"));
+    assert_eq!(reload(&of.server).name(), "reload done");
+}
+
+fn an_heir_is_given_what_an_heir_needs_and_nothing_else(mode: Mode) {
+    let of = Replaceable::start(mode);
+    // The shell's own descriptor of the script is 10 or more, and that of the listing is closed with it.
+    let script = "#!/bin/sh\nls -l /proc/self/fd > files\nenv > variables\npwd -P > folder\n\
+                  grep SigIgn /proc/self/status > signals\nprintf '%s\\n' \"$0\" \"$@\" > words\n";
+    harness::replace_program(&of.binary, script);
+    failing_upgrade(&of);
+    let read = |name: &str| {
+        fs::read_to_string(of.server.folder().join(name)).expect("what the script has written")
+    };
+    let files = read("files");
+    let sockets: Vec<_> = files.lines().filter(|line| line.contains("socket:[")).collect();
+    let variables = read("variables");
+    let value = |name: &str| {
+        let mut found = variables.lines().filter_map(|line| line.strip_prefix(&format!("{name}=")));
+        found.next().map(str::to_owned)
+    };
+    let number = value("LANEWAY_UPGRADE").expect("the number of its socket");
+    assert_eq!(sockets.len(), 1, "{files}");
+    assert!(sockets[0].contains(&format!(" {number} -> socket:[")), "{number}: {files}");
+    assert!(!files.contains("anon_inode"), "{files}");
+    let folder = of.server.folder().canonicalize().expect("the folder");
+    assert_eq!(read("folder").trim(), folder.to_str().expect("text"));
+    assert_eq!(value("PWD").as_deref(), of.server.folder().to_str());
+    assert_eq!(value("LANEWAY_FAULTS").as_deref(), Some("requests"));
+    let config = of.site.path();
+    let words = [&of.binary, Path::new("--config"), &config].map(|word| word.display().to_string());
+    assert_eq!(read("words").lines().collect::<Vec<_>>(), words);
+    // As whatever this test starts, but for SIGPIPE, which Rust ignores in its own processes.
+    let ignored = |text: &str| {
+        let found = text.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+        u64::from_str_radix(found.expect("the line").trim(), 16).expect("a mask")
+    };
+    let own = fs::read_to_string(format!("/proc/{}/status", of.server.pid())).expect("its status");
+    let pipe = 1 << (SIGPIPE as i32 - 1);
+    assert_eq!((ignored(&own) & pipe, ignored(&read("signals"))), (pipe, ignored(&own) & !pipe));
+}
+
 /// Replaces the binary by a script that waits for a file `go`, and then becomes the server, or fails.
 fn delay_heir(of: &Replaceable, then: &str) {
     harness::replace_program(
         &of.binary,
-        &format!("#!/bin/sh\nwhile [ ! -e go ]; do sleep 0.02; done\n{then}\n"),
+        &format!("#!/bin/sh\n: > begun\nwhile [ ! -e go ]; do sleep 0.02; done\n{then}\n"),
     );
 }
 
@@ -512,7 +721,7 @@ fn an_heir_knows_the_supervisor_that_was_killed_before_it_served(mode: Mode) {
     let old = of.server.pid();
     delay_heir(&of, &become_the_server());
     of.server.signal(SIGUSR2);
-    of.server.journal.wait_for("upgrade started");
+    eventually("the heir begins", || of.server.folder().join("begun").exists().then_some(()));
     // When it hears a signal after that, it has handed over what it has.
     of.server.signal(SIGHUP);
     of.server.journal.wait_for("change waits");

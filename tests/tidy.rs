@@ -67,6 +67,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
             "supervisor::listeners",
             "supervisor::presence",
             "supervisor::processes",
+            "supervisor::token",
             "sys",
         ],
     ),

@@ -13,6 +13,8 @@ use crate::control::ProcessNumber;
 pub(crate) enum Token {
     /// A signal has come.
     Signals,
+    /// The child that executes the new supervisor's binary has said that it can't, or has become that supervisor.
+    Launcher,
     /// The new supervisor has said something, or is gone.
     Heir,
     /// The supervisor before this one has said something, or is gone.
@@ -58,6 +60,7 @@ impl Token {
             Token::Client(ClientNumber(number)) => (5, number),
             Token::Control(ProcessNumber(number)) => (6, number),
             Token::End(ProcessNumber(number)) => (7, number),
+            Token::Launcher => (8, 0),
         };
         assert!(number >> KIND_SHIFT == 0, "a number of 60 bits");
         kind << KIND_SHIFT | number
@@ -75,6 +78,7 @@ impl Token {
             5 => Token::Client(ClientNumber(number)),
             6 => Token::Control(ProcessNumber(number)),
             7 => Token::End(ProcessNumber(number)),
+            8 => Token::Launcher,
             _ => return None,
         })
     }
@@ -89,6 +93,7 @@ mod tests {
         let greatest = (1 << KIND_SHIFT) - 1;
         let mut tokens = vec![
             Token::Signals,
+            Token::Launcher,
             Token::Heir,
             Token::Predecessor,
             Token::Loader,

@@ -4,26 +4,14 @@
 use std::collections::VecDeque;
 
 use super::changes::ENDING;
-use super::state::Supervisor;
+use super::state::{Outcome, Supervisor};
 use crate::control::{Order, ProcessNumber, WorkerEvent};
 use crate::supervisor::commands::Answer;
-use crate::supervisor::loading::loader::Loader;
 use crate::supervisor::log_events;
 use crate::supervisor::policy::{Action, Fact, Input, Worker};
 use crate::supervisor::presence::manager;
 use crate::supervisor::processes::WorkerRecord;
 use crate::supervisor::succession::upgrade;
-use crate::worker::process::WorkerProcess;
-
-/// How a call of [`run`](super::run) ends: twice, if it forked.
-pub enum Outcome {
-    /// In the supervisor, with the exit code.
-    Exit(i32),
-    /// In a forked child: everything of the supervisor's has been dropped, and this is left to run.
-    Worker(Box<WorkerProcess>),
-    /// In a forked child, as above, that reads the configuration.
-    Loader(Box<Loader>),
-}
 
 /// What became of carrying out actions.
 pub(super) enum Carried {

@@ -64,12 +64,13 @@ impl Supervisor {
     /// Why a command that changes something is refused now.
     fn refusal(&self) -> Option<String> {
         match &self.heir {
-            Some(heir) if heir.serves() => {
-                Some(format!("another supervisor, pid {}, has taken over; ask that one", heir.pid))
-            }
+            Some(heir) if heir.serves() => Some(format!(
+                "another supervisor, pid {}, has taken over; ask that one",
+                heir.pid()
+            )),
             Some(heir) => Some(format!(
                 "an upgrade, to pid {}, is under way; ask again when it has ended",
-                heir.pid
+                heir.pid()
             )),
             None if self.policy.is_ending() => Some(ENDING.into()),
             None => None,

@@ -16,6 +16,7 @@ impl Supervisor {
     pub(super) fn collect(&mut self, token: Token, events: &mut VecDeque<Event>) {
         match token {
             Token::Signals => self.collect_signals(events),
+            Token::Launcher => self.collect_from_launcher(),
             Token::Heir => self.collect_from_heir(events),
             Token::Predecessor => self.collect_from_predecessor(events),
             Token::Loader => self.collect_from_loader(),

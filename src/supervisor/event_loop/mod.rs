@@ -32,7 +32,7 @@ use crate::supervisor::succession::upgrade;
 use crate::supervisor::token::Token;
 use crate::sys::epoll::Events;
 
-pub use carry_out::Outcome;
+pub use state::Outcome;
 
 /// Serves `config` until it is told to stop or has to give up; `options` say where a reload finds the next, and
 /// `passed` is what the process was started with.
@@ -75,6 +75,9 @@ impl Supervisor {
             supervisor.show_life();
             for process in supervisor.processes.take_starved() {
                 supervisor.collect_from(process, &mut events);
+            }
+            if supervisor.is_heir_starved() {
+                supervisor.collect(Token::Heir, &mut events);
             }
             for index in 0..count {
                 if let Some(token) = Token::from_bits(readiness.at(index).token) {

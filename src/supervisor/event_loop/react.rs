@@ -1,6 +1,6 @@
 //! What is taken note of when something has happened, and what of it the policy is asked about.
 
-use super::carry_out::{Carried, Outcome};
+use super::carry_out::Carried;
 use super::event::Event;
 use super::state::Supervisor;
 use crate::supervisor::log_events;
@@ -11,8 +11,8 @@ impl Supervisor {
     /// Lets the policy decide about one event, and carries its decision out.
     pub(super) fn react(&mut self, event: Event) -> Carried {
         let input = self.take_note(event);
-        if let Some(loader) = self.loader.take() {
-            return Carried::Out(Outcome::Loader(loader));
+        if let Some(outcome) = self.becomes.take() {
+            return Carried::Out(outcome);
         }
         let Some(input) = input else {
             return Carried::On;
@@ -31,7 +31,7 @@ impl Supervisor {
                 let now_ms = self.now_ms();
                 let until_ms = self.heir.as_ref().and_then(Heir::until_ms);
                 if until_ms.is_some_and(|until_ms| until_ms <= now_ms) {
-                    self.give_up_heir("it was not ready in time");
+                    self.heir_is_late();
                 }
                 self.give_up_loading();
                 self.commands.resume(now_ms, &self.epoll);

@@ -4,7 +4,7 @@
 use crate::control::GenerationNumber;
 use std::path::Path;
 
-use super::state::Supervisor;
+use super::state::{Outcome, Supervisor};
 use crate::supervisor::commands::{Answer, Request};
 use crate::supervisor::loading::loader::{Loading, Read, Rejection, Started};
 use crate::supervisor::loading::reloading::{Reloading, Stage};
@@ -24,7 +24,7 @@ impl From<Rejection> for Answer {
 }
 
 impl Supervisor {
-    /// Has the configuration read again. The process may be another one after this: see [`Supervisor::loader`].
+    /// Has the configuration read again. The process may be another one after this: see [`Supervisor::becomes`].
     pub(super) fn begin_reload(&mut self, number: u64) {
         self.commands.begin(Request::Reload, number);
         tracing::info!(generation = self.policy.next_generation().0, "reload started");
@@ -37,7 +37,7 @@ impl Supervisor {
         let stage = match started {
             Ok(Started::Supervisor(loading)) => Stage::Reading(loading),
             Ok(Started::Loader(loader)) => {
-                self.loader = Some(Box::new(loader));
+                self.becomes = Some(Outcome::Loader(Box::new(loader)));
                 return;
             }
             Err(error) => {

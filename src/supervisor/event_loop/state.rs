@@ -19,12 +19,14 @@ use crate::supervisor::policy::{Action, Policy};
 use crate::supervisor::presence::manager;
 use crate::supervisor::presence::pid_file::PidFile;
 use crate::supervisor::processes::Processes;
+use crate::supervisor::succession::launcher::Launcher;
 use crate::supervisor::succession::origin::Origin;
 use crate::supervisor::succession::upgrade::{Heir, Inheritance, Predecessor};
 use crate::supervisor::token::Token;
 use crate::sys::epoll::{Epoll, Interest};
 use crate::sys::process;
 use crate::sys::process::signal::{Signal, Signals};
+use crate::worker::process::WorkerProcess;
 
 /// Signals that stop the server.
 pub(super) const STOPPING: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT];
@@ -44,6 +46,18 @@ const LEDGER_BLOCKS: usize = 4 * LANES_MAX;
 const STARVED_MS: u64 = 100;
 /// How often the machine is measured again where it decides the number of lanes.
 pub(super) const MEASURE_MS: u64 = 2_000;
+
+/// How a call of [`run`](super::run) ends: twice, if it forked.
+pub enum Outcome {
+    /// In the supervisor, with the exit code.
+    Exit(i32),
+    /// In a forked child: everything of the supervisor's has been dropped, and this is left to run.
+    Worker(Box<WorkerProcess>),
+    /// In a forked child, as above, that reads the configuration.
+    Loader(Box<Loader>),
+    /// In a forked child, as above, that executes the binary of an upgrade.
+    Launcher(Box<Launcher>),
+}
 
 /// The supervisor.
 pub(super) struct Supervisor {
@@ -74,7 +88,7 @@ pub(super) struct Supervisor {
     pub(super) last_change: u64,
     pub(super) reloading: Option<Reloading>,
     /// Set in a forked child alone, which leaves the loop and becomes this.
-    pub(super) loader: Option<Box<Loader>>,
+    pub(super) becomes: Option<Outcome>,
     /// When the machine is measured next.
     pub(super) measure_ms: u64,
     /// When the heir is sent next what was counted.
@@ -143,7 +157,7 @@ impl Supervisor {
             waiting: Waiting::default(),
             last_change: 0,
             reloading: None,
-            loader: None,
+            becomes: None,
             warned,
             measure_ms: MEASURE_MS,
             totals_ms: 0,
@@ -162,7 +176,8 @@ impl Supervisor {
         let heir_ms = self.heir.as_ref().and_then(Heir::until_ms);
         let heir_ms = heir_ms.into_iter().chain(self.totals_due_ms());
         let own = alive_ms.into_iter().chain(heir_ms).chain(self.loading_until_ms());
-        let starved_ms = self.processes.are_starved().then(|| self.now_ms() + STARVED_MS);
+        let are_starved = self.processes.are_starved() || self.is_heir_starved();
+        let starved_ms = are_starved.then(|| self.now_ms() + STARVED_MS);
         own.chain(self.commands.resume_ms()).chain(self.measures_ms()).chain(starved_ms)
     }
 

@@ -6,18 +6,22 @@ use std::os::fd::AsFd;
 
 use super::changes::ENDING;
 use super::event::Event;
-use super::state::Supervisor;
+use super::state::{Outcome, Supervisor};
 use crate::control::Received;
 use crate::supervisor::commands::waiting::Change;
 use crate::supervisor::commands::{Answer, Request};
 use crate::supervisor::policy::Input;
 use crate::supervisor::presence::manager;
 use crate::supervisor::processes;
+use crate::supervisor::succession::launcher::{self, Started};
 use crate::supervisor::succession::upgrade::{self, Handover, Heir, HeirSays, HeirState, ToHeir};
 use crate::supervisor::token::Token;
 use crate::sys::epoll::Interest;
 use crate::sys::process::{self, Reaped};
 use crate::worker::fault;
+
+/// How long an heir that was killed may take to end.
+const END_MS: u64 = 5_000;
 /// How often the heir is sent what this supervisor still counts.
 const TOTALS_MS: u64 = 1_000;
 
@@ -39,28 +43,58 @@ impl Supervisor {
         } else if !self.origin.is_repeatable {
             Err("the configuration came from what can be read only once; stop and start".into())
         } else {
-            let handover = Handover {
-                listeners: &self.listeners,
-                history: &self.history,
-                lanes: self.lanes_now(),
-                totals: self.processes.records().all_totals(),
-                has_command_socket: self.commands.is_open(),
-            };
-            let heir = Heir::start(&self.origin, handover, number, until_ms);
-            let heir = heir.and_then(|heir| {
-                self.epoll.add(&heir.control, Token::Heir.to_bits(), Interest::Readable)?;
-                Ok(heir)
-            });
-            heir.map_err(|error| format!("cannot start the binary: {error}"))
+            launcher::launch(&self.origin, &self.epoll)
+                .map_err(|error| upgrade::cannot_start(&error.to_string()))
         };
         match started {
-            Ok(heir) => self.heir = Some(heir),
+            Ok(Started::Supervisor(launched)) => {
+                self.heir = Some(Heir::new(launched, binary, number, until_ms));
+            }
+            Ok(Started::Launcher(launcher)) => {
+                self.becomes = Some(Outcome::Launcher(Box::new(launcher)));
+            }
             Err(reason) => self.upgrade_failed(number, &reason),
         }
     }
 
-    /// The heir has sent something, or closed its socket; then its end follows.
+    /// The launcher has said why it can't execute the binary: then its end follows. Or it has become the heir, which is
+    /// sent what it needs.
+    pub(super) fn collect_from_launcher(&mut self) {
+        let handover = Handover {
+            listeners: &self.listeners,
+            history: &self.history,
+            lanes: self.lanes_now(),
+            totals: self.processes.records().all_totals(),
+            has_command_socket: self.commands.is_open(),
+        };
+        if let Some(heir) = self.heir.as_mut().filter(|heir| heir.is_launching()) {
+            if heir.hear_launcher(&self.epoll) {
+                heir.begin(handover);
+            }
+            self.flush_to_heir();
+        }
+    }
+
+    /// Sends the heir what there was no room for.
+    fn flush_to_heir(&mut self) {
+        if let Some(Err(error)) = self.heir.as_mut().map(|heir| heir.flush(&self.listeners)) {
+            self.give_up_heir(&upgrade::cannot_start(&error.to_string()));
+        }
+    }
+
+    /// Whether the kernel had no memory for what the heir and this supervisor say: it is to be tried again.
+    pub(super) fn is_heir_starved(&self) -> bool {
+        self.heir.as_ref().is_some_and(|heir| heir.is_starved)
+    }
+
+    /// The heir has sent something, takes more, or has closed its socket; then its end follows.
     pub(super) fn collect_from_heir(&mut self, events: &mut VecDeque<Event>) {
+        // What it says it says after its execution.
+        self.collect_from_launcher();
+        if let Some(heir) = &mut self.heir {
+            heir.is_starved = false;
+        }
+        self.flush_to_heir();
         let Some(heir) = &mut self.heir else {
             return;
         };
@@ -72,34 +106,73 @@ impl Supervisor {
         let _ = self.epoll.remove(heir.control.as_fd());
     }
 
+    /// The new supervisor is late: it is given up or, if it was given up before, not waited for any longer.
+    pub(super) fn heir_is_late(&mut self) {
+        let Some(Heir { state, .. }) = &self.heir else {
+            return;
+        };
+        match state {
+            HeirState::Launching { .. } => {
+                let binary = self.origin.binary();
+                let reason = format!(
+                    "{binary} was not executed in time; look whether the file systems of it and of the folder that this \
+                     server was started in answer"
+                );
+                self.drop_heir(&upgrade::cannot_start(&reason));
+            }
+            HeirState::Starting { .. } => self.give_up_heir("it was not ready in time"),
+            HeirState::Ending { reason, .. } => {
+                let reason = format!("{reason}; it was killed, and has not ended");
+                self.restore_listeners();
+                self.reappear();
+                self.drop_heir(&reason);
+            }
+            HeirState::Serves => {}
+        }
+    }
+
     /// The new supervisor can't be: it is killed, and when it has ended this one goes on as if it had not been.
-    pub(super) fn give_up_heir(&mut self, reason: &str) {
-        if let Some(heir) = self.heir.as_mut().filter(|heir| heir.until_ms().is_some()) {
-            process::kill(heir.pid);
-            heir.state = HeirState::Ending { reason: reason.to_owned() };
+    fn give_up_heir(&mut self, reason: &str) {
+        let until_ms = self.now_ms() + END_MS;
+        let is_starting = |heir: &&mut Heir| matches!(heir.state, HeirState::Starting { .. });
+        if let Some(heir) = self.heir.as_mut().filter(is_starting) {
+            heir.kill();
+            heir.state = HeirState::Ending { until_ms, reason: reason.to_owned() };
+        }
+    }
+
+    /// The upgrade has failed, and the new supervisor, which is killed, is not waited for.
+    fn drop_heir(&mut self, reason: &str) {
+        if let Some(heir) = self.heir.take() {
+            heir.kill();
+            heir.unwatch(&self.epoll);
+            self.upgrade_failed(heir.number, reason);
         }
     }
 
     /// Ends what could only be the case while this supervisor serves: it is about to end itself.
     pub(super) fn give_up_changes(&mut self, reason: &str) {
-        if let Some(heir) = self.heir.take_if(|heir| !heir.serves()) {
-            process::kill(heir.pid);
-            self.upgrade_failed(heir.number, reason);
+        if self.heir.as_ref().is_some_and(|heir| !heir.serves()) {
+            self.drop_heir(reason);
         }
         self.refuse_all(reason);
     }
 
     /// The new supervisor has ended before it served: if it is the process that ended, this is true.
     pub(super) fn heir_ended(&mut self, reaped: &Reaped) -> bool {
-        let is_it = |heir: &mut Heir| heir.pid == reaped.pid && !heir.serves();
-        let Some(heir) = self.heir.take_if(is_it) else {
+        let is_it = |heir: &mut Heir| heir.pid() == reaped.pid && !heir.serves();
+        let Some(mut heir) = self.heir.take_if(is_it) else {
             return false;
         };
+        heir.unwatch(&self.epoll);
         let number = heir.number;
+        let was_executed = heir.was_executed(&self.epoll);
         let reason = heir.failure(&processes::cause(reaped.ended, false));
-        // Whatever it did to what the kernel keeps for the sockets, it can't do again.
-        self.restore_listeners();
-        self.reappear();
+        if was_executed {
+            // Whatever it did to what the kernel keeps for the sockets, it can't do again.
+            self.restore_listeners();
+            self.reappear();
+        }
         self.upgrade_failed(number, &reason);
         true
     }
@@ -111,9 +184,10 @@ impl Supervisor {
 
     /// The new supervisor serves: it gets what has waited, and this one drains.
     pub(super) fn hand_over(&mut self) -> Option<Input> {
-        let heir = self.heir.as_mut().filter(|heir| heir.until_ms().is_some())?;
+        let is_starting = |heir: &&mut Heir| matches!(heir.state, HeirState::Starting { .. });
+        let heir = self.heir.as_mut().filter(is_starting)?;
         heir.state = HeirState::Serves;
-        let (pid, number) = (heir.pid, heir.number);
+        let (pid, number) = (heir.pid(), heir.number);
         // Before the heir is told that it serves alone: a service manager may listen to the main process only.
         manager::main_process(pid);
         let changes = self.waiting.take_all();
@@ -138,8 +212,7 @@ impl Supervisor {
 
     /// Has the heir make changes that this supervisor was asked for.
     pub(super) fn pass_on(&mut self, changes: &[Change]) {
-        let Some(pid) = self.heir.as_ref().map(|heir| heir.pid).filter(|_| !changes.is_empty())
-        else {
+        let Some(pid) = self.heir.as_ref().map(Heir::pid).filter(|_| !changes.is_empty()) else {
             return;
         };
         let is_told = self.send_to_heir(&ToHeir::Changes(changes.to_vec()));

@@ -5,12 +5,12 @@ use std::env;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use crate::config::{absolute, are_same};
 use crate::sys::process::{self, ProcessId};
 
 /// What was started, where, and with which arguments.
+#[derive(Clone)]
 pub(crate) struct Origin {
     /// `None` if nothing says which file runs.
     binary: Option<PathBuf>,
@@ -62,16 +62,25 @@ impl Origin {
         self.binary.as_ref().map_or("unknown".into(), |binary| binary.display().to_string())
     }
 
-    /// The process that an upgrade starts.
-    pub(crate) fn command(&self) -> io::Result<Command> {
+    /// The file that an upgrade executes.
+    ///
+    /// # Errors
+    /// If nothing says which that is.
+    pub(super) fn executable(&self) -> io::Result<&Path> {
         let unknown = || io::Error::other("nothing says which file was started");
-        let mut command = Command::new(self.binary.as_ref().ok_or_else(unknown)?);
-        command.args(&self.arguments);
-        // Where that folder is missing, the heir starts in this process's own.
-        if let Some(folder) = self.folder.as_ref().filter(|folder| folder.is_dir()) {
-            command.current_dir(folder).env("PWD", folder);
-        }
-        Ok(command)
+        self.binary.as_deref().ok_or_else(unknown)
+    }
+
+    /// The arguments that it is given.
+    pub(super) fn arguments(&self) -> &[OsString] {
+        &self.arguments
+    }
+
+    /// Goes to the folder that the upgrade starts in, and returns its name; where it is missing, stays.
+    pub(super) fn enter_folder(&self) -> io::Result<Option<&Path>> {
+        let folder = self.folder.as_deref().filter(|folder| folder.is_dir());
+        folder.map_or(Ok(()), env::set_current_dir)?;
+        Ok(folder)
     }
 
     /// Says which binary of which version follows `predecessor`.

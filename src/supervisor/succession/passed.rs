@@ -4,6 +4,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
+use super::launcher::VARIABLE;
 use super::upgrade;
 use crate::control::Control;
 use crate::supervisor::presence::manager;
@@ -36,11 +37,11 @@ impl Passed {
 }
 
 fn predecessor(claim: &mut Claim) -> io::Result<Option<OwnedFd>> {
-    let Some(text) = std::env::var_os(upgrade::VARIABLE) else {
+    let Some(text) = std::env::var_os(VARIABLE) else {
         return Ok(None);
     };
     let unusable = |error: io::Error| {
-        let (variable, text) = (upgrade::VARIABLE, text.to_string_lossy());
+        let (variable, text) = (VARIABLE, text.to_string_lossy());
         let remedy = "it is set by an upgrade, for the process that it starts: unset it";
         io::Error::new(error.kind(), format!("{variable} is {text:?}: {error}; {remedy}"))
     };

@@ -2,7 +2,7 @@
 //! loop.
 //!
 //! ```text
-//! predecessor: starts the binary with a socket of this conversation ── sends what it has ──▶
+//! predecessor: has the binary executed with a socket of this conversation ── sends what it has ▶
 //! heir:        starts its workers with those sockets; when they are ready ──── Ready ──────▶
 //!              or can't, and says why ── Failed ───────────────────────────────────────────▶
 //! predecessor: drains; sends the changes that waited ── HandedOver ────────────────────────▶
@@ -14,50 +14,68 @@
 //! Until `Ready` the predecessor serves as before; if the heir ends before, or takes too long, that is
 //! all that has happened.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::origin::Origin;
-use crate::control::{self, Control, Received, Role};
+use super::launcher::{Launched, LauncherSays, Launching};
+use crate::control::{self, Control, Delivery, Received, Role};
 use crate::supervisor::commands::status::{Happening, History};
 use crate::supervisor::commands::waiting::Change;
 use crate::supervisor::listeners::{Group, Listeners, RequestedAddress};
 use crate::supervisor::processes::sizing::PreviousSize;
 use crate::supervisor::processes::totals::Totals;
-use crate::sys::process::{self, Inheritable, ProcessId};
+use crate::sys::epoll::Epoll;
+use crate::sys::process::{Child, ProcessId};
 use crate::sys::socket::{self, Listener, PACKET_FILES_MAX};
-
-/// The variable that tells an heir the number of its end of the conversation.
-pub(crate) const VARIABLE: &str = "LANEWAY_UPGRADE";
 
 /// The heir, as its predecessor sees it.
 pub(crate) struct Heir {
     pub(crate) control: Control,
-    pub(crate) pid: ProcessId,
+    child: Child,
     /// The file that was started.
     binary: String,
     /// The number of the upgrade among the changes.
     pub(crate) number: u64,
     pub(crate) state: HeirState,
+    /// What it is still to be sent before it starts: there was no room yet.
+    unsent: Unsent,
+    /// The kernel had no memory for a message to or from it, and no event comes when it has.
+    pub(crate) is_starved: bool,
 }
 
 /// ```text
-/// Starting ── ready ─▶ Serves
-///     └ is late, or this server stops ─▶ Ending ─▶ ended
+/// Launching ── executed ─▶ Starting ── ready ─▶ Serves
+///     └ can't be, is late      └ is late, or this server stops ─▶ Ending ─▶ ended, or given up
 /// ```
-/// One that ends by itself while it is starting has no state of its own.
-#[derive(Debug)]
+/// One that ends by itself while it is starting has no state of its own. One that was not executed has done nothing that
+/// its end would have to be waited for.
 pub(crate) enum HeirState {
+    /// It has until then to be ready. So far it is the launcher, which may have said why it can't execute the binary: its
+    /// end follows.
+    Launching { until_ms: u64, launching: Launching, last_words: Option<String> },
     /// It has until then to say that it serves. It may have said why it can't: its end follows.
     Starting { until_ms: u64, last_words: Option<String> },
-    /// It was killed, for this reason. Until it has ended it may still change what the kernel keeps.
-    Ending { reason: String },
+    /// It was killed, for this reason. Until it has ended it may still change what the kernel keeps; one that hasn't by
+    /// then hangs in a call to a file system, and makes no other.
+    Ending { until_ms: u64, reason: String },
     /// It serves, and this supervisor drains.
     Serves,
+}
+
+/// What an heir is still to be sent before it starts, in order.
+#[derive(Default)]
+struct Unsent(VecDeque<Part>);
+
+/// One packet of it.
+enum Part {
+    /// The sockets of a group, from this lane on, as many as a packet carries. They are looked up when they are sent: copies
+    /// of all would take as many descriptors again.
+    Sockets(RequestedAddress, usize),
+    Message(ToHeir),
 }
 
 /// What one packet from the predecessor to the heir holds.
@@ -143,53 +161,121 @@ pub(crate) fn totals_messages(totals: BTreeMap<Role, Totals>) -> Vec<ToHeir> {
     totals.chunks(TOTALS_MAX).map(|totals| ToHeir::Totals(totals.to_vec())).collect()
 }
 
-impl Heir {
-    /// Starts the binary of `origin` as it is now, and hands it everything.
-    pub(crate) fn start(
-        origin: &Origin,
-        handover: Handover<'_>,
-        number: u64,
-        until_ms: u64,
-    ) -> io::Result<Heir> {
-        let (ours, theirs) = socket::packet_pair()?;
-        let theirs = Inheritable::new(theirs)?;
-        let child = origin
-            .command()?
-            .env(VARIABLE, theirs.number().to_string())
-            // It speaks of the process that it was made for.
-            .env_remove("WATCHDOG_PID")
-            .spawn()?;
-        let pid = child.id() as ProcessId;
-        let state = HeirState::Starting { until_ms, last_words: None };
-        let (control, binary) = (Control::new(ours), origin.binary());
-        let heir = Heir { control, pid, binary, number, state };
-        if let Err(error) = heir.send(handover) {
-            process::kill(pid);
-            return Err(error);
-        }
-        Ok(heir)
+impl Unsent {
+    /// All of it.
+    fn of(handover: Handover<'_>) -> Unsent {
+        let Handover { listeners, history, lanes, totals, has_command_socket } = handover;
+        let sockets = listeners.groups().iter().flat_map(|group| {
+            let starts = (0..group.listeners.len()).step_by(PACKET_FILES_MAX);
+            starts.map(|from| Part::Sockets(group.requested, from))
+        });
+        let happenings = history.0.iter().map(|of| ToHeir::Happening(Box::new(of.clone())));
+        let messages = happenings
+            .chain(lanes.map(ToHeir::Lanes))
+            .chain(totals_messages(totals))
+            .chain(has_command_socket.then_some(ToHeir::HasCommandSocket))
+            .chain([ToHeir::End]);
+        Unsent(sockets.chain(messages.map(Part::Message)).collect())
     }
 
-    fn send(&self, handover: Handover<'_>) -> io::Result<()> {
-        let Handover { listeners, history, lanes, totals, has_command_socket } = handover;
-        for group in listeners.groups() {
-            for listeners in group.listeners.chunks(PACKET_FILES_MAX) {
-                let files: Vec<BorrowedFd<'_>> = listeners.iter().map(AsFd::as_fd).collect();
-                let (requested, is_activated) = (group.requested, group.is_activated);
-                let message = ToHeir::Group { requested, is_activated, files: files.len() };
-                self.control.send_or_fail(&message, &files)?;
+    /// Sends as much as there is room for, and returns why the first of the others was not sent.
+    fn flush(&mut self, control: &Control, listeners: &Listeners) -> Delivery {
+        while let Some(part) = self.0.front() {
+            let delivery = match part {
+                Part::Sockets(requested, from) => {
+                    send_sockets(control, listeners, *requested, *from)
+                }
+                Part::Message(message) => control.send(message, &[]),
+            };
+            match delivery {
+                Delivery::Done => drop(self.0.pop_front()),
+                other => return other,
             }
         }
-        for happening in &history.0 {
-            self.control.send_or_fail(&ToHeir::Happening(Box::new(happening.clone())), &[])?;
+        Delivery::Done
+    }
+}
+
+fn send_sockets(
+    control: &Control,
+    listeners: &Listeners,
+    requested: RequestedAddress,
+    from: usize,
+) -> Delivery {
+    let Some(group) = listeners.groups().iter().find(|group| group.requested == requested) else {
+        return Delivery::Done;
+    };
+    let listeners = group.listeners.iter().skip(from).take(PACKET_FILES_MAX);
+    let files: Vec<BorrowedFd<'_>> = listeners.map(AsFd::as_fd).collect();
+    let is_activated = group.is_activated;
+    control.send(&ToHeir::Group { requested, is_activated, files: files.len() }, &files)
+}
+
+impl Heir {
+    /// The one that a launcher is about to become: `binary`.
+    pub(crate) fn new(launched: Launched, binary: String, number: u64, until_ms: u64) -> Heir {
+        let Launched { child, conversation: control, launching } = launched;
+        let state = HeirState::Launching { until_ms, launching, last_words: None };
+        Heir { control, child, binary, number, state, unsent: Unsent::default(), is_starved: false }
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> ProcessId {
+        self.child.id()
+    }
+
+    /// Kills it. It isn't waited for: on a file system that doesn't answer, the kernel may not end it.
+    pub(crate) fn kill(&self) {
+        // One that has ended already needs no signal.
+        let _ = self.child.kill();
+    }
+
+    /// Whether it wasn't executed yet, as far as is known.
+    pub(crate) fn is_launching(&self) -> bool {
+        matches!(self.state, HeirState::Launching { .. })
+    }
+
+    /// Reads what its launcher has said, and says whether it was executed by now.
+    pub(crate) fn hear_launcher(&mut self, epoll: &Epoll) -> bool {
+        while let HeirState::Launching { until_ms, launching, last_words } = &mut self.state {
+            match launching.hear() {
+                LauncherSays::Nothing => return false,
+                LauncherSays::NotExecuted(reason) => *last_words = Some(reason),
+                LauncherSays::End => {
+                    // A child that was just forked may still have a copy.
+                    let _ = epoll.remove(launching.socket());
+                    if last_words.is_some() {
+                        return false;
+                    }
+                    self.state = HeirState::Starting { until_ms: *until_ms, last_words: None };
+                }
+            }
         }
-        for message in lanes.map(ToHeir::Lanes).into_iter().chain(totals_messages(totals)) {
-            self.control.send_or_fail(&message, &[])?;
+        true
+    }
+
+    /// Whether it was executed, after it has ended.
+    pub(crate) fn was_executed(&mut self, epoll: &Epoll) -> bool {
+        self.hear_launcher(epoll);
+        !self.is_launching()
+    }
+
+    /// It is to be sent this, as far as there is room: see [`Heir::flush`].
+    pub(crate) fn begin(&mut self, handover: Handover<'_>) {
+        self.unsent = Unsent::of(handover);
+    }
+
+    /// Sends what there is room for. An event comes when there is more, unless it `is_starved`.
+    ///
+    /// # Errors
+    /// If something can't be sent, now or later.
+    pub(crate) fn flush(&mut self, listeners: &Listeners) -> io::Result<()> {
+        match self.unsent.flush(&self.control, listeners) {
+            Delivery::Done | Delivery::NoRoom => {}
+            Delivery::Exhausted => self.is_starved = true,
+            Delivery::Failed(error) => return Err(error),
         }
-        if has_command_socket {
-            self.control.send_or_fail(&ToHeir::HasCommandSocket, &[])?;
-        }
-        self.control.send_or_fail(&ToHeir::End, &[])
+        Ok(())
     }
 
     /// Reads what it has sent, and keeps why it can't serve.
@@ -202,7 +288,11 @@ impl Heir {
                         *last_words = Some(reason);
                     }
                 }
-                Received::Nothing | Received::Exhausted => return HeirSays::Nothing,
+                Received::Nothing => return HeirSays::Nothing,
+                Received::Exhausted => {
+                    self.is_starved = true;
+                    return HeirSays::Nothing;
+                }
                 Received::End => return HeirSays::End,
             }
         }
@@ -211,24 +301,37 @@ impl Heir {
     /// Why it never served, after it has ended with this `cause`: what it was, where it lies, and what it said.
     pub(crate) fn failure(mut self, cause: &str) -> String {
         self.hear();
-        let (pid, binary) = (self.pid, &self.binary);
+        let (pid, binary) = (self.pid(), &self.binary);
         match self.state {
-            HeirState::Ending { reason } => reason,
+            HeirState::Ending { reason, .. } => reason,
+            HeirState::Launching { last_words: Some(reason), .. } => cannot_start(&reason),
             HeirState::Starting { last_words: Some(reason), .. } => {
                 format!("the new server, pid {pid}, {binary}, could not start: {reason}")
             }
-            HeirState::Starting { .. } | HeirState::Serves => format!(
-                "the new server, pid {pid}, {binary}, {cause} and did not say why; what it wrote to standard error is \
-                 where this server's log is"
-            ),
+            HeirState::Launching { .. } | HeirState::Starting { .. } | HeirState::Serves => {
+                format!(
+                    "the new server, pid {pid}, {binary}, {cause} and did not say why; what it wrote to standard error is \
+                     where this server's log is"
+                )
+            }
+        }
+    }
+
+    /// Wakes the loop no more: a child that was just forked may still have copies of its sockets.
+    pub(crate) fn unwatch(&self, epoll: &Epoll) {
+        let _ = epoll.remove(self.control.as_fd());
+        if let HeirState::Launching { launching, .. } = &self.state {
+            let _ = epoll.remove(launching.socket());
         }
     }
 
     /// When it has taken too long.
     pub(crate) fn until_ms(&self) -> Option<u64> {
         match self.state {
-            HeirState::Starting { until_ms, .. } => Some(until_ms),
-            HeirState::Ending { .. } | HeirState::Serves => None,
+            HeirState::Launching { until_ms, .. }
+            | HeirState::Starting { until_ms, .. }
+            | HeirState::Ending { until_ms, .. } => Some(until_ms),
+            HeirState::Serves => None,
         }
     }
 
@@ -236,6 +339,11 @@ impl Heir {
     pub(crate) fn serves(&self) -> bool {
         matches!(self.state, HeirState::Serves)
     }
+}
+
+/// What an upgrade fails with whose binary can't be started, for this reason.
+pub(crate) fn cannot_start(reason: &str) -> String {
+    format!("cannot start the binary: {reason}")
 }
 
 impl Inheritance {
@@ -314,5 +422,60 @@ pub(crate) fn report_failure(predecessor: Option<&Control>, reason: &str) {
     control::cut(&mut reason);
     if let Some(predecessor) = predecessor {
         let _ = predecessor.send_or_fail(&FromHeir::Failed(reason), &[]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+    use std::thread;
+
+    use super::*;
+    use crate::config::{Count, Engine, LANES_MAX, ListenAddress, Server};
+    use crate::supervisor::listeners::PortHolders;
+    use crate::sys::{process, takes_write_within};
+
+    /// The most that as many lanes as there can be have counted.
+    fn totals() -> BTreeMap<Role, Totals> {
+        let mut totals = Totals { restarts: u64::MAX, ..Totals::default() };
+        let counts = &mut totals.counts;
+        (counts.accepted, counts.requests, counts.responses) = (u64::MAX, u64::MAX, u64::MAX);
+        (counts.aborted, counts.response_bytes) = (u64::MAX, u64::MAX);
+        (0..LANES_MAX).map(|lane| (Role::Lane(lane), totals)).collect()
+    }
+
+    #[test]
+    fn more_than_a_socket_holds_is_sent_as_the_heir_takes_it() {
+        let (ours, theirs) = socket::packet_pair().expect("a pair");
+        let (ours, theirs) = (Control::new(ours), Control::new(theirs));
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let mut listeners = Listeners::default();
+        let server = Server { listen: vec![ListenAddress::Socket(address)], ..Server::default() };
+        let lanes = PACKET_FILES_MAX + 1;
+        listeners
+            .open(&server, &[Ok(vec![address])], lanes, Engine::Native, &PortHolders::WhenNeeded)
+            .expect("a free port");
+        let mut unsent = Unsent::of(Handover {
+            listeners: &listeners,
+            history: &History::default(),
+            lanes: Some(PreviousSize { count: Count::Auto, configured: 1, lanes }),
+            totals: totals(),
+            has_command_socket: true,
+        });
+        let delivery = unsent.flush(&ours, &listeners);
+        assert!(matches!(delivery, Delivery::NoRoom), "{delivery:?}: it has read nothing");
+        let heir = thread::spawn(move || Inheritance::receive(&theirs));
+        loop {
+            match unsent.flush(&ours, &listeners) {
+                Delivery::Done => break,
+                Delivery::NoRoom => assert!(takes_write_within(&ours, PATIENCE), "it reads"),
+                other => panic!("{other:?}"),
+            }
+        }
+        let received = heir.join().expect("the thread").expect("all of it");
+        assert_eq!(received.totals, totals().into_iter().collect::<Vec<_>>());
+        assert_eq!(received.listeners.lanes(), lanes);
+        let from = received.from.expect("a predecessor");
+        assert_eq!((from.pid, from.has_command_socket), (process::id(), true));
     }
 }

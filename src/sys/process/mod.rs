@@ -1,10 +1,11 @@
 //! Processes: fork, pidfds, reaping, and what a worker does about signals and its parent's death.
 
-use std::ffi::{CStr, CString, OsStr};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::io;
+use std::iter;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -283,8 +284,38 @@ impl Inheritable {
     }
 }
 
+/// execve(2): this process goes on as another program, with these arguments behind its own name. It gets the signals that
+/// are blocked here, and SIGPIPE as a process has it that Rust did not start. Returns only if that fails.
+pub fn execute(
+    binary: &Path,
+    arguments: &[OsString],
+    environment: impl Iterator<Item = (OsString, OsString)>,
+) -> io::Error {
+    let variable = |(name, value): (OsString, OsString)| {
+        CString::new([name.as_bytes(), b"=", value.as_bytes()].concat())
+    };
+    let prepared = || {
+        let words = iter::once(binary.as_os_str()).chain(arguments.iter().map(OsString::as_os_str));
+        let words =
+            words.map(|word| CString::new(word.as_bytes())).collect::<Result<Vec<_>, _>>()?;
+        let variables = environment.map(variable).collect::<Result<Vec<_>, _>>()?;
+        let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+        // SAFETY: the default action runs no code of this process.
+        unsafe { sigaction(Signal::SIGPIPE, &default) }?;
+        io::Result::Ok((words, variables))
+    };
+    match prepared() {
+        // No search and no shell: a file that is no program is an error, and never a script.
+        Ok((words, variables)) => match nix::unistd::execve(&words[0], &words, &variables) {
+            Ok(never) => match never {},
+            Err(errno) => errno.into(),
+        },
+        Err(error) => error,
+    }
+}
+
 /// Kills a child of this process that was not reaped. Whatever else has that id now is left alone.
-pub fn kill(child: ProcessId) {
+fn kill(child: ProcessId) {
     let child = Pid::from_raw(child);
     if is_child(child) {
         // One that has ended already is what was wanted.
