@@ -18,6 +18,7 @@ use harness::{
 };
 use nix::sys::signal::{SIGHUP, SIGKILL, SIGPIPE, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR2};
 use nix::unistd::Uid;
+use socket2::{Domain, SockAddr, Socket, Type};
 
 in_every_mode!(
     an_upgrade_takes_over_without_a_failure,
@@ -436,6 +437,35 @@ fn a_stop_does_not_wait_for_a_binary_to_be_executed(mode: Mode) {
     of.server.wait_gone();
     drop(withheld);
     assert!(!of.server.folder().join("executed").exists());
+}
+
+#[test]
+fn a_command_socket_of_a_server_that_accepts_nothing_is_not_waited_for() {
+    let of = Replaceable::start(Mode::PROCESSES);
+    let foreign = of.server.folder().join("foreign.sock");
+    let stopped = Socket::new(Domain::UNIX, Type::STREAM, None).expect("a socket");
+    stopped.bind(&SockAddr::unix(&foreign).expect("a path that fits")).expect("bind it");
+    stopped.listen(0).expect("listen");
+    let connect = || {
+        let client = Socket::new(Domain::UNIX, Type::STREAM, None).expect("a socket");
+        client.set_nonblocking(true).expect("make it nonblocking");
+        client.connect(&SockAddr::unix(&foreign).expect("a path that fits")).ok().map(|()| client)
+    };
+    let clients: Vec<_> = std::iter::from_fn(connect).collect();
+    assert!(!clients.is_empty());
+    // An heir that fails, after its socket was replaced by that of a server whose queue is full.
+    harness::replace_program(&of.binary, "#!/bin/sh\nmv foreign.sock server.sock\nexit 7\n");
+    of.server.signal(SIGUSR2);
+    let reason = of.server.journal.wait_for("no command socket").text("reason").to_owned();
+    assert!(reason.contains("another server that takes no commands now has the"), "{reason}");
+    of.server.journal.wait_for("upgrade failed");
+    assert_workers_are_replaced(&of.server);
+    assert_eq!(of.site.get(), OLD);
+    // A start does not wait for it either.
+    let mut second = Setup::new(Mode::THREADS)
+        .arguments(&["--socket", of.server.folder().join("server.sock").to_str().expect("text")])
+        .spawn();
+    assert_eq!(second.wait_exit(), 1);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::protocol::{Answer, Request};
 use super::status::Status;
-use crate::sys::process;
+use crate::sys::{process, socket};
 
 /// How long a server may take to say how it is, where the answer is not what was asked for.
 const STATUS_PATIENCE: Duration = Duration::from_secs(1);
@@ -26,9 +26,9 @@ pub fn ask(path: &Path, request: Request, begun: impl Fn(&str)) -> io::Result<An
 /// How the server whose socket is at `path` is.
 ///
 /// # Errors
-/// As for [`ask`], or if there is no answer within a second.
+/// As for [`ask`], or if the server takes no command now, or doesn't answer within a second.
 pub fn status_at(path: &Path) -> io::Result<Status> {
-    let stream = UnixStream::connect(path)?;
+    let stream = socket::connect_without_waiting(path)?;
     stream.set_read_timeout(Some(STATUS_PATIENCE))?;
     match ask_on(stream, Request::Status, |_| {})? {
         Answer::Status(status) => Ok(*status),

@@ -68,10 +68,16 @@ pub(crate) fn not_opened(
 ) -> Result<NoCommandSocket, String> {
     let shown = path.display();
     match error {
-        NotOpened::Taken(pid) => Err(format!(
-            "another server with pid {pid} has the command socket {shown}; stop that one, or give this one a socket of \
-             its own with --socket PATH"
-        )),
+        NotOpened::Taken(pid) => {
+            let who = match pid {
+                Some(pid) => format!("with pid {pid}"),
+                None => "that takes no commands now".into(),
+            };
+            Err(format!(
+                "another server {who} has the command socket {shown}; stop that one, or give this one a socket of its \
+                 own with --socket PATH"
+            ))
+        }
         NotOpened::Failed(error) if is_needed => Err(format!(
             "cannot open the command socket {shown}: {error}; {}",
             match socket::is_exhaustion(&error) {

@@ -68,8 +68,11 @@ impl Supervisor {
     /// Has the command socket and the pid file be this supervisor's again, where an heir that has failed had replaced
     /// them.
     pub(super) fn reappear(&mut self) {
-        if let Err(error) = self.commands.restore(&self.epoll) {
-            tracing::warn!(reason = ?error, "no command socket");
+        let path = self.commands.path().map(Path::to_owned);
+        if let (Err(error), Some(path)) = (self.commands.restore(&self.epoll), path) {
+            let shown = path.display().to_string();
+            let reason = opening::not_opened(path, true, error).err();
+            tracing::warn!(path = shown, reason, "no command socket");
         }
         if let Some(pid_file) = &mut self.pid_file
             && let Err(reason) = pid_file.restore()

@@ -57,7 +57,8 @@ pub(super) fn rehearse(config: &Config, options: &config::Options) -> Findings {
         Ok(path) => match command_socket::rehearse(&path) {
             Ok(()) => return found,
             Err(NotOpened::Taken(pid)) => {
-                let holder = holder(Some(pid), Some(&path), options);
+                let own = |pid| holder(Some(pid), Some(&path), options);
+                let holder = pid.map_or(Holder::Other, own);
                 match not_opened(path, options.socket.is_some(), NotOpened::Taken(pid)) {
                     Err(text) => {
                         found.meets(holder, text);

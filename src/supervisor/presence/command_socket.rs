@@ -4,7 +4,7 @@
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
-use std::os::unix::net::{SocketAddr, UnixStream};
+use std::os::unix::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,8 +19,8 @@ pub(crate) const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 /// Why there is no command socket.
 #[derive(Debug)]
 pub(crate) enum NotOpened {
-    /// A server that lives has it, this one.
-    Taken(ProcessId),
+    /// A server that lives has it, this one; `None` if it takes no connection, which would tell.
+    Taken(Option<ProcessId>),
     Failed(io::Error),
 }
 
@@ -47,8 +47,8 @@ pub(crate) fn lock_folder(path: &Path, patience: Duration) -> Option<File> {
 /// What is to be found where a command socket should be.
 enum Found {
     Nothing,
-    /// The socket of a server that lives, this one.
-    Living(ProcessId),
+    /// The socket of a server that lives, this one; `None` if its queue is full, because it is stopped or very busy.
+    Living(Option<ProcessId>),
     /// A socket that was left behind.
     LeftOver,
 }
@@ -64,8 +64,9 @@ fn look(path: &Path) -> io::Result<Found> {
             return Err(io::Error::new(ErrorKind::AlreadyExists, text));
         }
     }
-    match UnixStream::connect(path) {
-        Ok(stream) => Ok(Found::Living(socket::peer_pid(&stream)?)),
+    match socket::connect_without_waiting(path) {
+        Ok(stream) => Ok(Found::Living(Some(socket::peer_pid(&stream)?))),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(Found::Living(None)),
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(Found::LeftOver),
         Err(error) => Err(error),
     }
@@ -75,7 +76,7 @@ fn look(path: &Path) -> io::Result<Found> {
 pub(crate) fn make_way(path: &Path, predecessor: Option<ProcessId>) -> Result<(), NotOpened> {
     match look(path)? {
         Found::Nothing => Ok(()),
-        Found::Living(pid) if Some(pid) != predecessor => Err(NotOpened::Taken(pid)),
+        Found::Living(pid) if pid.is_none() || pid != predecessor => Err(NotOpened::Taken(pid)),
         Found::Living(_) | Found::LeftOver => Ok(fs::remove_file(path)?),
     }
 }
@@ -140,4 +141,39 @@ impl Drop for Link {
 /// Device and inode of what is at a path, a link itself and not what it leads to.
 pub(crate) fn identity(path: &Path) -> Option<(u64, u64)> {
     fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use socket2::{Domain, SockAddr, Socket, Type};
+
+    use super::*;
+
+    #[test]
+    fn a_socket_whose_queue_is_full_is_that_of_a_living_server_and_is_not_waited_for() {
+        let folder = std::env::temp_dir().join(format!("laneway-full-{}", process::id()));
+        fs::create_dir_all(&folder).expect("a folder");
+        let path = folder.join("server.sock");
+        let server = Socket::new(Domain::UNIX, Type::STREAM, None).expect("a socket");
+        server.bind(&SockAddr::unix(&path).expect("a path that fits")).expect("bind it");
+        server.listen(0).expect("listen");
+        // Not even one more than is allowed fits.
+        let clients: Vec<_> =
+            std::iter::from_fn(|| socket::connect_without_waiting(&path).ok()).collect();
+        assert!(!clients.is_empty());
+        let (tell, told) = mpsc::channel();
+        let looked = path.clone();
+        thread::spawn(move || tell.send((make_way(&looked, None), rehearse(&looked))));
+        let found = told.recv_timeout(Duration::from_secs(10)).expect("it doesn't wait");
+        assert!(
+            matches!(found, (Err(NotOpened::Taken(None)), Err(NotOpened::Taken(None)))),
+            "{found:?}"
+        );
+        drop(clients);
+        drop(server);
+        make_way(&path, None).expect("it was left behind");
+        fs::remove_dir(folder).expect("remove the folder, which is empty");
+    }
 }

@@ -15,7 +15,9 @@ pub use packet::{
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -23,7 +25,7 @@ use nix::sys::sendfile::sendfile64;
 use nix::sys::socket::{
     MsgFlags, Shutdown, getsockopt, recv as nix_recv, send as nix_send, sendmsg, sockopt,
 };
-use socket2::SockRef;
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
 use super::{cvt, retry};
 
@@ -180,6 +182,18 @@ pub fn written(socket: BorrowedFd<'_>) -> io::Result<Written> {
     let waiting = unacknowledged(socket)?.into();
     let info = tcp_info(socket)?;
     Ok(Written { acknowledged: info.tcpi_bytes_acked, waiting })
+}
+
+/// Connects to the Unix socket at `path` without waiting for room in its queue.
+///
+/// # Errors
+/// `WouldBlock` if a process listens there whose queue is full (connect(2), `EAGAIN`).
+pub fn connect_without_waiting(path: &Path) -> io::Result<UnixStream> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.connect(&SockAddr::unix(path)?)?;
+    socket.set_nonblocking(false)?;
+    Ok(OwnedFd::from(socket).into())
 }
 
 /// The process that listens at the other end of a connection to a Unix socket (unix(7), `SO_PEERCRED`).
