@@ -119,8 +119,7 @@ fn run(options: &Options) -> Outcome<()> {
     subject::pin(options.common.client_cpu)?;
     let (_, fds_max) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, fds_max, fds_max)?;
-    let (server_cpu, client_cpu) = (options.cpu.server_cpu, options.common.client_cpu);
-    println!("{}; server on CPU {server_cpu}, clients on CPU {client_cpu}", usage::machine());
+    usage::print_machine(options.cpu.server_cpu, options.common.client_cpu);
     println!(
         "{} attackers at a byte a second; a good client with {GOOD_RATE} requests a second; {rounds} rounds of {measured:?}\n",
         thousands(options.connections as f64)

@@ -222,9 +222,8 @@ fn has_goal(load: Demand) -> bool {
 }
 
 fn print_header(options: &Options, plan: &Plan, contenders: &[Contender]) {
-    let (server_cpu, client_cpu) = (options.cpu.server_cpu, options.common.client_cpu);
     println!("CPU time of a request, compared with a bare epoll loop that answers without parsing");
-    println!("{}; server on CPU {server_cpu}, client on CPU {client_cpu}", usage::machine());
+    usage::print_machine(options.cpu.server_cpu, options.common.client_cpu);
     println!("{} rounds of {:?}, in turns, one worker each", plan.rounds, plan.measured);
     for Contender { name, kind, response_bytes, .. } in contenders {
         let what = match kind {
@@ -234,11 +233,6 @@ fn print_header(options: &Options, plan: &Plan, contenders: &[Contender]) {
             Kind::Rust { name, .. } => (*name).into(),
         };
         println!("  {name}: {what}; response of {response_bytes} bytes");
-    }
-    if usage::share_a_core(server_cpu, client_cpu) {
-        println!(
-            "note: both CPUs are threads of one core; choose others with --server-cpu and --client-cpu"
-        );
     }
     println!();
 }
@@ -289,10 +283,7 @@ fn print_costs(rows: &[Row]) {
 }
 
 fn print_memory(memory: &[(&Contender, IdleMemory)]) {
-    println!(
-        "User-space memory of {} idle keep-alive connections:",
-        thousands(IDLE_CONNECTIONS as f64)
-    );
+    IdleMemory::print_title(IDLE_CONNECTIONS);
     for (contender, memory) in memory {
         let each = memory.each();
         let goal = match contender.kind {
@@ -301,10 +292,6 @@ fn print_memory(memory: &[(&Contender, IdleMemory)]) {
             }
             _ => String::new(),
         };
-        let (before_kib, after_kib) = (memory.before_bytes / 1024, memory.after_bytes / 1024);
-        println!(
-            "  {}: {each:.0} B each (worker {before_kib} KiB → {after_kib} KiB){goal}",
-            contender.name
-        );
+        memory.print(&contender.name, &goal);
     }
 }

@@ -373,18 +373,12 @@ fn drive(subject: &Subject, contender: &Contender, work: Work, plan: &Plan) -> O
 }
 
 fn print_header(options: &Options, plan: &Plan, contenders: &[Contender]) {
-    let (server_cpu, client_cpu) = (options.cpu.server_cpu, options.common.client_cpu);
     println!("CPU time of a request, compared with other servers");
-    println!("{}; server on CPU {server_cpu}, client on CPU {client_cpu}", usage::machine());
+    usage::print_machine(options.cpu.server_cpu, options.common.client_cpu);
     println!("{} rounds of {:?}, in turns, one worker each", plan.rounds, plan.measured);
     for Contender { name, what, response_bytes, closes, .. } in contenders {
         let note = if *closes { "" } else { "; leaves `Connection: close` to the client" };
         println!("  {name}: {what}; response of {response_bytes} bytes{note}");
-    }
-    if usage::share_a_core(server_cpu, client_cpu) {
-        println!(
-            "note: both CPUs are threads of one core; choose others with --server-cpu and --client-cpu"
-        );
     }
     println!();
 }
@@ -428,12 +422,9 @@ fn print_costs(rows: &[Row]) {
 }
 
 fn print_memory(contenders: &[Contender], memory: &[IdleMemory]) {
-    let connections = thousands(memory[0].connections as f64);
-    println!("User-space memory of {connections} idle keep-alive connections:");
+    IdleMemory::print_title(memory[0].connections);
     for (Contender { name, .. }, memory) in contenders.iter().zip(memory) {
-        let each = memory.each();
-        let (before_kib, after_kib) = (memory.before_bytes / 1024, memory.after_bytes / 1024);
-        println!("  {name}: {each:.0} B each (serving {before_kib} KiB → {after_kib} KiB)");
+        memory.print(name, "");
     }
 }
 

@@ -67,12 +67,7 @@ fn run(options: &Options) -> Outcome<()> {
     }
     let rounds = if options.common.quick { 5 } else { 50 };
     subject::pin(options.common.client_cpu)?;
-    println!(
-        "{}; server on CPU {}, client on CPU {}",
-        usage::machine(),
-        options.cpu.server_cpu,
-        options.common.client_cpu
-    );
+    usage::print_machine(options.cpu.server_cpu, options.common.client_cpu);
     println!("{rounds} kills and {rounds} reloads of each\n");
     let laneway = |settings| Kind::Laneway { program: options.server.server.clone(), settings };
     let mut kinds = vec![

@@ -71,7 +71,7 @@ pub mod internals {
 
     /// This text. [`Content::Fixed`] and [`Route`] will grow, so they are made here alone.
     pub fn text(text: &str) -> Content {
-        let content_type = Some("text/plain; charset=utf-8".into());
+        let content_type = Some(crate::http::media_type::TEXT.into());
         Content::Fixed { content_type, body: text.as_bytes().into() }
     }
 

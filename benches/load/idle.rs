@@ -37,6 +37,19 @@ impl IdleMemory {
         Ok(IdleMemory { connections, before_bytes, after_bytes })
     }
 
+    /// What is printed above the figures of several servers.
+    pub(crate) fn print_title(connections: usize) {
+        let connections = thousands(connections as f64);
+        println!("User-space memory of {connections} idle keep-alive connections:");
+    }
+
+    /// The figures of one server, with what is to stand behind them.
+    pub(crate) fn print(&self, name: &str, behind: &str) {
+        let (before_kib, after_kib) = (self.before_bytes / 1024, self.after_bytes / 1024);
+        let each = self.each();
+        println!("  {name}: {each:.0} B each (serving {before_kib} KiB → {after_kib} KiB){behind}");
+    }
+
     /// Bytes for each connection.
     pub(crate) fn each(&self) -> f64 {
         (self.after_bytes as f64 - self.before_bytes as f64) / self.connections as f64

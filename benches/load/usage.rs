@@ -97,7 +97,7 @@ pub(crate) fn machine() -> String {
 }
 
 /// Whether two CPUs are hyper-threads of one core, which makes their figures depend on each other.
-pub(crate) fn share_a_core(one: usize, other: usize) -> bool {
+fn share_a_core(one: usize, other: usize) -> bool {
     let core = |cpu| {
         fs::read_to_string(format!(
             "/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"
@@ -105,4 +105,14 @@ pub(crate) fn share_a_core(one: usize, other: usize) -> bool {
         .ok()
     };
     core(one).is_some() && core(one) == core(other)
+}
+
+/// Says on what is measured.
+pub(crate) fn print_machine(server_cpu: usize, client_cpu: usize) {
+    println!("{}; server on CPU {server_cpu}, client on CPU {client_cpu}", machine());
+    if share_a_core(server_cpu, client_cpu) {
+        println!(
+            "note: both CPUs are threads of one core; choose others with --server-cpu and --client-cpu"
+        );
+    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::answer::{Answer, Body, Collect, Handler, Outcome, Reply, ResponseOf};
-use crate::http::{BodyLength, Request, Response};
+use crate::http::{BodyLength, Request, Response, media_type};
 
 /// An echo route.
 pub(super) struct Echo {
@@ -33,12 +33,12 @@ struct Collected<'s> {
 impl Echo {
     /// `echo = "body"`
     pub(super) fn body(status: u16, fields: &[(&str, &str)], delay: Duration) -> Echo {
-        Echo::new(status, "application/octet-stream", fields, delay, Echoed::Body)
+        Echo::new(status, media_type::BYTES, fields, delay, Echoed::Body)
     }
 
     /// `echo = "request"`
     pub(super) fn request(status: u16, fields: &[(&str, &str)], delay: Duration) -> Echo {
-        Echo::new(status, "application/json", fields, delay, Echoed::Request)
+        Echo::new(status, media_type::JSON, fields, delay, Echoed::Request)
     }
 
     fn new(

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{self, Content};
-use crate::http::{Method, Refusal, Request, Response, reason};
+use crate::http::{Method, Refusal, Request, Response, media_type, reason};
 
 pub use answer::{Answer, Body, Handler, Outcome, Pending, Piece, Reply, ResponseOf, Stream};
 #[cfg(any(test, feature = "_internals"))]
@@ -72,7 +72,7 @@ const ALL: &[Method<'static>] = &[
     Method::Delete,
     Method::Options,
 ];
-const TEXT: (&str, &str) = ("Content-Type", "text/plain; charset=utf-8");
+const TEXT: (&str, &str) = ("Content-Type", media_type::TEXT);
 
 impl Site {
     /// Renders every response of `routes`.

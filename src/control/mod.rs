@@ -27,6 +27,11 @@ use crate::sys::socket::{
     send_packet_with_files,
 };
 
+/// How long a socket that is to be closed for good stays open for handshakes under way: long enough for a SYN-ACK that
+/// was lost to be sent again (after a second, tcp(7)) and answered. The supervisor waits with a lane that it gives up,
+/// and a worker with an address that goes.
+pub const HANDSHAKES_MS: u64 = 3_000;
+
 /// Longest text in a message, in bytes; what is longer is cut off.
 const TEXT_BYTES_MAX: usize = 4096;
 

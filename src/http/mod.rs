@@ -7,6 +7,7 @@
 
 pub mod h1;
 mod limits;
+pub mod media_type;
 mod method;
 mod refusal;
 mod request;

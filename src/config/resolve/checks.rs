@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::config::settings::{Content, HOST_BYTES_MAX, RoutePath};
-use crate::http::{is_field_value, is_token};
+use crate::http::{is_field_value, is_token, media_type};
 
 /// What is wrong with a value, and what to do about it.
 pub(super) struct Wrong {
@@ -121,17 +121,17 @@ pub(super) fn default_status(content: &Content) -> u16 {
 }
 
 pub(super) fn check_status(status: u16, content: &Content) -> Result<(), Wrong> {
+    let check_may_have_body = |help| match status {
+        204 | 205 | 304 => Err(wrong(format!("a {status} response has no body"), help)),
+        _ => Ok(()),
+    };
     match content {
         Content::Redirect(_) if !matches!(status, 301 | 302 | 303 | 307 | 308) => Err(wrong(
             format!("{status} is not a redirect"),
             "a redirect's status is 301, 302, 303, 307 or 308",
         )),
-        Content::Fixed { body, .. } if matches!(status, 204 | 205 | 304) && !body.is_empty() => {
-            Err(wrong(format!("a {status} response has no body"), "use text = \"\""))
-        }
-        Content::EchoBody | Content::EchoRequest if matches!(status, 204 | 205 | 304) => {
-            Err(wrong(format!("a {status} response has no body"), "an echo is one"))
-        }
+        Content::Fixed { body, .. } if !body.is_empty() => check_may_have_body("use text = \"\""),
+        Content::EchoBody | Content::EchoRequest => check_may_have_body("an echo is one"),
         _ => Ok(()),
     }
 }
@@ -169,8 +169,8 @@ pub(super) fn content_type(name: &str) -> &'static str {
         "html" | "htm" => "text/html; charset=utf-8",
         "css" => "text/css; charset=utf-8",
         "js" | "mjs" => "text/javascript; charset=utf-8",
-        "txt" | "md" => "text/plain; charset=utf-8",
-        "json" => "application/json",
+        "txt" | "md" => media_type::TEXT,
+        "json" => media_type::JSON,
         "xml" => "application/xml",
         "svg" => "image/svg+xml",
         "png" => "image/png",
@@ -180,6 +180,6 @@ pub(super) fn content_type(name: &str) -> &'static str {
         "ico" => "image/x-icon",
         "wasm" => "application/wasm",
         "pdf" => "application/pdf",
-        _ => "application/octet-stream",
+        _ => media_type::BYTES,
     }
 }

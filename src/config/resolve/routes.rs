@@ -14,6 +14,7 @@ use super::raw::{self, ROUTE_BODY_BYTES_MAX};
 use crate::config::diagnostic::{Diagnostic, KeyPlaces, Place};
 use crate::config::settings::{Content, Route, RoutePath};
 use crate::config::value::names::keys;
+use crate::http::media_type;
 
 /// Most routes.
 const ROUTES_MAX: usize = 100_000;
@@ -159,13 +160,13 @@ impl<'r> Routes<'r> {
             body: body.into(),
         };
         let content = if let Some(text) = &raw.text {
-            Ok(fixed("text/plain; charset=utf-8", text.clone().into_bytes()))
+            Ok(fixed(media_type::TEXT, text.clone().into_bytes()))
         } else if let Some(value) = &raw.json {
-            json(value).map(|json| fixed("application/json", json))
+            json(value).map(|json| fixed(media_type::JSON, json))
         } else if let Some(name) = &raw.body_file {
             self.read(name).map(|body| fixed(content_type(name), body))
         } else if let Some(bytes) = raw.bytes {
-            Ok(fixed("application/octet-stream", vec![b'x'; bytes.0 as usize]))
+            Ok(fixed(media_type::BYTES, vec![b'x'; bytes.0 as usize]))
         } else if let Some(location) = &raw.redirect {
             check_location(location).map(|()| Content::Redirect(location.clone()))
         } else {

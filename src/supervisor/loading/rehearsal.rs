@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::claims;
 use super::file_limit::{FileLimit, check_file_limit};
-use super::startup::{ADDRESSES_MAX, LANES_SHARE_CPUS};
+use super::startup::{LANES_SHARE_CPUS, check_address_count};
 use crate::config::{Config, ListenAddress, Options};
 use crate::supervisor::listeners::{Error, PortHolders, clashes, resolve};
 use crate::supervisor::processes::sizing;
@@ -47,10 +47,7 @@ pub fn rehearse(config: &Config, options: &Options) -> Rehearsal {
         warnings.push((format!("this engine is for comparison: {reason}"), remedy.to_owned()));
     }
     let addresses = addresses(config, &mut errors, &mut warnings);
-    if addresses.len() > ADDRESSES_MAX {
-        let count = addresses.len();
-        errors.push(format!("server.listen names {count} addresses; at most {ADDRESSES_MAX}"));
-    }
+    errors.extend(check_address_count(addresses.len()).err());
     let claims = claims::rehearse(config, options);
     errors.extend(claims.errors);
     warnings.extend(claims.warnings);

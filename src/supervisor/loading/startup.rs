@@ -77,10 +77,7 @@ pub(crate) fn prepare(
             tracing::warn!(reason, "address left out");
         }
     }
-    if opened.requested.len() > ADDRESSES_MAX {
-        let count = opened.requested.len();
-        return Err(format!("server.listen names {count} addresses; at most {ADDRESSES_MAX}"));
-    }
+    check_address_count(opened.requested.len())?;
     let is_told =
         |group: &&Group| number == GenerationNumber::FIRST || opened.new.contains(&group.requested);
     for group in listeners.groups().iter().filter(is_told) {
@@ -106,7 +103,15 @@ pub(crate) const LANES_SHARE_CPUS: &str =
     "lanes will share CPUs, which costs more than it gives; workers.count = \"auto\" fits";
 
 /// Most addresses: one packet passes a worker its lane's sockets on all of them.
-pub(crate) const ADDRESSES_MAX: usize = socket::PACKET_FILES_MAX;
+const ADDRESSES_MAX: usize = socket::PACKET_FILES_MAX;
+
+/// An error if a configuration has more addresses than a server can.
+pub(super) fn check_address_count(count: usize) -> Result<(), String> {
+    if count > ADDRESSES_MAX {
+        return Err(format!("server.listen names {count} addresses; at most {ADDRESSES_MAX}"));
+    }
+    Ok(())
+}
 
 fn settings(supervisor: &crate::config::Supervisor) -> Settings {
     Settings {

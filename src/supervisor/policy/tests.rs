@@ -4,12 +4,11 @@ use super::Action::{
     Announce, Attach, CloseLane, CloseListeners, Detach, Drain, DrainWorker, Exit, Forget, Kill,
     PollAgain, ReadBeats, Release, Renew, Seal, Serve, StartProcess, StartWorker, Steer, Take,
 };
-use super::sockets::HANDSHAKES_MS;
 use super::watchdog::MOMENT_MS;
 use super::*;
 use crate::config::{Accept, Mode};
 use crate::control::DrainKind::{Replaced, Stop};
-use crate::control::Missed;
+use crate::control::{HANDSHAKES_MS, Missed};
 
 mod accept;
 mod model;

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::channels::Intake;
-use crate::control::{Control, Missed, WorkerEvent, WorkerNumber};
+use crate::control::{Control, HANDSHAKES_MS, Missed, WorkerEvent, WorkerNumber};
 use crate::sys::socket::handshakes;
 use crate::sys::socket::{Listener, out_of_files};
 use crate::worker::driver::token::{SOURCES, Token};
@@ -21,10 +21,7 @@ const ACCEPT_PAUSE_MS: u64 = 100;
 /// How often a loop accepts without an event, where another worker may have got the only event of a connection
 /// ([`Sources::rechecking`]). So long may a connection wait because that worker is stopped or hangs.
 const RECHECK_MS: u64 = 200;
-/// How long a socket that is to be closed for good stays open for handshakes under way: long enough for a SYN-ACK that
-/// was lost to be sent again (after a second, tcp(7)) and answered.
-const HANDSHAKES_MS: u64 = 3_000;
-/// The same where the kernel doesn't tell whether there are any: a round trip to almost anywhere.
+/// As [`HANDSHAKES_MS`], where the kernel doesn't tell whether there are any: a round trip to almost anywhere.
 const UNKNOWN_HANDSHAKES_MS: u64 = 250;
 /// How soon the kernel is asked again.
 const HANDSHAKES_AGAIN_MS: u64 = 20;

@@ -10,7 +10,7 @@ mod owners;
 use super::generation::{Attached, SeatState};
 use super::{Action, Fact, Phase, Policy, Worker};
 use crate::config::Accept;
-use crate::control::{Missed, Role};
+use crate::control::{HANDSHAKES_MS, Missed, Role};
 
 /// The sockets of every lane, as far as the policy has to know them.
 #[derive(Clone, Debug, Default)]
@@ -42,9 +42,6 @@ enum SocketStage {
     },
 }
 
-/// How long the socket of a lane that is given up stays open for handshakes under way: long enough for a
-/// SYN-ACK that was lost to be sent again (after a second, tcp(7)) and answered.
-pub(super) const HANDSHAKES_MS: u64 = 3_000;
 /// How soon a socket whose queue was not empty is tried again.
 const AGAIN_MS: u64 = 50;
 
