@@ -5,10 +5,13 @@
 //! stopped can't keep it from its workers and signals.
 
 use std::fmt::{self, Write as _};
+use std::fs::File;
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
 
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
@@ -20,6 +23,7 @@ use tracing_subscriber::registry::{LookupSpan, Registry};
 use tracing_subscriber::reload;
 
 use crate::config::{Log, LogFormat, LogLevel};
+use crate::sys::file::reopen_without_waiting;
 use crate::sys::takes_write_within;
 
 type Sink = Box<dyn Layer<Registry> + Send + Sync>;
@@ -86,6 +90,37 @@ const PIECE_BYTES_MAX: usize = 4096;
 /// Lines that standard error did not take.
 static LOST: AtomicU64 = AtomicU64::new(0);
 
+/// Standard error, opened once more so that a write never waits; `None` where that can't be: for a file, a socket, or
+/// another user's pipe.
+static OWN: OnceLock<Option<File>> = OnceLock::new();
+
+/// How soon a write is tried again that there was no room for although poll(2) had said so: another process was first, or
+/// a terminal has room for less.
+const RETRY: Duration = Duration::from_millis(1);
+
+/// Writes a line, waiting for its reader so long at most. False if it was not taken whole.
+fn write_within(mut to: impl Write + AsFd, line: &[u8], patience: Duration) -> bool {
+    let start = Instant::now();
+    line.chunks(PIECE_BYTES_MAX).all(|mut piece| {
+        while !piece.is_empty() {
+            let left = patience.saturating_sub(start.elapsed());
+            if !takes_write_within(&to, left) {
+                return false;
+            }
+            match to.write(piece) {
+                Ok(0) => return false,
+                Ok(count) => piece = &piece[count..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && !left.is_zero() => {
+                    thread::sleep(RETRY.min(left));
+                }
+                Err(_) => return false,
+            }
+        }
+        true
+    })
+}
+
 /// Standard error, without waiting for ever. A line that isn't taken in time is lost, and so is each that
 /// follows until one is taken at once; then a `log lines lost` says how many were.
 struct Stderr;
@@ -94,9 +129,11 @@ impl Write for Stderr {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let lost = LOST.load(Ordering::Relaxed);
         let patience = if lost == 0 { PATIENCE } else { Duration::ZERO };
-        let taken = line.chunks(PIECE_BYTES_MAX).all(|piece| {
-            takes_write_within(io::stderr(), patience) && io::stderr().write_all(piece).is_ok()
-        });
+        let own = OWN.get_or_init(|| reopen_without_waiting(io::stderr()).ok());
+        let taken = match own {
+            Some(own) => write_within(own, line, patience),
+            None => write_within(io::stderr(), line, patience),
+        };
         if !taken {
             LOST.fetch_add(1, Ordering::Relaxed);
         } else if lost > 0 {
@@ -218,6 +255,35 @@ impl Visit for Line {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Writes lines until one isn't taken, and says whether that came to pass without waiting for ever.
+    fn is_lost_in_time(to: impl Into<File>) -> bool {
+        let to = to.into();
+        let (tell, told) = std::sync::mpsc::channel();
+        thread::spawn(move || {
+            let own = reopen_without_waiting(&to).expect("open it once more");
+            let line = [&[b'x'; 998][..], b"\r\n"].concat();
+            let patience = Duration::from_millis(10);
+            let taken = (0..1_000).take_while(|_| write_within(&own, &line, patience)).count();
+            tell.send(taken)
+        });
+        let taken = told.recv_timeout(Duration::from_secs(20));
+        taken.is_ok_and(|taken| (1..1_000).contains(&taken))
+    }
+
+    #[test]
+    fn a_terminal_with_room_for_a_part_of_a_line_is_not_waited_for() {
+        let terminal = nix::pty::openpty(None, None).expect("a terminal");
+        assert!(is_lost_in_time(terminal.slave), "it waited");
+        drop(terminal.master);
+    }
+
+    #[test]
+    fn a_pipe_that_is_full_is_not_waited_for() {
+        let (reader, writer) = nix::unistd::pipe().expect("a pipe");
+        assert!(is_lost_in_time(writer), "it waited");
+        drop(reader);
+    }
 
     #[test]
     fn the_first_line_of_a_day_has_the_date() {

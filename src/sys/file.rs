@@ -3,7 +3,8 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -25,6 +26,21 @@ pub fn open_without_waiting(path: &Path, links: Links) -> io::Result<File> {
     let mut flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     flags.set(OFlag::O_NOFOLLOW, links == Links::Refuse);
     OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)
+}
+
+/// Opens a pipe or a terminal that is open already once more, for writing without waiting: what there is no room for is
+/// `WouldBlock`. The flag of the description that was given belongs to every process that has it.
+///
+/// # Errors
+/// If it is something else; or this user may not open it, nothing reads it, or there is no /proc.
+pub fn reopen_without_waiting(file: impl AsFd) -> io::Result<File> {
+    let kind = File::from(file.as_fd().try_clone_to_owned()?).metadata()?.file_type();
+    if !kind.is_fifo() && !kind.is_char_device() {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let path = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
+    OpenOptions::new().write(true).custom_flags(flags.bits()).open(path)
 }
 
 /// Makes a file that nothing has the name of, a symbolic link included, for writing.
