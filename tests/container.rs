@@ -4,10 +4,9 @@ mod harness;
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use harness::{Client, Mode, Scratch, Server, Setup, in_every_mode, private_loopback, skipped};
-use nix::sys::signal::SIGTERM;
 
 in_every_mode!(as_pid_1_of_a_container, behind_the_init_of_a_container);
 
@@ -28,13 +27,36 @@ fn root_folder(scratch: &Scratch) -> Option<String> {
     Some(root.to_str()?.to_owned())
 }
 
+/// A name for a test's container, which is gone with this.
+struct Container(String);
+
+impl Container {
+    fn of(scratch: &Scratch) -> Container {
+        let folder = scratch.path().file_name().expect("a name");
+        Container(folder.to_str().expect("text").to_owned())
+    }
+
+    fn podman(&self, command: &[&str]) -> Output {
+        let podman = Command::new("podman").args(command).arg(&self.0).output();
+        podman.expect("run podman")
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        // Of one that has ended by itself there is nothing left.
+        let _ = Command::new("podman").args(["rm", "--force", "--ignore", &self.0]).output();
+    }
+}
+
 /// Runs it in a container, or says why that can't be done here.
-fn run(mode: Mode, scratch: &Scratch, options: &[&str]) -> Option<Server> {
+fn run(mode: Mode, scratch: &Scratch, options: &[&str]) -> Option<(Server, Container)> {
     let Some(root) = root_folder(scratch) else {
         skipped("the server's libraries can't be found with `ldd`");
         return None;
     };
-    let podman = ["podman", "run", "--rm", "--network=host"];
+    let container = Container::of(scratch);
+    let podman = ["podman", "run", "--rm", "--network=host", "--name", &container.0];
     // No more than any machine allows.
     let limits = ["--ulimit=nofile=1024:1024", "--ulimit=nproc=1000:1000"];
     let mut refusal = String::new();
@@ -42,7 +64,7 @@ fn run(mode: Mode, scratch: &Scratch, options: &[&str]) -> Option<Server> {
     for runtime in [&[][..], &["--runtime=runc"]] {
         let launcher = [&podman[..], runtime, &limits, options, &["--rootfs", &root]].concat();
         match tried(&launcher) {
-            Ok(()) => return Some(start(mode, &launcher)),
+            Ok(()) => return Some((start(mode, &launcher), container)),
             Err(text) => refusal = text,
         }
     }
@@ -70,10 +92,12 @@ fn start(mode: Mode, launcher: &[&str]) -> Server {
     server.start()
 }
 
-fn serves_and_leaves(mut server: Server) {
+fn serves_and_leaves(mut server: Server, container: &Container) {
     let mut client = Client::connect(server.address());
     assert_eq!(client.get("/").status, 200);
-    server.signal(SIGTERM);
+    // As `podman stop` does. A signal to `podman run` itself may come before that passes signals on, and end it alone.
+    let kill = container.podman(&["kill", "--signal=TERM"]);
+    assert!(kill.status.success(), "{}", String::from_utf8_lossy(&kill.stderr));
     server.journal.wait_for("drain started");
     assert_eq!(server.wait_exit(), 0);
     assert_eq!(server.journal.wait_for("stopped").number("code"), 0);
@@ -81,16 +105,16 @@ fn serves_and_leaves(mut server: Server) {
 
 fn as_pid_1_of_a_container(mode: Mode) {
     let scratch = Scratch::new();
-    if let Some(server) = run(mode, &scratch, &[]) {
+    if let Some((server, container)) = run(mode, &scratch, &[]) {
         assert_eq!(server.journal.wait_for("ready").pid(), 1);
-        serves_and_leaves(server);
+        serves_and_leaves(server, &container);
     }
 }
 
 fn behind_the_init_of_a_container(mode: Mode) {
     let scratch = Scratch::new();
-    if let Some(server) = run(mode, &scratch, &["--init"]) {
+    if let Some((server, container)) = run(mode, &scratch, &["--init"]) {
         assert_ne!(server.journal.wait_for("ready").pid(), 1);
-        serves_and_leaves(server);
+        serves_and_leaves(server, &container);
     }
 }

@@ -90,10 +90,10 @@ fn bodies_take_what_they_are_long_and_are_given_back(mode: Mode) {
 /// Fewer connections than files that a test may have open, each with as much of a head as a generous limit allows.
 fn heads_that_never_end_take_no_more_than_the_lane_may_hold(mode: Mode) {
     const HEAD_BYTES: usize = 900 << 10;
-    let server = Setup::new(mode).lanes(1).set("limits.header_bytes", "1MiB").start();
+    let setup = Setup::new(mode).lanes(1).set("limits.header_bytes", "1MiB");
+    let server = setup.set("timeouts.header", "10m").start();
     let worker = server.worker_pid(0);
     let before = memory_bytes(worker);
-    let mut refused = 0;
     let clients: Vec<Client> = (0..HELD_MAX / HEAD_BYTES + 20)
         .map(|_| {
             let mut client = server.connect();
@@ -103,13 +103,13 @@ fn heads_that_never_end_take_no_more_than_the_lane_may_hold(mode: Mode) {
             client
         })
         .collect();
+    let hears = |client: &Client| client.hears_within(std::time::Duration::from_millis(1));
+    eventually("a head is refused", || clients.iter().any(hears).then_some(()));
     for mut client in clients {
-        if client.hears_within(std::time::Duration::from_millis(1)) {
+        if hears(&client) {
             assert_eq!(client.response().status, 503);
-            refused += 1;
         }
     }
-    assert!(refused > 0, "every head was kept");
     let most = before + HELD_MAX as u64 + HELD_MAX as u64 / 8 + REST;
     assert!(memory_bytes(worker) <= most, "{} bytes", memory_bytes(worker));
 }
@@ -117,6 +117,8 @@ fn heads_that_never_end_take_no_more_than_the_lane_may_hold(mode: Mode) {
 fn a_body_that_grows_as_json_is_refused_where_the_lane_holds_too_much(mode: Mode) {
     const BODY_BYTES: usize = 40 * MIB;
     let setup = Setup::new(mode).lanes(1).set("limits.body", "64MiB");
+    // Unoptimised, on a busy machine, as much JSON may take longer than the watchdog allows.
+    let setup = setup.set("supervisor.watchdog", "0s");
     let server = setup.route("/request", "echo = \"request\"").start();
     let ask = || {
         let mut client = server.connect();
@@ -128,7 +130,7 @@ fn a_body_that_grows_as_json_is_refused_where_the_lane_holds_too_much(mode: Mode
         client
     };
     let mut first = ask();
-    assert!(first.hears_within(harness::DEADLINE), "the first is answered");
+    assert!(first.hears_within(4 * harness::DEADLINE), "the first is answered");
     // Its response waits for a client that doesn't read it.
     let mut second = ask();
     assert_eq!(second.response().status, 503);
