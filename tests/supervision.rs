@@ -199,7 +199,8 @@ fn a_lane_that_keeps_panicking_makes_the_server_give_up(mode: Mode) {
     let mut server =
         setup(mode).lanes(1).faults("requests").set("supervisor.max_restarts", 3).start();
     for nth in 1..=4 {
-        panic_worker(&server, nth);
+        let exited = panic_worker(&server, nth);
+        assert!(exited.text("reason").starts_with("panicked"), "{exited:?}");
     }
     assert_gave_up(&mut server);
 }

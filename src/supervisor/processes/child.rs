@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use crate::control::{Command, Control, Delivery, Hosting, Outbox};
+use crate::control::{Command, Control, Delivery, GenerationNumber, Hosting, Outbox};
 use crate::sys::process::Child;
 use crate::sys::socket;
 
@@ -13,13 +13,20 @@ pub(super) struct WorkerChild {
     pub(super) control: Control,
     pub(super) outbox: Outbox,
     pub(super) hosting: Hosting,
+    pub(super) generation: GenerationNumber,
     /// Why it ends, where that is known before its end.
     pub(super) last_words: Option<String>,
 }
 
 impl WorkerChild {
-    pub(super) fn new(child: Child, control: Control, hosting: Hosting) -> WorkerChild {
-        WorkerChild { child, control, outbox: Outbox::default(), hosting, last_words: None }
+    pub(super) fn new(
+        child: Child,
+        control: Control,
+        hosting: Hosting,
+        generation: GenerationNumber,
+    ) -> WorkerChild {
+        let outbox = Outbox::default();
+        WorkerChild { child, control, outbox, hosting, generation, last_words: None }
     }
 
     /// Sends a command, at once or when there is room: a process with hundreds of lanes is told more at a time than a

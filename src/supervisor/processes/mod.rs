@@ -153,7 +153,7 @@ impl Processes {
             return Err(error);
         }
         let pid = child.id();
-        self.running.insert(key, WorkerChild::new(child, ours, hosting));
+        self.running.insert(key, WorkerChild::new(child, ours, hosting, generation));
         for worker in workers {
             self.set_pid(*worker, pid);
         }
@@ -162,9 +162,9 @@ impl Processes {
 
     /// Has a running process start a worker thread.
     pub(crate) fn start_worker(&mut self, worker: Worker) -> io::Result<()> {
-        let sibling = self.records.iter().find(|record| record.worker.process == worker.process);
-        let found = sibling.and_then(|record| Some((record.generation, record.pid?)));
-        let (generation, pid) = found.ok_or_else(|| io::Error::other("its process has ended"))?;
+        let running = self.running.get(&worker.process);
+        let running = running.ok_or_else(|| io::Error::other("its process has ended"))?;
+        let (generation, pid) = (running.generation, running.child.id());
         let assignment = self.assign(worker, generation)?;
         self.command(worker.process, Command::Start(assignment), &[]);
         self.set_pid(worker, pid);
