@@ -94,7 +94,7 @@ fn a_search_for_the_process_on_a_port_holds_up_nothing_and_is_given_up(mode: Mod
         return;
     }
     let mut site = Site::new(mode);
-    site.more = "supervisor.ready_timeout = \"3s\"\n".into();
+    site.more = "supervisor.ready_timeout = \"6s\"\n".into();
     let server = site.start();
     let other = std::net::TcpListener::bind(private_loopback(8084)).expect("a listener");
     let taken = other.local_addr().expect("its address");
