@@ -29,6 +29,8 @@ in_every_mode!(
     requests_read_before_the_drain_are_answered_in_order,
     what_outlasts_the_drain_timeout_is_closed,
     a_second_signal_ends_the_server_at_once,
+    a_stop_that_is_delayed_serves_until_then,
+    a_second_signal_ends_a_stop_that_is_delayed,
     the_port_is_free_for_the_next_instance,
     a_log_that_nobody_reads_holds_up_nothing_and_says_what_it_lost,
 );
@@ -43,6 +45,7 @@ harness::in_may!(
     new_connections_are_refused_as_soon_as_the_queue_is_empty,
     what_outlasts_the_drain_timeout_is_closed,
     a_second_signal_ends_the_server_at_once,
+    a_second_signal_ends_a_stop_that_is_delayed,
     the_port_is_free_for_the_next_instance,
     a_log_that_nobody_reads_holds_up_nothing_and_says_what_it_lost,
 );
@@ -261,6 +264,40 @@ fn a_second_signal_ends_the_server_at_once(mode: Mode) {
         client.expect_end();
         assert!(is_refused(server.address()));
     }
+}
+
+fn a_stop_that_is_delayed_serves_until_then(mode: Mode) {
+    const DELAY: Duration = Duration::from_secs(2);
+    let mut server = setup(mode).set("supervisor.drain_delay", "2s").start();
+    let mut kept = server.connect();
+    assert_eq!(kept.get("/").status, 200);
+    let traffic = Traffic::start(server.address(), 4, "/", &[GREETING]);
+    traffic.wait_answers(50);
+    let start = Instant::now();
+    server.signal(SIGTERM);
+    assert_eq!(server.journal.wait_for("stop delayed").text("reason"), "SIGTERM");
+    // It is as if nothing had happened, but that nothing else may begin.
+    assert_eq!(server.get("/").status, 200);
+    assert_eq!(kept.get("/").status, 200);
+    server.signal(SIGHUP);
+    server.journal.wait_where("reload rejected", |event| event.text("reason").contains("end"));
+    traffic.wait_answers(50);
+    server.journal.wait_for("drain started");
+    assert!(start.elapsed() >= DELAY, "{:?}", start.elapsed());
+    assert_left(&mut server);
+    let tally = traffic.stop();
+    assert_eq!(tally.failures(), tally.refused, "{tally:?}");
+}
+
+fn a_second_signal_ends_a_stop_that_is_delayed(mode: Mode) {
+    let mut server = setup(mode).set("supervisor.drain_delay", "1h").start();
+    server.signal(SIGTERM);
+    server.journal.wait_for("stop delayed");
+    assert_eq!(server.get("/").status, 200);
+    server.signal(SIGINT);
+    server.journal.wait_for("stop forced");
+    assert_eq!(server.wait_exit(), 1);
+    server.wait_gone();
 }
 
 fn the_port_is_free_for_the_next_instance(mode: Mode) {

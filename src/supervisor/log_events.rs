@@ -110,6 +110,10 @@ pub(crate) fn fact(fact: &Fact, processes: &Processes) {
         }
         Fact::Resized { lanes } => tracing::info!(lanes, "resized"),
         Fact::LaneClosed { lane } => tracing::info!(lane, "lane closed"),
+        Fact::StopDelayed { reason, delay_ms } => {
+            let delay_s = *delay_ms as f64 / 1000.0;
+            tracing::info!(reason, delay_s, "stop delayed");
+        }
         Fact::DrainStarted { generation, reason } => {
             let config = processes.generations.get(*generation).map(|of| &of.generation.config);
             let timeout = config.map(|config| config.supervisor.drain_timeout);

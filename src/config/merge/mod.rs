@@ -86,7 +86,7 @@ const SECTIONS: [Section; 6] = [
 const ROUTE: Section = Section::of::<raw::Route>("route");
 
 /// Tables and keys that a later version will have, and what they are for. One that exists is none of them.
-const LATER: [(&str, &str); 20] = [
+const LATER: [(&str, &str); 19] = [
     ("access", "trusted proxies"),
     ("admin", "metrics and health checks"),
     ("exec", "the engine that starts other programs"),
@@ -95,7 +95,6 @@ const LATER: [(&str, &str); 20] = [
     ("log.access", "the access log"),
     ("log.access_format", "the access log"),
     ("server.proxy_protocol", "the PROXY protocol"),
-    ("supervisor.drain_delay", "serving on for a while after a stop"),
     ("supervisor.reload_on_change", "following the configuration file"),
     ("route.cache_control", "routes that serve files"),
     ("route.clean_urls", "routes that serve files"),

@@ -202,6 +202,10 @@ pub struct Supervisor {
     /// How long a drain may take before what remains is closed.
     #[serde(with = "As::<Time<0>>")]
     pub drain_timeout: Duration,
+    /// How long the server goes on serving after it was told to stop, before it drains: until then a load balancer has
+    /// time to find out that it leaves.
+    #[serde(with = "As::<Time<0>>")]
+    pub drain_delay: Duration,
     /// How long a worker may take from its start to ready.
     #[serde(with = "As::<Time<1>>")]
     pub ready_timeout: Duration,
@@ -235,6 +239,7 @@ impl Default for Supervisor {
     fn default() -> Supervisor {
         Supervisor {
             drain_timeout: Duration::from_secs(30),
+            drain_delay: Duration::ZERO,
             ready_timeout: Duration::from_secs(10),
             restart_delay: Duration::from_millis(100),
             restart_delay_max: Duration::from_secs(30),

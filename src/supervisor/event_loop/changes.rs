@@ -4,6 +4,8 @@
 //! One change goes on at a time. What is asked for meanwhile waits for its turn, passes to the supervisor that
 //! follows, or is refused with a reason. Each has a number, by which its outcome finds the clients that asked for it.
 
+use humantime::format_duration;
+
 use super::state::{MEASURE_MS, Supervisor};
 use crate::config::{self, Abilities, LANES_MAX};
 use crate::control::GenerationNumber;
@@ -49,12 +51,18 @@ impl Supervisor {
                 None
             }
             Request::Stop => {
-                let timeout = self.config().map(|config| config.supervisor.drain_timeout);
-                let text = format!(
-                    "pid {} finishes what is in flight, for {} at most",
-                    crate::sys::process::id(),
-                    humantime::format_duration(timeout.unwrap_or_default())
-                );
+                let config = self.config().map(|config| &config.supervisor);
+                let (delay, timeout) = config
+                    .map(|config| (config.drain_delay, config.drain_timeout))
+                    .unwrap_or_default();
+                let first = match delay.is_zero() || self.policy.is_ending() {
+                    true => String::new(),
+                    false => format!("serves for another {}, and then ", format_duration(delay)),
+                };
+                let timeout = format_duration(timeout);
+                let pid = crate::sys::process::id();
+                let text =
+                    format!("pid {pid} {first}finishes what is in flight, for {timeout} at most");
                 self.commands.answer(client, &Answer::Begun(text));
                 self.stop("server stop")
             }

@@ -116,6 +116,7 @@ pub(super) fn check_address_count(count: usize) -> Result<(), String> {
 fn settings(supervisor: &crate::config::Supervisor) -> Settings {
     Settings {
         drain_timeout_ms: supervisor.drain_timeout.as_millis() as u64,
+        drain_delay_ms: supervisor.drain_delay.as_millis() as u64,
         ready_timeout_ms: supervisor.ready_timeout.as_millis() as u64,
         restart_delay_ms: supervisor.restart_delay.as_millis() as u64,
         restart_delay_max_ms: supervisor.restart_delay_max.as_millis() as u64,

@@ -8,6 +8,8 @@ use crate::control::{DrainKind, GenerationNumber, ProcessNumber, Role, WorkerEve
 pub struct Settings {
     /// `supervisor.drain_timeout`
     pub drain_timeout_ms: u64,
+    /// `supervisor.drain_delay`
+    pub drain_delay_ms: u64,
     /// `supervisor.ready_timeout`
     pub ready_timeout_ms: u64,
     /// `supervisor.restart_delay`
@@ -192,6 +194,7 @@ pub enum Fact {
     Withdrawn { generation: GenerationNumber, cause: String },
     Resized { lanes: usize },
     LaneClosed { lane: usize },
+    StopDelayed { reason: &'static str, delay_ms: u64 },
     DrainStarted { generation: GenerationNumber, reason: String },
     DrainGoesOn { reason: &'static str },
     DrainDone { generation: GenerationNumber },

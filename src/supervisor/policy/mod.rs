@@ -15,6 +15,7 @@
 //!               of a lane that is given up: Closing, steered away from and adopted until it is empty
 //!
 //! the whole:    Starting ── first generation Current ─▶ Serving ── TERM, or giving up ─▶ Draining ─▶ Over
+//!                   │                       (TERM, with a delay: Delaying first, until that is over) ▲
 //!                   └ a worker ends before it was ever ready ─▶ Stopping ── all ended ────────────▲
 //!                             (a second signal that asks for it, or the deadline of the drain: Stopping) ───────────┘
 //! ```
@@ -69,6 +70,11 @@ enum Phase {
     /// No generation has been current yet.
     Starting,
     Serving,
+    /// A signal or a command asked for the end: it serves until then, so that those who send requests can turn to others.
+    Delaying {
+        until_ms: u64,
+        reason: &'static str,
+    },
     /// `is_asked`: a signal or a command asked for the end, so that the next one forces it.
     Draining {
         deadline_ms: u64,
@@ -159,9 +165,14 @@ impl Policy {
         self.phase != Phase::Serving || self.incoming().is_some() || self.replacing.is_some()
     }
 
-    /// Whether it drains, or has ended.
+    /// Whether it is about to end, or has ended.
     pub fn is_ending(&self) -> bool {
         !matches!(self.phase, Phase::Starting | Phase::Serving)
+    }
+
+    /// Whether it has a generation that takes connections.
+    fn is_serving(&self) -> bool {
+        matches!(self.phase, Phase::Serving | Phase::Delaying { .. })
     }
 
     /// The number that the next generation gets.
@@ -191,11 +202,15 @@ impl Policy {
         match self.phase {
             Phase::Over | Phase::Stopping { .. } => None,
             Phase::Draining { deadline_ms, .. } => Some(deadline_ms),
-            Phase::Starting | Phase::Serving => {
+            Phase::Starting | Phase::Serving | Phase::Delaying { .. } => {
+                let delayed = match self.phase {
+                    Phase::Delaying { until_ms, .. } => Some(until_ms),
+                    _ => None,
+                };
                 let watch = self.watch_interval_ms().map(|_| self.beats_ms);
                 let generations = self.generations.iter().filter_map(Generation::next_ms);
                 let replaced = self.replacing.as_ref().map(|replacing| replacing.until_ms);
-                let own = [watch, replaced, self.full_next_ms()].into_iter().flatten();
+                let own = [delayed, watch, replaced, self.full_next_ms()].into_iter().flatten();
                 generations.chain(self.sockets.next_ms()).chain(own).min()
             }
         }
@@ -219,17 +234,17 @@ impl Policy {
 
     fn stop(&mut self, reason: &'static str) {
         match self.phase {
-            Phase::Starting | Phase::Serving => {
-                self.drain(reason.to_owned(), 0, DrainKind::Stop);
-                if let Phase::Draining { is_asked, .. } = &mut self.phase {
-                    *is_asked = true;
-                }
+            Phase::Serving if self.drain_delay_ms() > 0 => {
+                let delay_ms = self.drain_delay_ms();
+                self.phase = Phase::Delaying { until_ms: self.now_ms + delay_ms, reason };
+                self.announce(Fact::StopDelayed { reason, delay_ms });
             }
+            Phase::Starting | Phase::Serving => self.drain_as_asked(reason),
             Phase::Draining { deadline_ms, code, is_asked: false } => {
                 self.phase = Phase::Draining { deadline_ms, code, is_asked: true };
                 self.announce(Fact::DrainGoesOn { reason });
             }
-            Phase::Draining { is_asked: true, .. } => {
+            Phase::Delaying { .. } | Phase::Draining { is_asked: true, .. } => {
                 self.announce(Fact::StopForced { reason });
                 self.kill_all(1);
             }
@@ -237,9 +252,22 @@ impl Policy {
         }
     }
 
+    /// How long the current generation goes on serving when it is told to stop.
+    fn drain_delay_ms(&self) -> u64 {
+        self.current().map_or(0, |index| self.generations[index].settings.drain_delay_ms)
+    }
+
+    /// Drains because a signal or a command asked for the end.
+    fn drain_as_asked(&mut self, reason: &'static str) {
+        self.drain(reason.to_owned(), 0, DrainKind::Stop);
+        if let Phase::Draining { is_asked, .. } = &mut self.phase {
+            *is_asked = true;
+        }
+    }
+
     /// Has every worker finish what is in flight. A generation that isn't current yet has nothing in flight.
     fn drain(&mut self, reason: String, code: i32, kind: DrainKind) {
-        if !matches!(self.phase, Phase::Starting | Phase::Serving) {
+        if !(self.phase == Phase::Starting || self.is_serving()) {
             return;
         }
         let latest = self.current().or(self.incoming());
@@ -282,7 +310,7 @@ impl Policy {
                 code
             }
             Phase::Stopping { code } => code,
-            Phase::Starting | Phase::Serving | Phase::Over => return,
+            Phase::Starting | Phase::Serving | Phase::Delaying { .. } | Phase::Over => return,
         };
         self.act(Action::Exit(code));
         self.phase = Phase::Over;
@@ -298,7 +326,10 @@ impl Policy {
                 self.kill_all(code);
             }
             Phase::Draining { .. } => {}
-            Phase::Starting | Phase::Serving => {
+            Phase::Delaying { until_ms, reason } if until_ms <= self.now_ms => {
+                self.drain_as_asked(reason);
+            }
+            Phase::Starting | Phase::Serving | Phase::Delaying { .. } => {
                 for index in 0..self.generations.len() {
                     self.end_drains(index);
                     self.kill_late(index);

@@ -15,6 +15,7 @@ mod model;
 
 const SETTINGS: Settings = Settings {
     drain_timeout_ms: 30_000,
+    drain_delay_ms: 0,
     ready_timeout_ms: 10_000,
     restart_delay_ms: 100,
     restart_delay_max_ms: 30_000,
@@ -698,6 +699,48 @@ fn the_first_signal_after_a_hand_over_is_graceful_and_the_second_forces() {
         policy.decide(Input::Stop("SIGINT"), 7),
         [forced, Kill(ProcessNumber(1)), Kill(ProcessNumber(2))]
     );
+}
+
+/// A server of two lanes that was told to stop at 10 ms, and serves for another 5 s.
+fn delaying() -> Policy {
+    let settings = Settings { drain_delay_ms: 5_000, ..SETTINGS };
+    let mut policy = serving(&settings, Mode::Processes).0;
+    let delayed = Announce(Fact::StopDelayed { reason: "SIGTERM", delay_ms: 5_000 });
+    assert_eq!(policy.decide(Input::Stop("SIGTERM"), 10), [delayed]);
+    policy
+}
+
+#[test]
+fn a_server_that_delays_its_stop_serves_until_the_delay_is_over_and_then_drains() {
+    let mut policy = delaying();
+    assert!(policy.is_ending() && policy.is_changing(), "nothing else begins");
+    assert_eq!(policy.next_ms(), Some(5_010));
+    // What has failed is mended meanwhile.
+    let actions = policy.decide(ended(1), 20);
+    assert_eq!(actions[..2], [exited(apart(1, 0)), restarting(apart(1, 0), 1)]);
+    assert_eq!(actions[2..4], adopted(0, apart(2, 1)));
+    assert!(actions.iter().any(|action| matches!(action, StartProcess { .. })), "{actions:?}");
+    let back = apart(3, 0);
+    let actions = policy.decide(became_ready(back), 30);
+    assert!(actions.contains(&Take { worker: back, lane: 0 }), "{actions:?}");
+    assert_eq!(policy.decide(Input::Tick, 5_009), []);
+    let actions = policy.decide(Input::Tick, 5_010);
+    assert_eq!(actions[..2], [drain_started(1, "SIGTERM"), CloseListeners]);
+    assert_eq!(policy.next_ms(), Some(35_010), "its time begins then");
+    let forced = Announce(Fact::StopForced { reason: "SIGTERM" });
+    assert_eq!(policy.decide(Input::Stop("SIGTERM"), 5_020)[0], forced);
+}
+
+#[test]
+fn a_second_signal_forces_a_stop_that_is_delayed() {
+    let mut policy = delaying();
+    let forced = Announce(Fact::StopForced { reason: "SIGINT" });
+    assert_eq!(
+        policy.decide(Input::Stop("SIGINT"), 20),
+        [forced, Kill(ProcessNumber(1)), Kill(ProcessNumber(2))]
+    );
+    policy.decide(ended(1), 30);
+    assert_eq!(policy.decide(ended(2), 30).last(), Some(&Exit(1)));
 }
 
 #[test]

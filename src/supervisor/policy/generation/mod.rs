@@ -102,7 +102,7 @@ impl Generation {
 impl Policy {
     /// Starts a generation. Its processes follow because its seats are due.
     pub(super) fn replace(&mut self, plan: &Plan) {
-        if matches!(self.phase, Phase::Starting | Phase::Serving) && self.incoming().is_none() {
+        if !self.is_ending() && self.incoming().is_none() {
             self.sockets.grow(plan.sockets);
             self.begin_generation(plan, Stage::Incoming { renews: false });
         }
@@ -229,10 +229,11 @@ impl Policy {
         let is_gone = |generation: &mut Generation| {
             generation.processes.is_empty() && generation.is_outgoing()
         };
+        let is_serving = self.is_serving();
         for generation in self.generations.extract_if(.., is_gone) {
             let number = generation.number;
             let drained = generation.stage == Stage::Outgoing { withdrawn: false };
-            if drained && self.phase == Phase::Serving {
+            if drained && is_serving {
                 self.actions.push(Action::Announce(Fact::DrainDone { generation: number }));
             }
             self.actions.push(Action::Forget(number));

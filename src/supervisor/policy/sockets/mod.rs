@@ -8,7 +8,7 @@ mod handoff;
 mod owners;
 
 use super::generation::{Attached, SeatState};
-use super::{Action, Fact, Phase, Policy, Worker};
+use super::{Action, Fact, Policy, Worker};
 use crate::config::Accept;
 use crate::control::{HANDSHAKES_MS, Missed, Role};
 
@@ -69,7 +69,7 @@ impl Policy {
     /// Makes sure that every lane has sockets, that those of lanes that are gone close, and that every socket has an
     /// owner, if there is a worker that can own one.
     pub(super) fn own_sockets(&mut self) {
-        if self.phase != Phase::Serving {
+        if !self.is_serving() {
             return;
         }
         let Some(current) = self.current() else {
