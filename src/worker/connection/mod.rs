@@ -20,8 +20,8 @@ use std::os::fd::OwnedFd;
 
 use self::lingering::Lingering;
 use self::transport::{Flushed, FollowedBy, Transport};
-use super::context::Context;
 use super::context::jobs::JobNumber;
+use super::context::{Context, FILE_BYTES_PER_TURN};
 use super::driver::{Driver, Input, Interest, Received};
 use crate::http::Refusal;
 use crate::observe::record::End;
@@ -265,6 +265,7 @@ impl<'s> Connection<'s> {
     ) -> Next {
         lane.output.mark_sent();
         if lane.output.is_empty() {
+        lane.file_bytes_left = FILE_BYTES_PER_TURN;
             return next;
         }
         let beside = self.session_held_bytes();

@@ -11,10 +11,7 @@ use crate::observe::record::End;
 use crate::sys::ring::connected::Connected;
 use crate::worker::context::Context;
 use crate::worker::context::output::Outgoing;
-use crate::worker::driver::{self, Driver, Sent};
-
-/// So much of a file is sent in one turn: what a client reads fast must not keep a lane from its others.
-const FILE_BYTES_PER_TURN: usize = 512 * 1024;
+use crate::worker::driver::{self, Driver, Payload, Sent};
 
 /// So often within `timeouts.write` a client that leaves the kernel no room is asked after: one that stalls is closed
 /// after the timeout, and at most one part more.
@@ -156,7 +153,8 @@ impl<'s> Transport<'s> {
         let closing = lane.closing(&self.socket);
         if let Some(waiting) = self.waiting.as_mut().filter(|waiting| !waiting.output.is_empty()) {
             debug_assert!(lane.output.is_empty(), "nothing is gathered while output waits");
-            let (sent, offered) = offer(&self.socket, &waiting.output, followed_by);
+            let (sent, offered) =
+                offer(&self.socket, &waiting.output, followed_by, &mut lane.file_bytes_left);
             let Sent::Bytes(sent) = sent else {
                 return Flushed::Broken;
             };
@@ -175,7 +173,8 @@ impl<'s> Transport<'s> {
             closing.close(lane.output.advance(0), End::Sent);
             return Flushed::All;
         }
-        let (sent, offered) = offer(&self.socket, &lane.output.outgoing, followed_by);
+        let (sent, offered) =
+            offer(&self.socket, &lane.output.outgoing, followed_by, &mut lane.file_bytes_left);
         self.keep_unsent_of_lane(sent, offered, beside, lane)
     }
 
@@ -262,15 +261,23 @@ impl<'s> Transport<'s> {
     }
 }
 
-/// Offers to the kernel what is left, of a file as much as one turn may send. Says what came of it, and how much was
-/// offered, in bytes.
-fn offer(socket: &Connected, outgoing: &Outgoing<'_>, followed_by: FollowedBy) -> (Sent, usize) {
+/// Offers to the kernel what is left, of a file `file_bytes_left` at most, from which what is sent of it is taken. Says
+/// what came of it, and how much was offered, in bytes.
+fn offer(
+    socket: &Connected,
+    outgoing: &Outgoing<'_>,
+    followed_by: FollowedBy,
+    file_bytes_left: &mut usize,
+) -> (Sent, usize) {
     let (bytes, body) = outgoing.unsent();
-    let body = body.up_to(FILE_BYTES_PER_TURN);
+    let body = body.up_to(*file_bytes_left);
     let sent = match followed_by {
         FollowedBy::More => driver::transmit(socket, bytes, body),
         FollowedBy::End => driver::transmit_last(socket, bytes, body),
     };
+    if let (Payload::File { .. }, Sent::Bytes(sent)) = (body, sent) {
+        *file_bytes_left -= sent.saturating_sub(bytes.len());
+    }
     (sent, bytes.len() + body.len())
 }
 

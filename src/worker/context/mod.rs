@@ -29,6 +29,9 @@ pub(super) const HELD_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// microseconds, since they aren't copied. Those that send more wait for the next turn, and TCP makes them.
 pub(super) const DISCARDS_PER_TURN: usize = 256 * 1024;
 
+/// So much of files is sent to one client in one turn: what it reads fast must not keep a lane from its others.
+pub(super) const FILE_BYTES_PER_TURN: usize = 512 * 1024;
+
 /// Shared by all connections of one lane, one after the other.
 pub struct Context<'s> {
     /// What is served.
@@ -59,6 +62,8 @@ pub struct Context<'s> {
     pub held_elsewhere: usize,
     /// How much of what clients send after their last response this turn still throws away.
     pub discards_left: usize,
+    /// How much of files this turn still sends to the connection at work.
+    pub file_bytes_left: usize,
     /// What is done elsewhere for connections of the lane.
     pub jobs: Jobs,
     clock: Clock,
@@ -151,6 +156,7 @@ impl<'s> Context<'s> {
             held_bytes: 0,
             held_elsewhere: 0,
             discards_left: 0,
+            file_bytes_left: FILE_BYTES_PER_TURN,
             jobs: Jobs::default(),
             clock: Clock { start: Instant::now(), before_ms: ledger.now_ms(), date_until_ms: 0 },
         };

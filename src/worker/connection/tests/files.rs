@@ -123,7 +123,10 @@ fn a_file_waits_for_its_client_and_holds_nothing_meanwhile() {
 }
 
 /// A connection over TCP, whose kernel takes more at once than one turn sends.
-fn over_tcp<'s>(lane: &'s Lane, site: &'s Site) -> (TcpStream, Connection<'s>, Context<'s>) {
+pub(super) fn over_tcp<'s>(
+    lane: &'s Lane,
+    site: &'s Site,
+) -> (TcpStream, Connection<'s>, Context<'s>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
     let client = TcpStream::connect(address).expect("a connection");
@@ -135,8 +138,8 @@ fn over_tcp<'s>(lane: &'s Lane, site: &'s Site) -> (TcpStream, Connection<'s>, C
 
 #[test]
 fn a_turn_sends_a_part_of_a_large_file_and_no_event_has_it_send_more() {
-    const TURN_BYTES: u64 = 512 * 1024;
-    let (file, content) = file(5 * TURN_BYTES as usize);
+    const TURN_BYTES: usize = FILE_BYTES_PER_TURN;
+    let (file, content) = file(5 * TURN_BYTES);
     let (site, lane) = (site(&file, 0, content.len(), None), Lane::new());
     let (mut client, mut connection, mut context) = over_tcp(&lane, &site);
     client.write_all(GET.as_bytes()).expect("room");
@@ -156,7 +159,7 @@ fn a_turn_sends_a_part_of_a_large_file_and_no_event_has_it_send_more() {
         next = turn(&mut connection, &mut context, &mut driver, true);
         turns += 1;
         let after = unsent(&connection);
-        assert!(before - after <= TURN_BYTES as usize, "{before} to {after}");
+        assert!(before - after <= TURN_BYTES, "{before} to {after}");
         if matches!(next, Next::Again(_)) {
             // Queued for its next turn, it does nothing at an event.
             connection.set_queued(true);
@@ -185,4 +188,35 @@ fn where_a_record_is_closed_the_address_of_the_client_and_the_time_are_known() {
     assert_eq!(closing.elapsed_us(&record), 7);
     let pair = lane.serve(&site);
     assert_eq!(pair.context.closing(pair.connection.socket()).client(), None, "not of TCP");
+}
+
+#[test]
+fn files_behind_each_other_leave_others_their_turn() {
+    const TURN_BYTES: usize = FILE_BYTES_PER_TURN;
+    const FILE_BYTES: usize = 100_000;
+    const COUNT: usize = 200;
+    let (file, _) = file(FILE_BYTES);
+    let (site, lane) = (site(&file, 0, FILE_BYTES, None), Lane::new());
+    let (mut client, mut connection, mut context) = over_tcp(&lane, &site);
+    let mut driver = Driver::Epoll(epoll::Driver::new().expect("a driver"));
+    let mut reader = client.try_clone().expect("a descriptor");
+    let reader = std::thread::spawn(move || {
+        let mut received = Vec::new();
+        reader.read_to_end(&mut received).expect("all of it");
+        received
+    });
+    let last = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    client.write_all((GET.repeat(COUNT - 1) + last).as_bytes()).expect("room");
+    let mut before = 0;
+    while before < COUNT as u64 {
+        turn(&mut connection, &mut context, &mut driver, true);
+        let responses = ended(&lane).0;
+        // The one that an earlier turn has begun, and those that fit into this one.
+        let most = 1 + (TURN_BYTES / FILE_BYTES) as u64;
+        assert!(responses - before <= most, "{before} to {responses}");
+        before = responses;
+    }
+    let received = reader.join().expect("a client");
+    assert_eq!(received.len() as u64, ended(&lane).2);
+    assert_eq!(ended(&lane).0, COUNT as u64);
 }
