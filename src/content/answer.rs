@@ -158,6 +158,16 @@ impl Deref for ResponseOf<'_> {
     }
 }
 
+impl Answer<'_> {
+    /// How much memory it holds of its own, in bytes.
+    pub fn held_bytes(&self) -> usize {
+        match self {
+            Answer::Known(outcome) => outcome.held_bytes(),
+            Answer::Collect(collect) => collect.held_bytes(),
+        }
+    }
+}
+
 impl<'s> Outcome<'s> {
     /// This reply, when `delay` has passed.
     pub(super) fn after(delay: Duration, reply: Reply<'s>) -> Outcome<'s> {

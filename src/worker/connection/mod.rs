@@ -224,12 +224,13 @@ impl<'s> Connection<'s> {
         input: &mut Input<'_>,
         lane: &mut Context<'s>,
     ) -> Next {
-        let is_awaited = match &mut self.stage {
-            Stage::Serving(session) => session.wake(job),
-            Stage::Lingering(_) => false,
+        let is_queued = self.is_queued();
+        let (is_awaited, waits_its_turn) = match &mut self.stage {
+            Stage::Serving(session) => (session.wake(job), is_queued && session.is_streaming()),
+            Stage::Lingering(_) => (false, false),
         };
         // What is sent before the reply goes first; then the connection goes on with it.
-        if is_awaited && !self.transport.is_blocked() {
+        if is_awaited && !waits_its_turn && !self.transport.is_blocked() {
             self.resume(input, lane)
         } else {
             Next::Wait
@@ -244,7 +245,7 @@ impl<'s> Connection<'s> {
         };
         if self.transport.is_blocked() || !lane.output.undo() {
             // Where a response is on its way, its client must not take it for whole.
-            if session.is_streaming() {
+            if session.is_in_stream() {
                 self.transport.reset_on_close();
             }
             self.transport.forget_gathered(lane);
@@ -264,8 +265,8 @@ impl<'s> Connection<'s> {
         lane: &mut Context<'s>,
     ) -> Next {
         lane.output.mark_sent();
-        if lane.output.is_empty() {
         lane.file_bytes_left = FILE_BYTES_PER_TURN;
+        if lane.output.is_empty() {
             return next;
         }
         let beside = self.session_held_bytes();

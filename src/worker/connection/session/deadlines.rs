@@ -1,6 +1,9 @@
-//! How long a session waits for its client, in each state.
+//! What a session waits for in each state, and how long for its client.
 
-use super::{Incoming, Session, State};
+use std::time::Duration;
+
+use super::{Incoming, NextPiece, Phase, Session, State};
+use crate::content::Pending;
 use crate::control::DrainKind;
 use crate::worker::context::Context;
 
@@ -9,6 +12,25 @@ use crate::worker::context::Context;
 pub const DRAIN_GRACE_MS: u64 = 500;
 
 impl<'s> Session<'s> {
+    /// What it does.
+    pub fn phase(&self) -> Phase {
+        match &self.state {
+            State::Reading | State::ReadingBody(_) => Phase::Reading,
+            State::Pending(waiting) if waiting.is_over => Phase::Answering,
+            State::Pending(waiting) => {
+                let timeout = waiting.pending.as_ref().map_or(Duration::ZERO, Pending::timeout);
+                Phase::Waiting { timeout }
+            }
+            State::Streaming(streaming) if streaming.next == NextPiece::Later => {
+                Phase::Waiting { timeout: streaming.content.stream.timeout() }
+            }
+            State::Streaming(_) => Phase::Answering,
+            State::Last { has_more } => Phase::Last { has_more: *has_more },
+            State::Leaving => Phase::Leaving,
+            State::BrokenOff => Phase::BrokenOff,
+        }
+    }
+
     /// When the client has to have sent more.
     pub(in crate::worker) fn deadline_ms(&self, lane: &Context<'s>) -> u64 {
         let deadline_ms = lane.now_ms + self.timeout_ms(lane);

@@ -69,6 +69,8 @@ struct Incoming<'s> {
     asked: Asked,
     /// `None` from when the body is whole: if what comes of it panics, the request is remembered still.
     answer: Option<Answer<'s>>,
+    /// What the answer holds, as it said in the last step of the connection: what is counted has to be taken off again.
+    held_bytes: usize,
     /// Bytes of the body so far, with its framing and trailers.
     received: u64,
     /// When its head was whole.
@@ -80,6 +82,8 @@ struct Waiting<'s> {
     asked: Asked,
     /// `None` from when it is over: if what comes of it panics, the request is remembered still.
     pending: Option<Pending<'s>>,
+    /// As in [`Incoming`]; what a job of another thread comes to hold meanwhile counts once it is a reply.
+    held_bytes: usize,
     /// Tells it from what its connection waited for before.
     job: JobNumber,
     /// It was woken, or its time is over.
@@ -88,6 +92,8 @@ struct Waiting<'s> {
 
 struct Streaming<'s> {
     content: Unfinished<'s>,
+    /// As in [`Incoming`].
+    held_bytes: usize,
     /// Tells it from what its connection waited for before.
     job: JobNumber,
     next: NextPiece,
@@ -165,36 +171,13 @@ impl<'s> Session<'s> {
         matches!(&self.state, State::ReadingBody(incoming) if incoming.received >= BULK_BYTES)
     }
 
-    /// Memory held for its requests and responses, in bytes, used or not.
+    /// Memory held for its requests and responses, in bytes, used or not. The same until its next step.
     pub(super) fn held_bytes(&self) -> usize {
         match &self.state {
-            State::ReadingBody(incoming) => match &incoming.answer {
-                Some(Answer::Known(outcome)) => outcome.held_bytes(),
-                Some(Answer::Collect(collect)) => collect.held_bytes(),
-                None => 0,
-            },
-            State::Pending(waiting) => waiting.pending.as_ref().map_or(0, Pending::held_bytes),
-            State::Streaming(streaming) => streaming.content.stream.held_bytes(),
+            State::ReadingBody(incoming) => incoming.held_bytes,
+            State::Pending(waiting) => waiting.held_bytes,
+            State::Streaming(streaming) => streaming.held_bytes,
             State::Reading | State::Last { .. } | State::Leaving | State::BrokenOff => 0,
-        }
-    }
-
-    /// What it does.
-    pub fn phase(&self) -> Phase {
-        match &self.state {
-            State::Reading | State::ReadingBody(_) => Phase::Reading,
-            State::Pending(waiting) if waiting.is_over => Phase::Answering,
-            State::Pending(waiting) => {
-                let timeout = waiting.pending.as_ref().map_or(Duration::ZERO, Pending::timeout);
-                Phase::Waiting { timeout }
-            }
-            State::Streaming(streaming) if streaming.next == NextPiece::Later => {
-                Phase::Waiting { timeout: streaming.content.stream.timeout() }
-            }
-            State::Streaming(_) => Phase::Answering,
-            State::Last { has_more } => Phase::Last { has_more: *has_more },
-            State::Leaving => Phase::Leaving,
-            State::BrokenOff => Phase::BrokenOff,
         }
     }
 
@@ -203,9 +186,14 @@ impl<'s> Session<'s> {
         matches!(self.state, State::Reading | State::ReadingBody(_))
     }
 
-    /// Whether there is more of content that comes piece by piece.
+    /// Whether the next piece of content that comes piece by piece can be asked for.
     pub(super) fn is_streaming(&self) -> bool {
         matches!(&self.state, State::Streaming(streaming) if streaming.next != NextPiece::Later)
+    }
+
+    /// Whether it sends content that comes piece by piece, of which there may be none yet.
+    pub(super) fn is_in_stream(&self) -> bool {
+        matches!(self.state, State::Streaming(_))
     }
 
     /// Whether it leaves unless a request comes.
@@ -286,8 +274,8 @@ impl<'s> Session<'s> {
         if head.expects_continue && request.body != BodyLength::None {
             lane.output.put(CONTINUE);
         }
-        let began_ms = lane.now_ms;
-        let incoming = Incoming { asked, answer: Some(answer), received: 0, began_ms };
+        let (began_ms, held_bytes) = (lane.now_ms, answer.held_bytes());
+        let incoming = Incoming { asked, answer: Some(answer), held_bytes, received: 0, began_ms };
         self.state = State::ReadingBody(Box::new(incoming));
         if request.body == BodyLength::None {
             self.end(beside, lane);
@@ -304,6 +292,7 @@ impl<'s> Session<'s> {
                 return self.refuse(Refusal::OVERLOADED, lane);
             }
             collect.push(piece);
+            incoming.held_bytes = collect.held_bytes();
         }
     }
 
@@ -341,7 +330,9 @@ impl<'s> Session<'s> {
             Outcome::Pending(mut pending) => {
                 let job = lane.jobs.number();
                 pending.begin(|| lane.jobs.waker(job));
-                let waiting = Waiting { asked, pending: Some(pending), job, is_over: false };
+                let held_bytes = pending.held_bytes();
+                let waiting =
+                    Waiting { asked, pending: Some(pending), held_bytes, job, is_over: false };
                 self.state = State::Pending(Box::new(waiting));
             }
         }
@@ -403,7 +394,8 @@ impl<'s> Session<'s> {
                 if let (keep, Some(mut content)) = begun {
                     let (job, next) = (lane.jobs.number(), NextPiece::There);
                     content.stream.begin(lane.jobs.waker(job));
-                    let streaming = Streaming { content, job, next, keep, has_more };
+                    let held_bytes = content.stream.held_bytes();
+                    let streaming = Streaming { content, held_bytes, job, next, keep, has_more };
                     self.state = State::Streaming(Box::new(streaming));
                     return;
                 }
@@ -427,6 +419,9 @@ impl<'s> Session<'s> {
             NextPiece::Later => return,
             NextPiece::Late => lane.output.break_off(&mut streaming.content),
         };
+        if matches!(progress, Progress::Going | Progress::Waiting) {
+            streaming.held_bytes = streaming.content.stream.held_bytes();
+        }
         self.state = match progress {
             Progress::Going => return,
             Progress::Waiting => {

@@ -1,9 +1,10 @@
 //! Answers that wait for a job which is done elsewhere.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::task::Waker;
 
+use super::files::over_tcp;
 use super::*;
 use crate::content::Collect;
 use crate::worker::context::jobs::{Wakeups, Woken};
@@ -362,4 +363,110 @@ fn a_request_whose_answer_panics_keeps_its_record() {
     let record = session.open_record().expect("the request is still there");
     let (_client, connection) = connect();
     assert_eq!(context.closing(connection.socket()).elapsed_us(&record), 5);
+}
+
+/// Holds as much as a test says, as a job and as a stream.
+struct Holds;
+
+thread_local! {
+    static HELD: Cell<usize> = const { Cell::new(0) };
+    static IN_TIME: Cell<bool> = const { Cell::new(true) };
+}
+
+impl<'s> Job<'s> for Holds {
+    fn begin(&mut self, waker: Waker) {
+        WAKERS.with(|wakers| wakers.borrow_mut().push(waker));
+    }
+
+    fn timeout(&self) -> Duration {
+        Duration::from_secs(9)
+    }
+
+    fn finish(self: Box<Self>) -> Outcome<'s> {
+        let response = ResponseOf::Request(Box::new(Response::new(200, [], None)));
+        Outcome::Ready(Reply { response, body: Body::Stream(self) })
+    }
+
+    fn held_bytes(&self) -> usize {
+        HELD.get()
+    }
+}
+
+impl Stream for Holds {
+    fn length(&self) -> Option<u64> {
+        None
+    }
+
+    fn next(&mut self) -> Piece<'_> {
+        Piece::Later
+    }
+
+    fn timeout(&self) -> Duration {
+        assert!(IN_TIME.get(), "a stream");
+        Duration::from_secs(9)
+    }
+
+    fn held_bytes(&self) -> usize {
+        HELD.get()
+    }
+}
+
+fn holding() -> Site {
+    Site::of(Box::new(Answers(|_| Answer::Known(Outcome::Pending(Pending::Job(Box::new(Holds)))))))
+}
+
+#[test]
+fn what_a_connection_holds_is_the_same_until_its_next_step() {
+    let (site, lane) = (holding(), Lane::new());
+    let (mut pair, wakeups) = lane.serve(&site).with_jobs();
+    HELD.set(1);
+    pair.ask(JOB);
+    // Another thread has gone on with the job: what was counted before must not be taken for more.
+    HELD.set(2);
+    assert_eq!(pair.connection.held_bytes(), 1);
+    pair.on_woken(wake(&wakeups)[0]);
+    assert_eq!(pair.connection.held_bytes(), 2);
+    HELD.set(3);
+    assert_eq!(pair.connection.held_bytes(), 2);
+}
+
+#[test]
+fn a_stream_that_panics_while_its_next_piece_is_awaited_is_not_taken_for_whole() {
+    let (site, lane) = (holding(), Lane::new());
+    let (mut client, mut connection, mut context) = over_tcp(&lane, &site);
+    let wakeups = Wakeups::new().expect("a descriptor");
+    context.jobs.wakeups = Some(Arc::clone(&wakeups));
+    let mut driver = Driver::Epoll(epoll::Driver::new().expect("a driver"));
+    client.write_all(b"GET / HTTP/1.0\r\n\r\n").expect("room");
+    turn(&mut connection, &mut context, &mut driver, true);
+    let mut buffer = [0; 1024];
+    let mut input = Input::new(None, Some(&mut buffer));
+    connection.on_woken(wake(&wakeups)[0].job, &mut input, &mut context);
+    IN_TIME.set(false);
+    let step = || connection.on_deadline(&mut input, &mut context);
+    assert!(panic::catch_unwind(AssertUnwindSafe(step)).is_err());
+    assert_eq!(connection.on_panic(&mut input, &mut context), Next::Close);
+    drop(connection);
+    let mut received = Vec::new();
+    let error = client.read_to_end(&mut received).expect_err("a reset alone tells");
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    assert!(received.ends_with(b"\r\n\r\n"), "its head");
+}
+
+#[test]
+fn a_stream_that_has_to_wait_for_its_turn_is_not_woken_into_another_one() {
+    let (site, lane) = (feeding(), Lane::new());
+    let (mut pair, wakeups) = lane.serve(&site).with_jobs();
+    let count = 2 * STEPS_PER_TURN * context::output::PIECES_PER_FILL;
+    (0..count).for_each(|_| feed(Piece::Bytes(Cow::Borrowed(b"x"))));
+    let next = pair.ask(JOB);
+    assert!(matches!(next, Next::Again(_)), "{next:?}");
+    pair.connection.set_queued(true);
+    let left = PIECES.with(|pieces| pieces.borrow().len());
+    let woken = wake(&wakeups)[0];
+    assert_eq!(pair.on_woken(woken), Next::Wait);
+    assert_eq!(PIECES.with(|pieces| pieces.borrow().len()), left);
+    pair.received();
+    pair.turn(false);
+    assert!(PIECES.with(|pieces| pieces.borrow().len()) < left);
 }
