@@ -2,15 +2,15 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use super::*;
 use crate::config::{self, Options};
 use crate::content::{
-    Answer, Body, FileSpan, Handler, Job, Outcome, Pending, Reply, ResponseOf, Site,
+    Answer, Body, FileSpan, Handler, Job, Outcome, Pending, Piece, Reply, ResponseOf, Site, Stream,
 };
 use crate::control::GenerationNumber;
 use crate::http::{Request, Response};
@@ -146,6 +146,142 @@ fn a_job_comes_back_to_its_connection_and_a_file_is_sent_whole_by_either_driver(
             });
             let counts = ledger.block(0).cells().counts();
             assert_eq!((counts.responses, counts.aborted), (2 * CLIENTS as u64, 0));
+        });
+    }
+}
+
+/// Answers by the path: with a file that another thread opens, with pieces that it makes, or at once.
+struct Mixed {
+    opened: Opened,
+}
+
+impl Handler for Mixed {
+    fn answer(&self, request: &Request<'_>) -> Answer<'_> {
+        let response = ResponseOf::Site(&self.opened.response);
+        let body = match &*request.target.path {
+            b"/file" => return self.opened.answer(request),
+            b"/pieces" => Body::Stream(Box::new(Made { pieces: None })),
+            _ => Body::Shared(b"at once"),
+        };
+        Answer::Known(Outcome::Ready(Reply { response, body }))
+    }
+}
+
+/// Pieces that come from another thread.
+struct Made {
+    pieces: Option<mpsc::Receiver<Vec<u8>>>,
+}
+
+const PIECE: &[u8] = &[b'x'; 10_000];
+const PIECES: usize = 20;
+
+impl Stream for Made {
+    fn length(&self) -> Option<u64> {
+        Some((PIECE.len() * PIECES) as u64)
+    }
+
+    fn begin(&mut self, waker: std::task::Waker) {
+        let (sender, pieces) = mpsc::channel();
+        self.pieces = Some(pieces);
+        thread::spawn(move || {
+            for number in 0..PIECES {
+                let _ = sender.send(PIECE.to_vec());
+                waker.wake_by_ref();
+                if number % 3 == 0 {
+                    thread::yield_now();
+                }
+            }
+        });
+    }
+
+    fn next(&mut self) -> Piece<'_> {
+        match self.pieces.as_ref().expect("it was begun").try_recv() {
+            Ok(piece) => Piece::Bytes(piece.into()),
+            Err(_) => Piece::Later,
+        }
+    }
+
+    fn timeout(&self) -> Duration {
+        Duration::from_secs(60)
+    }
+
+    fn held_bytes(&self) -> usize {
+        0
+    }
+}
+
+/// What a client sends, whether it ends its side behind that, and how many responses and bytes of content it gets.
+fn conversation(mut stream: TcpStream, requests: &[u8], is_ended: bool, expected: (usize, usize)) {
+    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
+    let mut writer = stream.try_clone().expect("a descriptor");
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            writer.write_all(requests).expect("room");
+            if is_ended {
+                writer.shutdown(Shutdown::Write).expect("a connection");
+            }
+        });
+        let mut received = Vec::new();
+        stream.read_to_end(&mut received).expect("responses, and the end");
+        let heads = received.windows(4).filter(|bytes| bytes == b"\r\n\r\n").count();
+        let first = received.windows(4).position(|bytes| bytes == b"\r\n\r\n").expect("a head");
+        assert_eq!(heads, expected.0);
+        assert!(received.len() > expected.1 + first, "{} of {}", received.len(), expected.1);
+    });
+}
+
+#[test]
+fn clients_that_end_their_side_or_send_much_get_all_they_asked_for_by_either_driver() {
+    let content = vec![b'y'; 3_000_000];
+    let mut file = tempfile::tempfile().expect("a file");
+    file.write_all(&content).expect("space");
+    let span = FileSpan { file: Arc::new(file), offset: 0, length: content.len() as u64 };
+    let site = Site::of(Box::new(Mixed {
+        opened: Opened { response: Response::new(200, [], None), span },
+    }));
+    let get = |path: &str, field: &str| format!("GET {path} HTTP/1.1\r\nHost: a\r\n{field}\r\n");
+    let close = "Connection: close\r\n";
+    let (of_file, of_pieces) = (content.len(), PIECE.len() * PIECES);
+    let many = get("/", "").repeat(3_000);
+    let cases: Vec<(String, bool, (usize, usize))> = ["/file", "/pieces", "/"]
+        .into_iter()
+        .zip([of_file, of_pieces, 7])
+        .flat_map(|(path, length)| {
+            [
+                (get(path, ""), true, (1, length)),
+                (get(path, close), false, (1, length)),
+                (get(path, close), true, (1, length)),
+                (get(path, "").repeat(3), true, (3, 3 * length)),
+                (get(path, "") + &many + &get(path, close), false, (3_002, 2 * length)),
+                (get(path, "") + &many + &get(path, ""), true, (3_002, 2 * length)),
+                (format!("GET {path} HTTP/1.0\r\n\r\n"), false, (1, length)),
+                (format!("GET {path} HTTP/1.0\r\n\r\n"), true, (1, length)),
+            ]
+        })
+        .collect();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let epoll = Driver::Epoll(epoll::Driver::new().expect("a driver"));
+    let io_uring = io_uring::Driver::new(false).ok();
+    let io_uring = io_uring.map(|driver| Driver::IoUring(Box::new(driver)));
+    for driver in [Some(epoll), io_uring].into_iter().flatten() {
+        with_loop_of(driver, &site, Accept::Reuseport, |event_loop, _, ledger| {
+            thread::scope(|scope| {
+                for (requests, is_ended, expected) in &cases {
+                    let stream = TcpStream::connect(listener.local_addr().expect("an address"));
+                    let stream = stream.expect("a connection");
+                    scope.spawn(|| conversation(stream, requests.as_bytes(), *is_ended, *expected));
+                    let (accepted, _) = listener.accept().expect("a connection");
+                    accepted.set_nonblocking(true).expect("nonblocking");
+                    event_loop.adopt(accepted.into());
+                }
+                while event_loop.context.counters.open() > 0 {
+                    event_loop.turn().expect("a turn");
+                }
+            });
+            let counts = ledger.block(0).cells().counts();
+            let responses: usize = cases.iter().map(|case| case.2.0).sum();
+            assert_eq!((counts.responses, counts.aborted), (responses as u64, 0));
+            assert_eq!(event_loop.context.held_bytes, 0);
         });
     }
 }
