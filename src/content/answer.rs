@@ -106,12 +106,42 @@ pub enum Body<'s> {
 /// A part of a regular file. If the file turns out to be shorter when it is sent, its connection is closed.
 #[derive(Clone, Debug)]
 pub struct FileSpan {
+    file: Arc<File>,
+    offset: u64,
+    length: u64,
+}
+
+impl FileSpan {
+    /// `length` bytes from `offset` on.
+    ///
+    /// # Panics
+    /// If its end is beyond what any file can have, 2⁶³ - 1 bytes.
+    #[allow(dead_code, reason = "tests alone make one until a kind of content does")]
+    pub fn new(file: Arc<File>, offset: u64, length: u64) -> FileSpan {
+        let end = offset.checked_add(length);
+        assert!(end.is_some_and(|end| i64::try_from(end).is_ok()), "{offset} + {length} bytes");
+        FileSpan { file, offset, length }
+    }
+
     /// The file.
-    pub file: Arc<File>,
-    /// Where the part begins, in bytes.
-    pub offset: u64,
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Where it begins in the file, in bytes.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
     /// How long it is, in bytes.
-    pub length: u64,
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Makes it no longer than so many bytes.
+    pub fn limit(&mut self, length_max: u64) {
+        self.length = self.length.min(length_max);
+    }
 }
 
 /// Content that is made while it is sent, so that it needs not be held as a whole.
@@ -235,7 +265,7 @@ impl Body<'_> {
     pub fn length(&self) -> Option<u64> {
         match self {
             Body::Shared(_) | Body::Owned(_) => Some(self.bytes().len() as u64),
-            Body::File(span) => Some(span.length),
+            Body::File(span) => Some(span.length()),
             Body::Stream(stream) => stream.length(),
         }
     }

@@ -17,6 +17,8 @@ pub struct Record {
     began_us: u64,
     /// The status of its response; 0 until there is one.
     status: u16,
+    /// Its response is not whole, and its client can tell.
+    is_cut: bool,
     /// Bytes of its response so far, with its head and framing.
     bytes: u64,
 }
@@ -26,7 +28,7 @@ pub struct Record {
 pub enum End {
     /// The last byte of its response was handed to the kernel, or to the ring that does so at the end of the turn.
     Sent,
-    /// Its connection was closed before that.
+    /// Its connection was closed before that. Of a response that is not whole it counts as this in any case.
     Broken,
 }
 
@@ -45,16 +47,18 @@ impl Closing<'_> {
     /// Closes these.
     #[inline]
     pub fn close(self, records: impl Iterator<Item = Record>, end: End) {
-        let (count, bytes) =
-            records.fold((0, 0), |(count, bytes), record| (count + 1, bytes + record.bytes()));
+        let (count, whole, bytes) = records.fold((0, 0, 0), |(count, whole, bytes), record| {
+            let is_whole = end == End::Sent && !record.is_cut;
+            (count + 1, whole + u64::from(is_whole), bytes + record.bytes)
+        });
         if count == 0 {
             return;
         }
         let cells = self.counters.cells();
         cells.response_bytes.add(bytes);
-        match end {
-            End::Sent => cells.responses.add(count),
-            End::Broken => cells.aborted.add(count),
+        cells.responses.add(whole);
+        if whole < count {
+            cells.aborted.add(count - whole);
         }
     }
 
@@ -74,7 +78,7 @@ impl Closing<'_> {
 impl Record {
     /// Opened now.
     pub fn open(now_us: u64) -> Record {
-        Record { began_us: now_us, status: 0, bytes: 0 }
+        Record { began_us: now_us, status: 0, is_cut: false, bytes: 0 }
     }
 
     /// Its response begins, with so many bytes.
@@ -87,14 +91,14 @@ impl Record {
         self.bytes += bytes;
     }
 
+    /// Its response ends before it is whole.
+    pub fn cut(&mut self) {
+        self.is_cut = true;
+    }
+
     /// The status of its response, if there is one.
     #[allow(dead_code, reason = "tests alone read it until an access log does")]
     pub fn status(&self) -> Option<u16> {
         (self.status != 0).then_some(self.status)
-    }
-
-    /// Bytes of its response, with its head and framing.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
     }
 }

@@ -224,6 +224,7 @@ fn content_that_is_shorter_than_was_stated_ends_its_connection() {
         assert!(text.ends_with(&format!("\r\n\r\n{}", "x".repeat(count))), "{text}");
         assert_eq!(pair.connection.is_idle(), is_whole);
         assert_eq!(matches!(pair.connection.stage, Stage::Lingering(_)), !is_whole);
+        assert_eq!((ended(&lane).0, ended(&lane).1), (is_whole.into(), (!is_whole).into()));
     }
 }
 
@@ -274,6 +275,7 @@ fn a_stream_that_fails_is_not_taken_for_whole() {
         let text = pair.conversation("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
         assert!(text.ends_with("xx") || text.ends_with("x\r\n1\r\nx\r\n"), "{text}");
         assert!(matches!(pair.connection.stage, Stage::Lingering(_)));
+        assert_eq!(ended(&lane), (0, 1, text.len() as u64), "what is cut is no response");
     }
     // Where the end of the connection is the end of the content, a reset alone tells.
     let (site, lane) = (pieces_and(b"x", 2, None, Some(|| Piece::Failed)).0, Lane::new());

@@ -65,9 +65,9 @@ impl<'s> Outgoing<'s> {
         let body = match &self.body {
             None => Payload::Bytes(&[]),
             Some(Body::File(span)) => Payload::File {
-                file: &span.file,
-                offset: span.offset + of_body as u64,
-                length: span.length as usize - of_body,
+                file: span.file(),
+                offset: span.offset() + of_body as u64,
+                length: span.length() as usize - of_body,
             },
             Some(body) => Payload::Bytes(&body.bytes()[of_body..]),
         };
@@ -201,13 +201,14 @@ impl<'s> Output<'s> {
         let bytes = &mut self.outgoing.bytes;
         let start = bytes.len();
         let length = body.length();
-        let (mut writer, mut keep) = Writer::begin(bytes, response, length, to, date);
+        let (mut writer, keep) = Writer::begin(bytes, response, length, to, date);
+        let mut is_whole = true;
         // What is as long as the head says needs no framing.
         let is_sized = length.is_some_and(|remaining| writer == Writer::Sized { remaining });
         let apart = match body {
             Body::File(mut span) => {
-                span.length = writer.pass(span.length);
-                keep &= writer.end(bytes);
+                span.limit(writer.pass(span.length()));
+                is_whole = writer.end(bytes);
                 Some(Body::File(span))
             }
             body if is_sized && body.bytes().len() > COPIED_BODY_BYTES_MAX => Some(body),
@@ -217,8 +218,7 @@ impl<'s> Output<'s> {
             }
             body => {
                 writer.put(bytes, body.bytes());
-                // Of content that is shorter than was stated, the end of the connection tells.
-                keep &= writer.end(bytes);
+                is_whole = writer.end(bytes);
                 None
             }
         };
@@ -228,8 +228,12 @@ impl<'s> Output<'s> {
             self.outgoing.body = apart;
         }
         record.respond(response.status(), made as u64);
+        if !is_whole {
+            // The end of the connection tells of it.
+            record.cut();
+        }
         self.outgoing.records.push((start + made, record));
-        keep
+        keep && is_whole
     }
 
     /// Begins a response whose content comes piece by piece. Says whether the connection is kept, and gives back the
@@ -275,6 +279,9 @@ impl<'s> Output<'s> {
                 Piece::Failed => Progress::BrokenOff { by_end: writer.break_off() },
             };
             record.add((bytes.len() - start) as u64);
+            if let Progress::BrokenOff { .. } = progress {
+                record.cut();
+            }
             if progress != Progress::Going {
                 self.outgoing.records.push((bytes.len(), *record));
                 return progress;
@@ -285,6 +292,7 @@ impl<'s> Output<'s> {
 
     /// Ends content that comes piece by piece before it is whole.
     pub(in crate::worker) fn break_off(&mut self, content: &mut Unfinished<'s>) -> Progress {
+        content.record.cut();
         self.outgoing.records.push((self.outgoing.bytes.len(), content.record));
         Progress::BrokenOff { by_end: content.writer.break_off() }
     }

@@ -255,6 +255,10 @@ impl<'s> EventLoop<'s> {
             self.driver.release(key.to_token());
             self.context.held_bytes -= connection.held_bytes();
             connection.abandon(&self.context);
+            // What answers its request is dropped with it.
+            if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(|| drop(connection))) {
+                self.control.report(self.worker, panicked(payload));
+            }
             self.timers.disarm(key.index);
             self.context.counters.set_open(self.connections.len());
         }

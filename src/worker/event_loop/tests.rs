@@ -121,7 +121,7 @@ fn a_job_comes_back_to_its_connection_and_a_file_is_sent_whole_by_either_driver(
     let content: Vec<u8> = (0..3_000_000_u32).flat_map(|number| number.to_le_bytes()).collect();
     let mut file = tempfile::tempfile().expect("a file");
     file.write_all(&content).expect("space");
-    let span = FileSpan { file: Arc::new(file), offset: 4, length: content.len() as u64 - 8 };
+    let span = FileSpan::new(Arc::new(file), 4, content.len() as u64 - 8);
     let response = Response::new(200, [], None);
     let site = Site::of(Box::new(Opened { response, span }));
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -235,7 +235,7 @@ fn clients_that_end_their_side_or_send_much_get_all_they_asked_for_by_either_dri
     let content = vec![b'y'; 3_000_000];
     let mut file = tempfile::tempfile().expect("a file");
     file.write_all(&content).expect("space");
-    let span = FileSpan { file: Arc::new(file), offset: 0, length: content.len() as u64 };
+    let span = FileSpan::new(Arc::new(file), 0, content.len() as u64);
     let site = Site::of(Box::new(Mixed {
         opened: Opened { response: Response::new(200, [], None), span },
     }));
@@ -284,4 +284,63 @@ fn clients_that_end_their_side_or_send_much_get_all_they_asked_for_by_either_dri
             assert_eq!(event_loop.context.held_bytes, 0);
         });
     }
+}
+
+/// A job that is never woken, and whose end fails.
+struct FailsAtItsEnd;
+
+impl Drop for FailsAtItsEnd {
+    fn drop(&mut self) {
+        panic!("the end of a job");
+    }
+}
+
+impl<'s> Job<'s> for FailsAtItsEnd {
+    fn begin(&mut self, _: std::task::Waker) {}
+
+    fn timeout(&self) -> Duration {
+        Duration::from_secs(60)
+    }
+
+    fn finish(self: Box<Self>) -> Outcome<'s> {
+        unreachable!("its client goes before")
+    }
+
+    fn held_bytes(&self) -> usize {
+        0
+    }
+}
+
+impl Handler for FailsAtItsEnd {
+    fn answer(&self, _: &Request<'_>) -> Answer<'_> {
+        Answer::Known(Outcome::Pending(Pending::Job(Box::new(FailsAtItsEnd))))
+    }
+}
+
+#[test]
+fn what_fails_with_the_end_of_its_connection_costs_no_other() {
+    // The handler's own end would fail, too.
+    let site = std::mem::ManuallyDrop::new(Site::of(Box::new(FailsAtItsEnd)));
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let driver = Driver::Epoll(epoll::Driver::new().expect("a driver"));
+    with_loop_of(driver, &site, Accept::Reuseport, |event_loop, supervisor, ledger| {
+        let mut stream =
+            TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
+        let (accepted, _) = listener.accept().expect("a connection");
+        accepted.set_nonblocking(true).expect("nonblocking");
+        event_loop.adopt(accepted.into());
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").expect("room");
+        while ledger.block(0).cells().requests.get() == 0 {
+            event_loop.turn().expect("a turn");
+        }
+        let keys: Vec<Key> = event_loop.connections.keys().collect();
+        keys.into_iter().for_each(|key| event_loop.close(key));
+        assert_eq!((event_loop.connections.len(), ledger.block(0).open()), (0, 0));
+        let report = supervisor.receive::<crate::control::Report>();
+        assert!(
+            matches!(&report, crate::control::Received::Message(report, _)
+                if matches!(report.event, WorkerEvent::RequestPanicked(_))),
+            "{report:?}"
+        );
+    });
 }

@@ -13,6 +13,7 @@
 //! ```
 
 mod deadlines;
+mod later;
 
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use crate::http::{BodyLength, Method, Refusal, Version};
 use crate::observe::record::Record;
 use crate::worker::context::Context;
 use crate::worker::context::jobs::JobNumber;
-use crate::worker::context::output::{Progress, Unfinished};
+use crate::worker::context::output::Unfinished;
 use crate::worker::fault;
 
 pub use deadlines::DRAIN_GRACE_MS;
@@ -327,57 +328,13 @@ impl<'s> Session<'s> {
         }
         match outcome {
             Outcome::Ready(reply) => self.respond(asked, reply, lane),
-            Outcome::Pending(mut pending) => {
-                let job = lane.jobs.number();
-                pending.begin(|| lane.jobs.waker(job));
-                let held_bytes = pending.held_bytes();
+            Outcome::Pending(pending) => {
+                let (job, held_bytes) = (lane.jobs.number(), held);
                 let waiting =
                     Waiting { asked, pending: Some(pending), held_bytes, job, is_over: false };
                 self.state = State::Pending(Box::new(waiting));
+                self.begin_later(lane);
             }
-        }
-    }
-
-    /// What the reply waits for has taken as long as it may.
-    pub fn elapse(&mut self) {
-        match &mut self.state {
-            State::Pending(waiting) => waiting.is_over = true,
-            State::Streaming(streaming) => streaming.next = NextPiece::Late,
-            _ => {}
-        }
-    }
-
-    /// The job with this number has ended, or the next piece of its content is there. Whether the reply waits for it.
-    pub(super) fn wake(&mut self, job: JobNumber) -> bool {
-        match &mut self.state {
-            State::Pending(waiting) if waiting.job == job => {
-                waiting.is_over = true;
-                true
-            }
-            State::Streaming(streaming) if streaming.job == job => {
-                streaming.next = NextPiece::There;
-                true
-            }
-            _ => false,
-        }
-    }
-
-    /// Goes on with a reply while nothing waits to be sent: one that has waited for long enough is made, and one whose
-    /// content comes piece by piece gets more of it.
-    pub fn go_on(&mut self, beside: usize, lane: &mut Context<'s>) {
-        match &mut self.state {
-            State::Pending(waiting) if waiting.is_over => {
-                // Nothing of its response was made: one that panics is answered with a 500.
-                lane.output.mark_whole();
-                let (asked, pending) = (waiting.asked, waiting.pending.take());
-                if let Some(pending) = pending {
-                    let outcome = pending.finish();
-                    self.state = State::Reading;
-                    self.conclude(asked, outcome, beside, lane);
-                }
-            }
-            State::Streaming(_) => self.stream(lane),
-            _ => {}
         }
     }
 
@@ -391,13 +348,11 @@ impl<'s> Session<'s> {
         let keep = match body {
             Body::Stream(stream) => {
                 let begun = lane.output.begin(&response, stream, to, &lane.date, asked.record);
-                if let (keep, Some(mut content)) = begun {
+                if let (keep, Some(content)) = begun {
                     let (job, next) = (lane.jobs.number(), NextPiece::There);
-                    content.stream.begin(lane.jobs.waker(job));
-                    let held_bytes = content.stream.held_bytes();
-                    let streaming = Streaming { content, held_bytes, job, next, keep, has_more };
+                    let streaming = Streaming { content, held_bytes: 0, job, next, keep, has_more };
                     self.state = State::Streaming(Box::new(streaming));
-                    return;
+                    return self.begin_later(lane);
                 }
                 begun.0
             }
@@ -406,33 +361,6 @@ impl<'s> Session<'s> {
         if !keep {
             self.state = State::Last { has_more };
         }
-    }
-
-    /// Adds pieces of the content under way to the lane's output, until that is full or the content has ended.
-    fn stream(&mut self, lane: &mut Context<'s>) {
-        let State::Streaming(streaming) = &mut self.state else {
-            return;
-        };
-        let (keep, has_more) = (streaming.keep, streaming.has_more);
-        let progress = match streaming.next {
-            NextPiece::There => lane.output.go_on(&mut streaming.content),
-            NextPiece::Later => return,
-            NextPiece::Late => lane.output.break_off(&mut streaming.content),
-        };
-        if matches!(progress, Progress::Going | Progress::Waiting) {
-            streaming.held_bytes = streaming.content.stream.held_bytes();
-        }
-        self.state = match progress {
-            Progress::Going => return,
-            Progress::Waiting => {
-                streaming.next = NextPiece::Later;
-                return;
-            }
-            Progress::Whole if keep => State::Reading,
-            Progress::Whole => State::Last { has_more },
-            Progress::BrokenOff { by_end: true } => State::Last { has_more: true },
-            Progress::BrokenOff { by_end: false } => State::BrokenOff,
-        };
     }
 
     /// Answers with an error, after which the connection closes. A HEAD gets the head alone, as of any response.

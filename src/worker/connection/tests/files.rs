@@ -26,7 +26,7 @@ fn file(length: usize) -> (Arc<File>, Vec<u8>) {
 }
 
 fn site(file: &Arc<File>, offset: u64, length: usize, stated: Option<u64>) -> Site {
-    let span = FileSpan { file: Arc::clone(file), offset, length: length as u64 };
+    let span = FileSpan::new(Arc::clone(file), offset, length as u64);
     Site::of(Box::new(OfFile { response: Response::new(200, [], stated), span }))
 }
 

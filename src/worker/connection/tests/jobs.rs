@@ -330,8 +330,13 @@ fn a_stream_whose_piece_does_not_come_is_broken_off() {
     assert_eq!(pair.connection.on_deadline(&mut input, &mut pair.context), Next::Close);
 }
 
-/// Collects a body, and fails.
-struct Fails;
+/// Collects a body, and fails when it is whole, or when what comes of it begins.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fails {
+    Whole,
+    Job,
+    Stream,
+}
 
 impl<'s> Collect<'s> for Fails {
     fn push(&mut self, _: &[u8]) {}
@@ -345,24 +350,83 @@ impl<'s> Collect<'s> for Fails {
     }
 
     fn finish(self: Box<Self>) -> Outcome<'s> {
-        panic!("what was collected")
+        let response = ResponseOf::Request(Box::new(Response::new(200, [], None)));
+        match *self {
+            Fails::Whole => panic!("what was collected"),
+            Fails::Job => Outcome::Pending(Pending::Job(self)),
+            Fails::Stream => Outcome::Ready(Reply { response, body: Body::Stream(self) }),
+        }
+    }
+}
+
+impl<'s> Job<'s> for Fails {
+    fn begin(&mut self, _: Waker) {
+        panic!("a job")
+    }
+
+    fn timeout(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn finish(self: Box<Self>) -> Outcome<'s> {
+        unreachable!("it never began")
+    }
+
+    fn held_bytes(&self) -> usize {
+        0
+    }
+}
+
+impl Stream for Fails {
+    fn length(&self) -> Option<u64> {
+        None
+    }
+
+    fn begin(&mut self, _: Waker) {
+        panic!("a stream")
+    }
+
+    fn next(&mut self) -> Piece<'_> {
+        Piece::End
+    }
+
+    fn timeout(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn held_bytes(&self) -> usize {
+        0
     }
 }
 
 #[test]
 fn a_request_whose_answer_panics_keeps_its_record() {
-    let site = Site::of(Box::new(Answers(|_| Answer::Collect(Box::new(Fails)))));
-    let lane = Lane::new();
-    let mut context = Context::new(&site, &lane.limits, &lane.config, &lane.ledger, 0);
-    let mut session = Session::default();
-    context.now_us = 10;
-    session.consume(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n", 0, &mut context);
-    context.now_us = 15;
-    let attempt = panic::catch_unwind(AssertUnwindSafe(|| session.consume(b"x", 0, &mut context)));
-    assert!(attempt.is_err());
-    let record = session.open_record().expect("the request is still there");
-    let (_client, connection) = connect();
-    assert_eq!(context.closing(connection.socket()).elapsed_us(&record), 5);
+    let answers: [for<'s> fn(&'s Answers) -> Answer<'s>; 3] = [
+        |_| Answer::Collect(Box::new(Fails::Whole)),
+        |_| Answer::Collect(Box::new(Fails::Job)),
+        |_| Answer::Collect(Box::new(Fails::Stream)),
+    ];
+    for answer in answers {
+        let (site, lane) = (Site::of(Box::new(Answers(answer))), Lane::new());
+        let mut context = Context::new(&site, &lane.limits, &lane.config, &lane.ledger, 0);
+        let mut session = Session::default();
+        context.now_us = 10;
+        let head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n";
+        session.consume(head, 0, &mut context);
+        context.now_us = 15;
+        let step = || session.consume(b"x", 0, &mut context);
+        assert!(panic::catch_unwind(AssertUnwindSafe(step)).is_err());
+        let record = session.open_record().expect("the request is still there");
+        let (_client, connection) = connect();
+        assert_eq!(context.closing(connection.socket()).elapsed_us(&record), 5);
+
+        let mut pair = lane.serve(&site);
+        let text = pair.conversation("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx");
+        assert!(
+            text.starts_with("HTTP/1.1 500 ") && text.matches("HTTP/1.1").count() == 1,
+            "{text}"
+        );
+    }
 }
 
 /// Holds as much as a test says, as a job and as a stream.
