@@ -617,13 +617,15 @@ fn a_busy_loop_that_turns_is_not_hung(mode: Mode) {
 
 fn a_worker_that_turns_again_in_time_stays(mode: Mode) {
     let site = Site::new(mode);
-    // The longer it is, the more time is left to go on before it would be killed.
-    let server = site.start_watched("6s");
+    let server = site.start_watched(WATCHDOG);
+    let mut clients = server.served_connections(20);
     let pid = server.worker_pid(1);
     send_signal(pid, SIGSTOP);
     // With threads, other lanes hang with it.
     let lane = server.journal.wait_for("worker hung").number("lane");
     send_signal(pid, SIGCONT);
+    // It would be killed a second later: something to do has its loop turn at once.
+    clients.iter_mut().for_each(|client| client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n"));
     server.journal.wait_where("worker recovered", |event| event.number("lane") == lane);
     for _ in 0..40 {
         assert_eq!(site.get(), OLD);
