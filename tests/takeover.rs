@@ -404,7 +404,7 @@ fn a_binary_that_is_never_executed_is_given_up(mode: Mode) {
     if skip_without("python3") {
         return;
     }
-    let of = Replaceable::start_with(mode, "supervisor.ready_timeout = \"1s\"\n");
+    let of = Replaceable::start_with(mode, "supervisor.ready_timeout = \"3s\"\n");
     let withheld = begin_to_hang(&of, "#!/bin/sh\n: > executed\n");
     let failed = of.server.journal.wait_for("upgrade failed");
     let expected = format!(
