@@ -294,7 +294,7 @@ fn whatever_the_limit_of_descriptors_an_upgrade_leaves_a_server_that_can_be_aske
 }
 
 fn a_binary_that_says_nothing_is_given_up(mode: Mode) {
-    let of = Replaceable::start_with(mode, "supervisor.ready_timeout = \"2s\"\n");
+    let of = Replaceable::start_with(mode, "supervisor.ready_timeout = \"4s\"\n");
     harness::replace_program(&of.binary, "#!/bin/sh\nexec sleep 600\n");
     of.server.signal(SIGUSR2);
     let failed = of.server.journal.wait_for("upgrade failed");
@@ -404,7 +404,7 @@ fn a_binary_that_is_never_executed_is_given_up(mode: Mode) {
     if skip_without("python3") {
         return;
     }
-    let of = Replaceable::start_with(mode, "supervisor.ready_timeout = \"3s\"\n");
+    let of = Replaceable::start_with(mode, "supervisor.ready_timeout = \"4s\"\n");
     let withheld = begin_to_hang(&of, "#!/bin/sh\n: > executed\n");
     let failed = of.server.journal.wait_for("upgrade failed");
     let expected = format!(
@@ -473,7 +473,7 @@ fn a_binary_that_says_nothing_and_cannot_be_killed_is_given_up() {
     if skip_without("python3") {
         return;
     }
-    let of = Replaceable::start_with(Mode::PROCESSES, "supervisor.ready_timeout = \"1s\"\n");
+    let of = Replaceable::start_with(Mode::PROCESSES, "supervisor.ready_timeout = \"3s\"\n");
     harness::replace_program(&of.binary, "#!/bin/sh\necho $$ > begun\nexec sleep 600\n");
     of.server.signal(SIGUSR2);
     let heir = eventually("the heir begins", || {
