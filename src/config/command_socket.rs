@@ -72,8 +72,8 @@ pub fn command_socket_links(options: &Options) -> Vec<PathBuf> {
 }
 
 /// Where a client finds the supervisor that was started with these options. It needs no more of the configuration file
-/// than `supervisor.pid_file`, so that a server that runs is found although the file has
-/// a mistake.
+/// than `supervisor.pid_file`, so that a server that runs is found although the file has a
+/// mistake.
 pub fn command_socket_paths(options: &Options) -> SocketPaths {
     let found = |paths| SocketPaths { paths, is_guess: false };
     let beside = |pid_file: PathBuf| vec![SocketPath::Socket(pid_file.with_extension("sock"))];

@@ -59,7 +59,7 @@ pub(super) struct Diagnostic {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Warning {
-    /// SourceText, line and column, such as `config.toml:3:1`.
+    /// Source, line and column, such as `config.toml:3:1`.
     pub place: String,
     /// What, and why.
     pub reason: String,

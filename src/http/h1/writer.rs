@@ -100,10 +100,9 @@ impl Writer {
     pub fn put(&mut self, output: &mut Vec<u8>, piece: &[u8]) {
         match self {
             Writer::End => {}
-            Writer::Sized { remaining } => {
-                let take = piece.len().min(usize::try_from(*remaining).unwrap_or(usize::MAX));
-                *remaining -= take as u64;
-                output.extend_from_slice(&piece[..take]);
+            Writer::Sized { .. } => {
+                let passed = self.pass(piece.len() as u64) as usize;
+                output.extend_from_slice(&piece[..passed]);
             }
             // An empty chunk would be the last one.
             Writer::Chunked if piece.is_empty() => {}

@@ -123,8 +123,7 @@ impl Supervisor {
             HeirState::Starting { .. } => self.give_up_heir("it was not ready in time"),
             HeirState::Ending { reason, .. } => {
                 let reason = format!("{reason}; it was killed, and has not ended");
-                self.restore_listeners();
-                self.reappear();
+                self.undo_heir();
                 self.drop_heir(&reason);
             }
             HeirState::Serves => {}
@@ -169,12 +168,18 @@ impl Supervisor {
         let was_executed = heir.was_executed(&self.epoll);
         let reason = heir.failure(&processes::cause(reaped.ended, false));
         if was_executed {
-            // Whatever it did to what the kernel keeps for the sockets, it can't do again.
-            self.restore_listeners();
-            self.reappear();
+            // Whatever it did, it can't do again.
+            self.undo_heir();
         }
         self.upgrade_failed(number, &reason);
         true
+    }
+
+    /// Undoes what an heir that has failed may have done to what the kernel keeps for the sockets, and to what this server
+    /// is found by.
+    fn undo_heir(&mut self) {
+        self.restore_listeners();
+        self.reappear();
     }
 
     fn upgrade_failed(&mut self, number: u64, reason: &str) {

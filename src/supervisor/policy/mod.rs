@@ -15,7 +15,7 @@
 //!               of a lane that is given up: Closing, steered away from and adopted until it is empty
 //!
 //! the whole:    Starting ── first generation Current ─▶ Serving ── TERM, or giving up ─▶ Draining ─▶ Over
-//!                   │                       (TERM, with a delay: Delaying first, until that is over) ▲
+//!                   │                                          └ TERM, with a delay ─▶ Delaying ─▲
 //!                   └ a worker ends before it was ever ready ─▶ Stopping ── all ended ────────────▲
 //!                             (a second signal that asks for it, or the deadline of the drain: Stopping) ───────────┘
 //! ```

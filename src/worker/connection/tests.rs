@@ -133,11 +133,22 @@ fn turn<'s>(
     readable: bool,
 ) -> Next {
     let ready = Ready { readable, writable: true, ..Ready::quiet(0) };
+    connection.set_queued(false);
+    step(connection, lane, driver, |connection, input, lane| {
+        connection.on_ready(ready, input, lane)
+    })
+}
+
+/// One step of a connection, as a loop takes it.
+fn step<'s>(
+    connection: &mut Connection<'s>,
+    lane: &mut Context<'s>,
+    driver: &mut Driver,
+    step: impl FnOnce(&mut Connection<'s>, &mut Input<'_>, &mut Context<'s>) -> Next,
+) -> Next {
     let mut buffer = [0; 1024];
     let mut input = Input::new(None, Some(&mut buffer));
-    connection.set_queued(false);
-    let step = || connection.on_ready(ready, &mut input, lane);
-    let attempt = panic::catch_unwind(AssertUnwindSafe(step));
+    let attempt = panic::catch_unwind(AssertUnwindSafe(|| step(connection, &mut input, lane)));
     let next = attempt.unwrap_or_else(|_| connection.on_panic(&mut input, lane));
     connection.end_turn(next, driver, 0, lane)
 }

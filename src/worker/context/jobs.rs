@@ -14,7 +14,7 @@ use crate::worker::driver::token::Key;
 
 /// What wakes a loop that waits for jobs: as many entries as there are jobs, at most.
 pub struct Wakeups {
-    woken: SegQueue<Arc<Sleeper>>,
+    woken: SegQueue<Arc<JobWaker>>,
     wake: wake::Wake,
 }
 
@@ -61,12 +61,12 @@ impl Jobs {
             return Waker::noop().clone();
         };
         let (woken, wakeups) = (Woken { key: self.at_work, job }, Arc::downgrade(wakeups));
-        Waker::from(Arc::new(Sleeper { woken, is_queued: AtomicBool::new(false), wakeups }))
+        Waker::from(Arc::new(JobWaker { woken, is_queued: AtomicBool::new(false), wakeups }))
     }
 }
 
 /// What a [`Waker`] is made of.
-struct Sleeper {
+struct JobWaker {
     woken: Woken,
     /// It was woken, and its loop has not heard of it.
     is_queued: AtomicBool,
@@ -92,9 +92,9 @@ impl Wakeups {
         self.wake.reset()?;
         let woken = std::iter::from_fn(|| self.woken.pop()).take(self.woken.len());
         // From here on it may be woken again: what its job had done before is seen by its connection.
-        let hear = |sleeper: Arc<Sleeper>| {
-            sleeper.is_queued.swap(false, Ordering::AcqRel);
-            sleeper.woken
+        let hear = |waker: Arc<JobWaker>| {
+            waker.is_queued.swap(false, Ordering::AcqRel);
+            waker.woken
         };
         Ok(woken.map(hear).collect())
     }
@@ -106,12 +106,12 @@ impl AsFd for Wakeups {
     }
 }
 
-impl Wake for Sleeper {
-    fn wake(self: Arc<Sleeper>) {
+impl Wake for JobWaker {
+    fn wake(self: Arc<JobWaker>) {
         self.wake_by_ref();
     }
 
-    fn wake_by_ref(self: &Arc<Sleeper>) {
+    fn wake_by_ref(self: &Arc<JobWaker>) {
         if !self.is_queued.swap(true, Ordering::AcqRel)
             && let Some(wakeups) = self.wakeups.upgrade()
         {

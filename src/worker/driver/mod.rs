@@ -370,22 +370,19 @@ fn transmit_for(
 ) -> Sent {
     let fd = socket.as_fd();
     match payload {
-        Payload::Bytes([]) => Sent::of(socket::send(fd, head, departure)),
+        _ if payload.is_empty() => Sent::of(socket::send(fd, head, departure)),
         Payload::Bytes(bytes) => Sent::of(socket::send_both(fd, head, bytes, departure)),
-        Payload::File { length: 0, .. } => Sent::of(socket::send(fd, head, departure)),
         Payload::File { file, offset, length } => {
             let head_sent = match head {
                 [] => Sent::Bytes(0),
                 head => Sent::of(socket::send(fd, head, Departure::WithNext)),
             };
-            match head_sent {
-                Sent::Bytes(count) if count == head.len() => {
-                    match Sent::of(socket::send_file(fd, file, offset, length)) {
-                        Sent::Bytes(sent) => Sent::Bytes(count + sent),
-                        Sent::Broken => Sent::Broken,
-                    }
-                }
-                sent => sent,
+            if head_sent != Sent::Bytes(head.len()) {
+                return head_sent;
+            }
+            match Sent::of(socket::send_file(fd, file, offset, length)) {
+                Sent::Bytes(sent) => Sent::Bytes(head.len() + sent),
+                Sent::Broken => Sent::Broken,
             }
         }
     }

@@ -57,6 +57,29 @@ fn a_connection_that_can_not_be_watched_counts_as_taken_and_not_as_open() {
     });
 }
 
+/// Every driver that there is here: the kernel may be too old for io_uring, or forbid it.
+fn drivers() -> impl Iterator<Item = Driver> {
+    let epoll = Driver::Epoll(epoll::Driver::new().expect("a driver"));
+    let io_uring = io_uring::Driver::new(false).ok();
+    let io_uring = io_uring.map(|driver| Driver::IoUring(Box::new(driver)));
+    [Some(epoll), io_uring].into_iter().flatten()
+}
+
+/// A client of the loop's.
+fn connect(event_loop: &mut EventLoop<'_>, listener: &TcpListener) -> TcpStream {
+    let client = TcpStream::connect(listener.local_addr().expect("an address"));
+    let (accepted, _) = listener.accept().expect("a connection");
+    accepted.set_nonblocking(true).expect("nonblocking");
+    event_loop.adopt(accepted.into());
+    client.expect("a connection")
+}
+
+fn turn_until_all_are_closed(event_loop: &mut EventLoop<'_>) {
+    while event_loop.context.counters.open() > 0 {
+        event_loop.turn().expect("a turn");
+    }
+}
+
 /// Answers with a file, which another thread has to open first.
 struct Opened {
     response: Response,
@@ -125,24 +148,14 @@ fn a_job_comes_back_to_its_connection_and_a_file_is_sent_whole_by_either_driver(
     let response = Response::new(200, [], None);
     let site = Site::of(Box::new(Opened { response, span }));
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let epoll = Driver::Epoll(epoll::Driver::new().expect("a driver"));
-    // The kernel may be too old for the other one, or forbid it.
-    let io_uring = io_uring::Driver::new(false).ok();
-    let io_uring = io_uring.map(|driver| Driver::IoUring(Box::new(driver)));
-    for driver in [Some(epoll), io_uring].into_iter().flatten() {
+    for driver in drivers() {
         with_loop_of(driver, &site, Accept::Reuseport, |event_loop, _, ledger| {
             thread::scope(|scope| {
                 for _ in 0..CLIENTS {
-                    let stream = TcpStream::connect(listener.local_addr().expect("an address"));
-                    let (stream, expected) = (stream.expect("a connection"), &content);
+                    let (stream, expected) = (connect(event_loop, &listener), &content);
                     scope.spawn(move || fetch(stream, 2, &expected[4..expected.len() - 4]));
-                    let (accepted, _) = listener.accept().expect("a connection");
-                    accepted.set_nonblocking(true).expect("nonblocking");
-                    event_loop.adopt(accepted.into());
                 }
-                while event_loop.context.counters.open() > 0 {
-                    event_loop.turn().expect("a turn");
-                }
+                turn_until_all_are_closed(event_loop);
             });
             let counts = ledger.block(0).cells().counts();
             assert_eq!((counts.responses, counts.aborted), (2 * CLIENTS as u64, 0));
@@ -260,23 +273,14 @@ fn clients_that_end_their_side_or_send_much_get_all_they_asked_for_by_either_dri
         })
         .collect();
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let epoll = Driver::Epoll(epoll::Driver::new().expect("a driver"));
-    let io_uring = io_uring::Driver::new(false).ok();
-    let io_uring = io_uring.map(|driver| Driver::IoUring(Box::new(driver)));
-    for driver in [Some(epoll), io_uring].into_iter().flatten() {
+    for driver in drivers() {
         with_loop_of(driver, &site, Accept::Reuseport, |event_loop, _, ledger| {
             thread::scope(|scope| {
                 for (requests, is_ended, expected) in &cases {
-                    let stream = TcpStream::connect(listener.local_addr().expect("an address"));
-                    let stream = stream.expect("a connection");
+                    let stream = connect(event_loop, &listener);
                     scope.spawn(|| conversation(stream, requests.as_bytes(), *is_ended, *expected));
-                    let (accepted, _) = listener.accept().expect("a connection");
-                    accepted.set_nonblocking(true).expect("nonblocking");
-                    event_loop.adopt(accepted.into());
                 }
-                while event_loop.context.counters.open() > 0 {
-                    event_loop.turn().expect("a turn");
-                }
+                turn_until_all_are_closed(event_loop);
             });
             let counts = ledger.block(0).cells().counts();
             let responses: usize = cases.iter().map(|case| case.2.0).sum();
@@ -324,11 +328,7 @@ fn what_fails_with_the_end_of_its_connection_costs_no_other() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let driver = Driver::Epoll(epoll::Driver::new().expect("a driver"));
     with_loop_of(driver, &site, Accept::Reuseport, |event_loop, supervisor, ledger| {
-        let mut stream =
-            TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
-        let (accepted, _) = listener.accept().expect("a connection");
-        accepted.set_nonblocking(true).expect("nonblocking");
-        event_loop.adopt(accepted.into());
+        let mut stream = connect(event_loop, &listener);
         stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").expect("room");
         while ledger.block(0).cells().requests.get() == 0 {
             event_loop.turn().expect("a turn");

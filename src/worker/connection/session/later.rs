@@ -78,13 +78,12 @@ impl<'s> Session<'s> {
             NextPiece::Later => return,
             NextPiece::Late => lane.output.break_off(&mut streaming.content),
         };
-        if matches!(progress, Progress::Going | Progress::Waiting) {
-            streaming.held_bytes = streaming.content.stream.held_bytes();
-        }
         self.state = match progress {
-            Progress::Going => return,
-            Progress::Waiting => {
-                streaming.next = NextPiece::Later;
+            Progress::Going | Progress::Waiting => {
+                streaming.held_bytes = streaming.content.stream.held_bytes();
+                if progress == Progress::Waiting {
+                    streaming.next = NextPiece::Later;
+                }
                 return;
             }
             Progress::Whole if keep => State::Reading,

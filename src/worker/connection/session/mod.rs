@@ -329,9 +329,8 @@ impl<'s> Session<'s> {
         match outcome {
             Outcome::Ready(reply) => self.respond(asked, reply, lane),
             Outcome::Pending(pending) => {
-                let (job, held_bytes) = (lane.jobs.number(), held);
-                let waiting =
-                    Waiting { asked, pending: Some(pending), held_bytes, job, is_over: false };
+                let (pending, job) = (Some(pending), lane.jobs.number());
+                let waiting = Waiting { asked, pending, held_bytes: held, job, is_over: false };
                 self.state = State::Pending(Box::new(waiting));
                 self.begin_later(lane);
             }

@@ -79,13 +79,16 @@ impl<'s> Pair<'s> {
     }
 
     fn on_woken(&mut self, woken: Woken) -> Next {
-        let mut buffer = [0; 1024];
-        let mut input = Input::new(None, Some(&mut buffer));
-        let (connection, lane) = (&mut self.connection, &mut self.context);
-        let step = || connection.on_woken(woken.job, &mut input, lane);
-        let attempt = panic::catch_unwind(AssertUnwindSafe(step));
-        let next = attempt.unwrap_or_else(|_| connection.on_panic(&mut input, lane));
-        connection.end_turn(next, &mut self.driver, 0, lane)
+        let Pair { connection, context, driver, .. } = self;
+        step(connection, context, driver, |connection, input, lane| {
+            connection.on_woken(woken.job, input, lane)
+        })
+    }
+
+    /// Lets the deadline of the connection pass.
+    fn elapse(&mut self) -> Next {
+        let Pair { connection, context, driver, .. } = self;
+        step(connection, context, driver, Connection::on_deadline)
     }
 
     fn text(&mut self) -> String {
@@ -136,16 +139,6 @@ fn a_wake_up_that_comes_late_is_not_taken_for_that_of_what_is_waited_for_now() {
         assert_eq!(pair.text(), "", "{request}");
         pair.elapse();
         assert!(pair.text().ends_with("\r\n\r\ndone"), "{request}");
-    }
-}
-
-impl Pair<'_> {
-    /// Lets the deadline of the connection pass.
-    fn elapse(&mut self) {
-        let mut buffer = [0; 1024];
-        let mut input = Input::new(None, Some(&mut buffer));
-        let next = self.connection.on_deadline(&mut input, &mut self.context);
-        self.connection.end_turn(next, &mut self.driver, 0, &mut self.context);
     }
 }
 
@@ -325,9 +318,7 @@ fn a_stream_whose_piece_does_not_come_is_broken_off() {
     // To HTTP/1.0 a reset alone tells.
     let (mut pair, _wakeups) = lane.serve(&site).with_jobs();
     pair.ask("GET / HTTP/1.0\r\n\r\n");
-    let mut buffer = [0; 1024];
-    let mut input = Input::new(None, Some(&mut buffer));
-    assert_eq!(pair.connection.on_deadline(&mut input, &mut pair.context), Next::Close);
+    assert_eq!(pair.elapse(), Next::Close);
 }
 
 /// Collects a body, and fails when it is whole, or when what comes of it begins.
