@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 
 pub use message::{Assignment, Command, DrainKind, Missed, Order, Report, WorkerEvent};
 pub use number::{GenerationNumber, ProcessNumber, WorkerNumber};
-pub use role::{Hosting, Role};
+pub use role::{Hosting, Leaves, Role};
 
 use crate::sys::has_input_within;
 use crate::sys::socket::{

@@ -1,11 +1,9 @@
 //! What happens, as log events. Their names and fields are part of the interface: docs/events.md lists them, and a
 //! test compares. Nothing is decided here, and nothing is kept.
 
-use std::ops::Add;
 use std::time::Duration;
 
 use super::policy::{Fact, Worker};
-use super::processes::totals::Totals;
 use super::processes::{Processes, WorkerRecord, WorkerRecords, sizing};
 use crate::config::RoutePath;
 use crate::control::WorkerEvent;
@@ -181,7 +179,8 @@ fn worker_fact(worker: Worker, fact: &Fact, processes: &Processes) {
 }
 
 fn all_full(lanes: usize, records: &WorkerRecords) {
-    let levels = records.iter().map(|record| records.counters(record).cells().levels());
+    let of_lanes = records.iter().filter(|record| record.worker.role.serves());
+    let levels = of_lanes.map(|record| records.counters(record).cells().levels());
     let connections = levels.sum::<Levels>().open;
     let reason =
         "every lane has workers.max_connections: who connects now waits for another to leave";
@@ -212,8 +211,7 @@ fn doing(worker: Worker, processes: &Processes) -> String {
 
 /// The last line.
 pub(crate) fn stopped(code: i32, uptime: Duration, records: &WorkerRecords) {
-    let totals = records.all_totals().into_values().fold(Totals::default(), Totals::add);
-    let Counts { accepted: connections, requests, .. } = totals.counts;
+    let Counts { accepted: connections, requests, .. } = records.served_totals().counts;
     let uptime_s = (uptime.as_secs_f64() * 1000.0).round() / 1000.0;
     tracing::info!(code, uptime_s, connections, requests, "stopped");
 }

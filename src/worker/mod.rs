@@ -2,9 +2,10 @@
 //!
 //! [`process`] hosts the workers of one process, [`run`] is one worker, [`event_loop`] its loop, and
 //! [`connection`] what happens to a connection. A lane shares nothing with another on the request path, and
-//! nothing here locks. In accept mode handoff one worker drives no lane: the acceptor ([`accepting`]).
+//! nothing here locks. Some workers drive no lane: in accept mode handoff the acceptor ([`accepting`]), and `attendants`.
 
 pub mod accepting;
+mod attendants;
 pub mod connection;
 pub mod context;
 pub mod driver;
@@ -104,6 +105,7 @@ fn work(
     match role {
         Role::Acceptor => accept(assignment, generation, control, channels),
         Role::Lane(_) => drive(assignment, generation, control, channels),
+        Role::Admin => attendants::admin::run(assignment, generation, control),
     }
 }
 

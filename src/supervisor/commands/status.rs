@@ -1,7 +1,6 @@
 //! What `server status` shows: the lanes as they are, and the last things that happened to their workers.
 
 use std::collections::VecDeque;
-use std::ops::Add;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -258,7 +257,7 @@ pub(crate) fn status(
         addresses: groups.map(|group| group.address.to_string()).collect(),
         accept,
         engine,
-        totals: records.all_totals().into_values().fold(Totals::default(), Totals::add),
+        totals: records.served_totals(),
         lanes: lanes.collect(),
         acceptor: acceptor.map(|(state, worker)| of_acceptor(state, worker, records)),
         shared_queue: (accept != Accept::Reuseport).then(|| self::queue(0, listeners)),

@@ -117,6 +117,11 @@ impl Supervisor {
                 self.give_up_changes(ENDING);
                 self.listeners.close();
             }
+            Action::TakeOwn(worker) => {
+                let files = self.admin_listeners.of_lane(0, self.processes.admin_of(worker));
+                self.processes.take(worker, 0, &files);
+            }
+            Action::CloseOwn(_) => self.admin_listeners.close(),
             Action::Drain(process, kind) => self.processes.drain(process, kind),
             Action::Seal(process) => self.processes.seal(process),
             Action::DrainWorker(worker) => {

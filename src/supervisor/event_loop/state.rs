@@ -64,6 +64,8 @@ pub(super) struct Supervisor {
     pub(super) epoll: Epoll,
     pub(super) signals: Signals,
     pub(super) listeners: Listeners,
+    /// The admin addresses', of which each has one socket.
+    pub(super) admin_listeners: Listeners,
     pub(super) processes: Processes,
     pub(super) policy: Policy,
     pub(super) options: config::Options,
@@ -141,6 +143,7 @@ impl Supervisor {
             epoll,
             signals,
             listeners,
+            admin_listeners: Listeners::default(),
             processes,
             policy,
             options,

@@ -89,13 +89,18 @@ pub(crate) fn prepare(
         mode: config.workers.mode,
         accept: config.workers.accept,
         sockets: listeners.lanes(),
+        attendants: Vec::new(),
+        takes_early: !listeners.are_lent(),
     };
     let cpus = if config.workers.pin { machine.cpus } else { Vec::new() };
     let addresses = listeners.addresses(&opened.requested);
     warned.turn();
     let generation = Generation::new(number, config, addresses, Arc::clone(ledger));
     let addresses = opened.requested;
-    Ok((PreparedGeneration { generation, addresses, size, cpus, identity }, plan))
+    let admin_addresses = Vec::new();
+    let prepared =
+        PreparedGeneration { generation, addresses, admin_addresses, size, cpus, identity };
+    Ok((prepared, plan))
 }
 
 /// Why lanes beyond the number of CPUs are warned of.

@@ -1,14 +1,14 @@
 //! Processes and workers that leave: told to drain, waited for, killed if they take too long.
 
 use super::generation::{Drain, Process, ProcessStage, Replacing, hosting};
-use super::{Action, Fact, Policy, Worker};
+use super::{Action, Fact, Phase, Policy, Worker};
 use crate::config::Accept;
 use crate::control::{DrainKind, Hosting, Role};
 
 impl Policy {
     /// Has a generation drain. Lanes that are handed connections are sealed when the acceptor has handed out what it
     /// has; a process that hosts the acceptor, too, sees to that by itself. A process that drains already is told again
-    /// if it has become urgent, and keeps its deadline.
+    /// if it has become urgent, and keeps its deadline. Attendants stay until they aren't needed any more.
     pub(super) fn drain_generation(&mut self, index: usize, kind: DrainKind) {
         let generation = &mut self.generations[index];
         let deadline_ms = self.now_ms + generation.settings.drain_timeout_ms;
@@ -16,7 +16,8 @@ impl Policy {
         let has_acceptor =
             generation.seat(Role::Acceptor).is_some_and(|seat| seat.state.worker().is_some());
         for process in &mut generation.processes {
-            if !matches!(process.stage, ProcessStage::Serving) {
+            let is_attendant = !process.hosting.serves();
+            if is_attendant || !matches!(process.stage, ProcessStage::Serving) {
                 if process.hurry(kind) {
                     self.actions.push(Action::Drain(process.number, kind));
                 }
@@ -79,8 +80,12 @@ impl Policy {
     /// Kills the processes whose drain has lasted too long.
     pub(super) fn end_drains(&mut self, index: usize) {
         let now_ms = self.now_ms;
-        let is_due =
-            |process: &&Process| process.drain().is_some_and(|drain| drain.deadline_ms <= now_ms);
+        // Those of lanes end with the drain of the whole, if that is under way.
+        let is_all = !matches!(self.phase, Phase::Draining { .. });
+        let is_due = |process: &&Process| {
+            let is_meant = is_all || !process.hosting.serves();
+            is_meant && process.drain().is_some_and(|drain| drain.deadline_ms <= now_ms)
+        };
         let due: Vec<Process> =
             self.generations[index].processes.iter().filter(is_due).cloned().collect();
         if due.is_empty() {

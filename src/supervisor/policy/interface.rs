@@ -37,13 +37,17 @@ pub struct Plan {
     pub accept: Accept,
     /// How many lanes have sockets by now, which may be more than it needs.
     pub sockets: usize,
+    /// The roles of workers through which no clients are served.
+    pub attendants: Vec<Role>,
+    /// Of the first generation: whether these take their sockets before it serves. No other server has them.
+    pub takes_early: bool,
 }
 
 impl Plan {
     /// The roles that its workers have.
-    pub(super) fn roles(&self) -> impl Iterator<Item = Role> + use<> {
+    pub(super) fn roles(&self) -> impl Iterator<Item = Role> {
         let acceptor = (self.accept == Accept::Handoff).then_some(Role::Acceptor);
-        (0..self.lanes).map(Role::Lane).chain(acceptor)
+        (0..self.lanes).map(Role::Lane).chain(acceptor).chain(self.attendants.iter().copied())
     }
 }
 
@@ -148,6 +152,10 @@ pub enum Action {
         /// The lane.
         lane: usize,
     },
+    /// Have this worker, which is ready, accept from the sockets of its role, which are no lane's.
+    TakeOwn(Worker),
+    /// Close the supervisor's copies of the sockets of this role, which are no lane's.
+    CloseOwn(Role),
     /// This generation serves from here on: what only others needed can go.
     Serve(GenerationNumber),
     /// Have new connections go to the sockets of the first so many lanes alone; `None`: to all.

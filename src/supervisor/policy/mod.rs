@@ -14,6 +14,8 @@
 //!               in accept mode shared by all that are ready, in handoff by the acceptor;
 //!               of a lane that is given up: Closing, steered away from and adopted until it is empty
 //!
+//! an attendant: as a lane, but it is restarted for ever, and leaves when it isn't needed any more (`attendants`)
+//!
 //! the whole:    Starting ── first generation Current ─▶ Serving ── TERM, or giving up ─▶ Draining ─▶ Over
 //!                   │                                          └ TERM, with a delay ─▶ Delaying ─▲
 //!                   └ a worker ends before it was ever ready ─▶ Stopping ── all ended ────────────▲
@@ -23,6 +25,7 @@
 //! No I/O and no clock: time comes in as milliseconds since the supervisor began, and what is to be done
 //! goes out as [`Action`]s. Jitter comes from a generator that is part of the state.
 
+mod attendants;
 mod drain;
 mod full;
 mod generation;
@@ -32,6 +35,7 @@ mod watchdog;
 
 use std::mem;
 
+use attendants::{LEAVE_MS, OwnSockets};
 pub use generation::hosting;
 use generation::{Generation, Replacing, SeatState, Stage};
 pub use interface::{Action, Fact, Input, Plan, Settings, Worker};
@@ -46,6 +50,7 @@ pub struct Policy {
     /// Oldest first: outgoing ones, the current one, the incoming one.
     generations: Vec<Generation>,
     sockets: Sockets,
+    own_sockets: OwnSockets,
     replacing: Option<Replacing>,
     numbers: Numbers,
     /// When the workers' beats are read next.
@@ -80,10 +85,13 @@ enum Phase {
         deadline_ms: u64,
         code: i32,
         is_asked: bool,
+        kind: DrainKind,
     },
-    /// Every process was killed; gone when they are.
+    /// Every process was killed, but for attendants that take what the lanes leave behind: they have until then. Gone when
+    /// all of them are.
     Stopping {
         code: i32,
+        until_ms: Option<u64>,
     },
     Over,
 }
@@ -98,6 +106,7 @@ impl Policy {
             phase: Phase::Starting,
             generations: Vec::new(),
             sockets: Sockets::default(),
+            own_sockets: OwnSockets::new(plan.takes_early),
             replacing: None,
             numbers: Numbers::default(),
             beats_ms: now_ms,
@@ -137,6 +146,7 @@ impl Policy {
         self.own_sockets();
         self.pass_time();
         self.own_sockets();
+        self.attend();
         mem::take(&mut self.actions)
     }
 
@@ -200,15 +210,19 @@ impl Policy {
     /// When [`Input::Tick`] is due, if nothing else happens.
     pub fn next_ms(&self) -> Option<u64> {
         match self.phase {
-            Phase::Over | Phase::Stopping { .. } => None,
-            Phase::Draining { deadline_ms, .. } => Some(deadline_ms),
+            Phase::Over => None,
+            Phase::Stopping { until_ms, .. } => until_ms,
+            Phase::Draining { deadline_ms, .. } => {
+                self.attendants_next_ms().into_iter().chain([deadline_ms]).min()
+            }
             Phase::Starting | Phase::Serving | Phase::Delaying { .. } => {
                 let delayed = match self.phase {
                     Phase::Delaying { until_ms, .. } => Some(until_ms),
                     _ => None,
                 };
                 let watch = self.watch_interval_ms().map(|_| self.beats_ms);
-                let generations = self.generations.iter().filter_map(Generation::next_ms);
+                let generations = 0..self.generations.len();
+                let generations = generations.filter_map(|index| self.generation_next_ms(index));
                 let replaced = self.replacing.as_ref().map(|replacing| replacing.until_ms);
                 let own = [delayed, watch, replaced, self.full_next_ms()].into_iter().flatten();
                 generations.chain(self.sockets.next_ms()).chain(own).min()
@@ -240,8 +254,8 @@ impl Policy {
                 self.announce(Fact::StopDelayed { reason, delay_ms });
             }
             Phase::Starting | Phase::Serving => self.drain_as_asked(reason),
-            Phase::Draining { deadline_ms, code, is_asked: false } => {
-                self.phase = Phase::Draining { deadline_ms, code, is_asked: true };
+            Phase::Draining { deadline_ms, code, is_asked: false, kind } => {
+                self.phase = Phase::Draining { deadline_ms, code, is_asked: true, kind };
                 self.announce(Fact::DrainGoesOn { reason });
             }
             Phase::Delaying { .. } | Phase::Draining { is_asked: true, .. } => {
@@ -275,7 +289,7 @@ impl Policy {
         let timeout_ms = latest.map_or(0, |generation| generation.settings.drain_timeout_ms);
         let number = latest.map(|generation| generation.number).unwrap_or_default();
         let deadline_ms = self.now_ms + timeout_ms;
-        self.phase = Phase::Draining { deadline_ms, code, is_asked: false };
+        self.phase = Phase::Draining { deadline_ms, code, is_asked: false, kind };
         self.announce(Fact::DrainStarted { generation: number, reason });
         // The supervisor's sockets first: when a worker then closes its own, no connection can queue on them.
         self.act(Action::CloseListeners);
@@ -291,12 +305,21 @@ impl Policy {
         self.end_when_alone();
     }
 
+    /// Kills every process, but for those that take what the lanes leave behind: they leave in a moment.
     fn kill_all(&mut self, code: i32) {
-        self.phase = Phase::Stopping { code };
         let processes = self.generations.iter().flat_map(|generation| &generation.processes);
-        let kills: Vec<_> = processes.map(|process| Action::Kill(process.number)).collect();
-        self.actions.extend(kills);
+        let (last, others): (Vec<_>, Vec<_>) = processes.partition(|process| process.ends_last());
+        let until_ms = (!last.is_empty()).then_some(self.now_ms + LEAVE_MS);
+        self.actions.extend(others.into_iter().map(|process| Action::Kill(process.number)));
+        self.phase = Phase::Stopping { code, until_ms };
         self.end_when_alone();
+    }
+
+    /// Kills those, too, when their moment is over.
+    fn kill_last(&mut self, code: i32) {
+        self.phase = Phase::Stopping { code, until_ms: None };
+        let processes = self.generations.iter().flat_map(|generation| &generation.processes);
+        self.actions.extend(processes.map(|process| Action::Kill(process.number)));
     }
 
     /// The end, if there is no process left to wait for.
@@ -309,7 +332,7 @@ impl Policy {
                 self.announce(Fact::DrainDone { generation: self.numbers.generation });
                 code
             }
-            Phase::Stopping { code } => code,
+            Phase::Stopping { code, .. } => code,
             Phase::Starting | Phase::Serving | Phase::Delaying { .. } | Phase::Over => return,
         };
         self.act(Action::Exit(code));
@@ -325,7 +348,16 @@ impl Policy {
                 self.announce(Fact::DrainDeadline { workers });
                 self.kill_all(code);
             }
-            Phase::Draining { .. } => {}
+            Phase::Draining { .. } => {
+                for index in 0..self.generations.len() {
+                    self.end_drains(index);
+                    self.kill_late(index);
+                    self.restart_due(index);
+                }
+            }
+            Phase::Stopping { code, until_ms: Some(until_ms) } if until_ms <= self.now_ms => {
+                self.kill_last(code);
+            }
             Phase::Delaying { until_ms, reason } if until_ms <= self.now_ms => {
                 self.drain_as_asked(reason);
             }

@@ -1,8 +1,9 @@
 //! The policy as tables: (state, input, time) → actions. The model under random inputs is in `model`.
 
 use super::Action::{
-    Announce, Attach, CloseLane, CloseListeners, Detach, Drain, DrainWorker, Exit, Forget, Kill,
-    PollAgain, ReadBeats, Release, Renew, Seal, Serve, StartProcess, StartWorker, Steer, Take,
+    Announce, Attach, CloseLane, CloseListeners, CloseOwn, Detach, Drain, DrainWorker, Exit,
+    Forget, Kill, PollAgain, ReadBeats, Release, Renew, Seal, Serve, StartProcess, StartWorker,
+    Steer, Take, TakeOwn,
 };
 use super::watchdog::MOMENT_MS;
 use super::*;
@@ -11,6 +12,7 @@ use crate::control::DrainKind::{Replaced, Stop};
 use crate::control::{HANDSHAKES_MS, Missed};
 
 mod accept;
+mod attendants;
 mod model;
 
 const SETTINGS: Settings = Settings {
@@ -28,7 +30,15 @@ const KILLED: &str = "killed by SIGKILL";
 const HUNG: &str = "hung: no turn of its loop within supervisor.watchdog";
 
 fn plan(settings: &Settings, lanes: usize, mode: Mode) -> Plan {
-    Plan { settings: settings.clone(), lanes, mode, accept: Accept::Reuseport, sockets: 0 }
+    Plan {
+        settings: settings.clone(),
+        lanes,
+        mode,
+        accept: Accept::Reuseport,
+        sockets: 0,
+        attendants: Vec::new(),
+        takes_early: true,
+    }
 }
 
 /// The `n`th worker that was started, counted from 1: with processes, each has its own.

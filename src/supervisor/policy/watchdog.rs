@@ -104,6 +104,8 @@ impl Policy {
             mode: generation.mode,
             accept: generation.accept,
             sockets: self.sockets.count(),
+            attendants: generation.seats.keys().copied().filter(|role| !role.serves()).collect(),
+            takes_early: false,
         };
         let ends: Vec<_> =
             generation.seats.iter().map(|(role, seat)| (*role, seat.ends_ms.clone())).collect();

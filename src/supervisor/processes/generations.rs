@@ -14,6 +14,8 @@ pub(crate) struct PreparedGeneration {
     pub(crate) generation: Generation,
     /// The addresses that it serves, as they were asked for.
     pub(crate) addresses: Vec<RequestedAddress>,
+    /// Its admin addresses, as they were asked for.
+    pub(crate) admin_addresses: Vec<RequestedAddress>,
     /// How its lanes came to be so many.
     pub(crate) size: Size,
     /// The CPUs that its lanes are pinned to in turn; none if they are not pinned.

@@ -99,6 +99,11 @@ impl Processes {
         self.prepared_of(worker).map_or(&[], |prepared| &prepared.addresses)
     }
 
+    /// The admin addresses of a worker's generation.
+    pub(crate) fn admin_of(&self, worker: Worker) -> &[RequestedAddress] {
+        self.prepared_of(worker).map_or(&[], |prepared| &prepared.admin_addresses)
+    }
+
     /// How this worker's process ended, if it has.
     pub(crate) fn end_of(&self, worker: Worker) -> Option<End> {
         self.ends.get(&worker.process).copied()
@@ -106,7 +111,7 @@ impl Processes {
 
     fn assign(&mut self, worker: Worker, generation: GenerationNumber) -> io::Result<Assignment> {
         let prepared = self.generations.get(generation).ok_or(io::ErrorKind::NotFound)?;
-        // The acceptor isn't pinned: it runs where there is time.
+        // Any other isn't pinned: it runs where there is time.
         let cpu = worker.role.lane().and_then(|lane| prepared.cpu_of(lane));
         self.records.add(worker, generation, cpu)
     }
@@ -189,7 +194,7 @@ impl Processes {
     /// handed to this one.
     pub(crate) fn take(&mut self, worker: Worker, lane: usize, sockets: &[BorrowedFd<'_>]) {
         let accept = self.config_of(worker).map(|config| config.workers.accept);
-        if worker.role == Role::Acceptor || accept != Some(Accept::Handoff) {
+        if worker.role.lane().is_none() || accept != Some(Accept::Handoff) {
             let files = sockets.len();
             return self.order(worker, Order::Take { lane, files }, sockets);
         }

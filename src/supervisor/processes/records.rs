@@ -132,6 +132,12 @@ impl WorkerRecords {
         roles.map(|role| (role, self.totals(role))).collect()
     }
 
+    /// What was counted for the lanes and the acceptors in all: for those through which clients are served.
+    pub(crate) fn served_totals(&self) -> Totals {
+        let all = self.all_totals().into_iter().filter(|(role, _)| role.serves());
+        all.map(|(_, totals)| totals).fold(Totals::default(), Totals::add)
+    }
+
     /// Takes note of what the supervisors before this one have counted by now.
     pub(crate) fn inherit(&mut self, totals: Vec<(Role, Totals)>) {
         for (role, totals) in totals {

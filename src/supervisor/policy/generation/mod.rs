@@ -24,7 +24,7 @@ pub(super) struct Generation {
     pub(super) stage: Stage,
     pub(super) settings: Settings,
     pub(super) lanes: usize,
-    /// One for each lane and each other role, lanes first.
+    /// One for each lane and each other role, in the order in which workers are started.
     pub(super) seats: BTreeMap<Role, Seat>,
     pub(super) mode: Mode,
     pub(super) accept: Accept,
@@ -59,13 +59,20 @@ pub(super) struct Replacing {
 pub(super) const RELEASE_MS: u64 = 1_000;
 
 impl Generation {
-    /// When something is due, if nothing else happens.
-    pub(super) fn next_ms(&self) -> Option<u64> {
+    /// When a drain of its processes has taken too long.
+    fn drains_until_ms(&self) -> Option<u64> {
         let drains = self.processes.iter().filter_map(Process::drain);
-        let drains = drains.map(|drain| drain.deadline_ms);
-        let seats = self.seats.values().filter_map(|seat| seat.state.next_ms());
-        let seats = seats.filter(|_| !self.is_outgoing());
-        drains.chain(seats).min()
+        drains.map(|drain| drain.deadline_ms).min()
+    }
+
+    /// When something is due for its seats, if nothing else happens.
+    fn seats_next_ms(&self) -> Option<u64> {
+        self.seats.values().filter_map(|seat| seat.state.next_ms()).min()
+    }
+
+    /// Whether a process of it lives that hosts workers through which clients are served.
+    pub(super) fn has_lanes(&self) -> bool {
+        self.processes.iter().any(|process| process.hosting.serves())
     }
 
     pub(super) fn is_incoming(&self) -> bool {
@@ -148,11 +155,29 @@ impl Policy {
         seat.state = SeatState::Ready { worker, is_full: false };
         seat.was_ready = true;
         self.announce(Fact::WorkerReady { worker });
-        if let Some(index) = self.incoming() {
-            let is_ready = |seat: &Seat| matches!(seat.state, SeatState::Ready { .. });
-            if self.generations[index].seats.values().all(is_ready) {
-                self.promote(index);
-            }
+        self.promote_ready();
+    }
+
+    /// When something is due for a generation, if nothing else happens.
+    pub(super) fn generation_next_ms(&self, index: usize) -> Option<u64> {
+        let generation = &self.generations[index];
+        let seats_ms = match generation.is_outgoing() {
+            true => self.attendants_seats_next_ms(index),
+            false => generation.seats_next_ms(),
+        };
+        generation.drains_until_ms().into_iter().chain(seats_ms).min()
+    }
+
+    /// Has the incoming generation take over if it can.
+    pub(super) fn promote_ready(&mut self) {
+        let Some(index) = self.incoming().filter(|index| self.are_attendants_settled(*index))
+        else {
+            return;
+        };
+        let seats = self.generations[index].seats.iter().filter(|(role, _)| role.serves());
+        let mut states = seats.map(|(_, seat)| seat.state);
+        if states.all(|state| matches!(state, SeatState::Ready { .. })) {
+            self.promote(index);
         }
     }
 
@@ -175,7 +200,8 @@ impl Policy {
         self.generations[before].stage = Stage::Outgoing { withdrawn: false };
         self.disown_sockets();
         self.own_sockets();
-        let seats = self.generations[before].seats.values();
+        let seats = self.generations[before].seats.iter().filter(|(role, _)| role.serves());
+        let seats = seats.map(|(_, seat)| seat);
         self.replacing = Some(Replacing {
             accepting: seats.filter_map(|seat| seat.state.ready()).collect(),
             until_ms: self.now_ms + RELEASE_MS,

@@ -8,7 +8,7 @@
 //! A process may end by itself at any time, and then it is gone.
 
 use super::super::Worker;
-use crate::control::{DrainKind, Hosting, ProcessNumber};
+use crate::control::{DrainKind, Hosting, Leaves, ProcessNumber};
 
 /// A living process.
 #[derive(Clone, Debug)]
@@ -55,6 +55,13 @@ impl Process {
             ProcessStage::AwaitsAcceptor(drain) | ProcessStage::Draining(drain) => Some(drain),
             ProcessStage::Serving | ProcessStage::Killed { .. } => None,
         }
+    }
+
+    /// Whether it hosts an attendant that takes what the lanes leave behind, and was not killed.
+    pub(in crate::supervisor::policy) fn ends_last(&self) -> bool {
+        let is_killed = matches!(self.stage, ProcessStage::Killed { .. });
+        matches!(self.hosting, Hosting::Single(role) if role.leaves() == Leaves::AfterLanes)
+            && !is_killed
     }
 
     /// Whether its end is meant, so that no failure is behind it.

@@ -75,7 +75,8 @@ impl Policy {
         let (now_ms, seated) = (self.now_ms, self.seated(index, &workers));
         let generation = &mut self.generations[index];
         let window_ms = generation.settings.restart_window_ms;
-        let mut seats = seated.iter().filter_map(|worker| generation.seat(worker.role));
+        let serving = seated.iter().filter(|worker| worker.role.serves());
+        let mut seats = serving.filter_map(|worker| generation.seat(worker.role));
         let never_ready = seats.any(|seat| !seat.was_ready);
         if generation.is_incoming() && never_ready {
             return self.withdraw(index, TOLD_TO_END);
@@ -93,12 +94,10 @@ impl Policy {
     /// Those of `workers` that still sit in their seats, if these are to be filled again.
     fn seated(&self, index: usize, workers: &[Worker]) -> Vec<Worker> {
         let generation = &self.generations[index];
-        if generation.is_outgoing() || matches!(self.phase, Phase::Draining { .. }) {
-            return Vec::new();
-        }
         let is_seated = |worker: &&Worker| {
             let seat = generation.seat(worker.role);
             seat.is_some_and(|seat| seat.state.worker() == Some(**worker))
+                && self.is_needed(index, worker.role)
         };
         workers.iter().filter(is_seated).copied().collect()
     }
@@ -112,8 +111,12 @@ impl Policy {
             self.announce(Fact::WorkerExited { worker: *worker, cause: cause.to_owned() });
         }
         let lost = self.seated(index, workers);
-        if lost.is_empty() {
-            return;
+        match lost[..] {
+            [] => return,
+            [worker] if !worker.role.serves() => {
+                return self.restart_attendant(index, worker, cause);
+            }
+            _ => {}
         }
         let generation = &mut self.generations[index];
         let (now_ms, window_ms) = (self.now_ms, generation.settings.restart_window_ms);
@@ -156,7 +159,7 @@ impl Policy {
     }
 
     /// Nothing before the first restart within the window, then `restart_delay`, doubling, with jitter.
-    fn delay_ms(&mut self, index: usize, restarts: u32) -> u64 {
+    pub(in crate::supervisor::policy) fn delay_ms(&mut self, index: usize, restarts: u32) -> u64 {
         let Some(doublings) = restarts.checked_sub(2) else {
             return 0;
         };
@@ -171,7 +174,12 @@ impl Policy {
     pub(in crate::supervisor::policy) fn kill_late(&mut self, index: usize) {
         let now_ms = self.now_ms;
         let mut late = Vec::new();
-        for seat in self.generations[index].seats.values_mut() {
+        let roles: Vec<Role> = self.generations[index].seats.keys().copied().collect();
+        for role in roles {
+            if !self.is_needed(index, role) {
+                continue;
+            }
+            let Some(seat) = self.generations[index].seat_mut(role) else { continue };
             if let SeatState::Starting { worker, deadline_ms } = &mut seat.state
                 && deadline_ms.take_if(|deadline_ms| *deadline_ms <= now_ms).is_some()
             {
@@ -189,10 +197,8 @@ impl Policy {
         let now_ms = self.now_ms;
         let is_due = |seat: &Seat| matches!(seat.state, SeatState::Waiting { until_ms } if until_ms <= now_ms);
         let generation = &self.generations[index];
-        if generation.is_outgoing() {
-            return;
-        }
         let due = generation.seats.iter().filter(|(_, seat)| is_due(seat));
+        let due = due.filter(|(role, _)| self.is_needed(index, **role));
         let due: Vec<Role> = due.map(|(role, _)| *role).collect();
         let mode = generation.mode;
         for of_process in due.chunk_by(|a, b| hosting(*a, mode) == hosting(*b, mode)) {
@@ -230,8 +236,10 @@ impl Policy {
         self.numbers.worker = self.numbers.worker.next();
         let worker = Worker { number: self.numbers.worker, process, role };
         let generation = &mut self.generations[index];
-        let deadline_ms = Some(self.now_ms + generation.settings.ready_timeout_ms);
+        let (now_ms, ready_timeout_ms) = (self.now_ms, generation.settings.ready_timeout_ms);
+        let deadline_ms = Some(now_ms + ready_timeout_ms);
         if let Some(seat) = generation.seat_mut(role) {
+            seat.started_ms = now_ms;
             seat.state = SeatState::Starting { worker, deadline_ms };
         }
         if let Some(process) = generation.process_mut(process) {

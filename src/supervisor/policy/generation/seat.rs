@@ -11,6 +11,10 @@ pub(in crate::supervisor::policy) struct Seat {
     pub(in crate::supervisor::policy) was_ready: bool,
     /// When its workers ended, within the restart window.
     pub(in crate::supervisor::policy) ends_ms: VecDeque<u64>,
+    /// How often, in a row, its worker ended soon after its start.
+    failures: u32,
+    /// When its worker was started.
+    pub(in crate::supervisor::policy) started_ms: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,12 +81,29 @@ impl SeatState {
 impl Seat {
     pub(in crate::supervisor::policy) fn new(now_ms: u64) -> Seat {
         let state = SeatState::Waiting { until_ms: now_ms };
-        Seat { state, was_ready: false, ends_ms: VecDeque::new() }
+        let ends_ms = VecDeque::new();
+        Seat { state, was_ready: false, ends_ms, failures: 0, started_ms: now_ms }
     }
 
     /// How often its worker ended within the window.
     pub(in crate::supervisor::policy) fn ends_within(&self, now_ms: u64, window_ms: u64) -> u32 {
         self.ends_ms.iter().filter(|end_ms| now_ms - **end_ms < window_ms).count() as u32
+    }
+
+    /// Whether a worker of it has ended that was not told to.
+    pub(in crate::supervisor::policy) fn has_failed(&self) -> bool {
+        self.failures > 0
+    }
+
+    /// Counts an end of its worker, and returns how many there were in a row, each within the window after a start.
+    pub(in crate::supervisor::policy) fn count_in_a_row(
+        &mut self,
+        now_ms: u64,
+        window_ms: u64,
+    ) -> u32 {
+        let is_soon = now_ms - self.started_ms < window_ms;
+        self.failures = if is_soon { self.failures.saturating_add(1) } else { 1 };
+        self.failures
     }
 
     /// Counts an end of its worker, and returns how many there were within the window.

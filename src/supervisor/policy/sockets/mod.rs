@@ -139,6 +139,9 @@ impl Policy {
 
     /// A worker had no descriptors for a lane's sockets, or the way to it, and asks for them again.
     pub(super) fn missed(&mut self, worker: Worker, lane: usize, what: Missed) {
+        if self.owns_sockets(worker) {
+            return self.act(Action::TakeOwn(worker));
+        }
         let socket = self.sockets.lanes.get(lane);
         let is_owner = socket.is_some_and(|socket| socket.owners.contains(&worker));
         let generation = self.generation_of(worker.process).map(|index| &self.generations[index]);

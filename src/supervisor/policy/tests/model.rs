@@ -18,6 +18,8 @@ struct World {
     /// Which acceptor hands to which lane.
     feeding: BTreeMap<(Worker, usize), Worker>,
     draining: BTreeMap<ProcessNumber, DrainKind>,
+    /// Which worker has the admin address.
+    attending: Option<Worker>,
     killed: BTreeSet<ProcessNumber>,
     closed: bool,
     /// Whose workers ended or hung, and when.
@@ -109,6 +111,12 @@ impl World {
             Detach { acceptor, lane } => {
                 assert!(self.feeding.remove(&(acceptor, lane)).is_some());
             }
+            TakeOwn(worker) => {
+                assert!(self.lives(worker), "{worker:?} is gone");
+                assert!(!self.draining.contains_key(&worker.process), "{worker:?} leaves");
+                self.attending = Some(worker);
+            }
+            CloseOwn(_) => assert!(self.closed, "the lanes' sockets are closed first"),
             Steer(_) | ReadBeats | Renew { .. } | Forget(_) => {}
             other => unreachable!("{other:?} is carried out above"),
         }
@@ -124,6 +132,7 @@ impl World {
                 let recent = |(of, ms): &&(Role, u64)| of == role && *ms >= since_ms;
                 let ends = self.ends.iter().filter(recent).count();
                 assert!(ends > WATCHED.max_restarts as usize, "given up after {ends} ends");
+                assert!(role.serves(), "given up because of {role}");
                 self.given_up += 1;
             }
             _ => {}
@@ -157,6 +166,7 @@ impl World {
         self.draining.remove(&process);
         self.forget(|worker| worker.process == process);
         self.feeding.retain(|(acceptor, _), _| acceptor.process != process);
+        self.attending.take_if(|worker| worker.process == process);
         input
     }
 
@@ -166,6 +176,11 @@ impl World {
             return;
         }
         let current = &policy.generations[policy.current().expect("it serves")];
+        if let Some(("ready", Some(worker))) = policy.state_of(Role::Admin)
+            && !self.killed.contains(&worker.process)
+        {
+            assert_eq!(self.attending, Some(worker), "it is ready, and has no sockets");
+        }
         let states = policy.lane_states();
         let ready = states.iter().filter(|(state, _)| is_ready(state));
         let ready: Vec<Worker> = ready.filter_map(|(_, worker)| *worker).collect();
@@ -258,9 +273,11 @@ fn random_plan(random: &mut Random) -> Plan {
     let accept = [Accept::Reuseport, Accept::Shared, Accept::Handoff][random.below(3)];
     let lanes = 1 + random.below(4);
     let sockets = accept.sockets(lanes);
+    let attendants = if random.below(2) == 0 { vec![Role::Admin] } else { Vec::new() };
     Plan {
         accept,
         sockets,
+        attendants,
         ..plan(&WATCHED, lanes, if random.below(2) == 0 { Mode::Threads } else { Mode::Processes })
     }
 }

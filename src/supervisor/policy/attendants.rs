@@ -1,0 +1,183 @@
+//! Attendants: workers through which no clients are served, as the one that answers at the admin address. Each has a
+//! process of its own, and whatever becomes of it, the server serves.
+//!
+//! One that ends is restarted for ever. One leaves when it isn't needed any more, which [`Leaves`] says for its role; so
+//! an attendant may outlive its generation, and the lanes of a server that stops.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::generation::{Drain, Generation, ProcessStage, SeatState};
+use super::{Action, Fact, Phase, Policy, Worker};
+use crate::control::{DrainKind, Hosting, Leaves, Role};
+
+/// How long an attendant may take to leave.
+pub(super) const LEAVE_MS: u64 = 5_000;
+
+/// The sockets of attendants, as far as the policy has to know them.
+#[derive(Clone, Debug)]
+pub(super) struct OwnSockets {
+    /// Which worker of a role has them.
+    owners: BTreeMap<Role, Worker>,
+    /// Whether they are taken before a first generation serves: no other server has them.
+    early: bool,
+}
+
+impl OwnSockets {
+    pub(super) fn new(early: bool) -> OwnSockets {
+        OwnSockets { owners: BTreeMap::new(), early }
+    }
+}
+
+impl Policy {
+    /// Gives the attendants that are ready their sockets, and has those leave that aren't needed any more.
+    pub(super) fn attend(&mut self) {
+        self.own_attendants_sockets();
+        for index in 0..self.generations.len() {
+            self.dismiss_attendants(index);
+        }
+    }
+
+    /// Whether a generation has to have a worker of this role.
+    pub(super) fn is_needed(&self, index: usize, role: Role) -> bool {
+        let generation = &self.generations[index];
+        let goes_on = !generation.is_outgoing() && !self.is_over();
+        match role.leaves() {
+            Leaves::WithGeneration => goes_on,
+            Leaves::AfterLanes => goes_on || generation.has_lanes(),
+            Leaves::AfterSuccessor => match self.phase {
+                Phase::Draining { kind: DrainKind::Stop, .. } => {
+                    self.current() == Some(index) && self.has_lanes()
+                }
+                Phase::Draining { kind: DrainKind::Replaced, .. } => false,
+                _ => {
+                    let owner = self.own_sockets.owners.get(&role);
+                    goes_on || owner.is_some_and(|of| generation.workers().any(|own| own == *of))
+                }
+            },
+        }
+    }
+
+    /// Whether it ends: nothing of it is started any more but what attends to that.
+    fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Draining { .. } | Phase::Stopping { .. } | Phase::Over)
+    }
+
+    /// Whether a process lives that hosts workers through which clients are served.
+    fn has_lanes(&self) -> bool {
+        self.generations.iter().any(Generation::has_lanes)
+    }
+
+    /// The sockets of a role belong to its worker in the current generation as soon as that is ready; until then, to the
+    /// one that had them before.
+    fn own_attendants_sockets(&mut self) {
+        let seats = self.generations.iter().flat_map(|generation| generation.seats.keys());
+        let roles: BTreeSet<Role> = seats.copied().filter(|role| role.has_sockets()).collect();
+        for role in roles {
+            let before = self.own_sockets.owners.get(&role).copied();
+            let after = self.owner_of(role, before);
+            match after {
+                Some(worker) => self.own_sockets.owners.insert(role, worker),
+                None => self.own_sockets.owners.remove(&role),
+            };
+            if let Some(worker) = after.filter(|_| after != before) {
+                self.act(Action::TakeOwn(worker));
+            }
+        }
+    }
+
+    fn owner_of(&self, role: Role, before: Option<Worker>) -> Option<Worker> {
+        let index = match self.current() {
+            None if self.own_sockets.early => self.incoming(),
+            current => current,
+        };
+        let index = index.filter(|index| self.is_needed(*index, role))?;
+        let own = self.generations[index].seat(role)?.state.ready();
+        own.into_iter().chain(before).find(|worker| self.is_at_work(*worker))
+    }
+
+    /// Whether a worker lives, and was not told to leave.
+    fn is_at_work(&self, worker: Worker) -> bool {
+        let processes = self.generations.iter().flat_map(|generation| &generation.processes);
+        let mut serving =
+            processes.filter(|process| matches!(process.stage, ProcessStage::Serving));
+        serving.any(|process| process.workers.contains(&worker))
+    }
+
+    /// Whether this worker has the sockets of its role.
+    pub(super) fn owns_sockets(&self, worker: Worker) -> bool {
+        self.own_sockets.owners.get(&worker.role) == Some(&worker)
+    }
+
+    fn dismiss_attendants(&mut self, index: usize) {
+        let deadline_ms = self.now_ms + LEAVE_MS;
+        let kind = match self.phase {
+            Phase::Draining { kind, .. } => kind,
+            Phase::Stopping { .. } => DrainKind::Stop,
+            _ => DrainKind::Replaced,
+        };
+        for at in 0..self.generations[index].processes.len() {
+            let process = &self.generations[index].processes[at];
+            let Hosting::Single(role) = process.hosting else { continue };
+            let is_killed = matches!(self.phase, Phase::Stopping { .. }) && !process.ends_last();
+            let is_at_work = matches!(process.stage, ProcessStage::Serving) && !is_killed;
+            if role.serves() || !is_at_work || self.is_needed(index, role) {
+                continue;
+            }
+            if role.has_sockets() && self.is_over() {
+                // As with the lanes': the supervisor's first.
+                self.act(Action::CloseOwn(role));
+            }
+            let process = &mut self.generations[index].processes[at];
+            process.stage = ProcessStage::Draining(Drain { deadline_ms, kind });
+            let number = process.number;
+            self.act(Action::Drain(number, kind));
+        }
+    }
+
+    /// An attendant has ended: another one follows, the later the more often that happened in a row.
+    pub(super) fn restart_attendant(&mut self, index: usize, worker: Worker, cause: &str) {
+        let (now_ms, generation) = (self.now_ms, &mut self.generations[index]);
+        let window_ms = generation.settings.restart_window_ms;
+        let Some(seat) = generation.seat_mut(worker.role) else { return };
+        let restarts = seat.count_in_a_row(now_ms, window_ms);
+        let delay_ms = self.delay_ms(index, restarts);
+        if let Some(seat) = self.generations[index].seat_mut(worker.role) {
+            seat.state = SeatState::Waiting { until_ms: now_ms + delay_ms };
+        }
+        let cause = cause.to_owned();
+        self.announce(Fact::WorkerRestarting { worker, cause, delay_ms, restarts });
+        self.promote_ready();
+    }
+
+    /// Whether a generation can take over as far as its attendants go: where there are others until then, these are to be
+    /// followed by some that are ready. One that has failed is waited for no longer.
+    pub(super) fn are_attendants_settled(&self, index: usize) -> bool {
+        let is_first = self.current().is_none() && self.own_sockets.early;
+        let seats = self.generations[index].seats.iter();
+        let mut attendants = seats.filter(|(role, _)| !role.serves()).map(|(_, seat)| seat);
+        is_first || attendants.all(|seat| seat.was_ready || seat.has_failed())
+    }
+
+    /// When something is due for the attendants of a server that drains, if nothing else happens.
+    pub(super) fn attendants_next_ms(&self) -> Option<u64> {
+        let due = self.generations.iter().enumerate().flat_map(|(index, generation)| {
+            let processes = generation.processes.iter().filter(|process| !process.hosting.serves());
+            let drains = processes.filter_map(|process| process.drain());
+            let drains = drains.map(|drain| drain.deadline_ms);
+            drains.chain(self.attendants_seats_next_ms(index))
+        });
+        due.min()
+    }
+
+    /// The same for the seats of a generation that is on its way out. One that hangs has as long as the others have to
+    /// leave.
+    pub(super) fn attendants_seats_next_ms(&self, index: usize) -> Option<u64> {
+        let seats = self.generations[index].seats.iter();
+        let needed = seats.filter(|(role, _)| !role.serves() && self.is_needed(index, **role));
+        let due = needed.filter_map(|(_, seat)| match seat.state {
+            SeatState::Hung { .. } => None,
+            state => state.next_ms(),
+        });
+        due.min()
+    }
+}

@@ -1,0 +1,54 @@
+//! The admin worker: a lane's event loop on the admin address, with pages and limits of its own.
+
+use std::time::Duration;
+
+use crate::config::{Accept, Config, Limits, Timeouts};
+use crate::content::Site;
+use crate::control::{Assignment, Control, WorkerEvent};
+use crate::worker::context::Context;
+use crate::worker::event_loop::EventLoop;
+use crate::worker::{Generation, limits, open_driver};
+
+/// Most open connections: each probe, scraper and person has one.
+const CONNECTIONS_MAX: u32 = 256;
+
+/// Does the admin worker's work until a drain is over.
+pub fn run(
+    assignment: &Assignment,
+    generation: &Generation,
+    control: &Control,
+) -> Result<(), String> {
+    let Assignment { worker, block, .. } = *assignment;
+    let config = own(&generation.config);
+    let (limits, site) = (limits(&config), Site::new(&[]));
+    let context = Context::new(&site, &limits, &config, &generation.ledger, block);
+    let (driver, reason) = open_driver(&config.workers)
+        .map_err(|error| format!("cannot set up the driver of the admin worker: {error}"))?;
+    let name = Some(driver.name().to_owned());
+    let mut event_loop = EventLoop::new(worker, &config, driver, control, context, None)
+        .map_err(|error| format!("cannot set up the event loop of the admin worker: {error}"))?;
+    control.report(worker, WorkerEvent::Ready { driver: name, reason });
+    event_loop.run().map_err(|error| format!("the event loop of the admin worker failed: {error}"))
+}
+
+/// The configuration that the admin worker goes by: small limits, whatever the lanes' are.
+fn own(config: &Config) -> Config {
+    let mut own = config.clone();
+    own.workers.accept = Accept::Reuseport;
+    own.workers.max_connections = CONNECTIONS_MAX;
+    own.limits = Limits {
+        request_line: 2 << 10,
+        header_bytes: 8 << 10,
+        headers: 64,
+        body: 0,
+        requests_per_connection: 0,
+        ..Limits::default()
+    };
+    own.timeouts = Timeouts {
+        header: Duration::from_secs(5),
+        body: Duration::from_secs(5),
+        keep_alive: Duration::from_secs(75),
+        write: Duration::from_secs(10),
+    };
+    own
+}
