@@ -85,7 +85,7 @@ fn a_misspelt_table_is_shown_once_for_all_its_keys() {
         1 | [timeout]
           |  ^^^^^^^ did you mean `timeouts`?
           |
-          = help: the tables are server, workers, supervisor, limits, timeouts, log, route
+          = help: the tables are server, workers, supervisor, limits, timeouts, log, access, route
         ",
     );
 }
@@ -950,4 +950,46 @@ fn what_is_shown_of_a_relative_body_file_loads_from_anywhere() {
         load_toml("[[route]]\npath = \"/\"\nbody_file = \"page.html\"\n", &[], &[]).unwrap();
     let line = shown.lines().find(|line| line.starts_with("body_file")).unwrap();
     assert!(line.contains("= \"/") && line.ends_with("page.html\""), "{line}");
+}
+
+#[test]
+fn trusted_proxies_are_addresses_and_networks() {
+    let trusted = |value: &str| {
+        let toml = format!("[access]\ntrusted_proxies = {value}\n");
+        load_toml(&toml, &[], &[]).map(|(config, written)| (config.access, written))
+    };
+    let (access, written) = trusted("[\"10.0.0.0/8\", \"::1\"]").unwrap();
+    let has = |address: &str| access.trusted_proxies.contains(address.parse().unwrap());
+    assert!(has("10.255.0.1") && has("::1") && !has("127.0.0.1"));
+    assert!(
+        written.contains("[access]\ntrusted_proxies = [\"10.0.0.0/8\", \"::1\"]\n"),
+        "{written}"
+    );
+    let (access, written) = trusted("\"192.0.2.1/32\"").unwrap();
+    assert!(access.trusted_proxies.contains("192.0.2.1".parse().unwrap()));
+    assert!(written.contains("trusted_proxies = [\"192.0.2.1\"]\n"), "{written}");
+    assert!(trusted("[]").unwrap().0.trusted_proxies.is_empty());
+    assert!(config("").access.trusted_proxies.is_empty());
+    assert_text(
+        &trusted("[\"192.0.2.1\", \"10.0.0.1/8\"]").unwrap_err(),
+        r#"
+        error: `access.trusted_proxies`: "10.0.0.1/8" is no address and no network: bits are set behind its prefix
+         --> laneway.toml:2:33
+          |
+        2 | trusted_proxies = ["192.0.2.1", "10.0.0.1/8"]
+          |                                 ^^^^^^^^^^^^
+          |
+          = help: write "10.0.0.0/8" for the network, or "10.0.0.1" for that address alone
+        "#,
+    );
+    assert_text(
+        &trusted("true").unwrap_err(),
+        r#"
+        error: `access.trusted_proxies`: invalid type: boolean `true`, expected an address or a network such as "10.0.0.0/8", or a list of them
+         --> laneway.toml:2:19
+          |
+        2 | trusted_proxies = true
+          |                   ^^^^
+        "#,
+    );
 }

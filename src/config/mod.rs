@@ -43,9 +43,9 @@ pub use options::Options;
 pub(crate) use options::{absolute, are_same, file_path, start_folder};
 pub(crate) use settings::{Abilities, HOST_BYTES_MAX};
 pub use settings::{
-    Accept, Config, Content, Driver, Engine, Limits, Log, LogFormat, LogLevel, Mode, Route,
+    Accept, Access, Config, Content, Driver, Engine, Limits, Log, LogFormat, LogLevel, Mode, Route,
     RoutePath, Server, Supervisor, Timeouts, Workers,
 };
 pub(crate) use source::variables::takes_colour;
 pub(crate) use value::LANES_MAX;
-pub use value::{Count, ListenAddress};
+pub use value::{Count, ListenAddress, Networks};

@@ -1,5 +1,6 @@
 //! `echo`: the request's body, or the request as JSON, comes back.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -118,6 +119,8 @@ struct RequestHead {
     path: String,
     query: Option<String>,
     version: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client: Option<IpAddr>,
     headers: Vec<(String, String)>,
 }
 
@@ -131,6 +134,7 @@ impl From<&Request<'_>> for RequestHead {
             path: text(&head.target.path),
             query: head.target.query.map(text),
             version: head.version.name(),
+            client: head.client,
             headers: head.fields.iter().map(|(name, value)| (text(name), text(value))).collect(),
         }
     }

@@ -18,6 +18,6 @@ mod token;
 pub use limits::Limits;
 pub use method::Method;
 pub use refusal::Refusal;
-pub use request::{BodyLength, Request, Version};
+pub use request::{BodyLength, Fields, Request, Version};
 pub use response::{Response, reason};
 pub use token::{is_field_value, is_token};

@@ -1,5 +1,8 @@
 //! A request as content sees it, whichever protocol brought it.
 
+// Addresses, and no sockets.
+use core::net::IpAddr;
+
 use super::method::Method;
 use super::target::Target;
 
@@ -16,6 +19,8 @@ pub struct Request<'b> {
     pub fields: Fields<'b>,
     /// How long its body is.
     pub body: BodyLength,
+    /// Where it comes from, if the lane that received it keeps that: the connection tells it, and no byte of the request.
+    pub client: Option<IpAddr>,
 }
 
 /// The version of a request. A higher minor version than 1 is served as 1.1 (RFC 9110 §2.5).
@@ -62,14 +67,61 @@ impl<'b> Fields<'b> {
     }
 
     /// Name and value of each field, in order; the value without the white space around it.
-    pub fn iter(self) -> impl Iterator<Item = (&'b [u8], &'b [u8])> {
-        let mut rest = self.lines;
-        std::iter::from_fn(move || {
-            let end = memchr::memchr(b'\r', rest)?;
-            let line = &rest[..end];
-            rest = &rest[end + 2..];
-            let colon = memchr::memchr(b':', line)?;
-            Some((&line[..colon], line[colon + 1..].trim_ascii()))
-        })
+    pub fn iter(self) -> FieldLines<'b> {
+        FieldLines { rest: self.lines.strip_suffix(b"\r\n").unwrap_or_default() }
+    }
+}
+
+/// Name and value of each of some fields, from either end.
+#[derive(Clone, Debug)]
+pub struct FieldLines<'b> {
+    /// The lines that are left.
+    rest: &'b [u8],
+}
+
+impl<'b> Iterator for FieldLines<'b> {
+    type Item = (&'b [u8], &'b [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let end = memchr::memchr(b'\r', self.rest)?;
+        let line = &self.rest[..end];
+        self.rest = &self.rest[end + 2..];
+        name_and_value(line)
+    }
+}
+
+impl DoubleEndedIterator for FieldLines<'_> {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        let lines = self.rest.strip_suffix(b"\r\n")?;
+        let start = memchr::memrchr(b'\n', lines).map_or(0, |end| end + 1);
+        let line = &lines[start..];
+        self.rest = &self.rest[..start];
+        name_and_value(line)
+    }
+}
+
+fn name_and_value(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let colon = memchr::memchr(b':', line)?;
+    Some((&line[..colon], line[colon + 1..].trim_ascii()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_come_in_order_from_either_end_and_each_once() {
+        let fields = Fields::of_lines(b"A:1\r\nB: \t2 \r\nC:\r\nD: 4:5\r\n\r\n");
+        let expected: [(&[u8], &[u8]); 4] =
+            [(b"A", b"1"), (b"B", b"2"), (b"C", b""), (b"D", b"4:5")];
+        assert_eq!(fields.iter().collect::<Vec<_>>(), expected);
+        let mut backwards: Vec<_> = fields.iter().rev().collect();
+        backwards.reverse();
+        assert_eq!(backwards, expected);
+        let mut both = fields.iter();
+        assert_eq!([both.next(), both.next_back()], [Some(expected[0]), Some(expected[3])]);
+        assert_eq!([both.next_back(), both.next()], [Some(expected[2]), Some(expected[1])]);
+        assert_eq!([both.next(), both.next_back()], [None, None]);
+        assert_eq!(Fields::of_lines(b"\r\n").iter().next_back(), None);
     }
 }

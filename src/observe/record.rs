@@ -2,13 +2,13 @@
 //! has left, or its connection is gone. What an access log writes and a histogram counts is read from it.
 //!
 //! It costs no call of the clock, which is read once a turn, and no allocation. The address of the client is its socket's to
-//! tell, where a record is closed: kept for each connection it would cost every idle one.
+//! tell, where a record is closed, unless the lane keeps those of its connections.
 
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 
 use super::ledger::Counters;
-use crate::sys::socket;
+use crate::sys::socket::{self, Peer};
 
 /// What is known of a request, and of its response as far as that was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +41,8 @@ pub struct Closing<'l> {
     pub now_us: u64,
     /// The connection.
     pub socket: BorrowedFd<'l>,
+    /// The address of its client, if the lane keeps it.
+    pub client: Option<SocketAddr>,
 }
 
 impl Closing<'_> {
@@ -68,10 +70,13 @@ impl Closing<'_> {
         self.now_us.saturating_sub(record.began_us)
     }
 
-    /// The address of the client; `None` if the connection is gone, or not one of TCP.
+    /// The address of the client; `None` if it has none, or is gone and its address wasn't kept.
     #[allow(dead_code, reason = "tests alone ask for it until an access log does")]
     pub fn client(self) -> Option<SocketAddr> {
-        socket::peer_address(self.socket)
+        self.client.or_else(|| match socket::peer(self.socket) {
+            Peer::Internet(address) => Some(address),
+            Peer::Unix | Peer::Gone => None,
+        })
     }
 }
 

@@ -75,19 +75,19 @@ impl Section {
     }
 }
 
-const SECTIONS: [Section; 6] = [
+const SECTIONS: [Section; 7] = [
     Section::of::<settings::Server>("server"),
     Section::of::<settings::Workers>("workers"),
     Section::of::<settings::Supervisor>("supervisor"),
     Section::of::<settings::Limits>("limits"),
     Section::of::<settings::Timeouts>("timeouts"),
     Section::of::<settings::Log>("log"),
+    Section::of::<settings::Access>("access"),
 ];
 const ROUTE: Section = Section::of::<raw::Route>("route");
 
 /// Tables and keys that a later version will have, and what they are for. One that exists is none of them.
-const LATER: [(&str, &str); 19] = [
-    ("access", "trusted proxies"),
+const LATER: [(&str, &str); 18] = [
     ("admin", "metrics and health checks"),
     ("exec", "the engine that starts other programs"),
     ("files", "routes that serve files"),

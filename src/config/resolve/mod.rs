@@ -64,6 +64,7 @@ pub(super) fn resolve(
         limits: raw.limits.clone(),
         timeouts: raw.timeouts.clone(),
         log: raw.log,
+        access: raw.access.clone(),
         colour: false, // What the environment says of it follows.
         routes,
         warnings: Vec::new(),

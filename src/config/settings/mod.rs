@@ -3,8 +3,10 @@
 //!
 //! A table is read into the very struct that everything after uses: `As` says how a value is written, and checks it.
 
+mod access;
 mod engine;
 
+pub use access::Access;
 pub use engine::{Abilities, Engine, Responses};
 
 use std::borrow::Cow;
@@ -68,6 +70,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// `[log]`
     pub log: Log,
+    /// `[access]`
+    pub access: Access,
     /// Whether a terminal's lines may have colours, by the environment.
     pub colour: bool,
     /// `[[route]]`, in file order; no two have the same host and path.

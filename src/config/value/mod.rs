@@ -5,9 +5,11 @@
 
 mod address;
 pub(in crate::config) mod names;
+mod network;
 
 pub(in crate::config) use address::Addresses;
 pub use address::ListenAddress;
+pub use network::Networks;
 
 use std::ffi::OsStr;
 use std::fmt;

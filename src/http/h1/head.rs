@@ -43,7 +43,7 @@ pub(super) fn parse<'b>(
     let is_end_known = !is_old || known.content_length.is_some() || !method.has_content();
     let wants_another = !known.close && (!is_old || known.keep_alive);
     Ok(Head {
-        request: Request { method, target, version, fields, body },
+        request: Request { method, target, version, fields, body, client: None },
         keep_alive: wants_another && is_end_known,
         is_last: !wants_another && is_end_known,
         expects_continue: known.expects_continue && version == Version::Http11,

@@ -149,9 +149,25 @@ pub fn reset_on_close(socket: BorrowedFd<'_>) -> io::Result<()> {
     SockRef::from(&socket).set_linger(Some(Duration::ZERO))
 }
 
-/// The address at the other end of a connected TCP socket (getpeername(2)); `None` if it is gone, or of another kind.
-pub fn peer_address(socket: BorrowedFd<'_>) -> Option<SocketAddr> {
-    SockRef::from(&socket).peer_addr().ok()?.as_socket()
+/// What is at the other end of a connected socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// A TCP socket of this address; one of IPv4 is of that family, also where the socket here is of IPv6.
+    Internet(SocketAddr),
+    /// A process of this machine, with a Unix socket.
+    Unix,
+    /// Nothing any more.
+    Gone,
+}
+
+/// Asks for it (getpeername(2)).
+pub fn peer(socket: BorrowedFd<'_>) -> Peer {
+    let Ok(address) = SockRef::from(&socket).peer_addr() else { return Peer::Gone };
+    match address.as_socket() {
+        Some(address) => Peer::Internet((address.ip().to_canonical(), address.port()).into()),
+        None if address.is_unix() => Peer::Unix,
+        None => Peer::Gone,
+    }
 }
 
 /// shutdown(2) of the writing side: the peer reads an end of stream, and may still write.

@@ -1,21 +1,24 @@
 //! What a lane lends to the connection it works on: its configuration, its time, and its output buffer.
 
+pub mod clients;
 pub mod jobs;
 pub mod output;
 
 use std::io::Write;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::time::{Instant, SystemTime};
 
 use httpdate::HttpDate;
 
+use self::clients::Clients;
 use self::jobs::Jobs;
 use self::output::Output;
 use crate::config::{Config, Timeouts};
 use crate::content::Site;
 use crate::control::DrainKind;
-use crate::http::Limits;
 use crate::http::h1::DATE_LINE_BYTES;
+use crate::http::{Fields, Limits};
 use crate::observe::ledger::{Counters, Ledger};
 use crate::observe::record::Closing;
 use crate::sys::ring::connected::Connected;
@@ -66,6 +69,8 @@ pub struct Context<'s> {
     pub file_bytes_left: usize,
     /// What is done elsewhere for connections of the lane.
     pub jobs: Jobs,
+    /// Where its clients are, if something asks for that.
+    pub clients: Option<Clients>,
     clock: Clock,
 }
 
@@ -158,6 +163,9 @@ impl<'s> Context<'s> {
             discards_left: 0,
             file_bytes_left: FILE_BYTES_PER_TURN,
             jobs: Jobs::default(),
+            clients: config
+                .shows_clients()
+                .then(|| Clients::new(config.access.trusted_proxies.clone())),
             clock: Clock { start: Instant::now(), before_ms: ledger.now_ms(), date_until_ms: 0 },
         };
         context.begin_turn();
@@ -193,7 +201,16 @@ impl<'s> Context<'s> {
         's: 'c,
     {
         let Context { counters, now_us, .. } = *self;
-        Closing { counters, now_us, socket: socket.as_fd() }
+        let clients = self.clients.as_ref();
+        let client = clients.and_then(|clients| clients.of(self.jobs.at_work.index).address);
+        Closing { counters, now_us, socket: socket.as_fd(), client }
+    }
+
+    /// Where a request with these fields comes from that the connection at work has brought; `None` if that isn't kept, or
+    /// not known.
+    pub fn client(&self, fields: Fields<'_>) -> Option<IpAddr> {
+        let clients = self.clients.as_ref()?;
+        clients.behind(self.jobs.at_work.index, fields)
     }
 
     /// Whether the connection at work may hold `bytes` in all.

@@ -17,6 +17,7 @@ use crate::sys::epoll::Ready;
 use crate::sys::ring::buffers::Buffer;
 use crate::sys::ring::connected::Connected;
 use crate::sys::ring::{self, Unsent};
+pub use crate::sys::socket::Peer;
 use crate::sys::socket::{self, Departure, Listener};
 use token::Token;
 
@@ -407,6 +408,11 @@ pub fn finish_sending(socket: &Connected) -> io::Result<()> {
 /// be known, because the connection is gone.
 pub fn unacknowledged(socket: &Connected) -> u32 {
     socket::unacknowledged(socket.as_fd()).unwrap_or(0)
+}
+
+/// What is at the other end of a connection.
+pub fn peer(socket: &Connected) -> Peer {
+    socket::peer(socket.as_fd())
 }
 
 /// Has the close of a connection reset it, with what was not acknowledged, instead of the kernel keeping that for a

@@ -226,6 +226,7 @@ impl<'s> EventLoop<'s> {
             match (self.connections.find(key), rest) {
                 (Some(connection), Some(rest)) => {
                     let context = &mut self.context;
+                    context.jobs.at_work = key;
                     context.held_elsewhere = context.held_bytes - connection.held_bytes();
                     let next = connection.keep_unsent(&rest, context);
                     context.held_bytes = context.held_elsewhere + connection.held_bytes();
@@ -254,6 +255,7 @@ impl<'s> EventLoop<'s> {
         if let Some(mut connection) = self.connections.remove(key) {
             self.driver.release(key.to_token());
             self.context.held_bytes -= connection.held_bytes();
+            self.context.jobs.at_work = key;
             connection.abandon(&self.context);
             // What answers its request is dropped with it.
             if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(|| drop(connection))) {
@@ -328,7 +330,12 @@ impl<'s> EventLoop<'s> {
         let timeout_ms = connection.idle_timeout_ms(&self.context);
         let key = self.connections.insert(connection);
         let registered = match self.connections.find(key) {
-            Some(connection) => self.driver.register(connection.socket(), key.to_token()),
+            Some(connection) => {
+                if let Some(clients) = &mut self.context.clients {
+                    clients.accept(key.index, connection.socket());
+                }
+                self.driver.register(connection.socket(), key.to_token())
+            }
             None => Ok(()),
         };
         self.context.counters.set_open(self.connections.len());

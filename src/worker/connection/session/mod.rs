@@ -225,7 +225,10 @@ impl<'s> Session<'s> {
             }
             match step {
                 Step::Incomplete => return (position, Stop::NeedsInput),
-                Step::Head(head) => self.begin(&head, beside, lane),
+                Step::Head(mut head) => {
+                    head.request.client = lane.client(head.request.fields);
+                    self.begin(&head, beside, lane);
+                }
                 Step::Body(piece) => self.collect(piece, beside, lane),
                 Step::End => self.end(beside, lane),
                 Step::Refused(refusal) => self.refuse(refusal, lane),

@@ -1,0 +1,123 @@
+//! Where the clients of a lane's connections are, by connection. Kept only where something asks for it: else an idle
+//! connection would cost more, and its accept a call to the kernel.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::config::Networks;
+use crate::http::Fields;
+use crate::observe::forwarded::{self, Stated};
+use crate::sys::ring::connected::Connected;
+use crate::worker::driver::{self, Peer};
+
+/// The clients of one lane.
+pub struct Clients {
+    trusted: Networks,
+    /// By the index of a connection's place. What is of a connection that is closed means nothing.
+    places: Vec<Client>,
+}
+
+/// The client of a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Client {
+    /// Its address; `None` if it has none, on a Unix socket, or was gone before it was asked for.
+    pub address: Option<SocketAddr>,
+    /// Whether it is a proxy whose word about its own clients is taken.
+    pub is_trusted: bool,
+}
+
+impl Clients {
+    /// Of a lane without connections, before which there are these proxies.
+    pub fn new(trusted: Networks) -> Clients {
+        Clients { trusted, places: Vec::new() }
+    }
+
+    /// A connection was accepted: its client is what is at the other end of its socket.
+    pub fn accept(&mut self, index: u32, socket: &Connected) -> Client {
+        let client = match driver::peer(socket) {
+            Peer::Internet(address) => self.at(address),
+            Peer::Unix => Client { address: None, is_trusted: true },
+            Peer::Gone => Client::default(),
+        };
+        self.put(index, client);
+        client
+    }
+
+    /// The client at `address`.
+    fn at(&self, address: SocketAddr) -> Client {
+        Client { address: Some(address), is_trusted: self.trusted.contains(address.ip()) }
+    }
+
+    fn put(&mut self, index: u32, client: Client) {
+        let index = index as usize;
+        if index >= self.places.len() {
+            self.places.resize(index + 1, Client::default());
+        }
+        self.places[index] = client;
+    }
+
+    /// The client of a connection that was accepted.
+    pub fn of(&self, index: u32) -> Client {
+        self.places.get(index as usize).copied().unwrap_or_default()
+    }
+
+    /// Where a request of a connection comes from: its client, or what that says in the request's fields, if it is a
+    /// trusted proxy.
+    pub fn behind(&self, index: u32, fields: Fields<'_>) -> Option<IpAddr> {
+        let Client { address, is_trusted } = self.of(index);
+        let address = address.map(|address| address.ip());
+        if !is_trusted {
+            return address;
+        }
+        let values = |name: &'static [u8]| {
+            let named = fields.iter().filter(move |(of, _)| of.eq_ignore_ascii_case(name));
+            named.map(|(_, value)| value)
+        };
+        let stated =
+            Stated { forwarded_for: values(b"x-forwarded-for"), forwarded: values(b"forwarded") };
+        forwarded::client(address, &self.trusted, stated)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    fn clients_trusting(list: &[&str]) -> Clients {
+        Clients::new(serde_json::from_str(&serde_json::to_string(list).unwrap()).unwrap())
+    }
+
+    fn connected() -> (TcpStream, Connected) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (client, Connected::from(OwnedFd::from(listener.accept().unwrap().0)))
+    }
+
+    #[test]
+    fn the_address_of_a_client_outlives_it_and_is_its_own_places_alone() {
+        let mut clients = clients_trusting(&["127.0.0.1"]);
+        assert_eq!(clients.of(2), Client::default());
+        let (client, socket) = connected();
+        let address = client.local_addr().unwrap();
+        let expected = Client { address: Some(address), is_trusted: true };
+        assert_eq!(clients.accept(2, &socket), expected);
+        drop((client, socket));
+        assert_eq!([1, 2, 3].map(|index| clients.of(index).address), [None, Some(address), None]);
+        let (pair, _other) = UnixStream::pair().unwrap();
+        let local = clients.accept(2, &Connected::from(OwnedFd::from(pair)));
+        assert_eq!((local, local), (clients.of(2), Client { address: None, is_trusted: true }));
+    }
+
+    #[test]
+    fn a_client_that_is_gone_is_not_trusted() {
+        let mut clients = clients_trusting(&["0.0.0.0/0", "::/0"]);
+        let (client, socket) = connected();
+        driver::forget_unsent(&client);
+        drop(client);
+        assert!(crate::sys::has_input_within(&socket, std::time::Duration::from_secs(5)));
+        assert_eq!(clients.accept(0, &socket), Client::default());
+    }
+}
