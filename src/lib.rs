@@ -81,6 +81,12 @@ pub mod internals {
         Route { path, host, content, status: 200, headers: Vec::new(), delay }
     }
 
+    /// The JSON Schema of the configuration: docs/config.schema.json.
+    #[cfg(feature = "_schema")]
+    pub fn config_schema() -> serde_json::Value {
+        crate::config::schema()
+    }
+
     pub mod content {
         pub use crate::content::*;
     }

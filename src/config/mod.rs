@@ -41,6 +41,8 @@ pub(crate) use load::reload;
 pub use merge::Loaded;
 pub use options::Options;
 pub(crate) use options::{absolute, are_same, file_path, start_folder};
+#[cfg(feature = "_schema")]
+pub(crate) use resolve::schema::schema;
 pub(crate) use settings::{Abilities, HOST_BYTES_MAX};
 pub use settings::{
     Accept, Access, Config, Content, Driver, Engine, Limits, Log, LogFormat, LogLevel, Mode, Route,

@@ -72,7 +72,7 @@ pub(super) fn host(host: &str) -> Result<Option<String>, Wrong> {
 }
 
 /// Fields that the server itself sets, because they frame the message or govern the connection.
-const OWN_FIELDS: [&str; 9] = [
+pub(super) const OWN_FIELDS: [&str; 9] = [
     "connection",
     "content-length",
     "date",
@@ -120,13 +120,19 @@ pub(super) fn default_status(content: &Content) -> u16 {
     if matches!(content, Content::Redirect(_)) { 308 } else { 200 }
 }
 
+/// Statuses that a redirect may have.
+pub(super) const REDIRECTS: [u16; 5] = [301, 302, 303, 307, 308];
+
+/// Statuses of responses that have no body.
+pub(super) const WITHOUT_BODY: [u16; 3] = [204, 205, 304];
+
 pub(super) fn check_status(status: u16, content: &Content) -> Result<(), Wrong> {
-    let check_may_have_body = |help| match status {
-        204 | 205 | 304 => Err(wrong(format!("a {status} response has no body"), help)),
-        _ => Ok(()),
+    let check_may_have_body = |help| match WITHOUT_BODY.contains(&status) {
+        true => Err(wrong(format!("a {status} response has no body"), help)),
+        false => Ok(()),
     };
     match content {
-        Content::Redirect(_) if !matches!(status, 301 | 302 | 303 | 307 | 308) => Err(wrong(
+        Content::Redirect(_) if !REDIRECTS.contains(&status) => Err(wrong(
             format!("{status} is not a redirect"),
             "a redirect's status is 301, 302, 303, 307 or 308",
         )),

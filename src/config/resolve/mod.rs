@@ -5,6 +5,8 @@ pub(super) mod files;
 mod fit;
 pub(super) mod raw;
 mod routes;
+#[cfg(feature = "_schema")]
+pub(super) mod schema;
 
 use std::path::{Path, PathBuf};
 

@@ -14,6 +14,7 @@ pub(in crate::config) const ROUTE_BODY_BYTES_MAX: u64 = 64 << 20;
 /// All tables.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "_schema", derive(schemars::JsonSchema))]
 pub(in crate::config) struct Raw {
     pub(in crate::config) server: Server,
     pub(in crate::config) workers: Workers,
@@ -28,26 +29,40 @@ pub(in crate::config) struct Raw {
 /// One `[[route]]`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "_schema", derive(schemars::JsonSchema))]
 pub(in crate::config) struct Route {
+    /// Which request paths it takes: this one, or with `/*` at its end all below it.
     pub(in crate::config) path: String,
+    /// Only for requests to this host; empty is any.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(in crate::config) host: String,
+    /// Answers with this text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::config) text: Option<String>,
+    /// Answers with what this file has when the configuration loads, 64 MiB at most; a relative path starts from the
+    /// folder of the configuration file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::config) body_file: Option<String>,
+    /// Answers with a body of this size.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::config) bytes: Option<Size<0, ROUTE_BODY_BYTES_MAX>>,
+    /// Answers with a redirect to this URI.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::config) redirect: Option<String>,
+    /// Answers with what came.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "some_word")]
     pub(in crate::config) echo: Option<Echo>,
+    /// Status of the response: 200 if nothing else is said; of a redirect 308, and then one of 301, 302, 303, 307, 308.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::config) status: Option<Number<200, 599>>,
+    /// How long the response waits before it is sent.
     pub(in crate::config) delay: Time<0>,
     // Tables come last in TOML.
+    /// Answers with this as JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "_schema", schemars(with = "serde_json::Value"))]
     pub(in crate::config) json: Option<toml::Value>,
+    /// Fields of the response, but for those that the server sets itself.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(in crate::config) headers: BTreeMap<String, String>,
 }
@@ -70,9 +85,26 @@ impl Default for Route {
     }
 }
 
+impl Route {
+    /// The kinds of content that there are, of which a route is one, and whether it states each.
+    pub(in crate::config) fn kinds(&self) -> [(&'static str, bool); 6] {
+        [
+            ("text", self.text.is_some()),
+            ("json", self.json.is_some()),
+            ("body_file", self.body_file.is_some()),
+            ("bytes", self.bytes.is_some()),
+            ("redirect", self.redirect.is_some()),
+            ("echo", self.echo.is_some()),
+        ]
+    }
+}
+
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "_schema", derive(schemars::JsonSchema))]
 pub(in crate::config) enum Echo {
+    /// The request's body.
     Body,
+    /// The request as JSON.
     Request,
 }

@@ -126,14 +126,7 @@ impl<'r> Routes<'r> {
 
     /// The kind of a route, and what it answers.
     fn content(&mut self, index: usize, raw: &raw::Route) -> Option<(&'static str, Content)> {
-        let kinds = [
-            ("text", raw.text.is_some()),
-            ("json", raw.json.is_some()),
-            ("body_file", raw.body_file.is_some()),
-            ("bytes", raw.bytes.is_some()),
-            ("redirect", raw.redirect.is_some()),
-            ("echo", raw.echo.is_some()),
-        ];
+        let kinds = raw.kinds();
         let mut stated = kinds.iter().filter(|(_, stated)| *stated).map(|(kind, _)| *kind);
         const HELP: &str = "a route is one of text, json, body_file, bytes, redirect, echo";
         let Some(kind) = stated.next() else {

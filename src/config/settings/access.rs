@@ -8,6 +8,7 @@ use crate::config::value::Networks;
 /// `[access]`
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "_schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Access {
     /// The proxies in front of this server. What they say of where a request comes from is believed, and nothing that

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// `workers.engine`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "_schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Engine {

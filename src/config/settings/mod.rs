@@ -82,6 +82,7 @@ pub struct Config {
 
 /// `[server]`: where to listen.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "_schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Server {
@@ -104,6 +105,7 @@ impl Default for Server {
 
 /// `[workers]`
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "_schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Workers {
@@ -144,6 +146,7 @@ impl Default for Workers {
 
 /// `workers.mode`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "_schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Mode {
@@ -155,6 +158,7 @@ pub enum Mode {
 
 /// `workers.accept`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "_schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Accept {
@@ -168,6 +172,7 @@ pub enum Accept {
 
 /// `workers.driver`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "_schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Driver {
@@ -200,6 +205,7 @@ impl Accept {
 
 /// `[supervisor]`
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "_schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Supervisor {
@@ -259,6 +265,7 @@ impl Default for Supervisor {
 
 /// `[limits]`
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "_schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Limits {
@@ -298,6 +305,7 @@ impl Default for Limits {
 
 /// `[timeouts]`; each is greater than zero.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "_schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Timeouts {
@@ -328,6 +336,7 @@ impl Default for Timeouts {
 
 /// `[log]`
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "_schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Log {
@@ -347,6 +356,7 @@ impl Default for Log {
 
 /// `log.level`. Not `non_exhaustive`: these are the levels that there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "_schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs, reason = "the names say it")]
 pub enum LogLevel {
@@ -359,6 +369,7 @@ pub enum LogLevel {
 
 /// `log.format`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "_schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum LogFormat {

@@ -6,6 +6,8 @@
 mod address;
 pub(in crate::config) mod names;
 mod network;
+#[cfg(feature = "_schema")]
+pub(in crate::config) mod schema;
 
 pub(in crate::config) use address::Addresses;
 pub use address::ListenAddress;
