@@ -1,0 +1,35 @@
+//! Programs of others that judge what the server says.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::skipped;
+
+/// What `program` says of `input`, which it reads from its standard input: an error has all that it wrote. It may not
+/// write more than fits into a pipe before it has read everything.
+pub(crate) fn checked_by(program: &mut Command, input: &[u8]) -> Result<String, String> {
+    let piped = program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = piped.spawn().expect("start the program");
+    // One that finds something wrong may end before it has read everything.
+    let _ = child.stdin.take().expect("its standard input").write_all(input);
+    let output = child.wait_with_output().expect("its output");
+    let told = [output.stdout, output.stderr].concat();
+    let told = String::from_utf8_lossy(&told).into_owned();
+    if output.status.success() { Ok(told) } else { Err(told) }
+}
+
+/// A Python that has `module`: the one of `.ci/run`, or the one of the path. None, with a visible reason, without it.
+pub(crate) fn python_with(module: &str) -> Option<PathBuf> {
+    let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/python/bin/python");
+    let has_module = |python: &PathBuf| {
+        let import = format!("import {module}");
+        let run = Command::new(python).args(["-c", &import]).stderr(Stdio::null()).status();
+        run.is_ok_and(|status| status.success())
+    };
+    let found = [installed, PathBuf::from("python3")].into_iter().find(has_module);
+    if found.is_none() {
+        skipped(format_args!("no Python has `{module}` (.ci/run installs it)"));
+    }
+    found
+}
