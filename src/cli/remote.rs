@@ -125,11 +125,11 @@ fn table(status: &Status, width: Option<usize>) -> String {
     text.push('\n');
     let rows: Vec<Vec<String>> = status.lanes.iter().map(row).collect();
     text.push_str(&layout::table(&HEAD, &rows, width));
-    let Totals { counts, restarts } = status.totals;
+    let Totals { counts, restarts, .. } = status.totals;
     let parts = [
         "since the server began, with lanes that are gone".to_owned(),
-        format!("connections {}", counts.accepted),
-        format!("requests {}", counts.requests),
+        format!("connections {}", counts.accepted()),
+        format!("requests {}", counts.requests()),
         format!("restarts {restarts}"),
     ];
     text.push('\n');

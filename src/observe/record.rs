@@ -7,7 +7,8 @@
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 
-use super::ledger::Counters;
+use super::ledger::labels::{Answered, Class, DurationPart, Method};
+use super::ledger::{Cells, Counters};
 use crate::sys::socket::{self, Peer};
 
 /// What is known of a request, and of its response as far as that was made.
@@ -15,6 +16,7 @@ use crate::sys::socket::{self, Peer};
 pub struct Record {
     /// When it was opened, in microseconds of the lane.
     began_us: u64,
+    method: Method,
     /// The status of its response; 0 until there is one.
     status: u16,
     /// Its response is not whole, and its client can tell.
@@ -46,17 +48,21 @@ pub struct Closing<'l> {
 }
 
 impl Closing<'_> {
-    /// Closes these.
+    /// Closes these; of those that were answered, `ended` learns.
     #[inline]
-    pub fn close(self, records: impl Iterator<Item = Record>, end: End) {
+    pub fn close(self, records: impl Iterator<Item = Record>, end: End, ended: &mut Ended) {
+        let cells = self.counters.cells();
         let (count, whole, bytes) = records.fold((0, 0, 0), |(count, whole, bytes), record| {
+            if let Some(status) = record.status() {
+                cells.answered.at(Answered(record.method, Class::of(status))).add(1);
+                ended.add(record.began_us);
+            }
             let is_whole = end == End::Sent && !record.is_cut;
             (count + 1, whole + u64::from(is_whole), bytes + record.bytes)
         });
         if count == 0 {
             return;
         }
-        let cells = self.counters.cells();
         cells.response_bytes.add(bytes);
         cells.responses.add(whole);
         if whole < count {
@@ -81,14 +87,15 @@ impl Closing<'_> {
 }
 
 impl Record {
-    /// Opened now.
-    pub fn open(now_us: u64) -> Record {
-        Record { began_us: now_us, status: 0, is_cut: false, bytes: 0 }
+    /// Opened now, of a request with this method.
+    pub fn open(now_us: u64, method: Method) -> Record {
+        Record { began_us: now_us, method, status: 0, is_cut: false, bytes: 0 }
     }
 
     /// Its response begins, with so many bytes.
     pub fn respond(&mut self, status: u16, bytes: u64) {
-        (self.status, self.bytes) = (status, bytes);
+        self.status = status;
+        self.bytes += bytes;
     }
 
     /// So many bytes more of its response were made.
@@ -102,8 +109,57 @@ impl Record {
     }
 
     /// The status of its response, if there is one.
-    #[allow(dead_code, reason = "tests alone read it until an access log does")]
+    #[inline]
     pub fn status(&self) -> Option<u16> {
         (self.status != 0).then_some(self.status)
+    }
+}
+
+/// Requests that were answered in this turn: how long they took is counted at its end, with one reading of the clock for
+/// all of them.
+#[derive(Default)]
+pub struct Ended {
+    /// When they had been opened, in microseconds of the lane, and how many one after the other at the same time: as a rule
+    /// all in this turn. As many as there are connections, at most, and the room is kept.
+    runs: Vec<(u64, u64)>,
+}
+
+impl Ended {
+    #[inline]
+    fn add(&mut self, began_us: u64) {
+        match self.runs.last_mut() {
+            Some((of_last_us, count)) if *of_last_us == began_us => *count += 1,
+            _ => self.runs.push((began_us, 1)),
+        }
+    }
+
+    /// Counts how long they took, by the time at the end of their turn.
+    pub fn count(&mut self, now_us: u64, cells: Cells<'_>) {
+        for (began_us, count) in self.runs.drain(..) {
+            let took_us = now_us.saturating_sub(began_us);
+            cells.durations.at(DurationPart::Bucket(took_us)).add(count);
+            cells.durations.at(DurationPart::Sum).add(took_us * count);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::ledger::Ledger;
+
+    #[test]
+    fn requests_of_one_turn_and_of_earlier_ones_are_counted_by_how_long_each_took() {
+        let ledger = Ledger::new(1).expect("a ledger");
+        let cells = ledger.block(0).cells();
+        let mut ended = Ended::default();
+        [700, 700, 100, 700].into_iter().for_each(|began_us| ended.add(began_us));
+        assert_eq!(ended.runs, [(700, 2), (100, 1), (700, 1)]);
+        ended.count(740, cells);
+        ended.count(1_000, cells);
+        let counts = ledger.block(0).counts();
+        assert_eq!(counts.durations(DurationPart::Bucket(40)), 3);
+        assert_eq!(counts.durations(DurationPart::Bucket(640)), 1);
+        assert_eq!(counts.durations(DurationPart::Sum), 3 * 40 + 640);
     }
 }

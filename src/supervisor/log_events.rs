@@ -7,7 +7,7 @@ use super::policy::{Fact, Worker};
 use super::processes::{Processes, WorkerRecord, WorkerRecords, sizing};
 use crate::config::RoutePath;
 use crate::control::WorkerEvent;
-use crate::observe::ledger::{Counts, Doing, Levels};
+use crate::observe::ledger::{Doing, Levels};
 use crate::sys::process::{self, ProcessId};
 
 /// The fields that say which worker an event is about.
@@ -211,7 +211,8 @@ fn doing(worker: Worker, processes: &Processes) -> String {
 
 /// The last line.
 pub(crate) fn stopped(code: i32, uptime: Duration, records: &WorkerRecords) {
-    let Counts { accepted: connections, requests, .. } = records.served_totals().counts;
+    let counts = records.served_totals().counts;
+    let (connections, requests) = (counts.accepted(), counts.requests());
     let uptime_s = (uptime.as_secs_f64() * 1000.0).round() / 1000.0;
     tracing::info!(code, uptime_s, connections, requests, "stopped");
 }

@@ -7,6 +7,8 @@
 #[macro_use]
 mod declaration;
 mod block;
+mod counts;
+pub mod labels;
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,11 +19,11 @@ use std::time::Instant;
 #[cfg(feature = "may")]
 use crate::sys::coroutine;
 use crate::sys::memory::SharedBlocks;
-pub use block::{Cells, Counts, FIELDS, Levels};
+pub use block::{CELLS, Cells, Counts, Levels};
 
 /// The blocks of all workers.
 pub struct Ledger {
-    blocks: SharedBlocks<{ FIELDS.len() }>,
+    blocks: SharedBlocks<CELLS>,
     start: Instant,
 }
 
@@ -69,7 +71,7 @@ pub enum Doing {
 
 /// The block of one worker. Only that worker may change it.
 #[derive(Clone, Copy)]
-pub struct Counters<'l>(&'l [AtomicU64; FIELDS.len()]);
+pub struct Counters<'l>(&'l [AtomicU64; CELLS]);
 
 #[cfg(feature = "may")]
 impl Counters<'static> {
@@ -85,6 +87,11 @@ impl<'l> Counters<'l> {
     #[inline]
     pub fn cells(self) -> Cells<'l> {
         Cells::of(self.0)
+    }
+
+    /// What this worker has counted since it started.
+    pub fn counts(self) -> Counts {
+        Counts::of(self.0)
     }
 
     /// Connections open now.
@@ -159,7 +166,8 @@ impl Doing {
 
 #[cfg(test)]
 mod tests {
-    use super::block::{Counter, Field, Kind};
+    use super::block::{FIELDS, Field, Kind, Unit};
+    use super::labels::{Answered, Class, DurationPart, Method, TimedOut};
     use super::*;
     use std::collections::BTreeSet;
 
@@ -170,52 +178,64 @@ mod tests {
     #[test]
     fn every_field_has_a_name_of_its_own_that_fits_its_kind_and_says_what_it_is() {
         let names: BTreeSet<&str> = FIELDS.iter().map(|field| field.name).collect();
-        assert_eq!(names.len(), FIELDS.len(), "a name stands twice");
-        for Field { name, help, kind, .. } in FIELDS {
+        let keys: BTreeSet<&str> = FIELDS.iter().map(|field| field.key).collect();
+        assert_eq!((names.len(), keys.len()), (FIELDS.len(), FIELDS.len()), "a name stands twice");
+        for Field { name, help, kind, unit, .. } in FIELDS {
             let is_plain = name.chars().all(|c| c.is_ascii_lowercase() || c == '_');
             assert!(is_plain && !name.starts_with('_'), "{name}");
             assert_eq!(name.ends_with("_total"), kind == Kind::Counter, "{name}");
+            let base = name.trim_end_matches("_total");
+            assert_eq!(base.ends_with("_seconds"), unit == Unit::Microseconds, "{name}");
+            assert_eq!(base.ends_with("_bytes"), unit == Unit::Bytes, "{name}");
             assert!(help.ends_with('.') && help == help.trim(), "{name}: {help:?}");
         }
     }
 
     #[test]
-    fn each_field_is_a_cell_of_its_own() {
+    fn each_field_and_each_label_has_a_cell_of_its_own() {
         let ledger = ledger();
-        let Cells { accepted, requests, responses, aborted, response_bytes, open, turn_ms, doing } =
-            ledger.block(0).cells();
-        accepted.add(1);
-        accepted.add_after_others(10);
-        requests.add(2);
-        responses.add(6);
-        aborted.add(7);
-        response_bytes.add(8);
-        open.set(3);
-        turn_ms.set(4);
-        doing.set(5);
-        let counters = [accepted, requests, responses, aborted, response_bytes].map(Counter::get);
-        assert_eq!(counters, [11, 2, 6, 7, 8]);
-        let values = [open.get(), turn_ms.get(), doing.get()];
-        assert_eq!(values, [3, 4, 5]);
-        assert_eq!(counters.len() + values.len(), FIELDS.len());
-        ledger.block(0).reset(7);
-        let cells = ledger.block(0).cells();
-        assert_eq!((cells.counts(), cells.levels()), (Counts::default(), Levels::default()));
-        assert_eq!((turn_ms.get(), doing.get()), (7, 0));
+        let block = ledger.block(0);
+        for cell in 0..CELLS {
+            ledger.blocks.block(0)[cell].store(cell as u64 + 1, Ordering::Relaxed);
+        }
+        let Cells { accepted, answered, timed_out, durations, open, longest_turn_us, .. } =
+            block.cells();
+        let counts = [
+            accepted.get(),
+            answered.at(Answered(Method::Get, Class::Successful)).get(),
+            answered.at(Answered(Method::Other, Class::ServerError)).get(),
+            timed_out.at(TimedOut::Header).get(),
+            timed_out.at(TimedOut::Write).get(),
+            durations.at(DurationPart::Bucket(0)).get(),
+            durations.at(DurationPart::Sum).get(),
+            open.get(),
+            longest_turn_us.get(),
+        ];
+        assert!(counts.is_sorted_by(|a, b| a < b), "{counts:?}");
+        assert_eq!(longest_turn_us.get(), CELLS as u64, "the last one");
+        let summed: usize = block.counts().fields().map(|(_, counts)| counts.len()).sum();
+        let others =
+            FIELDS.iter().filter(|of| matches!(of.kind, Kind::Gauge | Kind::State)).count();
+        assert_eq!(summed + others, CELLS);
+        block.reset(7);
+        let cells = block.cells();
+        assert_eq!((block.counts(), cells.levels()), (Counts::default(), Levels::default()));
+        assert_eq!((cells.turn_ms.get(), cells.doing.get(), longest_turn_us.get()), (7, 0, 0));
     }
 
     #[test]
     fn blocks_are_summed_field_by_field() {
         let ledger = ledger();
-        let cells = [0, 1].map(|block| ledger.block(block).cells());
-        for (block, by) in cells.into_iter().zip([1, 10]) {
-            block.accepted.add(by);
-            block.requests.add(2 * by);
-            block.open.set(3 * by);
+        let blocks = [0, 1].map(|block| ledger.block(block));
+        for (block, by) in blocks.into_iter().zip([1, 10]) {
+            let cells = block.cells();
+            cells.accepted.add(by);
+            cells.requests.add(2 * by);
+            cells.open.set(3 * by);
         }
-        let counts: Counts = cells.into_iter().map(Cells::counts).sum();
-        assert_eq!(counts, Counts { accepted: 11, requests: 22, ..Counts::default() });
-        let levels: Levels = cells.into_iter().map(Cells::levels).sum();
+        let counts: Counts = blocks.into_iter().map(Counters::counts).sum();
+        assert_eq!((counts.accepted(), counts.requests(), counts.responses()), (11, 22, 0));
+        let levels: Levels = blocks.into_iter().map(|block| block.cells().levels()).sum();
         assert_eq!(levels, Levels { open: 33 });
     }
 

@@ -285,8 +285,8 @@ fn of_lane(
         uptime_ms: record.map(|record| records.uptime_ms(record)),
         restarts: totals.restarts,
         connections: levels.open,
-        accepted: totals.counts.accepted,
-        requests: totals.counts.requests,
+        accepted: totals.counts.accepted(),
+        requests: totals.counts.requests(),
         queue,
     }
 }

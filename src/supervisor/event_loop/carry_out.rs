@@ -189,8 +189,8 @@ impl Supervisor {
                 let text = format!("generation {generation} serves");
                 self.generation_settled(*generation, &Answer::Done(text));
             }
-            Fact::WorkerRestarting { worker, .. } => {
-                self.processes.records_mut().count_restart(worker.role)
+            Fact::WorkerRestarting { worker, cause, .. } => {
+                self.processes.count_restart(*worker, cause);
             }
             _ => {}
         }

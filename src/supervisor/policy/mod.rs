@@ -98,6 +98,12 @@ enum Phase {
 
 /// The cause of a process's end that is no failure.
 pub const CLEAN_EXIT: &str = "exited with code 0";
+/// The cause of a hung worker's end.
+pub const HUNG: &str = "hung: no turn of its loop within supervisor.watchdog";
+/// The cause of the end of a worker that took too long to start.
+pub const NOT_READY: &str = "not ready within supervisor.ready_timeout";
+/// Why a worker ends whose process was sent a signal to end.
+pub const TOLD_TO_END: &str = "told to end by a signal of its own";
 
 impl Policy {
     /// Begins with a first generation. `seed` feeds the jitter.

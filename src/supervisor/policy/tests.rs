@@ -27,7 +27,6 @@ const SETTINGS: Settings = Settings {
 };
 const WATCHED: Settings = Settings { watchdog_ms: 4_000, ..SETTINGS };
 const KILLED: &str = "killed by SIGKILL";
-const HUNG: &str = "hung: no turn of its loop within supervisor.watchdog";
 
 fn plan(settings: &Settings, lanes: usize, mode: Mode) -> Plan {
     Plan {

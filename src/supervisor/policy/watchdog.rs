@@ -1,13 +1,11 @@
 //! Workers whose loop does not turn: noticed, relieved of their sockets, and ended.
 
 use super::generation::{Process, Seat, SeatState, Stage};
-use super::{Action, Fact, Plan, Policy, Worker};
+use super::{Action, Fact, HUNG, Plan, Policy, Worker};
 use crate::control::ProcessNumber;
 
 /// How long a hung worker has to turn again before it is killed.
 pub(super) const MOMENT_MS: u64 = 1_000;
-/// The cause of a hung worker's end.
-const HUNG: &str = "hung: no turn of its loop within supervisor.watchdog";
 
 impl Policy {
     /// How often the beats are read: often enough that a hung worker is noticed soon after its time.

@@ -19,8 +19,9 @@ use crate::control::{
     ProcessNumber, Report, Role, WorkerEvent,
 };
 use crate::observe::ledger::Ledger;
+use crate::observe::ledger::labels::RestartCause;
 use crate::supervisor::listeners::RequestedAddress;
-use crate::supervisor::policy::{CLEAN_EXIT, Input, Worker, hosting};
+use crate::supervisor::policy::{CLEAN_EXIT, HUNG, Input, NOT_READY, TOLD_TO_END, Worker, hosting};
 use crate::supervisor::token::Token;
 use crate::sys::cpu::cgroup;
 use crate::sys::epoll::{Epoll, Interest};
@@ -348,6 +349,10 @@ impl Processes {
             }
             WorkerEvent::Drained => record.is_over = true,
             WorkerEvent::Failed(_) | WorkerEvent::Panicked(_) => {
+                record.own_cause = Some(match event {
+                    WorkerEvent::Panicked(_) => RestartCause::Panic,
+                    _ => RestartCause::Failure,
+                });
                 let running = self.running.get_mut(&key)?;
                 match running.hosting {
                     Hosting::Threads => record.is_over = true,
@@ -357,6 +362,23 @@ impl Processes {
             _ => {}
         }
         Some(Input::Reported(worker, event))
+    }
+
+    /// Takes note that a worker is restarted, whose end has this `cause` in words.
+    pub(crate) fn count_restart(&mut self, worker: Worker, cause: &str) {
+        let said = self.records.get(worker.number).and_then(|record| record.own_cause);
+        let cause = match (cause, said, self.end_of(worker)) {
+            (HUNG, ..) => RestartCause::Hung,
+            (NOT_READY, ..) => RestartCause::NotReady,
+            (TOLD_TO_END, ..) => RestartCause::ToldToEnd,
+            (_, Some(cause), _) => cause,
+            (_, _, Some(End { out_of_memory: true, .. })) => RestartCause::OutOfMemory,
+            (_, _, Some(End { ended: Ended::Signalled(_), .. })) => RestartCause::Signal,
+            (_, _, Some(End { ended: Ended::Exited(_), .. })) => RestartCause::Exit,
+            // Its process could not be started.
+            (_, None, None) => RestartCause::Failure,
+        };
+        self.records.count_restart(worker.role, cause);
     }
 
     /// Drops what is kept of workers that have ended: their ends have been logged by now.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::totals::Totals;
 use crate::control::{Assignment, GenerationNumber, Role, WorkerNumber};
+use crate::observe::ledger::labels::RestartCause;
 use crate::observe::ledger::{Counters, Ledger};
 use crate::supervisor::policy::Worker;
 use crate::sys::process::ProcessId;
@@ -21,6 +22,8 @@ pub(crate) struct WorkerRecord {
     pub(crate) cpu: Option<usize>,
     started_ms: u64,
     pub(super) block: usize,
+    /// What ended it, if it said so itself.
+    pub(super) own_cause: Option<RestartCause>,
     /// It has ended, and its record goes with the next [`WorkerRecords::sweep`].
     pub(super) is_over: bool,
     /// What moves its bytes, and why that isn't what would be better.
@@ -77,6 +80,7 @@ impl WorkerRecords {
             cpu,
             started_ms,
             block,
+            own_cause: None,
             is_over: false,
             driver: None,
             driver_reason: None,
@@ -142,12 +146,12 @@ impl WorkerRecords {
     pub(crate) fn inherit(&mut self, totals: Vec<(Role, Totals)>) {
         for (role, totals) in totals {
             let before = self.inherited.entry(role).or_default();
-            *before = before.latest(totals);
+            *before = before.latest(totals.with_unknown_causes());
         }
     }
 
-    pub(crate) fn count_restart(&mut self, role: Role) {
-        self.totals.entry(role).or_default().restarts += 1;
+    pub(crate) fn count_restart(&mut self, role: Role, cause: RestartCause) {
+        self.totals.entry(role).or_default().count_restart(cause);
     }
 
     /// Drops the records of workers that have ended: their ends have been logged by now.

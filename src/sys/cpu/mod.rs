@@ -3,8 +3,9 @@
 pub mod cgroup;
 
 use std::io;
+use std::time::Duration;
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
 
 /// The CPUs that this thread may run on, in ascending order; empty if the kernel doesn't tell.
 pub fn allowed() -> Vec<usize> {
@@ -22,6 +23,18 @@ pub fn counted() -> usize {
 pub fn pin(cpu: usize) -> bool {
     cpu < libc::CPU_SETSIZE as usize
         && core_affinity::set_for_current(core_affinity::CoreId { id: cpu })
+}
+
+/// How long this thread has been on a CPU, for itself and within the kernel, since it started.
+pub fn thread_time() -> Option<Duration> {
+    let usage = getrusage(UsageWho::RUSAGE_THREAD).ok()?;
+    let times = [usage.user_time(), usage.system_time()];
+    Some(
+        times
+            .map(|time| Duration::new(time.tv_sec() as u64, time.tv_usec() as u32 * 1000))
+            .iter()
+            .sum(),
+    )
 }
 
 /// Descriptors that a process needs, at most, besides its connections, its listening sockets, and what the supervisor

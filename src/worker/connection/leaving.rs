@@ -3,6 +3,7 @@
 
 use super::lingering::{Lingering, Silence};
 use super::{Connection, Next, Stage};
+use crate::observe::ledger::labels::TimedOut;
 use crate::worker::context::Context;
 use crate::worker::driver::Input;
 
@@ -28,12 +29,15 @@ impl<'s> Connection<'s> {
                 Next::WaitUntil(lane.now_ms + LEAVING_MS)
             }
             // The socket was empty a moment ago, and what comes after the shutdown can't be answered any more.
-            _ => self.linger(Silence::Idle, lane),
+            _ => {
+                count_idle(lane);
+                self.linger(Silence::Idle, lane)
+            }
         }
     }
 
     /// The last response has left. `has_more`: the client was not done with what it sends.
-    pub(super) fn finish(&mut self, has_more: bool, lane: &Context<'s>) -> Next {
+    pub(super) fn finish(&mut self, has_more: bool, lane: &mut Context<'s>) -> Next {
         let has_more = has_more || !self.transport.is_idle();
         self.transport.forget_waiting(lane);
         self.linger(if has_more { Silence::MoreToCome } else { Silence::Answered }, lane)
@@ -56,5 +60,12 @@ impl<'s> Connection<'s> {
             Stage::Lingering(lingering) => Some(lingering.shorten(now_ms)),
             Stage::Serving(_) => None,
         }
+    }
+}
+
+/// Counts a connection that is closed because it was idle for too long. In a drain it may not be that.
+pub(super) fn count_idle(lane: &Context<'_>) {
+    if lane.drain.is_none() {
+        lane.counters.cells().timed_out.at(TimedOut::KeepAlive).add(1);
     }
 }

@@ -100,6 +100,7 @@ impl Lingering {
             Discarded::End => return Next::Close,
         };
         lane.discards_left = lane.discards_left.saturating_sub(count);
+        lane.counters.cells().received_bytes.add(count as u64);
         self.is_bulk = true;
         if is_all { Next::WaitUntil(deadline_ms) } else { Next::Discard(deadline_ms) }
     }

@@ -24,6 +24,7 @@ use super::context::jobs::JobNumber;
 use super::context::{Context, FILE_BYTES_PER_TURN};
 use super::driver::{Driver, Input, Interest, Received};
 use crate::http::Refusal;
+use crate::observe::ledger::labels::{RejectedFor, TimedOut};
 use crate::observe::record::End;
 use crate::sys::epoll::Ready;
 use crate::sys::ring::connected::Connected;
@@ -205,6 +206,9 @@ impl<'s> Connection<'s> {
         match session.phase() {
             Phase::Reading if is_idle => self.leave_idle(input, lane),
             Phase::Reading => {
+                let waited_for =
+                    if session.is_in_head() { TimedOut::Header } else { TimedOut::Body };
+                lane.counters.cells().timed_out.at(waited_for).add(1);
                 session.refuse(Refusal::TIMEOUT, lane);
                 self.resume(input, lane)
             }
@@ -213,7 +217,11 @@ impl<'s> Connection<'s> {
                 self.resume(input, lane)
             }
             Phase::Answering => self.resume(input, lane),
-            Phase::Last { .. } | Phase::Leaving | Phase::BrokenOff => Next::Close,
+            Phase::Leaving => {
+                leaving::count_idle(lane);
+                Next::Close
+            }
+            Phase::Last { .. } | Phase::BrokenOff => Next::Close,
         }
     }
 
@@ -282,12 +290,13 @@ impl<'s> Connection<'s> {
     }
 
     /// It is closed: what was in flight is over.
-    pub(super) fn abandon(&mut self, lane: &Context<'s>) {
+    pub(super) fn abandon(&mut self, lane: &mut Context<'s>) {
         self.transport.forget_waiting(lane);
         if let Stage::Serving(session) = &mut self.stage
             && let Some(record) = session.open_record()
         {
-            lane.closing(self.socket()).close([record].into_iter(), End::Broken);
+            let closing = lane.closing(self.socket());
+            closing.close([record].into_iter(), End::Broken, &mut lane.ended);
         }
     }
 
@@ -323,6 +332,7 @@ impl<'s> Connection<'s> {
                 // What was only half sent gets no answer; what was whole has had it.
                 Received::End => return Next::Close,
             };
+            lane.counters.cells().received_bytes.add(bytes.len() as u64);
             let stop = self.absorb(bytes, lane);
             if let Some(next) = self.settle(stop, lane) {
                 return match next {
@@ -389,6 +399,8 @@ impl<'s> Connection<'s> {
         let Some(bytes) = input.brought() else {
             return Next::Wait;
         };
+        let cells = lane.counters.cells();
+        cells.received_bytes.add(bytes.len() as u64);
         let held = self.held_bytes();
         let Stage::Serving(session) = &mut self.stage else {
             return Next::Wait;
@@ -397,6 +409,7 @@ impl<'s> Connection<'s> {
             return Next::Wait;
         }
         if !lane.may_hold(held + bytes.len()) {
+            cells.rejected.at(RejectedFor::Memory).add(1);
             return Next::Close;
         }
         self.transport.keep_input(bytes);

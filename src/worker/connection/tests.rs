@@ -316,7 +316,7 @@ fn a_stream_that_panics_ends_its_connection_without_another_response() {
     assert_eq!(text.matches("HTTP/1.1 ").count(), 1);
     assert!(!text.ends_with("0\r\n\r\n"));
     let before = ended(&lane);
-    pair.connection.abandon(&pair.context);
+    pair.connection.abandon(&mut pair.context);
     assert_eq!((ended(&lane).0, ended(&lane).1), (before.0, before.1 + 1));
 }
 
@@ -404,8 +404,8 @@ fn streams_behind_each_other_leave_others_their_turn() {
 
 /// Responses that have left, requests that were aborted, and bytes of responses.
 fn ended(lane: &Lane) -> (u64, u64, u64) {
-    let counts = lane.ledger.block(0).cells().counts();
-    (counts.responses, counts.aborted, counts.response_bytes)
+    let counts = lane.ledger.block(0).counts();
+    (counts.responses(), counts.aborted(), counts.response_bytes())
 }
 
 #[test]
@@ -425,7 +425,7 @@ fn a_request_is_over_when_the_last_byte_of_its_response_has_left() {
     // What is refused is answered, too.
     length += pair.conversation("GET / HTTP/1.1\r\n\r\n").len();
     assert_eq!(ended(&lane), (3, 0, length as u64));
-    pair.connection.abandon(&pair.context);
+    pair.connection.abandon(&mut pair.context);
     assert_eq!(ended(&lane), (3, 0, length as u64));
 }
 
@@ -439,7 +439,7 @@ fn what_is_in_flight_when_its_connection_is_closed_is_aborted() {
     ] {
         let mut pair = lane.serve(&site);
         pair.ask(request);
-        pair.connection.abandon(&pair.context);
+        pair.connection.abandon(&mut pair.context);
         aborted += 1;
         assert_eq!((ended(&lane).0, ended(&lane).1), (responses, aborted), "{request}");
     }
@@ -447,7 +447,7 @@ fn what_is_in_flight_when_its_connection_is_closed_is_aborted() {
     for request in ["", "GET / HTTP/1.1\r\n"] {
         let mut pair = lane.serve(&site);
         pair.ask(request);
-        pair.connection.abandon(&pair.context);
+        pair.connection.abandon(&mut pair.context);
         assert_eq!((ended(&lane).0, ended(&lane).1), (0, aborted), "{request}");
     }
 }

@@ -7,6 +7,7 @@
 
 use std::os::fd::OwnedFd;
 
+use crate::observe::ledger::labels::{RejectedFor, TimedOut};
 use crate::observe::record::End;
 use crate::sys::ring::connected::Connected;
 use crate::worker::context::Context;
@@ -106,15 +107,17 @@ impl<'s> Transport<'s> {
     }
 
     /// Drops what waits.
-    pub(super) fn forget_waiting(&mut self, lane: &Context<'s>) {
+    pub(super) fn forget_waiting(&mut self, lane: &mut Context<'s>) {
         if let Some(mut waiting) = self.waiting.take() {
-            lane.closing(&self.socket).close(waiting.output.abandon(), End::Broken);
+            let closing = lane.closing(&self.socket);
+            closing.close(waiting.output.abandon(), End::Broken, &mut lane.ended);
         }
     }
 
     /// Drops what the lane has gathered for this connection.
     pub(super) fn forget_gathered(&self, lane: &mut Context<'s>) {
-        lane.closing(&self.socket).close(lane.output.abandon(), End::Broken);
+        let closing = lane.closing(&self.socket);
+        closing.close(lane.output.abandon(), End::Broken, &mut lane.ended);
     }
 
     /// How much input waits, in bytes.
@@ -158,7 +161,7 @@ impl<'s> Transport<'s> {
             let Sent::Bytes(sent) = sent else {
                 return Flushed::Broken;
             };
-            closing.close(waiting.output.advance(sent), End::Sent);
+            closing.close(waiting.output.advance(sent), End::Sent, &mut lane.ended);
             if !waiting.output.is_empty() {
                 return self.begin_waiting(sent == offered, lane);
             }
@@ -170,7 +173,7 @@ impl<'s> Transport<'s> {
             return Flushed::All;
         }
         if lane.output.is_empty() {
-            closing.close(lane.output.advance(0), End::Sent);
+            closing.close(lane.output.advance(0), End::Sent, &mut lane.ended);
             return Flushed::All;
         }
         let (sent, offered) =
@@ -205,12 +208,14 @@ impl<'s> Transport<'s> {
             self.forget_gathered(lane);
             return Flushed::Broken;
         };
-        lane.closing(&self.socket).close(lane.output.advance(sent), End::Sent);
+        let closing = lane.closing(&self.socket);
+        closing.close(lane.output.advance(sent), End::Sent, &mut lane.ended);
         if lane.output.is_empty() {
             return Flushed::All;
         }
         let unsent = lane.output.outgoing.unsent_held_bytes();
         if !lane.may_hold(beside + self.held_bytes() + unsent) {
+            lane.counters.cells().rejected.at(RejectedFor::Memory).add(1);
             self.forget_gathered(lane);
             return Flushed::Broken;
         }
@@ -227,6 +232,7 @@ impl<'s> Transport<'s> {
     ) -> Flushed {
         debug_assert!(!self.is_blocked(), "nothing is sent while output waits");
         if !lane.may_hold(beside + self.held_bytes() + unsent.len()) {
+            lane.counters.cells().rejected.at(RejectedFor::Memory).add(1);
             return Flushed::Broken;
         }
         self.waiting.get_or_insert_default().output.bytes.extend_from_slice(unsent);
@@ -255,6 +261,7 @@ impl<'s> Transport<'s> {
             false => {
                 // Else the kernel would keep megabytes for a client that takes none, long after the close.
                 self.reset_on_close();
+                lane.counters.cells().timed_out.at(TimedOut::Write).add(1);
                 Flushed::Broken
             }
         }

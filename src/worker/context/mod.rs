@@ -2,6 +2,7 @@
 
 pub mod clients;
 pub mod jobs;
+pub(in crate::worker) mod labels;
 pub mod output;
 
 use std::io::Write;
@@ -20,7 +21,8 @@ use crate::control::DrainKind;
 use crate::http::h1::DATE_LINE_BYTES;
 use crate::http::{Fields, Limits};
 use crate::observe::ledger::{Counters, Ledger};
-use crate::observe::record::Closing;
+use crate::observe::record::{Closing, Ended};
+use crate::sys::cpu;
 use crate::sys::ring::connected::Connected;
 
 /// Most bytes of memory that a lane holds for its connections: request and response bodies, responses that wait for
@@ -57,6 +59,8 @@ pub struct Context<'s> {
     pub date: [u8; DATE_LINE_BYTES],
     /// Responses to the connection at work.
     pub output: Output<'s>,
+    /// Requests that were answered in this turn.
+    pub ended: Ended,
     /// The lane's drain, if it drains: then it finishes what is in flight, and takes nothing new.
     pub drain: Option<Drain>,
     /// Memory held for connections, in bytes.
@@ -157,6 +161,7 @@ impl<'s> Context<'s> {
             now_us: 0,
             date: [0; DATE_LINE_BYTES],
             output: Output::default(),
+            ended: Ended::default(),
             drain: None,
             held_bytes: 0,
             held_elsewhere: 0,
@@ -186,6 +191,33 @@ impl<'s> Context<'s> {
             let since_epoch = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
             let rest_ms = 1000 - u64::from(since_epoch.subsec_millis());
             self.clock.date_until_ms = self.now_ms + rest_ms;
+            self.count_cpu_time();
+        }
+    }
+
+    /// Reads the clock once more, and counts by it: how long the turn took, and the requests that were answered in it.
+    ///
+    /// With epoll everything is sent by then. With io_uring the sends of the turn are queued, and leave with the call that
+    /// follows; how long the kernel takes for them can't be told from how long it then waits.
+    pub fn end_turn(&mut self) {
+        let end_us = self.count_ended();
+        let (cells, turn_us) = (self.counters.cells(), end_us - self.now_us);
+        cells.turns.add(1);
+        cells.busy_us.add(turn_us);
+        cells.longest_turn_us.raise(turn_us);
+    }
+
+    /// The same without a turn: connections were closed after the last one. Says when that is, in microseconds of the lane.
+    pub fn count_ended(&mut self) -> u64 {
+        let now_us = self.clock.start.elapsed().as_micros() as u64;
+        self.ended.count(now_us, self.counters.cells());
+        now_us
+    }
+
+    /// Counts how long this thread has been on a CPU: once a second, since it takes a system call.
+    pub fn count_cpu_time(&self) {
+        if let Some(time) = cpu::thread_time() {
+            self.counters.cells().cpu_us.set(time.as_micros() as u64);
         }
     }
 

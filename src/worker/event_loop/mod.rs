@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use crate::config::{Accept, Config};
 use crate::control::{Control, DrainKind, WorkerEvent, WorkerNumber};
+use crate::observe::ledger::labels::RejectedFor;
 use crate::observe::panics;
 use crate::sys::epoll::Ready;
 use crate::sys::memory;
@@ -117,6 +118,8 @@ impl<'s> EventLoop<'s> {
                 break;
             }
         }
+        self.context.count_ended();
+        self.context.count_cpu_time();
         Ok(())
     }
 
@@ -140,6 +143,7 @@ impl<'s> EventLoop<'s> {
         self.finish_emptying();
         self.context.output.shrink_to(OUTPUT_BYTES_KEPT);
         self.give_memory_back();
+        self.context.end_turn();
         Ok(())
     }
 
@@ -256,7 +260,7 @@ impl<'s> EventLoop<'s> {
             self.driver.release(key.to_token());
             self.context.held_bytes -= connection.held_bytes();
             self.context.jobs.at_work = key;
-            connection.abandon(&self.context);
+            connection.abandon(&mut self.context);
             // What answers its request is dropped with it.
             if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(|| drop(connection))) {
                 self.control.report(self.worker, panicked(payload));
@@ -344,7 +348,10 @@ impl<'s> EventLoop<'s> {
         match registered {
             Ok(()) => self.timers.arm(key.index, self.context.now_ms + timeout_ms),
             // The kernel has no memory to watch it with.
-            Err(_) => self.close(key),
+            Err(_) => {
+                self.context.counters.cells().rejected.at(RejectedFor::Unwatched).add(1);
+                self.close(key);
+            }
         }
     }
 }

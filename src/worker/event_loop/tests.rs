@@ -157,8 +157,8 @@ fn a_job_comes_back_to_its_connection_and_a_file_is_sent_whole_by_either_driver(
                 }
                 turn_until_all_are_closed(event_loop);
             });
-            let counts = ledger.block(0).cells().counts();
-            assert_eq!((counts.responses, counts.aborted), (2 * CLIENTS as u64, 0));
+            let counts = ledger.block(0).counts();
+            assert_eq!((counts.responses(), counts.aborted()), (2 * CLIENTS as u64, 0));
         });
     }
 }
@@ -282,9 +282,9 @@ fn clients_that_end_their_side_or_send_much_get_all_they_asked_for_by_either_dri
                 }
                 turn_until_all_are_closed(event_loop);
             });
-            let counts = ledger.block(0).cells().counts();
+            let counts = ledger.block(0).counts();
             let responses: usize = cases.iter().map(|case| case.2.0).sum();
-            assert_eq!((counts.responses, counts.aborted), (responses as u64, 0));
+            assert_eq!((counts.responses(), counts.aborted()), (responses as u64, 0));
             assert_eq!(event_loop.context.held_bytes, 0);
         });
     }

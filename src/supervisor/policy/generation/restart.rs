@@ -1,11 +1,8 @@
 //! Seats whose workers end: filled again after a delay, or given up.
 
-use super::super::{Action, CLEAN_EXIT, Fact, Phase, Policy, Worker};
+use super::super::{Action, CLEAN_EXIT, Fact, NOT_READY, Phase, Policy, TOLD_TO_END, Worker};
 use super::{Drain, Process, ProcessStage, Seat, SeatState, hosting};
 use crate::control::{DrainKind, Hosting, ProcessNumber, Role};
-
-/// Why a worker ends whose process was sent a signal to end.
-const TOLD_TO_END: &str = "told to end by a signal of its own";
 
 impl Policy {
     pub(in crate::supervisor::policy) fn process_ended(
@@ -188,7 +185,7 @@ impl Policy {
         }
         for worker in late {
             self.announce(Fact::NotReadyInTime { worker });
-            self.kill(worker.process, "not ready within supervisor.ready_timeout");
+            self.kill(worker.process, NOT_READY);
         }
     }
 

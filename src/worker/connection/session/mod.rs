@@ -23,6 +23,7 @@ use crate::http::{BodyLength, Method, Refusal, Version};
 use crate::observe::record::Record;
 use crate::worker::context::Context;
 use crate::worker::context::jobs::JobNumber;
+use crate::worker::context::labels;
 use crate::worker::context::output::Unfinished;
 use crate::worker::fault;
 
@@ -253,7 +254,7 @@ impl<'s> Session<'s> {
             is_head: request.method == Method::Head,
             keep_alive: head.keep_alive && (limit == 0 || self.requests() < limit),
         };
-        let record = Record::open(lane.now_us);
+        let record = Record::open(lane.now_us, labels::of_method(request.method));
         let asked = Asked { to, record, is_whole: head.keep_alive || head.is_last };
         let answer = match answer {
             Answer::Known(outcome) if request.body == BodyLength::None => {
@@ -275,8 +276,10 @@ impl<'s> Session<'s> {
             }
             answer => answer,
         };
+        let mut asked = asked;
         if head.expects_continue && request.body != BodyLength::None {
             lane.output.put(CONTINUE);
+            asked.record.add(CONTINUE.len() as u64);
         }
         let (began_ms, held_bytes) = (lane.now_ms, answer.held_bytes());
         let incoming = Incoming { asked, answer: Some(answer), held_bytes, received: 0, began_ms };
@@ -367,11 +370,13 @@ impl<'s> Session<'s> {
 
     /// Answers with an error, after which the connection closes. A HEAD gets the head alone, as of any response.
     pub fn refuse(&mut self, cause: Refusal, lane: &mut Context<'s>) {
-        let record = self.open_record().unwrap_or(Record::open(lane.now_us));
+        let unknown = || Record::open(lane.now_us, labels::Method::Other);
+        let record = self.open_record().unwrap_or_else(unknown);
         self.refuse_request(record, cause, lane);
     }
 
     fn refuse_request(&mut self, record: Record, cause: Refusal, lane: &mut Context<'s>) {
+        lane.counters.cells().refused.at(labels::of_refusal(cause)).add(1);
         if cause == Refusal::PREFACE {
             lane.output.put_whole(GOAWAY, cause.status, record);
         } else {

@@ -4,6 +4,7 @@ use std::fs::File;
 
 use super::*;
 use crate::config::Networks;
+use crate::observe::ledger;
 use crate::sys::has_input_within;
 use crate::worker::context::clients::Clients;
 use crate::worker::driver::forget_unsent;
@@ -105,7 +106,7 @@ fn a_file_that_has_become_shorter_closes_its_connection() {
         received.extend(pair.received());
         assert!(body_of(&received).len() < content.len());
         let aborted = ended(&lane).1;
-        pair.connection.abandon(&pair.context);
+        pair.connection.abandon(&mut pair.context);
         assert_eq!((ended(&lane).0, ended(&lane).1), (0, aborted + 1));
     }
 }
@@ -185,7 +186,7 @@ fn where_a_record_is_closed_the_address_of_the_client_and_the_time_are_known() {
     let (file, _) = file(1);
     let (site, lane) = (site(&file, 0, 1, None), Lane::new());
     let (client, connection, mut context) = over_tcp(&lane, &site);
-    let record = crate::observe::record::Record::open(context.now_us);
+    let record = crate::observe::record::Record::open(context.now_us, ledger::labels::Method::Get);
     context.now_us += 7;
     let closing = context.closing(connection.socket());
     assert_eq!(closing.client(), Some(client.local_addr().expect("an address")));

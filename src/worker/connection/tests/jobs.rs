@@ -221,7 +221,7 @@ fn a_job_whose_connection_is_gone_is_dropped() {
     let (site, lane) = (site(whole), Lane::new());
     let (mut pair, wakeups) = lane.serve(&site).with_jobs();
     pair.ask(JOB);
-    pair.connection.abandon(&pair.context);
+    pair.connection.abandon(&mut pair.context);
     assert_eq!(ended(&lane), (0, 1, 0));
     drop(pair);
     assert_eq!(wake(&wakeups).len(), 1, "its loop finds no connection with that key");

@@ -13,8 +13,10 @@ use crate::content::{self, Answer, Body, Outcome, Pending, ResponseOf};
 use crate::control::WorkerEvent;
 use crate::http::h1::{Head, Receiver, Step, connection_field};
 use crate::http::{self, BodyLength, Method, Refusal, Version};
+use crate::observe::ledger::labels::{Answered, Class, RejectedFor};
 use crate::observe::panics;
 use crate::sys::coroutine::{Handle, Serve, Sleeper, pause};
+use crate::worker::context::labels;
 use crate::worker::fault;
 
 /// The kernel takes so much at once for a connection that has sent nothing before: no socket's buffer is smaller
@@ -42,6 +44,7 @@ impl Serve for Services {
         if is_too_many {
             // One that is gone is no error.
             let _ = handle.shutdown();
+            lane.counters.cells().rejected.at(RejectedFor::Full).add(1);
         }
         let number = lane.accepted.fetch_add(1, Ordering::Relaxed);
         let is_ending = AtomicBool::new(is_too_many);
@@ -95,7 +98,8 @@ impl HttpService for Service {
     fn call(&mut self, request: Request, response: &mut Response) -> io::Result<()> {
         panics::keep();
         self.open.is_busy.store(true, Ordering::Relaxed);
-        let is_head = request.method() == Method::Head.name();
+        let (is_head, method) =
+            (request.method() == Method::Head.name(), labels::of_name(request.method()));
         let attempt = panic::catch_unwind(AssertUnwindSafe(|| self.serve(request)));
         let (reply, persistence) = attempt.unwrap_or_else(|payload| {
             // A payload may itself panic when it is dropped.
@@ -110,6 +114,7 @@ impl HttpService for Service {
             Reply::Refused(refusal) if is_head => Reply::Bare(refusal.status),
             reply => reply,
         };
+        self.count(method, &reply);
         if !persistence.keep {
             self.is_closing = true;
             if self.requests == 1 && reply.bytes() <= SENT_AT_ONCE_BYTES {
@@ -127,6 +132,16 @@ impl HttpService for Service {
 }
 
 impl Reply {
+    fn status(&self) -> u16 {
+        match self {
+            // 204 forbids the Content-Length that the library sends. Only the answer to OPTIONS has it here.
+            Reply::Whole(response, _) if response.forbids_content() => 200,
+            Reply::Whole(response, _) => response.status(),
+            Reply::Refused(refusal) => refusal.status,
+            Reply::Bare(status) => *status,
+        }
+    }
+
     /// About so many bytes, with its head.
     fn bytes(&self) -> usize {
         /// What the library adds, and the texts of refusals, are less.
@@ -143,6 +158,15 @@ impl Reply {
 }
 
 impl Service {
+    /// Counts a request with its reply, which the library has not sent yet.
+    fn count(&self, method: labels::Method, reply: &Reply) {
+        let cells = self.lane.counters.cells();
+        cells.answered.at(Answered(method, Class::of(reply.status()))).add(1);
+        if let Reply::Refused(refusal) = reply {
+            cells.refused.at(labels::of_refusal(*refusal)).add(1);
+        }
+    }
+
     fn serve(&mut self, request: Request) -> (Reply, Persistence) {
         const AFTER_THE_END: Refusal = Refusal::bad_request("nothing may follow the last request");
         if self.is_closing {
@@ -264,9 +288,10 @@ fn put_head(bytes: &mut Vec<u8>, request: &Request) {
 
 /// Writes a response the library's way: it adds Server, Date and Content-Length itself.
 fn write(response: &mut Response, reply: Reply, persistence: Persistence) {
+    let status = reply.status();
     match reply {
         Reply::Whole(of_site, body) => {
-            write_head(response, of_site);
+            write_head(response, status, of_site);
             match body {
                 Body::Owned(bytes) => response.body_vec(bytes),
                 body => response.body_mut().extend_from_slice(body.bytes()),
@@ -288,9 +313,7 @@ fn write(response: &mut Response, reply: Reply, persistence: Persistence) {
 }
 
 /// The status and the fields of a response of the site's.
-fn write_head(response: &mut Response, of_site: &'static http::Response) {
-    // 204 forbids the Content-Length that the library sends. Only the answer to OPTIONS has it here.
-    let status = if of_site.forbids_content() { 200 } else { of_site.status() };
+fn write_head(response: &mut Response, status: u16, of_site: &'static http::Response) {
     response.status_code(status.into(), http::reason(status));
     for field in of_site.fields() {
         response.header(field);
