@@ -2,11 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails there")]
 
+mod harness;
 mod keys;
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
+use harness::{checked_by, installed};
 use jsonschema::Validator;
 use keys::{BLESS, root, tables};
 use laneway::config::{Options, load};
@@ -55,6 +58,29 @@ fn the_shipped_configuration_names_the_schema_and_keeps_to_it() {
     let validator = validator();
     let found: Vec<_> = validator.iter_errors(&instance(&text)).map(|of| of.to_string()).collect();
     assert!(found.is_empty(), "{found:?}");
+}
+
+#[test]
+fn what_editors_use_takes_the_shipped_configuration_and_no_other_key() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("docs")).unwrap();
+    fs::copy(root().join("docs/config.schema.json"), folder.path().join("docs/config.schema.json"))
+        .unwrap();
+    let right = fs::read_to_string(root().join("config.toml")).unwrap();
+    let wrong = right.replace("backlog = ", "baklog = ");
+    for (program, arguments) in [("taplo", &["lint"][..]), ("tombi", &["lint", "--offline"])] {
+        let Some(program) = installed(program) else { continue };
+        let file = folder.path().join("config.toml");
+        let judged = |text: &str| {
+            fs::write(&file, text).unwrap();
+            let mut command = Command::new(&program);
+            checked_by(command.args(arguments).arg(&file).current_dir(folder.path()), b"")
+        };
+        let told = judged(&right).unwrap();
+        assert!(!told.contains("Warning"), "{told}");
+        let told = judged(&wrong).unwrap_err();
+        assert!(told.contains("baklog"), "{told}");
+    }
 }
 
 #[test]

@@ -25,7 +25,7 @@ pub(crate) use journal::{Event, Journal};
 pub(crate) use kernel::*;
 pub(crate) use link::{Link, ONE_WAY, ROUND_TRIP};
 pub(crate) use site::{NEW, OLD, Site, links, reload, replace_program};
-pub(crate) use tools::{checked_by, python_with};
+pub(crate) use tools::{checked_by, installed, python_with};
 pub(crate) use traffic::{Tally, Traffic};
 
 use nix::sched::{CpuSet, sched_setaffinity};

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::skipped;
+use super::{skip_without, skipped};
 
 /// What `program` says of `input`, which it reads from its standard input: an error has all that it wrote. It may not
 /// write more than fits into a pipe before it has read everything.
@@ -19,17 +19,23 @@ pub(crate) fn checked_by(program: &mut Command, input: &[u8]) -> Result<String, 
     if output.status.success() { Ok(told) } else { Err(told) }
 }
 
-/// A Python that has `module`: the one of `.ci/run`, or the one of the path. None, with a visible reason, without it.
-pub(crate) fn python_with(module: &str) -> Option<PathBuf> {
-    let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/python/bin/python");
-    let has_module = |python: &PathBuf| {
-        let import = format!("import {module}");
-        let run = Command::new(python).args(["-c", &import]).stderr(Stdio::null()).status();
-        run.is_ok_and(|status| status.success())
-    };
-    let found = [installed, PathBuf::from("python3")].into_iter().find(has_module);
-    if found.is_none() {
-        skipped(format_args!("no Python has `{module}` (.ci/run installs it)"));
+/// A program that `.ci/run` installs from PyPI, or that is on the path. None, with a visible reason, without it.
+pub(crate) fn installed(program: &str) -> Option<PathBuf> {
+    let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/python/bin").join(program);
+    match ours.is_file() {
+        true => Some(ours),
+        false => (!skip_without(program)).then(|| program.into()),
     }
-    found
+}
+
+/// A Python that has `module`. None, with a visible reason, without it.
+pub(crate) fn python_with(module: &str) -> Option<PathBuf> {
+    let python = installed("python")?;
+    let import = format!("import {module}");
+    let run = Command::new(&python).args(["-c", &import]).stderr(Stdio::null()).status();
+    if !run.is_ok_and(|status| status.success()) {
+        skipped(format_args!("no Python has `{module}` (.ci/run installs it)"));
+        return None;
+    }
+    Some(python)
 }

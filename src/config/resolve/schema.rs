@@ -50,9 +50,11 @@ pub fn schema() -> Value {
 /// Puts the range of a key into its description, a paragraph in one line, and takes out null, which TOML has not.
 fn plain(schema: &mut Schema) {
     let Some(keywords) = schema.as_object_mut() else { return };
-    if let Some(Value::Array(types)) = keywords.get("type").cloned() {
-        keywords.extend(types.into_iter().find(|of| of != "null").map(|of| ("type".into(), of)));
-    }
+    let value_type = keywords.get("type").and_then(|types| match types.as_array()?.as_slice() {
+        [of, null] if null == "null" => Some(of.clone()),
+        _ => None,
+    });
+    keywords.extend(value_type.map(|of| ("type".into(), of)));
     // A value that may be left out: everything that is said of it, but for what its key says instead.
     let value = keywords.get("anyOf").and_then(|of| match of.as_array()?.as_slice() {
         [value, null] if null == &json!({ "type": "null" }) => value.as_object().cloned(),
@@ -111,6 +113,7 @@ fn of_keys_of_a_route() -> Value {
         "path": { "pattern": PATH, "not": { "pattern": DOTS } },
         "host": { "pattern": HOST, "maxLength": HOST_BYTES_MAX + 1 }, // A final dot isn't counted.
         "redirect": { "pattern": LOCATION },
+        "json": { "additionalProperties": true }, // Else Tombi, by a rule of its own, allows none.
         "headers": {
             "propertyNames": { "pattern": FIELD_NAME, "not": { "pattern": any_case(&OWN_FIELDS) } },
             "additionalProperties": { "type": "string", "pattern": FIELD_VALUE },
