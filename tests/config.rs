@@ -85,7 +85,7 @@ fn a_misspelt_table_is_shown_once_for_all_its_keys() {
         1 | [timeout]
           |  ^^^^^^^ did you mean `timeouts`?
           |
-          = help: the tables are server, workers, supervisor, limits, timeouts, log, access, route
+          = help: the tables are server, workers, supervisor, limits, timeouts, log, access, admin, route
         ",
     );
 }
@@ -334,7 +334,6 @@ fn a_routes_host_is_as_long_as_a_name_in_dns_may_be() {
 fn what_a_later_version_will_have_is_called_so() {
     // (key and value, what stands at the caret)
     let cases = [
-        ("admin.listen=off", "metrics and health checks"),
         ("exec.command=[]", "the engine that starts other programs"),
         ("node.script=x", "the engine that starts Node workers"),
         ("log.access=off", "the access log"),

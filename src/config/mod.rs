@@ -45,8 +45,8 @@ pub(crate) use options::{absolute, are_same, file_path, start_folder};
 pub(crate) use resolve::schema::schema;
 pub(crate) use settings::{Abilities, HOST_BYTES_MAX};
 pub use settings::{
-    Accept, Access, Config, Content, Driver, Engine, Limits, Log, LogFormat, LogLevel, Mode, Route,
-    RoutePath, Server, Supervisor, Timeouts, Workers,
+    Accept, Access, Admin, Config, Content, Driver, Engine, Limits, Log, LogFormat, LogLevel, Mode,
+    Route, RoutePath, Server, Supervisor, Timeouts, Workers,
 };
 pub(crate) use source::variables::takes_colour;
 pub(crate) use value::LANES_MAX;

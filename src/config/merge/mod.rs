@@ -75,7 +75,7 @@ impl Section {
     }
 }
 
-const SECTIONS: [Section; 7] = [
+const SECTIONS: [Section; 8] = [
     Section::of::<settings::Server>("server"),
     Section::of::<settings::Workers>("workers"),
     Section::of::<settings::Supervisor>("supervisor"),
@@ -83,12 +83,12 @@ const SECTIONS: [Section; 7] = [
     Section::of::<settings::Timeouts>("timeouts"),
     Section::of::<settings::Log>("log"),
     Section::of::<settings::Access>("access"),
+    Section::of::<settings::Admin>("admin"),
 ];
 const ROUTE: Section = Section::of::<raw::Route>("route");
 
 /// Tables and keys that a later version will have, and what they are for. One that exists is none of them.
-const LATER: [(&str, &str); 18] = [
-    ("admin", "metrics and health checks"),
+const LATER: [(&str, &str); 17] = [
     ("exec", "the engine that starts other programs"),
     ("files", "routes that serve files"),
     ("node", "the engine that starts Node workers"),

@@ -67,6 +67,7 @@ pub(super) fn resolve(
         timeouts: raw.timeouts.clone(),
         log: raw.log,
         access: raw.access.clone(),
+        admin: raw.admin.clone(),
         colour: false, // What the environment says of it follows.
         routes,
         warnings: Vec::new(),

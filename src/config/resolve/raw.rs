@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::settings::{Access, Limits, Log, Server, Supervisor, Timeouts, Workers};
+use crate::config::settings::{Access, Admin, Limits, Log, Server, Supervisor, Timeouts, Workers};
 use crate::config::value::{Number, Size, Time, some_word};
 
 /// Longest body of a route, in bytes: it is held in memory.
@@ -23,6 +23,7 @@ pub(in crate::config) struct Raw {
     pub(in crate::config) timeouts: Timeouts,
     pub(in crate::config) log: Log,
     pub(in crate::config) access: Access,
+    pub(in crate::config) admin: Admin,
     pub(in crate::config) route: Vec<Route>,
 }
 

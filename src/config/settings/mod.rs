@@ -4,9 +4,11 @@
 //! A table is read into the very struct that everything after uses: `As` says how a value is written, and checks it.
 
 mod access;
+mod admin;
 mod engine;
 
 pub use access::Access;
+pub use admin::Admin;
 pub use engine::{Abilities, Engine, Responses};
 
 use std::borrow::Cow;
@@ -72,6 +74,8 @@ pub struct Config {
     pub log: Log,
     /// `[access]`
     pub access: Access,
+    /// `[admin]`
+    pub admin: Admin,
     /// Whether a terminal's lines may have colours, by the environment.
     pub colour: bool,
     /// `[[route]]`, in file order; no two have the same host and path.

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
-/// One entry of `server.listen`. A host name is resolved by the supervisor, at bind time.
+/// One entry of `server.listen` or `admin.listen`. A host name is resolved by the supervisor, at bind time.
 ///
 /// ```
 /// use laneway::config::{ListenAddress, Options, load};
@@ -38,37 +38,46 @@ impl ListenAddress {
     }
 }
 
-/// One address or a list of them.
+/// One address or a list of them; with `OFF`, "off" for none as well.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::config) struct Addresses(pub(in crate::config) Vec<ListenAddress>);
+pub(in crate::config) struct Addresses<const OFF: bool = false>(Vec<ListenAddress>);
 
-impl From<Addresses> for Vec<ListenAddress> {
-    fn from(written: Addresses) -> Vec<ListenAddress> {
+/// How it is written that there is none.
+pub(super) const OFF_WORD: &str = "off";
+
+impl<const OFF: bool> From<Addresses<OFF>> for Vec<ListenAddress> {
+    fn from(written: Addresses<OFF>) -> Vec<ListenAddress> {
         written.0
     }
 }
 
-impl From<Vec<ListenAddress>> for Addresses {
-    fn from(addresses: Vec<ListenAddress>) -> Addresses {
+impl<const OFF: bool> From<Vec<ListenAddress>> for Addresses<OFF> {
+    fn from(addresses: Vec<ListenAddress>) -> Addresses<OFF> {
         Addresses(addresses)
     }
 }
 
-impl<'de> Deserialize<'de> for Addresses {
+impl<'de, const OFF: bool> Deserialize<'de> for Addresses<OFF> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct V;
-        impl<'de> Visitor<'de> for V {
-            type Value = Addresses;
+        struct V<const OFF: bool>;
+        impl<'de, const OFF: bool> Visitor<'de> for V<OFF> {
+            type Value = Addresses<OFF>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                if OFF {
+                    write!(f, "\"{OFF_WORD}\", ")?;
+                }
                 f.write_str("an address such as \"127.0.0.1:8080\", or a list of at least one")
             }
-            fn visit_str<E: Error>(self, text: &str) -> Result<Addresses, E> {
+            fn visit_str<E: Error>(self, text: &str) -> Result<Addresses<OFF>, E> {
+                if OFF && text == OFF_WORD {
+                    return Ok(Addresses(Vec::new()));
+                }
                 address(text).map(|address| Addresses(vec![address]))
             }
-            fn visit_i64<E: Error>(self, number: i64) -> Result<Addresses, E> {
+            fn visit_i64<E: Error>(self, number: i64) -> Result<Addresses<OFF>, E> {
                 Err(wrong_address(&number.to_string()))
             }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Addresses, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Addresses<OFF>, A::Error> {
                 let mut addresses = Vec::new();
                 while let Some(Address(address)) = list.next_element()? {
                     // Each port 0 is a port of its own.
@@ -88,8 +97,11 @@ impl<'de> Deserialize<'de> for Addresses {
     }
 }
 
-impl Serialize for Addresses {
+impl<const OFF: bool> Serialize for Addresses<OFF> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if OFF && self.0.is_empty() {
+            return serializer.serialize_str(OFF_WORD);
+        }
         serializer.collect_seq(self.0.iter().map(ToString::to_string))
     }
 }
@@ -130,7 +142,7 @@ fn address<E: Error>(text: &str) -> Result<ListenAddress, E> {
 
 /// Whether this may be a host's name. All digits and dots is an IPv4 address gone wrong, which a resolver might read
 /// in its own way.
-fn is_name(name: &str) -> bool {
+pub(super) fn is_name(name: &str) -> bool {
     let label = |label: &str| {
         !label.is_empty()
             && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))

@@ -4,6 +4,7 @@
 //! it would be read back from.
 
 mod address;
+mod hosts;
 pub(in crate::config) mod names;
 mod network;
 #[cfg(feature = "_schema")]
@@ -11,6 +12,7 @@ pub(in crate::config) mod schema;
 
 pub(in crate::config) use address::Addresses;
 pub use address::ListenAddress;
+pub(in crate::config) use hosts::HostNames;
 pub use network::Networks;
 
 use std::ffi::OsStr;

@@ -8,10 +8,11 @@ use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
+use super::address::OFF_WORD;
 use super::network::NETWORKS_MAX;
 use super::{
-    Addresses, As, Count, DURATION_MAX, LANES_MAX, Networks, Number, Perhaps, Size, Time, written,
-    written_duration,
+    Addresses, As, Count, DURATION_MAX, HostNames, LANES_MAX, Networks, Number, Perhaps, Size,
+    Time, written, written_duration,
 };
 
 /// The keyword that has the range in words, a sentence, until it is a part of the description.
@@ -30,6 +31,9 @@ const SIZE: &str = "^([0-9]+|([0-9]+(\\.[0-9]*)?|\\.[0-9]+)\\s*([Bb]|[KkMmGgTtPp
 /// An IPv4 address, an IPv6 address in brackets or a name, and a port. A name has something that is no digit.
 const ADDRESS: &str = "^([0-9]{1,3}(\\.[0-9]{1,3}){3}|\\[[0-9A-Fa-f:.]+(%[0-9]+)?\\]|\
                        [0-9.]*[A-Za-z_-][A-Za-z0-9._-]*):[0-9]{1,5}$";
+
+/// A name, of which something is no digit.
+const HOST_NAME: &str = "^[0-9.]*[A-Za-z_-][A-Za-z0-9._-]*$";
 
 /// An address, and the length of a prefix. Only IPv6 has colons.
 const NETWORK: &str =
@@ -133,17 +137,41 @@ impl JsonSchema for Count {
     }
 }
 
-impl JsonSchema for Addresses {
+impl<const OFF: bool> JsonSchema for Addresses<OFF> {
     fn schema_name() -> Cow<'static, str> {
-        "Addresses".into()
+        format!("Addresses_{OFF}").into()
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         let address = json_schema!({ "type": "string", "pattern": ADDRESS });
+        let mut forms = vec![
+            address.clone(),
+            json_schema!({ "type": "array", "items": address, "minItems": 1 }),
+        ];
+        let mut range = "An address, or a list of at least one.";
+        if OFF {
+            forms.push(json_schema!({ "type": "string", "const": OFF_WORD }));
+            range = "`\"off\"`, an address, or a list of at least one.";
+        }
         json_schema!({
-            "anyOf": [address.clone(), { "type": "array", "items": address, "minItems": 1 }],
+            "anyOf": forms,
             "examples": [["0.0.0.0:8080", "[::]:8080"], "localhost:8080"],
-            (RANGE): "An address, or a list of at least one.",
+            (RANGE): range,
+        })
+    }
+}
+
+impl JsonSchema for HostNames {
+    fn schema_name() -> Cow<'static, str> {
+        "HostNames".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let name = json_schema!({ "type": "string", "pattern": HOST_NAME });
+        json_schema!({
+            "anyOf": [name.clone(), { "type": "array", "items": name }],
+            "examples": [["status.example.org"]],
+            (RANGE): "A host's name, or a list of them.",
         })
     }
 }

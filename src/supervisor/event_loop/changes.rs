@@ -13,7 +13,7 @@ use crate::observe::log;
 use crate::supervisor::commands::status;
 use crate::supervisor::commands::waiting::Change;
 use crate::supervisor::commands::{Answer, Request};
-use crate::supervisor::loading::startup;
+use crate::supervisor::loading::startup::{self, ADMIN_BACKLOG};
 use crate::supervisor::policy::Input;
 use crate::supervisor::presence::manager;
 use crate::supervisor::processes::sizing;
@@ -173,6 +173,8 @@ impl Supervisor {
         let asked = self.processes.generations.addresses_from(self.current);
         if !asked.is_empty() {
             self.listeners.keep(&asked);
+            let asked = self.processes.generations.admin_addresses_from(self.current);
+            self.admin_listeners.keep(&asked);
         }
     }
 
@@ -180,7 +182,8 @@ impl Supervisor {
     /// follow it was given up.
     pub(super) fn restore_listeners(&self) {
         let backlog = self.config().map_or(0, |config| config.server.backlog);
-        if let Err(error) = self.listeners.restore(backlog) {
+        let restored = self.listeners.restore(backlog);
+        if let Err(error) = restored.and(self.admin_listeners.restore(ADMIN_BACKLOG)) {
             tracing::error!(reason = %error, "cannot restore the sockets");
         }
     }

@@ -32,7 +32,8 @@ impl Supervisor {
         let patience = self.config().map(|config| config.supervisor.ready_timeout);
         let until_ms = self.now_ms() + patience.unwrap_or_default().as_millis() as u64;
         self.options.must_be_written = self.config().is_some_and(|config| config.is_written);
-        let open = self.listeners.groups().iter().map(|group| group.requested.address()).collect();
+        let groups = self.listeners.groups().iter().chain(self.admin_listeners.groups());
+        let open = groups.map(|group| group.requested.address()).collect();
         let started = Loading::start(&self.options, open, &self.epoll, until_ms);
         let stage = match started {
             Ok(Started::Supervisor(loading)) => Stage::Reading(loading),
@@ -131,7 +132,8 @@ impl Supervisor {
             self.warn_of_pid_file(loaded.config.supervisor.pid_file.as_deref());
             let generation = self.policy.next_generation();
             let before = self.lanes_now();
-            let (listeners, ledger) = (&mut self.listeners, self.processes.records().ledger());
+            let listeners = (&mut self.listeners, &mut self.admin_listeners);
+            let ledger = self.processes.records().ledger();
             startup::prepare(generation, *loaded, before, listeners, ledger, &mut self.warned)
                 .map_err(Rejection::Unusable)
         });

@@ -116,8 +116,14 @@ impl Supervisor {
             Origin::of_this_process(options.folder.clone(), options.file.as_deref(), is_named);
         let inheritance =
             conversation.as_ref().map_or(Ok(Inheritance::default()), Inheritance::receive);
-        let Inheritance { from: predecessor, mut listeners, history, lanes: before, totals } =
-            inheritance.map_err(doing("cannot take over"))?;
+        let Inheritance {
+            from: predecessor,
+            mut listeners,
+            mut admin_listeners,
+            history,
+            lanes: before,
+            totals,
+        } = inheritance.map_err(doing("cannot take over"))?;
         if let Some(predecessor) = predecessor {
             origin.log_upgrade_received(predecessor.pid);
         } else {
@@ -133,8 +139,8 @@ impl Supervisor {
         let mut warned = Warned::default();
         let ledger = processes.records().ledger();
         let first = GenerationNumber::FIRST;
-        let (prepared, plan) =
-            startup::prepare(first, loaded, before, &mut listeners, ledger, &mut warned)?;
+        let both = (&mut listeners, &mut admin_listeners);
+        let (prepared, plan) = startup::prepare(first, loaded, before, both, ledger, &mut warned)?;
         processes.generations.add(prepared);
         processes.records_mut().inherit(totals);
         let seed = u64::from(std::process::id()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -143,7 +149,7 @@ impl Supervisor {
             epoll,
             signals,
             listeners,
-            admin_listeners: Listeners::default(),
+            admin_listeners,
             processes,
             policy,
             options,

@@ -61,7 +61,7 @@ impl Supervisor {
     /// sent what it needs.
     pub(super) fn collect_from_launcher(&mut self) {
         let handover = Handover {
-            listeners: &self.listeners,
+            listeners: (&self.listeners, &self.admin_listeners),
             history: &self.history,
             lanes: self.lanes_now(),
             totals: self.processes.records().all_totals(),
@@ -77,7 +77,8 @@ impl Supervisor {
 
     /// Sends the heir what there was no room for.
     fn flush_to_heir(&mut self) {
-        if let Some(Err(error)) = self.heir.as_mut().map(|heir| heir.flush(&self.listeners)) {
+        let listeners = (&self.listeners, &self.admin_listeners);
+        if let Some(Err(error)) = self.heir.as_mut().map(|heir| heir.flush(listeners)) {
             self.give_up_heir(&upgrade::cannot_start(&error.to_string()));
         }
     }
@@ -200,6 +201,7 @@ impl Supervisor {
         self.send_totals();
         self.send_to_heir(&ToHeir::HandedOver);
         self.listeners.leave_to_heir();
+        self.admin_listeners.leave_to_heir();
         tracing::info!(pid, generation = self.current.0, "upgrade done");
         let mut text = format!("pid {pid} serves");
         if process::is_in_foreground() {
@@ -269,7 +271,7 @@ impl Supervisor {
         for message in upgrade::report_ready(&predecessor) {
             self.take_from_predecessor(message);
         }
-        if let Err(error) = self.listeners.take_over() {
+        if let Err(error) = self.listeners.take_over().and(self.admin_listeners.take_over()) {
             tracing::warn!(reason = %error, "cannot steer connections");
         }
         self.keep_current_listeners();

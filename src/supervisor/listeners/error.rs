@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::Purpose;
 use crate::config::ListenAddress;
 use crate::sys::process;
 use crate::sys::socket::ports::{self, PortHolder};
@@ -52,36 +53,46 @@ impl PortHolders {
 #[derive(Debug)]
 pub struct Error {
     address: String,
+    purpose: Purpose,
     cause: Cause,
 }
 
 #[derive(Debug)]
 enum Cause {
     Unresolved(String),
-    /// This server listens there already, for another entry.
+    /// This server listens there already, for another entry of the same key.
     SeveralEntries,
+    /// This server listens there already, for another key.
+    OtherPurpose,
     InUse(Option<PortHolder>),
     Other(io::Error),
 }
 
 impl Error {
     pub(crate) fn unresolved(listen: &ListenAddress, reason: String) -> Error {
-        Error { address: listen.to_string(), cause: Cause::Unresolved(reason) }
+        let (address, purpose) = (listen.to_string(), Purpose::default());
+        Error { address, purpose, cause: Cause::Unresolved(reason) }
     }
 
     pub(super) fn several_entries(address: SocketAddr) -> Error {
-        Error { address: address.to_string(), cause: Cause::SeveralEntries }
+        let (address, purpose) = (address.to_string(), Purpose::default());
+        Error { address, purpose, cause: Cause::SeveralEntries }
     }
 
     pub(crate) fn at(address: SocketAddr, error: io::Error, holders: &PortHolders) -> Error {
         let cause = match error.kind() {
             io::ErrorKind::AddrInUse => match holders.of(address.port()) {
-                Some(holder) if holder.pid == process::id() => Cause::SeveralEntries,
+                Some(holder) if holder.pid == process::id() => Cause::OtherPurpose,
                 holder => Cause::InUse(holder),
             },
             _ => Cause::Other(error),
         };
-        Error { address: address.to_string(), cause }
+        Error { address: address.to_string(), purpose: Purpose::default(), cause }
+    }
+
+    /// The same, of an address that is for this.
+    pub(crate) fn of(self, purpose: Purpose) -> Error {
+        Error { purpose, ..self }
     }
 
     /// Whether the server can serve without this address, as long as there is another one: one of those that a `name`
@@ -97,18 +108,24 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let key = self.purpose.key();
         write!(f, "cannot listen on {}: ", self.address)?;
         match &self.cause {
             Cause::Unresolved(error) => {
-                write!(f, "the name does not resolve: {error}; check server.listen")
+                write!(f, "the name does not resolve: {error}; check {key}")
             }
-            Cause::SeveralEntries => f.write_str("several entries of server.listen stand for it"),
+            Cause::SeveralEntries => write!(f, "several entries of {key} stand for it"),
+            Cause::OtherPurpose => write!(
+                f,
+                "this server listens there itself: server.listen and admin.listen can't share a port; set {key} to another"
+            ),
             Cause::InUse(Some(PortHolder { pid, name })) => write!(
                 f,
-                "the port is in use by pid {pid} ({name}); stop it, or set server.listen to another port"
+                "the port is in use by pid {pid} ({name}); stop it, or set {key} to another port"
             ),
-            Cause::InUse(None) => f.write_str(
-                "the port is in use, by a process that /proc doesn't show; stop it, or set server.listen to another port",
+            Cause::InUse(None) => write!(
+                f,
+                "the port is in use, by a process that /proc doesn't show; stop it, or set {key} to another port"
             ),
             Cause::Other(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 write!(f, "{error}; ports below 1024 need root or CAP_NET_BIND_SERVICE")

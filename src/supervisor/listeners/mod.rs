@@ -14,21 +14,58 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use crate::config::{Engine, ListenAddress, Server};
+use crate::config::{Engine, ListenAddress};
 use crate::sys::socket::Listener;
 
 pub use error::{Error, PortHolders};
 pub use group::{Group, RequestedAddress};
 pub(crate) use resolve::{Resolved, resolve};
 
-/// Every listening socket of the server.
+/// What addresses are for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Purpose {
+    /// To serve: each lane has a socket of its own.
+    #[default]
+    Serve,
+    /// To tell of the server.
+    Admin,
+}
+
+impl Purpose {
+    /// The key that has them.
+    pub fn key(self) -> &'static str {
+        match self {
+            Purpose::Serve => "server.listen",
+            Purpose::Admin => "admin.listen",
+        }
+    }
+}
+
+/// The listening sockets for one purpose.
 #[derive(Default)]
 pub struct Listeners {
+    purpose: Purpose,
     groups: Vec<Group>,
     /// New connections go to the sockets of this many lanes, if not to all.
     steered_to: Option<usize>,
     /// Another supervisor still serves from them.
     are_lent: bool,
+}
+
+/// What [`Listeners::open`] is to open.
+pub struct Wanted<'c> {
+    /// The entries of the configuration.
+    pub listen: &'c [ListenAddress],
+    /// What each of them stands for, in order.
+    pub resolved: &'c [Resolved],
+    /// The backlog that is asked for.
+    pub backlog: u32,
+    /// How many sockets each address has.
+    pub sockets: usize,
+    /// What accepts from them.
+    pub engine: Engine,
+    /// Which other processes listen.
+    pub holders: &'c PortHolders,
 }
 
 /// What [`Listeners::open`] came to.
@@ -43,8 +80,13 @@ pub struct Opened {
 
 impl Listeners {
     /// Those that another supervisor is about to hand over, and serves from until [`Listeners::take_over`].
-    pub fn inherit(groups: Vec<Group>) -> Listeners {
-        Listeners { groups, steered_to: None, are_lent: true }
+    pub fn inherit(purpose: Purpose, groups: Vec<Group>) -> Listeners {
+        Listeners { purpose, groups, steered_to: None, are_lent: true }
+    }
+
+    /// None yet, for this.
+    pub fn of(purpose: Purpose) -> Listeners {
+        Listeners { purpose, ..Listeners::default() }
     }
 
     /// Whether another supervisor still serves from them.
@@ -98,23 +140,22 @@ impl Listeners {
         self.groups.iter().map(|group| group.listeners.len()).max().unwrap_or_default()
     }
 
-    /// Opens the addresses of `server` that aren't open yet, for `lanes` lanes, and gives those that are open the backlog
-    /// it asks for. Its entries stand for the addresses of `resolved`, in order; `holders` says which other processes
-    /// listen. Other addresses that are open stay so.
+    /// Opens the addresses that are wanted and aren't open yet, and gives those that are open the backlog that is asked
+    /// for. Other addresses that are open stay so.
     ///
     /// # Errors
     /// If an address can't be had, other than one of several that a host name stands for. What was opened
     /// before stays open until [`Listeners::keep`].
-    pub fn open(
-        &mut self,
-        server: &Server,
-        resolved: &[Resolved],
-        lanes: usize,
-        engine: Engine,
-        holders: &PortHolders,
-    ) -> Result<Opened, Error> {
+    pub fn open(&mut self, wanted: &Wanted<'_>) -> Result<Opened, Error> {
+        let purpose = self.purpose;
+        let mut opened = self.open_wanted(wanted).map_err(|error| error.of(purpose))?;
+        opened.left_out = opened.left_out.into_iter().map(|error| error.of(purpose)).collect();
+        Ok(opened)
+    }
+
+    fn open_wanted(&mut self, wanted: &Wanted<'_>) -> Result<Opened, Error> {
         let mut opened = Opened { requested: Vec::new(), new: Vec::new(), left_out: Vec::new() };
-        for (listen, resolved) in server.listen.iter().zip(resolved) {
+        for (listen, resolved) in wanted.listen.iter().zip(wanted.resolved) {
             let name = matches!(listen, ListenAddress::Name(..));
             let unresolved = |reason| Error::unresolved(listen, reason);
             let addresses = resolved.clone().map_err(unresolved)?;
@@ -123,7 +164,7 @@ impl Listeners {
                 let before =
                     opened.requested.iter().filter(|requested| requested.0 == address).count();
                 let requested = RequestedAddress(address, before);
-                match self.open_address(requested, server.backlog, lanes, engine, holders) {
+                match self.open_address(requested, wanted) {
                     Ok(is_new) => {
                         opened.requested.push(requested);
                         opened.new.extend(is_new.then_some(requested));
@@ -150,7 +191,7 @@ impl Listeners {
         let more: Vec<_> =
             activated.filter(|requested| !opened.requested.contains(requested)).collect();
         opened.requested.extend(more);
-        self.grow(lanes, server.backlog)?;
+        self.grow(wanted.sockets, wanted.backlog)?;
         Ok(opened)
     }
 
@@ -158,18 +199,16 @@ impl Listeners {
     fn open_address(
         &mut self,
         requested: RequestedAddress,
-        backlog: u32,
-        lanes: usize,
-        engine: Engine,
-        holders: &PortHolders,
+        wanted: &Wanted<'_>,
     ) -> Result<bool, Error> {
+        let Wanted { backlog, sockets, engine, holders, .. } = *wanted;
         if let Some(group) = self.groups.iter_mut().find(|group| group.requested == requested) {
             let failed = |error| Error::at(requested.0, error, holders);
             group.set_backlog(backlog).map_err(failed)?;
             return Ok(false);
         }
         let group = match engine.abilities().own_sockets {
-            None => Group::open(requested, backlog, lanes),
+            None => Group::open(requested, backlog, sockets),
             Some(_) => Group::hold(requested),
         };
         let group = group.map_err(|error| {

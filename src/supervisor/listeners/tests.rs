@@ -23,7 +23,7 @@ fn lend(listeners: &Listeners) -> Listeners {
         let copies = group.listeners.iter().map(|of| of.as_fd().try_clone_to_owned().unwrap());
         Group::inherit(group.requested, false, copies.map(Listener::from)).unwrap()
     };
-    Listeners::inherit(listeners.groups.iter().map(copy).collect())
+    Listeners::inherit(Purpose::Serve, listeners.groups.iter().map(copy).collect())
 }
 
 /// By lane, how many of 64 connections came to its socket.
@@ -138,8 +138,15 @@ fn a_port_that_is_in_use_is_told_with_what_was_found_before_and_nothing_is_looke
     for (holders, expected) in
         [(found, "pid 1 (another)"), (PortHolders::none(), "/proc doesn't show")]
     {
-        let opened =
-            Listeners::default().open_address(requested, BACKLOG, 1, Engine::Native, &holders);
+        let wanted = Wanted {
+            listen: &[],
+            resolved: &[],
+            backlog: BACKLOG,
+            sockets: 1,
+            engine: Engine::Native,
+            holders: &holders,
+        };
+        let opened = Listeners::default().open_address(requested, &wanted);
         let error = opened.expect_err("the port is in use").to_string();
         assert!(error.contains(expected), "{error}");
     }

@@ -56,9 +56,12 @@ pub(crate) fn check_file_limit(config: &Config, lanes: usize) -> Result<Option<F
         Accept::Handoff => (1, 2 * lanes),
         Accept::Reuseport | Accept::Shared => (0, 0),
     };
+    let admin = config.admin.listen.len() as u64;
+    let attendants = u64::from(admin > 0);
     let of_worker = connections + listeners + OTHER_FILES;
     // Twice the processes, because a reload has two generations at a time; a pidfd and a socket for each.
-    let of_supervisor = listeners + 4 * (processes + acceptors) + 2 * conduits + OTHER_FILES;
+    let processes = processes + acceptors + attendants;
+    let of_supervisor = listeners + admin + 4 * processes + 2 * conduits + OTHER_FILES;
     let needed = of_worker.max(of_supervisor);
     if needed <= limit {
         return Ok(None);

@@ -32,7 +32,9 @@ pub(crate) struct Loaded {
     pub(crate) config: Config,
     /// What each entry of `server.listen` stands for, in order.
     pub(crate) addresses: Vec<Resolved>,
-    /// Which other processes listen on its ports.
+    /// The same of `admin.listen`.
+    pub(crate) admin_addresses: Vec<Resolved>,
+    /// Which other processes listen on their ports.
     pub(crate) holders: PortHolders,
     /// The user and group that workers run as, if not the supervisor's.
     pub(crate) identity: Result<Option<Identity>, String>,
@@ -53,10 +55,11 @@ impl Loaded {
             listeners::resolve(listen)
         };
         let addresses: Vec<_> = config.server.listen.iter().map(resolve).collect();
+        let admin_addresses: Vec<_> = config.admin.listen.iter().map(resolve).collect();
         let holders = match open {
             None => PortHolders::WhenNeeded,
             Some(open) => {
-                let all = addresses.iter().flatten().flatten();
+                let all = addresses.iter().chain(&admin_addresses).flatten().flatten();
                 PortHolders::find(all.filter(|address| !open.contains(address)), |port| {
                     tell(format!("looking which process listens on port {port}"));
                     fault::hang_if("hang-holder");
@@ -69,7 +72,7 @@ impl Loaded {
         }
         let identity = Identity::find(user.as_deref(), group.as_deref());
         let identity = identity.map_err(|errors| errors.join("; "));
-        Loaded { config, addresses, holders, identity }
+        Loaded { config, addresses, admin_addresses, holders, identity }
     }
 
     /// The bodies of the routes, which are not serialized with them.
@@ -302,6 +305,8 @@ mod tests {
     fn what_is_handed_over_is_what_was_read() {
         let set = [
             "workers.count=7",
+            "admin.listen=localhost:3",
+            "admin.hosts=[\"a.b\"]",
             "server.listen=[\"127.0.0.1:1\", \"localhost:2\"]",
             "supervisor.restart_delay=1500ms",
             "supervisor.group=root",

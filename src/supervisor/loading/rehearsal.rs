@@ -7,7 +7,7 @@ use super::claims;
 use super::file_limit::{FileLimit, check_file_limit};
 use super::startup::{LANES_SHARE_CPUS, check_address_count};
 use crate::config::{Config, ListenAddress, Options};
-use crate::supervisor::listeners::{Error, PortHolders, clashes, resolve};
+use crate::supervisor::listeners::{Error, PortHolders, Purpose, clashes, resolve};
 use crate::supervisor::processes::sizing;
 use crate::sys::process::Identity;
 use crate::sys::socket::{self, Bound, Sharing};
@@ -47,39 +47,44 @@ pub fn rehearse(config: &Config, options: &Options) -> Rehearsal {
         warnings.push((format!("this engine is for comparison: {reason}"), remedy.to_owned()));
     }
     let addresses = addresses(config, &mut errors, &mut warnings);
-    errors.extend(check_address_count(addresses.len()).err());
+    for purpose in [Purpose::Serve, Purpose::Admin] {
+        let count = addresses.iter().filter(|(_, of)| *of == purpose).count();
+        errors.extend(check_address_count(count, purpose).err());
+    }
     let claims = claims::rehearse(config, options);
     errors.extend(claims.errors);
     warnings.extend(claims.warnings);
     Rehearsal { size, errors, warnings, notes: claims.notes }
 }
 
-/// The addresses that the configuration stands for, of which each can be had by itself.
+/// The addresses that the configuration stands for, of which each can be had by itself, and what for.
 fn addresses(
     config: &Config,
     errors: &mut Vec<String>,
     warnings: &mut Vec<(String, String)>,
-) -> Vec<SocketAddr> {
-    let mut found: Vec<(SocketAddr, &ListenAddress)> = Vec::new();
-    for listen in &config.server.listen {
+) -> Vec<(SocketAddr, Purpose)> {
+    let mut found: Vec<(SocketAddr, &ListenAddress, Purpose)> = Vec::new();
+    let serve = config.server.listen.iter().map(|listen| (listen, Purpose::Serve));
+    let admin = config.admin.listen.iter().map(|listen| (listen, Purpose::Admin));
+    for (listen, purpose) in serve.chain(admin) {
         let is_name = matches!(listen, ListenAddress::Name(..));
         let addresses = match resolve(listen) {
             Ok(addresses) => addresses,
             Err(reason) => {
-                errors.push(Error::unresolved(listen, reason).to_string());
+                errors.push(Error::unresolved(listen, reason).of(purpose).to_string());
                 continue;
             }
         };
         let mut absent = Vec::new();
         let mut count = 0;
         for address in addresses {
-            match may_be_had(address) {
+            match may_be_had(address).map_err(|error| error.of(purpose)) {
                 Ok(()) => {
                     count += 1;
-                    let clash = found.iter().find(|(other, _)| clashes(*other, address));
+                    let clash = found.iter().find(|(other, ..)| clashes(*other, address));
                     match clash {
-                        Some((_, other)) => errors.push(clash_of(listen, other)),
-                        None => found.push((address, listen)),
+                        Some((_, other, key)) => errors.push(clash_of(listen, other, *key)),
+                        None => found.push((address, listen, purpose)),
                     }
                 }
                 Err(error) if error.can_be_left_out(is_name) => absent.push(error),
@@ -92,13 +97,12 @@ fn addresses(
         let left_out = "it is left out, as long as there is another address, too";
         warnings.extend(absent.iter().map(|error| (error.to_string(), left_out.to_owned())));
     }
-    found.into_iter().map(|(address, _)| address).collect()
+    found.into_iter().map(|(address, _, purpose)| (address, purpose)).collect()
 }
 
-fn clash_of(one: &ListenAddress, other: &ListenAddress) -> String {
-    format!(
-        "cannot listen on {one}: {other} of server.listen takes the port, too; leave one of them out"
-    )
+fn clash_of(one: &ListenAddress, other: &ListenAddress, of: Purpose) -> String {
+    let key = of.key();
+    format!("cannot listen on {one}: {other} of {key} takes the port, too; leave one of them out")
 }
 
 /// Whether this process may listen on such an address. Its port is left alone: another one of it is tried.

@@ -1,15 +1,15 @@
 //! From a configuration to a generation that is ready to be started: sizing, descriptors, sockets, content.
 
-use crate::control::GenerationNumber;
+use crate::control::{GenerationNumber, Role};
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::file_limit::{FileLimit, check_file_limit};
 use super::loader::Loaded;
-use crate::config::{Config, Mode, Warning};
+use crate::config::{Config, Engine, Mode, Warning};
 use crate::observe::ledger::Ledger;
-use crate::supervisor::listeners::{Group, Listeners};
+use crate::supervisor::listeners::{Group, Listeners, Purpose, RequestedAddress, Wanted};
 use crate::supervisor::policy::{Plan, Settings};
 use crate::supervisor::processes::{PreparedGeneration, sizing};
 use crate::sys::socket;
@@ -41,11 +41,11 @@ pub(crate) fn prepare(
     number: GenerationNumber,
     loaded: Loaded,
     before: Option<sizing::PreviousSize>,
-    listeners: &mut Listeners,
+    (listeners, admin_listeners): (&mut Listeners, &mut Listeners),
     ledger: &Arc<Ledger>,
     warned: &mut Warned,
 ) -> Result<(PreparedGeneration, Plan), String> {
-    let Loaded { config, addresses, holders, identity } = loaded;
+    let Loaded { config, addresses, admin_addresses, holders, identity } = loaded;
     for Warning { place, reason, remedy } in &config.warnings {
         if warned.is_new("configuration warning", reason) {
             tracing::warn!(place, reason, remedy, "configuration warning");
@@ -68,20 +68,41 @@ pub(crate) fn prepare(
     {
         tracing::warn!(engine = engine.other(), reason, remedy, "engine for comparison");
     }
-    let sockets = config.workers.accept.sockets(lanes);
-    let opened = listeners.open(&config.server, &addresses, sockets, engine, &holders);
-    let opened = opened.map_err(|error| error.to_string())?;
-    for error in &opened.left_out {
+    let wanted = Wanted {
+        listen: &config.server.listen,
+        resolved: &addresses,
+        backlog: config.server.backlog,
+        sockets: config.workers.accept.sockets(lanes),
+        engine,
+        holders: &holders,
+    };
+    let opened = listeners.open(&wanted).map_err(|error| error.to_string())?;
+    let admin = Wanted {
+        listen: &config.admin.listen,
+        resolved: &admin_addresses,
+        backlog: ADMIN_BACKLOG,
+        sockets: 1,
+        engine: Engine::Native,
+        holders: &holders,
+    };
+    let admin = admin_listeners.open(&admin).map_err(|error| error.to_string())?;
+    for error in opened.left_out.iter().chain(&admin.left_out) {
         let reason = error.to_string();
         if warned.is_new("address left out", &reason) {
             tracing::warn!(reason, "address left out");
         }
     }
-    check_address_count(opened.requested.len())?;
-    let is_told =
-        |group: &&Group| number == GenerationNumber::FIRST || opened.new.contains(&group.requested);
-    for group in listeners.groups().iter().filter(is_told) {
+    check_address_count(opened.requested.len(), Purpose::Serve)?;
+    check_address_count(admin.requested.len(), Purpose::Admin)?;
+    let is_told = |group: &Group, new: &[RequestedAddress]| {
+        number == GenerationNumber::FIRST || new.contains(&group.requested)
+    };
+    for group in listeners.groups().iter().filter(|group| is_told(group, &opened.new)) {
         log_listening(group, &config, lanes);
+    }
+    for group in admin_listeners.groups().iter().filter(|group| is_told(group, &admin.new)) {
+        let (address, role) = (group.address, Role::Admin.log_name());
+        tracing::info!(%address, role, url = url(address), "listening");
     }
     let plan = Plan {
         settings: settings(&config.supervisor),
@@ -89,7 +110,7 @@ pub(crate) fn prepare(
         mode: config.workers.mode,
         accept: config.workers.accept,
         sockets: listeners.lanes(),
-        attendants: Vec::new(),
+        attendants: attendants(&config),
         takes_early: !listeners.are_lent(),
     };
     let cpus = if config.workers.pin { machine.cpus } else { Vec::new() };
@@ -97,7 +118,7 @@ pub(crate) fn prepare(
     warned.turn();
     let generation = Generation::new(number, config, addresses, Arc::clone(ledger));
     let addresses = opened.requested;
-    let admin_addresses = Vec::new();
+    let admin_addresses = admin.requested;
     let prepared =
         PreparedGeneration { generation, addresses, admin_addresses, size, cpus, identity };
     Ok((prepared, plan))
@@ -107,13 +128,23 @@ pub(crate) fn prepare(
 pub(crate) const LANES_SHARE_CPUS: &str =
     "lanes will share CPUs, which costs more than it gives; workers.count = \"auto\" fits";
 
+/// The roles of the workers that `config` asks for and through which no clients are served.
+fn attendants(config: &Config) -> Vec<Role> {
+    let admin = (!config.admin.listen.is_empty()).then_some(Role::Admin);
+    admin.into_iter().collect()
+}
+
+/// The accept queue of an admin address, in connections: as many as the admin worker has at most.
+pub(crate) const ADMIN_BACKLOG: u32 = 256;
+
 /// Most addresses: one packet passes a worker its lane's sockets on all of them.
 const ADDRESSES_MAX: usize = socket::PACKET_FILES_MAX;
 
 /// An error if a configuration has more addresses than a server can.
-pub(super) fn check_address_count(count: usize) -> Result<(), String> {
+pub(super) fn check_address_count(count: usize, purpose: Purpose) -> Result<(), String> {
     if count > ADDRESSES_MAX {
-        return Err(format!("server.listen names {count} addresses; at most {ADDRESSES_MAX}"));
+        let key = purpose.key();
+        return Err(format!("{key} names {count} addresses; at most {ADDRESSES_MAX}"));
     }
     Ok(())
 }

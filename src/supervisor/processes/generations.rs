@@ -61,6 +61,11 @@ impl Generations {
         self.0.get_mut(&number)
     }
 
+    /// The admin addresses of this generation and of all that came after it, as they were asked for.
+    pub(crate) fn admin_addresses_from(&self, number: GenerationNumber) -> Vec<RequestedAddress> {
+        self.0.range(number..).flat_map(|(_, prepared)| prepared.admin_addresses.clone()).collect()
+    }
+
     /// The addresses of this generation and of all that came after it, as they were asked for.
     pub(crate) fn addresses_from(&self, number: GenerationNumber) -> Vec<RequestedAddress> {
         self.0.range(number..).flat_map(|(_, prepared)| prepared.addresses.clone()).collect()

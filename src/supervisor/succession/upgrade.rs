@@ -25,7 +25,7 @@ use super::launcher::{Launched, LauncherSays, Launching};
 use crate::control::{self, Control, Delivery, Received, Role};
 use crate::supervisor::commands::status::{Happening, History};
 use crate::supervisor::commands::waiting::Change;
-use crate::supervisor::listeners::{Group, Listeners, RequestedAddress};
+use crate::supervisor::listeners::{Group, Listeners, Purpose, RequestedAddress};
 use crate::supervisor::processes::sizing::PreviousSize;
 use crate::supervisor::processes::totals::Totals;
 use crate::sys::epoll::Epoll;
@@ -74,7 +74,7 @@ struct Unsent(VecDeque<Part>);
 enum Part {
     /// The sockets of a group, from this lane on, as many as a packet carries. They are looked up when they are sent: copies
     /// of all would take as many descriptors again.
-    Sockets(RequestedAddress, usize),
+    Sockets(Purpose, RequestedAddress, usize),
     Message(ToHeir),
 }
 
@@ -86,6 +86,8 @@ pub(crate) enum ToHeir {
         #[serde(rename = "asked")]
         requested: RequestedAddress,
         is_activated: bool,
+        #[serde(default)]
+        is_admin: bool,
         /// How many; fewer arrive where the heir may not open as many (unix(7)).
         #[serde(default)]
         files: usize,
@@ -134,10 +136,10 @@ pub(crate) struct Predecessor {
 }
 
 /// What an heir received; nothing where a supervisor has no predecessor.
-#[derive(Default)]
 pub(crate) struct Inheritance {
     pub(crate) from: Option<Predecessor>,
     pub(crate) listeners: Listeners,
+    pub(crate) admin_listeners: Listeners,
     pub(crate) history: History,
     pub(crate) lanes: Option<PreviousSize>,
     pub(crate) totals: Vec<(Role, Totals)>,
@@ -145,12 +147,15 @@ pub(crate) struct Inheritance {
 
 /// What an heir is sent before it starts.
 pub(crate) struct Handover<'s> {
-    pub(crate) listeners: &'s Listeners,
+    pub(crate) listeners: AllListeners<'s>,
     pub(crate) history: &'s History,
     pub(crate) lanes: Option<PreviousSize>,
     pub(crate) totals: BTreeMap<Role, Totals>,
     pub(crate) has_command_socket: bool,
 }
+
+/// Those of the lanes, and the admin addresses'.
+type AllListeners<'s> = (&'s Listeners, &'s Listeners);
 
 /// Most lanes whose totals one message holds: with every count as long as it can be.
 const TOTALS_MAX: usize = 6;
@@ -165,9 +170,11 @@ impl Unsent {
     /// All of it.
     fn of(handover: Handover<'_>) -> Unsent {
         let Handover { listeners, history, lanes, totals, has_command_socket } = handover;
-        let sockets = listeners.groups().iter().flat_map(|group| {
+        let of_lanes = listeners.0.groups().iter().map(|group| (Purpose::Serve, group));
+        let of_admin = listeners.1.groups().iter().map(|group| (Purpose::Admin, group));
+        let sockets = of_lanes.chain(of_admin).flat_map(|(purpose, group)| {
             let starts = (0..group.listeners.len()).step_by(PACKET_FILES_MAX);
-            starts.map(|from| Part::Sockets(group.requested, from))
+            starts.map(move |from| Part::Sockets(purpose, group.requested, from))
         });
         let happenings = history.0.iter().map(|of| ToHeir::Happening(Box::new(of.clone())));
         let messages = happenings
@@ -179,11 +186,13 @@ impl Unsent {
     }
 
     /// Sends as much as there is room for, and returns why the first of the others was not sent.
-    fn flush(&mut self, control: &Control, listeners: &Listeners) -> Delivery {
+    fn flush(&mut self, control: &Control, listeners: AllListeners<'_>) -> Delivery {
         while let Some(part) = self.0.front() {
             let delivery = match part {
-                Part::Sockets(requested, from) => {
-                    send_sockets(control, listeners, *requested, *from)
+                Part::Sockets(purpose, requested, from) => {
+                    let is_admin = *purpose == Purpose::Admin;
+                    let listeners = if is_admin { listeners.1 } else { listeners.0 };
+                    send_sockets(control, listeners, is_admin, *requested, *from)
                 }
                 Part::Message(message) => control.send(message, &[]),
             };
@@ -199,6 +208,7 @@ impl Unsent {
 fn send_sockets(
     control: &Control,
     listeners: &Listeners,
+    is_admin: bool,
     requested: RequestedAddress,
     from: usize,
 ) -> Delivery {
@@ -208,7 +218,8 @@ fn send_sockets(
     let listeners = group.listeners.iter().skip(from).take(PACKET_FILES_MAX);
     let files: Vec<BorrowedFd<'_>> = listeners.map(AsFd::as_fd).collect();
     let is_activated = group.is_activated;
-    control.send(&ToHeir::Group { requested, is_activated, files: files.len() }, &files)
+    let group = ToHeir::Group { requested, is_activated, is_admin, files: files.len() };
+    control.send(&group, &files)
 }
 
 impl Heir {
@@ -269,7 +280,7 @@ impl Heir {
     ///
     /// # Errors
     /// If something can't be sent, now or later.
-    pub(crate) fn flush(&mut self, listeners: &Listeners) -> io::Result<()> {
+    pub(crate) fn flush(&mut self, listeners: AllListeners<'_>) -> io::Result<()> {
         match self.unsent.flush(&self.control, listeners) {
             Delivery::Done | Delivery::NoRoom => {}
             Delivery::Exhausted => self.is_starved = true,
@@ -346,6 +357,19 @@ pub(crate) fn cannot_start(reason: &str) -> String {
     format!("cannot start the binary: {reason}")
 }
 
+impl Default for Inheritance {
+    fn default() -> Inheritance {
+        Inheritance {
+            from: None,
+            listeners: Listeners::of(Purpose::Serve),
+            admin_listeners: Listeners::of(Purpose::Admin),
+            history: History::default(),
+            lanes: None,
+            totals: Vec::new(),
+        }
+    }
+}
+
 impl Inheritance {
     /// Takes over what the process that started this one hands it.
     ///
@@ -356,7 +380,8 @@ impl Inheritance {
         // Not the parent of this process: the predecessor may have ended by now.
         let pid = socket::peer_pid(control)?;
         let mut from = Predecessor { pid, has_command_socket: false };
-        let (mut groups, mut history) = (Vec::<Group>::new(), History::default());
+        let (mut groups, mut admin) = (Vec::<Group>::new(), Vec::<Group>::new());
+        let mut history = History::default();
         let (mut lanes, mut totals) = (None, Vec::new());
         loop {
             match control.receive_within(PATIENCE) {
@@ -366,8 +391,12 @@ impl Inheritance {
                     // Connections that wait in those that are missing would be lost with the predecessor.
                     return Err(socket::out_of_files());
                 }
-                Received::Message(ToHeir::Group { requested, is_activated, files: _ }, files) => {
+                Received::Message(
+                    ToHeir::Group { requested, is_activated, is_admin, files: _ },
+                    files,
+                ) => {
                     let listeners = files.into_iter().map(Listener::from);
+                    let groups = if is_admin { &mut admin } else { &mut groups };
                     match groups.iter_mut().find(|group| group.requested == requested) {
                         Some(group) => group.listeners.extend(listeners),
                         None => groups.push(Group::inherit(requested, is_activated, listeners)?),
@@ -389,8 +418,9 @@ impl Inheritance {
                 Received::End => return Err(bad("the old supervisor hung up")),
             }
         }
-        let listeners = Listeners::inherit(groups);
-        Ok(Inheritance { from: Some(from), listeners, history, lanes, totals })
+        let listeners = Listeners::inherit(Purpose::Serve, groups);
+        let admin_listeners = Listeners::inherit(Purpose::Admin, admin);
+        Ok(Inheritance { from: Some(from), listeners, admin_listeners, history, lanes, totals })
     }
 }
 
@@ -426,52 +456,4 @@ pub(crate) fn report_failure(predecessor: Option<&Control>, reason: &str) {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::{Ipv4Addr, SocketAddr};
-    use std::thread;
-
-    use super::*;
-    use crate::config::{Count, Engine, LANES_MAX, ListenAddress, Server};
-    use crate::supervisor::listeners::PortHolders;
-    use crate::sys::{process, takes_write_within};
-
-    /// The most that as many lanes as there can be have counted.
-    fn totals() -> BTreeMap<Role, Totals> {
-        (0..LANES_MAX).map(|lane| (Role::Lane(lane), Totals::most())).collect()
-    }
-
-    #[test]
-    fn more_than_a_socket_holds_is_sent_as_the_heir_takes_it() {
-        let (ours, theirs) = socket::packet_pair().expect("a pair");
-        let (ours, theirs) = (Control::new(ours), Control::new(theirs));
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let mut listeners = Listeners::default();
-        let server = Server { listen: vec![ListenAddress::Socket(address)], ..Server::default() };
-        let lanes = PACKET_FILES_MAX + 1;
-        listeners
-            .open(&server, &[Ok(vec![address])], lanes, Engine::Native, &PortHolders::WhenNeeded)
-            .expect("a free port");
-        let mut unsent = Unsent::of(Handover {
-            listeners: &listeners,
-            history: &History::default(),
-            lanes: Some(PreviousSize { count: Count::Auto, configured: 1, lanes }),
-            totals: totals(),
-            has_command_socket: true,
-        });
-        let delivery = unsent.flush(&ours, &listeners);
-        assert!(matches!(delivery, Delivery::NoRoom), "{delivery:?}: it has read nothing");
-        let heir = thread::spawn(move || Inheritance::receive(&theirs));
-        loop {
-            match unsent.flush(&ours, &listeners) {
-                Delivery::Done => break,
-                Delivery::NoRoom => assert!(takes_write_within(&ours, PATIENCE), "it reads"),
-                other => panic!("{other:?}"),
-            }
-        }
-        let received = heir.join().expect("the thread").expect("all of it");
-        assert_eq!(received.totals, totals().into_iter().collect::<Vec<_>>());
-        assert_eq!(received.listeners.lanes(), lanes);
-        let from = received.from.expect("a predecessor");
-        assert_eq!((from.pid, from.has_command_socket), (process::id(), true));
-    }
-}
+mod tests;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::config::{Accept, Config, Limits, Timeouts};
+use crate::config::{Accept, Config, Driver, Limits, Timeouts};
 use crate::content::Site;
 use crate::control::{Assignment, Control, WorkerEvent};
 use crate::worker::context::Context;
@@ -36,6 +36,8 @@ fn own(config: &Config) -> Config {
     let mut own = config.clone();
     own.workers.accept = Accept::Reuseport;
     own.workers.max_connections = CONNECTIONS_MAX;
+    // It may not be kept from answering by what keeps a ring from lanes.
+    own.workers.driver = Driver::Epoll;
     own.limits = Limits {
         request_line: 2 << 10,
         header_bytes: 8 << 10,

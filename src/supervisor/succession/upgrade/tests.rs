@@ -1,0 +1,59 @@
+//! What passes between a supervisor and its heir, through a socket that holds less than all of it.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::thread;
+
+use super::*;
+use crate::config::{Count, Engine, LANES_MAX, ListenAddress};
+use crate::supervisor::listeners::{PortHolders, Wanted};
+use crate::sys::{process, takes_write_within};
+
+/// The most that as many lanes as there can be have counted.
+fn totals() -> BTreeMap<Role, Totals> {
+    (0..LANES_MAX).map(|lane| (Role::Lane(lane), Totals::most())).collect()
+}
+
+#[test]
+fn more_than_a_socket_holds_is_sent_as_the_heir_takes_it() {
+    let (ours, theirs) = socket::packet_pair().expect("a pair");
+    let (ours, theirs) = (Control::new(ours), Control::new(theirs));
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let open = |purpose, sockets| {
+        let wanted = Wanted {
+            listen: &[ListenAddress::Socket(address)],
+            resolved: &[Ok(vec![address])],
+            backlog: 64,
+            sockets,
+            engine: Engine::Native,
+            holders: &PortHolders::WhenNeeded,
+        };
+        let mut listeners = Listeners::of(purpose);
+        listeners.open(&wanted).expect("a free port");
+        listeners
+    };
+    let lanes = PACKET_FILES_MAX + 1;
+    let listeners = (&open(Purpose::Serve, lanes), &open(Purpose::Admin, 1));
+    let mut unsent = Unsent::of(Handover {
+        listeners,
+        history: &History::default(),
+        lanes: Some(PreviousSize { count: Count::Auto, configured: 1, lanes }),
+        totals: totals(),
+        has_command_socket: true,
+    });
+    let delivery = unsent.flush(&ours, listeners);
+    assert!(matches!(delivery, Delivery::NoRoom), "{delivery:?}: it has read nothing");
+    let heir = thread::spawn(move || Inheritance::receive(&theirs));
+    loop {
+        match unsent.flush(&ours, listeners) {
+            Delivery::Done => break,
+            Delivery::NoRoom => assert!(takes_write_within(&ours, PATIENCE), "it reads"),
+            other => panic!("{other:?}"),
+        }
+    }
+    let received = heir.join().expect("the thread").expect("all of it");
+    assert_eq!(received.totals, totals().into_iter().collect::<Vec<_>>());
+    assert_eq!(received.listeners.lanes(), lanes);
+    assert_eq!(received.admin_listeners.groups()[0].address, listeners.1.groups()[0].address);
+    let from = received.from.expect("a predecessor");
+    assert_eq!((from.pid, from.has_command_socket), (process::id(), true));
+}
