@@ -43,11 +43,11 @@ pub use options::Options;
 pub(crate) use options::{absolute, are_same, file_path, start_folder};
 #[cfg(feature = "_schema")]
 pub(crate) use resolve::schema::schema;
-pub(crate) use settings::{Abilities, HOST_BYTES_MAX};
+pub(crate) use settings::Abilities;
 pub use settings::{
     Accept, Access, Admin, Config, Content, Driver, Engine, Limits, Log, LogFormat, LogLevel, Mode,
     Route, RoutePath, Server, Supervisor, Timeouts, Workers,
 };
 pub(crate) use source::variables::takes_colour;
-pub(crate) use value::LANES_MAX;
 pub use value::{Count, ListenAddress, Networks};
+pub(crate) use value::{HOST_BYTES_MAX, LANES_MAX};

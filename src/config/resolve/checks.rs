@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use crate::config::settings::{Content, HOST_BYTES_MAX, RoutePath};
+use crate::config::HOST_BYTES_MAX;
+use crate::config::settings::{Content, RoutePath};
 use crate::http::{is_field_value, is_token, media_type};
 
 /// What is wrong with a value, and what to do about it.

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::checks::{OWN_FIELDS, REDIRECTS, WITHOUT_BODY};
 use super::raw::{Raw, Route};
-use crate::config::settings::HOST_BYTES_MAX;
+use crate::config::HOST_BYTES_MAX;
 use crate::config::value::schema::RANGE;
 
 /// A path, which may end in `/*` …

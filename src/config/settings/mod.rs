@@ -385,9 +385,6 @@ pub enum LogFormat {
     Json,
 }
 
-/// Longest host of a route, in bytes without a final dot: no name in DNS is longer (RFC 1035 §2.3.4).
-pub const HOST_BYTES_MAX: usize = 253;
-
 /// One `[[route]]`.
 ///
 /// ```

@@ -7,7 +7,9 @@ use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::address::is_name;
-use crate::config::settings::HOST_BYTES_MAX;
+
+/// Longest host, in bytes without a final dot: no name in DNS is longer (RFC 1035 §2.3.4).
+pub const HOST_BYTES_MAX: usize = 253;
 
 /// One name or a list of them, or none; in lower case, without a final dot.
 #[derive(Clone, Debug, PartialEq, Eq)]

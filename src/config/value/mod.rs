@@ -12,6 +12,7 @@ pub(in crate::config) mod schema;
 
 pub(in crate::config) use address::Addresses;
 pub use address::ListenAddress;
+pub use hosts::HOST_BYTES_MAX;
 pub(in crate::config) use hosts::HostNames;
 pub use network::Networks;
 

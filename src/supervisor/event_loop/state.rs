@@ -14,7 +14,8 @@ use crate::supervisor::commands::waiting::Waiting;
 use crate::supervisor::listeners::Listeners;
 use crate::supervisor::loading::loader::{Loaded, Loader};
 use crate::supervisor::loading::reloading::Reloading;
-use crate::supervisor::loading::startup::{self, Warned};
+use crate::supervisor::loading::startup;
+use crate::supervisor::loading::warned::Warned;
 use crate::supervisor::policy::{Action, Policy};
 use crate::supervisor::presence::manager;
 use crate::supervisor::presence::pid_file::PidFile;
@@ -116,14 +117,9 @@ impl Supervisor {
             Origin::of_this_process(options.folder.clone(), options.file.as_deref(), is_named);
         let inheritance =
             conversation.as_ref().map_or(Ok(Inheritance::default()), Inheritance::receive);
-        let Inheritance {
-            from: predecessor,
-            mut listeners,
-            mut admin_listeners,
-            history,
-            lanes: before,
-            totals,
-        } = inheritance.map_err(doing("cannot take over"))?;
+        let inheritance = inheritance.map_err(doing("cannot take over"))?;
+        let Inheritance { from: predecessor, history, lanes: before, totals, .. } = inheritance;
+        let Inheritance { mut listeners, mut admin_listeners, .. } = inheritance;
         if let Some(predecessor) = predecessor {
             origin.log_upgrade_received(predecessor.pid);
         } else {

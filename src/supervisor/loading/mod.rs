@@ -6,4 +6,6 @@ mod file_limit;
 pub(super) mod loader;
 pub mod rehearsal;
 pub(super) mod reloading;
+pub(super) mod sockets;
 pub(super) mod startup;
+pub(super) mod warned;

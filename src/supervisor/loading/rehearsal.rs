@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 
 use super::claims;
 use super::file_limit::{FileLimit, check_file_limit};
-use super::startup::{LANES_SHARE_CPUS, check_address_count};
+use super::sockets::check_address_count;
+use super::startup::LANES_SHARE_CPUS;
 use crate::config::{Config, ListenAddress, Options};
 use crate::supervisor::listeners::{Error, PortHolders, Purpose, clashes, resolve};
 use crate::supervisor::processes::sizing;

@@ -1,0 +1,124 @@
+//! The sockets of a configuration: opened, and told of. Which worker accepts from them is not decided here.
+
+use std::net::SocketAddr;
+
+use super::warned::Warned;
+use crate::config::{Config, Engine, Mode};
+use crate::control::{GenerationNumber, Role};
+use crate::supervisor::listeners::{
+    Group, Listeners, PortHolders, Purpose, RequestedAddress, Resolved, Wanted,
+};
+use crate::sys::socket;
+
+/// What the addresses of a configuration stand for.
+pub(super) struct Asked {
+    /// Those of `server.listen`, by its entries.
+    pub(super) addresses: Vec<Resolved>,
+    /// Those of `admin.listen`.
+    pub(super) admin_addresses: Vec<Resolved>,
+    /// Which other processes listen on their ports.
+    pub(super) holders: PortHolders,
+}
+
+/// Opens the sockets that aren't open yet, and tells of them. Returns the addresses of the lanes and the admin addresses, as
+/// they were asked for.
+pub(super) fn open(
+    number: GenerationNumber,
+    config: &Config,
+    asked: &Asked,
+    lanes: usize,
+    (listeners, admin_listeners): (&mut Listeners, &mut Listeners),
+    warned: &mut Warned,
+) -> Result<(Vec<RequestedAddress>, Vec<RequestedAddress>), String> {
+    let wanted = Wanted {
+        listen: &config.server.listen,
+        resolved: &asked.addresses,
+        backlog: config.server.backlog,
+        sockets: config.workers.accept.sockets(lanes),
+        engine: config.workers.engine,
+        holders: &asked.holders,
+    };
+    let opened = listeners.open(&wanted).map_err(|error| error.to_string())?;
+    let admin = Wanted {
+        listen: &config.admin.listen,
+        resolved: &asked.admin_addresses,
+        backlog: ADMIN_BACKLOG,
+        sockets: 1,
+        engine: Engine::Native,
+        holders: &asked.holders,
+    };
+    let admin = admin_listeners.open(&admin).map_err(|error| error.to_string())?;
+    for error in opened.left_out.iter().chain(&admin.left_out) {
+        let reason = error.to_string();
+        if warned.is_new("address left out", &reason) {
+            tracing::warn!(reason, "address left out");
+        }
+    }
+    check_address_count(opened.requested.len(), Purpose::Serve)?;
+    check_address_count(admin.requested.len(), Purpose::Admin)?;
+    let is_told = |group: &Group, new: &[RequestedAddress]| {
+        number == GenerationNumber::FIRST || new.contains(&group.requested)
+    };
+    for group in listeners.groups().iter().filter(|group| is_told(group, &opened.new)) {
+        log_listening(group, config, lanes);
+    }
+    for group in admin_listeners.groups().iter().filter(|group| is_told(group, &admin.new)) {
+        let (address, role) = (group.address, Role::Admin.log_name());
+        tracing::info!(%address, role, url = url(address), "listening");
+    }
+    Ok((opened.requested, admin.requested))
+}
+
+/// The accept queue of an admin address, in connections: as many as the admin worker has at most.
+pub(crate) const ADMIN_BACKLOG: u32 = 256;
+
+/// Most addresses: one packet passes a worker its lane's sockets on all of them.
+const ADDRESSES_MAX: usize = socket::PACKET_FILES_MAX;
+
+/// An error if a configuration has more addresses than a server can.
+pub(super) fn check_address_count(count: usize, purpose: Purpose) -> Result<(), String> {
+    if count > ADDRESSES_MAX {
+        let key = purpose.key();
+        return Err(format!("{key} names {count} addresses; at most {ADDRESSES_MAX}"));
+    }
+    Ok(())
+}
+
+fn log_listening(group: &Group, config: &Config, lanes: usize) {
+    let mode = match config.workers.mode {
+        Mode::Threads => "threads",
+        Mode::Processes => "processes",
+    };
+    let asked = config.server.backlog;
+    tracing::info!(
+        address = %group.address,
+        lanes,
+        mode,
+        accept = config.workers.accept.name(),
+        engine = config.workers.engine.other(),
+        backlog = asked,
+        backlog_effective = group.backlog,
+        url = url(group.address),
+        "listening"
+    );
+    if group.backlog < asked && !group.is_held {
+        tracing::warn!(
+            address = %group.address,
+            backlog = asked,
+            backlog_effective = group.backlog,
+            reason = "net.core.somaxconn limits the accept queue",
+            remedy = format!("sysctl -w net.core.somaxconn={asked}"),
+            "backlog clamped"
+        );
+    }
+}
+
+/// What to put into a browser on this machine.
+fn url(address: SocketAddr) -> String {
+    let port = address.port();
+    match address {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => format!("http://127.0.0.1:{port}/"),
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => format!("http://[::1]:{port}/"),
+        _ => format!("http://{address}/"),
+    }
+}
