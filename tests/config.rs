@@ -69,7 +69,7 @@ fn a_misspelt_key_is_shown_with_what_was_meant() {
         2 | baklog = 10
           | ^^^^^^ did you mean `backlog`?
           |
-          = help: the keys of `server` are listen, backlog, merge_slashes
+          = help: the keys of `server` are listen, backlog, proxy_protocol, merge_slashes
         ",
     );
 }
@@ -337,7 +337,6 @@ fn what_a_later_version_will_have_is_called_so() {
         ("exec.command=[]", "the engine that starts other programs"),
         ("node.script=x", "the engine that starts Node workers"),
         ("log.access=off", "the access log"),
-        ("server.proxy_protocol=off", "the PROXY protocol"),
     ];
     for (set, what) in cases {
         let text = load_toml("", &[set], &[]).unwrap_err();
@@ -989,6 +988,47 @@ fn trusted_proxies_are_addresses_and_networks() {
           |
         2 | trusted_proxies = true
           |                   ^^^^
+        "#,
+    );
+}
+
+#[test]
+fn a_proxy_protocol_that_is_required_needs_proxies_and_an_engine_that_reads_it() {
+    let proxied = |more: &str| {
+        let toml = format!("[server]\nproxy_protocol = \"required\"\n{more}");
+        load_toml(&toml, &[], &[])
+    };
+    let (config, written) = proxied("[access]\ntrusted_proxies = \"::1\"\n").unwrap();
+    assert_eq!(config.server.proxy_protocol, laneway::config::ProxyProtocol::Required);
+    assert!(written.contains("proxy_protocol = \"required\"\n"), "{written}");
+    assert_text(
+        &proxied("").unwrap_err(),
+        r#"
+        error: `server.proxy_protocol` is required, and `access.trusted_proxies` is empty
+         --> laneway.toml:2:18
+          |
+        2 | proxy_protocol = "required"
+          |                  ^^^^^^^^^^
+          |
+          = help: name the proxies: a connection that comes from anywhere else is closed
+        "#,
+    );
+    let error = load_toml("", &["server.proxy_protocol=on"], &[]).unwrap_err();
+    assert!(error.contains("unknown word `on`, expected `off` or `required`"), "{error}");
+    #[cfg(feature = "may")]
+    assert_text(
+        &proxied(
+            "[access]\ntrusted_proxies = \"::1\"\n[workers]\nengine = \"may\"\nmode = \"processes\"\n",
+        )
+        .unwrap_err(),
+        r#"
+        error: the engine "may" needs server.proxy_protocol = "off"
+         --> laneway.toml:2:18
+          |
+        2 | proxy_protocol = "required"
+          |                  ^^^^^^^^^^
+          |
+          = help: may_minihttp takes the first bytes of a connection for a request
         "#,
     );
 }

@@ -46,7 +46,7 @@ pub(crate) use resolve::schema::schema;
 pub(crate) use settings::Abilities;
 pub use settings::{
     Accept, Access, Admin, Config, Content, Driver, Engine, Limits, Log, LogFormat, LogLevel, Mode,
-    Route, RoutePath, Server, Supervisor, Timeouts, Workers,
+    ProxyProtocol, Route, RoutePath, Server, Supervisor, Timeouts, Workers,
 };
 pub(crate) use source::variables::takes_colour;
 pub use value::{Count, ListenAddress, Networks};

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 #[cfg(feature = "may")]
 use crate::config::Engine;
-use crate::config::{self, Accept, Config};
+use crate::config::{self, Accept, Config, ProxyProtocol};
 use crate::content::Site;
 use crate::control::{Assignment, Control, GenerationNumber, Role, WorkerEvent};
 use crate::http::Limits;
@@ -140,7 +140,8 @@ fn drive(
     if config.workers.engine == Engine::May {
         return engines::may::run(assignment, generation, limits, control);
     }
-    let context = Context::new(&generation.site, &limits, config, &generation.ledger, block);
+    let mut context = Context::new(&generation.site, &limits, config, &generation.ledger, block);
+    context.are_introduced = config.server.proxy_protocol == ProxyProtocol::Required;
     let (driver, reason) = open_driver(&config.workers)
         .map_err(|error| format!("cannot set up the driver of {role}: {error}"))?;
     let name = Some(driver.name().to_owned());

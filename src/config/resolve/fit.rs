@@ -2,7 +2,7 @@
 
 use super::raw::{Echo, Raw};
 use crate::config::diagnostic::{Diagnostic, KeyPlaces};
-use crate::config::settings::{Accept, Mode, Responses};
+use crate::config::settings::{Accept, Mode, ProxyProtocol, Responses};
 
 /// Tells of everything in `raw` that its engine can't serve.
 pub(super) fn check(raw: &Raw, places: &KeyPlaces, diagnostics: &mut Vec<Diagnostic>) {
@@ -28,6 +28,12 @@ pub(super) fn check(raw: &Raw, places: &KeyPlaces, diagnostics: &mut Vec<Diagnos
     {
         let title = format!("the engine \"{name}\" needs workers.accept = \"reuseport\"");
         refuse(&["workers.accept", ENGINE], title, help);
+    }
+    if let Some(help) = engine.no_proxy_protocol
+        && raw.server.proxy_protocol != ProxyProtocol::Off
+    {
+        let title = format!("the engine \"{name}\" needs server.proxy_protocol = \"off\"");
+        refuse(&["server.proxy_protocol", ENGINE], title, help);
     }
     let has_user = raw.supervisor.user.is_some() || raw.supervisor.group.is_some();
     if engine.own_sockets.is_some() && has_user {

@@ -30,6 +30,8 @@ pub struct Abilities {
     pub own_sockets: Option<&'static str>,
     /// Why each of its lanes needs a process of its own, if one process can't host several.
     pub own_processes: Option<&'static str>,
+    /// Why no proxy can say whose connection it passes on, if it reads no header of the PROXY protocol.
+    pub no_proxy_protocol: Option<&'static str>,
     /// Whether it moves bytes with `workers.driver`.
     pub has_driver: bool,
     /// Open files of an address: the socket, and what it holds that it has not accepted yet. Told only of an engine
@@ -59,6 +61,7 @@ const NATIVE: Abilities = Abilities {
     is_built: true,
     own_sockets: None,
     own_processes: None,
+    no_proxy_protocol: None,
     has_driver: true,
     files_of_address: None,
     responses: None,
@@ -73,6 +76,7 @@ const MAY: Abilities = Abilities {
         "may_minihttp opens its own sockets, and can be given neither sockets nor connections",
     ),
     own_processes: Some("its scheduler belongs to a whole process, and would be that of all lanes"),
+    no_proxy_protocol: Some("may_minihttp takes the first bytes of a connection for a request"),
     has_driver: false,
     // The socket, a connection that waits to be looked at, and one over the limit that is about to be closed.
     files_of_address: Some(3),

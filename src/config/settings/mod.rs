@@ -7,7 +7,7 @@ mod access;
 mod admin;
 mod engine;
 
-pub use access::Access;
+pub use access::{Access, ProxyProtocol};
 pub use admin::Admin;
 pub use engine::{Abilities, Engine, Responses};
 
@@ -96,6 +96,9 @@ pub struct Server {
     /// Accept queue asked for, per socket, in connections; at least 1.
     #[serde(with = "As::<Number<1, 1_048_576>>")]
     pub backlog: u32,
+    /// Whether proxies say at the beginning of a connection whose it is.
+    #[serde(deserialize_with = "word")]
+    pub proxy_protocol: ProxyProtocol,
     /// Whether repeated slashes of a request's path count as one.
     pub merge_slashes: bool,
 }
@@ -103,7 +106,12 @@ pub struct Server {
 impl Default for Server {
     fn default() -> Server {
         let local = ([127, 0, 0, 1], 8080).into();
-        Server { listen: vec![ListenAddress::Socket(local)], backlog: 4096, merge_slashes: true }
+        Server {
+            listen: vec![ListenAddress::Socket(local)],
+            backlog: 4096,
+            proxy_protocol: ProxyProtocol::Off,
+            merge_slashes: true,
+        }
     }
 }
 

@@ -58,7 +58,7 @@ impl<'s> Connection<'s> {
     pub fn linger_briefly(&mut self, now_ms: u64) -> Option<u64> {
         match &mut self.stage {
             Stage::Lingering(lingering) => Some(lingering.shorten(now_ms)),
-            Stage::Serving(_) => None,
+            Stage::Introducing | Stage::Serving(_) => None,
         }
     }
 }

@@ -2,8 +2,11 @@
 //! every step ends with the next deadline.
 //!
 //! ```text
-//! Serving ── the session is over, or idle for too long ─▶ Lingering ─▶ closed
+//! Introducing ─ the header of a proxy ─▶ Serving ── the session is over, or idle for too long ─▶ Lingering ─▶ closed
+//!   └── none, or not in time ─▶ closed
 //! ```
+//!
+//! Without a proxy that has to introduce it (`server.proxy_protocol`), a connection begins with `Serving`.
 //!
 //! While output waits for the client nothing more is read or made, so that a client that doesn't read can't make the server
 //! hold more than `OUTPUT_BYTES_MAX` and one response, or one piece of a response that is a stream.
@@ -11,8 +14,10 @@
 //! A connection owns no buffers. It is lent the lane's, and its transport keeps only what could not be handled yet:
 //! between two requests that is nothing, and no heap.
 
+mod introduction;
 mod leaving;
 mod lingering;
+pub mod proxy_header;
 mod session;
 mod transport;
 
@@ -43,6 +48,8 @@ pub struct Connection<'s> {
 }
 
 enum Stage<'s> {
+    /// The header of a proxy comes first, which says whose connection it is.
+    Introducing,
     Serving(Session<'s>),
     /// The writing side is shut, and what still comes is thrown away.
     Lingering(Lingering),
@@ -111,6 +118,7 @@ impl<'s> Connection<'s> {
     pub fn idle_timeout_ms(&self, lane: &Context<'_>) -> u64 {
         match &self.stage {
             Stage::Serving(session) => session.idle_timeout_ms(lane),
+            Stage::Introducing => lane.timeouts.header_ms,
             Stage::Lingering(_) => DRAIN_GRACE_MS,
         }
     }
@@ -124,7 +132,7 @@ impl<'s> Connection<'s> {
     fn session_held_bytes(&self) -> usize {
         match &self.stage {
             Stage::Serving(session) => session.held_bytes(),
-            Stage::Lingering(_) => 0,
+            Stage::Introducing | Stage::Lingering(_) => 0,
         }
     }
 
@@ -136,7 +144,7 @@ impl<'s> Connection<'s> {
         match &self.stage {
             Stage::Lingering(lingering) if lingering.is_over => Interest::Nothing,
             Stage::Lingering(lingering) if lingering.is_bulk => bulk,
-            Stage::Lingering(_) => Interest::Input,
+            Stage::Introducing | Stage::Lingering(_) => Interest::Input,
             Stage::Serving(session) if self.transport.is_blocked() => {
                 let takes_more = !is_flooded && !session.has_more_than_wanted();
                 match (takes_more, self.transport.is_paused()) {
@@ -167,6 +175,8 @@ impl<'s> Connection<'s> {
         let (is_queued, is_blocked) = (self.is_queued(), self.transport.is_blocked());
         let may_send = if self.transport.is_paused() { !is_queued } else { ready.writable };
         match &mut self.stage {
+            Stage::Introducing if is_told => self.introduce(input, lane, ready.read_closed),
+            Stage::Introducing => Next::Wait,
             Stage::Lingering(lingering) if is_told && !is_queued => {
                 lingering.discard(self.transport.socket(), input, ready.read_closed, lane)
             }
@@ -198,6 +208,7 @@ impl<'s> Connection<'s> {
         }
         let is_idle = self.is_idle();
         let session = match &mut self.stage {
+            Stage::Introducing => return self.leave_introducing(input, lane),
             Stage::Lingering(lingering) => {
                 return lingering.linger_on(self.transport.socket(), lane);
             }
@@ -235,7 +246,7 @@ impl<'s> Connection<'s> {
         let is_queued = self.is_queued();
         let (is_awaited, waits_its_turn) = match &mut self.stage {
             Stage::Serving(session) => (session.wake(job), is_queued && session.is_streaming()),
-            Stage::Lingering(_) => (false, false),
+            Stage::Introducing | Stage::Lingering(_) => (false, false),
         };
         // What is sent before the reply goes first; then the connection goes on with it.
         if is_awaited && !waits_its_turn && !self.transport.is_blocked() {
@@ -478,7 +489,7 @@ impl<'s> Connection<'s> {
     fn deadline_ms(&self, lane: &Context<'s>) -> u64 {
         match &self.stage {
             Stage::Serving(session) => session.deadline_ms(lane),
-            Stage::Lingering(_) => lane.now_ms,
+            Stage::Introducing | Stage::Lingering(_) => lane.now_ms,
         }
     }
 
@@ -486,7 +497,7 @@ impl<'s> Connection<'s> {
     fn requests(&self) -> u32 {
         match &self.stage {
             Stage::Serving(session) => session.requests(),
-            Stage::Lingering(_) => 0,
+            Stage::Introducing | Stage::Lingering(_) => 0,
         }
     }
 }

@@ -31,15 +31,13 @@ impl Clients {
         Clients { trusted, places: Vec::new() }
     }
 
-    /// A connection was accepted: its client is what is at the other end of its socket.
-    pub fn accept(&mut self, index: u32, socket: &Connected) -> Client {
-        let client = match driver::peer(socket) {
+    /// What is at the other end of a connection that was accepted.
+    pub fn at_other_end(&self, socket: &Connected) -> Client {
+        match driver::peer(socket) {
             Peer::Internet(address) => self.at(address),
             Peer::Unix => Client { address: None, is_trusted: true },
             Peer::Gone => Client::default(),
-        };
-        self.put(index, client);
-        client
+        }
     }
 
     /// The client at `address`.
@@ -47,7 +45,19 @@ impl Clients {
         Client { address: Some(address), is_trusted: self.trusted.contains(address.ip()) }
     }
 
-    fn put(&mut self, index: u32, client: Client) {
+    /// The connection is that of a client with this address, as its proxy says.
+    pub fn introduce(&mut self, index: u32, address: SocketAddr) {
+        self.keep(index, self.at(address));
+    }
+
+    /// The proxy has not said whose connection it is. Its own address stays, and fields are not believed: a client that it
+    /// didn't name may have written them.
+    pub fn distrust(&mut self, index: u32) {
+        self.keep(index, Client { is_trusted: false, ..self.of(index) });
+    }
+
+    /// Keeps the client of a connection, in place of the one that had its place before.
+    pub fn keep(&mut self, index: u32, client: Client) {
         let index = index as usize;
         if index >= self.places.len() {
             self.places.resize(index + 1, Client::default());
@@ -102,22 +112,23 @@ mod tests {
         assert_eq!(clients.of(2), Client::default());
         let (client, socket) = connected();
         let address = client.local_addr().unwrap();
-        let expected = Client { address: Some(address), is_trusted: true };
-        assert_eq!(clients.accept(2, &socket), expected);
+        let client_found = clients.at_other_end(&socket);
+        assert_eq!(client_found, Client { address: Some(address), is_trusted: true });
+        clients.keep(2, client_found);
         drop((client, socket));
         assert_eq!([1, 2, 3].map(|index| clients.of(index).address), [None, Some(address), None]);
         let (pair, _other) = UnixStream::pair().unwrap();
-        let local = clients.accept(2, &Connected::from(OwnedFd::from(pair)));
-        assert_eq!((local, local), (clients.of(2), Client { address: None, is_trusted: true }));
+        let local = clients.at_other_end(&Connected::from(OwnedFd::from(pair)));
+        assert_eq!(local, Client { address: None, is_trusted: true });
     }
 
     #[test]
     fn a_client_that_is_gone_is_not_trusted() {
-        let mut clients = clients_trusting(&["0.0.0.0/0", "::/0"]);
+        let clients = clients_trusting(&["0.0.0.0/0", "::/0"]);
         let (client, socket) = connected();
         driver::forget_unsent(&client);
         drop(client);
         assert!(crate::sys::has_input_within(&socket, std::time::Duration::from_secs(5)));
-        assert_eq!(clients.accept(0, &socket), Client::default());
+        assert_eq!(clients.at_other_end(&socket), Client::default());
     }
 }

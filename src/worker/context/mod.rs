@@ -75,6 +75,8 @@ pub struct Context<'s> {
     pub jobs: Jobs,
     /// Where its clients are, if something asks for that.
     pub clients: Option<Clients>,
+    /// Whether each connection begins with a header of the PROXY protocol, by which a proxy says whose it is.
+    pub are_introduced: bool,
     clock: Clock,
 }
 
@@ -171,6 +173,7 @@ impl<'s> Context<'s> {
             clients: config
                 .shows_clients()
                 .then(|| Clients::new(config.access.trusted_proxies.clone())),
+            are_introduced: false,
             clock: Clock { start: Instant::now(), before_ms: ledger.now_ms(), date_until_ms: 0 },
         };
         context.begin_turn();

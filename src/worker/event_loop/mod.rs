@@ -27,6 +27,7 @@ use crate::worker::accepting::channels::Channels;
 use crate::worker::accepting::sources::Sources;
 use crate::worker::connection::{Connection, Next};
 use crate::worker::context::Context;
+use crate::worker::context::clients::Client;
 use crate::worker::context::jobs::{Wakeups, Woken};
 use crate::worker::driver::token::{Key, Token};
 use crate::worker::driver::{Driver, Event, Input};
@@ -328,18 +329,30 @@ impl<'s> EventLoop<'s> {
         }
     }
 
+    /// The connection of an accepted socket, and its client, if the lane keeps that. None if only a trusted proxy may
+    /// connect, and this is none: it is closed.
+    fn admit(&self, socket: OwnedFd) -> Option<(Connection<'s>, Option<Client>)> {
+        let Context { are_introduced, clients, .. } = &self.context;
+        let connection =
+            if *are_introduced { Connection::introduced(socket) } else { Connection::new(socket) };
+        let client = clients.as_ref().map(|clients| clients.at_other_end(connection.socket()));
+        let may_connect = !are_introduced || client.is_some_and(|client| client.is_trusted);
+        may_connect.then_some((connection, client))
+    }
+
     /// Takes in an accepted connection.
     fn adopt(&mut self, socket: OwnedFd) {
-        let connection = Connection::new(socket);
+        let Some((connection, client)) = self.admit(socket) else {
+            // The acceptor would take it for one that is on its way here.
+            return self.context.counters.count_accepted();
+        };
         let timeout_ms = connection.idle_timeout_ms(&self.context);
         let key = self.connections.insert(connection);
+        if let (Some(clients), Some(client)) = (&mut self.context.clients, client) {
+            clients.keep(key.index, client);
+        }
         let registered = match self.connections.find(key) {
-            Some(connection) => {
-                if let Some(clients) = &mut self.context.clients {
-                    clients.accept(key.index, connection.socket());
-                }
-                self.driver.register(connection.socket(), key.to_token())
-            }
+            Some(connection) => self.driver.register(connection.socket(), key.to_token()),
             None => Ok(()),
         };
         self.context.counters.set_open(self.connections.len());

@@ -192,12 +192,13 @@ fn where_a_record_is_closed_the_address_of_the_client_and_the_time_are_known() {
     assert_eq!(closing.client(), Some(client.local_addr().expect("an address")));
     assert_eq!(closing.elapsed_us(&record), 7);
     let mut clients = Clients::new(Networks::default());
-    let kept = clients.accept(context.jobs.at_work.index, connection.socket()).address;
+    let kept = clients.at_other_end(connection.socket());
+    clients.keep(context.jobs.at_work.index, kept);
     context.clients = Some(clients);
     forget_unsent(&client);
     drop(client);
     assert!(has_input_within(connection.socket(), Duration::from_secs(5)), "the client has reset");
-    assert_eq!(context.closing(connection.socket()).client(), kept, "it is kept");
+    assert_eq!(context.closing(connection.socket()).client(), kept.address, "it is kept");
     let pair = lane.serve(&site);
     assert_eq!(pair.context.closing(pair.connection.socket()).client(), None, "not of TCP");
 }
