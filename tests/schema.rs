@@ -120,6 +120,7 @@ fn it_accepts_what_the_server_accepts() {
         "admin.listen = [\"127.0.0.1:9180\", \"[::1]:9180\"]",
         "admin.hosts = [\"status.example.org\", \"a_b-c.\", \"1a\"]",
         "admin.hosts = \"status\"",
+        "server.proxy_protocol = \"off\"",
         "access.trusted_proxies = []",
         "access.trusted_proxies = \"192.0.2.1\"",
         "access.trusted_proxies = [\"10.0.0.0/8\", \"2001:db8::/32\", \"::\", \"2001:db8::1.2.3.4\"]",
@@ -173,6 +174,7 @@ fn it_refuses_what_the_server_refuses() {
     let settings = [
         "serve.backlog = 1",
         "server.baklog = 1",
+        "server.proxy_protocol = \"optional\"",
         "server = 1",
         "server.listen = []",
         "server.listen = \"127.0.0.1\"",

@@ -39,6 +39,7 @@ impl Config {
 /// assert_eq!(config.server.proxy_protocol, ProxyProtocol::Required);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "_schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum ProxyProtocol {

@@ -121,6 +121,10 @@ label! {
         Memory = "memory",
         /// The kernel had no memory to watch it with.
         Unwatched = "unwatched",
+        /// It didn't come from a trusted proxy, where only those may say whose connection it is.
+        Untrusted = "untrusted",
+        /// What came first was no header of the PROXY protocol.
+        ProxyHeader = "proxy_header",
     }
 }
 

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use super::proxy_header::{self, Parsed, Source};
 use super::transport::Transport;
 use super::{Connection, Next, Session, Stage};
+use crate::observe::ledger::labels::{RejectedFor, TimedOut};
 use crate::worker::context::Context;
 use crate::worker::driver::{Input, Received};
 
@@ -35,6 +36,7 @@ impl<'s> Connection<'s> {
                 Received::Nothing => return Next::Wait,
                 Received::End => return Next::Close,
             };
+            lane.counters.cells().received_bytes.add(bytes.len() as u64);
             let mut begun = self.transport.take_input();
             let before = begun.len();
             let parsed = if before == 0 {
@@ -46,9 +48,10 @@ impl<'s> Connection<'s> {
                 proxy_header::parse(&begun)
             };
             match parsed {
+                // Then all bytes are of it.
                 Parsed::Incomplete if before == 0 => self.transport.keep_input(bytes),
                 Parsed::Incomplete => self.transport.put_back_input(begun),
-                Parsed::Malformed => return Next::Close,
+                Parsed::Malformed => return reject(RejectedFor::ProxyHeader, lane),
                 Parsed::Whole { length, source } => {
                     self.transport.put_back_input(Vec::new());
                     note(source, lane);
@@ -62,7 +65,7 @@ impl<'s> Connection<'s> {
                 }
             }
             if !lane.may_hold(self.held_bytes()) {
-                return Next::Close;
+                return reject(RejectedFor::Memory, lane);
             }
             if is_all && !to_the_end {
                 return Next::Wait;
@@ -77,8 +80,18 @@ impl<'s> Connection<'s> {
         lane: &mut Context<'s>,
     ) -> Next {
         let next = self.introduce(input, lane, true);
-        if self.is_introducing() { Next::Close } else { next }
+        if !self.is_introducing() || next == Next::Close {
+            return next;
+        }
+        lane.counters.cells().timed_out.at(TimedOut::Header).add(1);
+        Next::Close
     }
+}
+
+/// The connection is closed, without a response: what is there may be no proxy.
+fn reject(reason: RejectedFor, lane: &Context<'_>) -> Next {
+    lane.counters.cells().rejected.at(reason).add(1);
+    Next::Close
 }
 
 /// Has requests of the connection at work come from there.

@@ -343,6 +343,7 @@ impl<'s> EventLoop<'s> {
     /// Takes in an accepted connection.
     fn adopt(&mut self, socket: OwnedFd) {
         let Some((connection, client)) = self.admit(socket) else {
+            self.context.counters.cells().rejected.at(RejectedFor::Untrusted).add(1);
             // The acceptor would take it for one that is on its way here.
             return self.context.counters.count_accepted();
         };
