@@ -1,7 +1,7 @@
 //! A header of the PROXY protocol: a verdict stands whatever follows, and no earlier one contradicts it.
 #![no_main]
 
-use laneway::internals::worker::connection::proxy_header::{Parsed, V2_BYTES_MAX, parse};
+use laneway::internals::worker::connection::introduction::header::{Parsed, V2_BYTES_MAX, parse};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -14,10 +14,10 @@
 //! A connection owns no buffers. It is lent the lane's, and its transport keeps only what could not be handled yet:
 //! between two requests that is nothing, and no heap.
 
-mod introduction;
+mod consuming;
+pub mod introduction;
 mod leaving;
 mod lingering;
-pub mod proxy_header;
 mod session;
 mod transport;
 
@@ -29,7 +29,7 @@ use super::context::jobs::JobNumber;
 use super::context::{Context, FILE_BYTES_PER_TURN};
 use super::driver::{Driver, Input, Interest, Received};
 use crate::http::Refusal;
-use crate::observe::ledger::labels::{RejectedFor, TimedOut};
+use crate::observe::ledger::labels::TimedOut;
 use crate::observe::record::End;
 use crate::sys::epoll::Ready;
 use crate::sys::ring::connected::Connected;
@@ -360,71 +360,6 @@ impl<'s> Connection<'s> {
             }
         }
         Next::Again(self.deadline_ms(lane))
-    }
-
-    /// Consumes new bytes, behind those that were kept, and keeps what isn't consumed.
-    fn absorb(&mut self, bytes: &[u8], lane: &mut Context<'s>) -> Stop {
-        if self.transport.waiting_input() > 0 {
-            self.transport.keep_input(bytes);
-            let stop = self.absorb_waiting(lane);
-            return self.bound_waiting(stop, lane);
-        }
-        let Stage::Serving(session) = &mut self.stage else {
-            return Stop::Occupied;
-        };
-        let (consumed, stop) = session.consume(bytes, self.transport.held_bytes(), lane);
-        if consumed < bytes.len() {
-            self.transport.keep_input(&bytes[consumed..]);
-            return self.bound_waiting(stop, lane);
-        }
-        stop
-    }
-
-    /// Refuses a request of which a part is kept, if the lane holds too much with it.
-    fn bound_waiting(&mut self, stop: Stop, lane: &mut Context<'s>) -> Stop {
-        let has_part = stop == Stop::NeedsInput && self.transport.waiting_input() > 0;
-        if !has_part || lane.may_hold(self.held_bytes()) {
-            return stop;
-        }
-        if let Stage::Serving(session) = &mut self.stage {
-            self.transport.take_input();
-            session.refuse(Refusal::OVERLOADED, lane);
-        }
-        Stop::Occupied
-    }
-
-    /// Consumes what was kept.
-    fn absorb_waiting(&mut self, lane: &mut Context<'s>) -> Stop {
-        let Stage::Serving(session) = &mut self.stage else {
-            return Stop::Occupied;
-        };
-        let mut bytes = self.transport.take_input();
-        let (consumed, stop) = session.consume(&bytes, self.transport.held_bytes(), lane);
-        bytes.drain(..consumed);
-        self.transport.put_back_input(bytes);
-        stop
-    }
-
-    /// Keeps what was read before it can be handled.
-    fn keep_early(&mut self, input: &mut Input<'_>, lane: &Context<'s>) -> Next {
-        let Some(bytes) = input.brought() else {
-            return Next::Wait;
-        };
-        let cells = lane.counters.cells();
-        cells.received_bytes.add(bytes.len() as u64);
-        let held = self.held_bytes();
-        let Stage::Serving(session) = &mut self.stage else {
-            return Next::Wait;
-        };
-        if session.note_more() {
-            return Next::Wait;
-        }
-        if !lane.may_hold(held + bytes.len()) {
-            cells.rejected.at(RejectedFor::Memory).add(1);
-            return Next::Close;
-        }
-        self.transport.keep_input(bytes);
-        Next::Wait
     }
 
     /// Sends what was made and goes on with what was kept, until something has to be waited for. `None`: more input is

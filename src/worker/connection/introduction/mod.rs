@@ -1,9 +1,11 @@
 //! The beginning of a connection that comes through a proxy: before anything else, the proxy says whose it is
 //! (`server.proxy_protocol`). The session sees none of these bytes.
 
+pub mod header;
+
 use std::os::fd::OwnedFd;
 
-use super::proxy_header::{self, Parsed, Source};
+use self::header::{Parsed, Source};
 use super::transport::Transport;
 use super::{Connection, Next, Session, Stage};
 use crate::observe::ledger::labels::{RejectedFor, TimedOut};
@@ -40,12 +42,12 @@ impl<'s> Connection<'s> {
             let mut begun = self.transport.take_input();
             let before = begun.len();
             let parsed = if before == 0 {
-                proxy_header::parse(bytes)
+                header::parse(bytes)
             } else {
                 // No more than a header: what stands behind it is not copied.
-                let missing = proxy_header::V2_BYTES_MAX - before;
+                let missing = header::V2_BYTES_MAX - before;
                 begun.extend_from_slice(&bytes[..bytes.len().min(missing)]);
-                proxy_header::parse(&begun)
+                header::parse(&begun)
             };
             match parsed {
                 // Then all bytes are of it.
