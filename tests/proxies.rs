@@ -3,12 +3,18 @@
 mod harness;
 
 use std::fmt::Display;
+use std::process::Command;
 
 use serde_json::Value;
 
-use harness::{Client, Mode, Server, Setup, Site, in_every_mode, reload};
+use harness::{
+    Client, Front, Mode, Server, Setup, Site, eventually, in_every_mode, reload, skip_without,
+};
 
 in_every_mode!(
+    clients_behind_a_proxy_of_http_are_told_apart,
+    clients_behind_a_proxy_of_tcp_are_told_apart,
+    health_checks_find_the_server,
     fields_of_proxies_are_believed_if_they_come_from_a_trusted_one,
     without_trusted_proxies_no_field_is_believed,
     a_reload_changes_who_is_trusted,
@@ -62,4 +68,89 @@ fn a_reload_changes_who_is_trusted(mode: Mode) {
     site.write();
     assert_eq!(reload(&server).name(), "reload done");
     assert_eq!(client_of(&mut server.connect(), lines), "192.0.2.1");
+}
+
+/// Asserts that requests of clients with different addresses come from those, whatever the clients say, also where
+/// several share a connection of the proxy's.
+#[track_caller]
+fn assert_told_apart(front: &Front) {
+    let from = ["127.0.0.7", "127.0.0.8", "127.0.0.9"];
+    let mut clients = from.map(|from| (from, front.connect_from(from)));
+    for _ in 0..3 {
+        for (from, client) in &mut clients {
+            for lines in ["", "X-Forwarded-For: 192.0.2.1\r\n", "Forwarded: for=192.0.2.1\r\n"] {
+                assert_eq!(client_of(client, lines), *from, "{lines:?}\n{}", front.log());
+            }
+        }
+    }
+}
+
+fn clients_behind_a_proxy_of_http_are_told_apart(mode: Mode) {
+    // It connects from an address that no client has.
+    let server = showing(mode, "127.0.0.1").start();
+    let to = server.address();
+    if let Some(front) = Front::haproxy(&format!(
+        "listen front\n  mode http\n  bind ADDRESS\n  option forwardfor\n  http-reuse always\n  server one {to}"
+    )) {
+        assert_told_apart(&front);
+    }
+    if let Some(front) = Front::nginx(&format!(
+        "http {{ access_log off; upstream one {{ server {to}; keepalive 1; }} server {{ listen ADDRESS; location / {{ \
+         proxy_pass http://one; proxy_http_version 1.1; proxy_set_header Connection \"\"; \
+         proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; }} }} }}"
+    )) {
+        assert_told_apart(&front);
+    }
+}
+
+fn clients_behind_a_proxy_of_tcp_are_told_apart(mode: Mode) {
+    let server = showing(mode, "127.0.0.1").set("server.proxy_protocol", "required").start();
+    let to = server.address();
+    let header = |header: &str| {
+        format!("listen front\n  mode tcp\n  bind ADDRESS\n  server one {to} {header}")
+    };
+    let with_values = "send-proxy-v2 proxy-v2-options crc32c,unique-id,authority";
+    for header in [header("send-proxy"), header("send-proxy-v2"), header(with_values)] {
+        if let Some(front) = Front::haproxy(&header) {
+            assert_told_apart(&front);
+        }
+    }
+    let stream = format!("server {{ listen ADDRESS; proxy_pass {to}; proxy_protocol on; }}");
+    if let Some(front) = Front::nginx_stream(&stream) {
+        assert_told_apart(&front);
+    }
+    if !skip_without("curl") {
+        let mut curl = Command::new("curl");
+        curl.args(["-sS", "--max-time", "20", "--haproxy-protocol"]);
+        let output = curl.arg(format!("http://{to}/client")).output().expect("run curl");
+        let shown: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert_eq!(shown["client"], "127.0.0.1", "{output:?}");
+    }
+}
+
+/// HAProxy asks whether the server is there, and passes on a request once it is.
+fn health_checks_find_the_server(mode: Mode) {
+    let server = showing(mode, "127.0.0.1").set("server.proxy_protocol", "required").start();
+    let to = server.address();
+    for checked in [
+        "send-proxy check",
+        "send-proxy check check-send-proxy",
+        "send-proxy-v2 check",
+        "send-proxy-v2 check check-send-proxy",
+    ] {
+        let by_request = "option httpchk\n  http-check send meth GET uri /client ver HTTP/1.1 hdr Host a\n  \
+                          http-check expect status 200";
+        for check in ["", by_request] {
+            // Every check is logged, as up or down.
+            let config = format!(
+                "global\n  log stderr format raw local0\nlisten front\n  mode tcp\n  bind ADDRESS\n  log global\n  \
+                 option log-health-checks\n  {check}\n  server one {to} {checked} inter 50ms fall 1 rise 1"
+            );
+            let Some(front) = Front::haproxy(&config) else { return };
+            eventually("a check", || front.log().contains("check").then_some(()));
+            let log = front.log();
+            assert!(!log.contains("DOWN") && !log.contains("failed"), "{log}");
+            assert_eq!(client_of(&mut front.connect_from("127.0.0.7"), ""), "127.0.0.7");
+        }
+    }
 }

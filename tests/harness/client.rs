@@ -64,6 +64,18 @@ impl Client {
         Self::over(stream)
     }
 
+    /// Connects from this address of the loopback.
+    #[track_caller]
+    pub(crate) fn connect_from(from: &str, address: SocketAddr) -> Self {
+        use socket2::{Domain, Socket, Type};
+        let socket =
+            Socket::new(Domain::for_address(address), Type::STREAM, None).expect("make a socket");
+        let from: std::net::IpAddr = from.parse().expect("an address");
+        socket.bind(&SocketAddr::new(from, 0).into()).expect("bind");
+        socket.connect(&address.into()).expect("connect");
+        Self::over(socket.into())
+    }
+
     /// Connects with a receive buffer so small that a large response soon waits for this client.
     #[track_caller]
     pub(crate) fn connect_with_small_buffer(address: SocketAddr) -> Self {

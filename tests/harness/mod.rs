@@ -13,6 +13,7 @@
 )]
 
 mod client;
+mod front;
 mod journal;
 mod kernel;
 mod link;
@@ -21,6 +22,7 @@ mod tools;
 mod traffic;
 
 pub(crate) use client::{Client, Response, is_refused};
+pub(crate) use front::Front;
 pub(crate) use journal::{Event, Journal};
 pub(crate) use kernel::*;
 pub(crate) use link::{Link, ONE_WAY, ROUND_TRIP};
