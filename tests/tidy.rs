@@ -63,6 +63,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
         &[
             "config",
             "control",
+            "observe",
             "supervisor::commands",
             "supervisor::listeners",
             "supervisor::presence",

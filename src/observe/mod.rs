@@ -4,5 +4,6 @@
 pub mod forwarded;
 pub mod ledger;
 pub mod log;
+pub mod metrics;
 pub mod panics;
 pub mod record;

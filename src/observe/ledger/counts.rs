@@ -31,6 +31,12 @@ impl Counts {
         Counts(array::from_fn(|cell| self.0[cell].max(other.0[cell])))
     }
 
+    /// The counts of the cells of a field; none if it isn't one that only grows.
+    pub fn of_field(&self, field: &Field) -> &[u64] {
+        let found = self.fields().find(|(of, _)| of.key == field.key);
+        found.map_or(&[], |(_, counts)| counts)
+    }
+
     /// The fields, each with the counts of its cells.
     pub fn fields(&self) -> impl Iterator<Item = (&'static Field, &[u64])> {
         growing().map(|(field, start)| (field, &self.0[start..start + cells(field.dimensions)]))

@@ -19,7 +19,7 @@ use std::time::Instant;
 #[cfg(feature = "may")]
 use crate::sys::coroutine;
 use crate::sys::memory::SharedBlocks;
-pub use block::{CELLS, Cells, Counts, Levels};
+pub use block::{CELLS, Cells, Counts, FIELDS, Field, Kind, Levels, Unit};
 
 /// The blocks of all workers.
 pub struct Ledger {
@@ -166,7 +166,6 @@ impl Doing {
 
 #[cfg(test)]
 mod tests {
-    use super::block::{FIELDS, Field, Kind, Unit};
     use super::labels::{Answered, Class, DurationPart, Method, TimedOut};
     use super::*;
     use std::collections::BTreeSet;

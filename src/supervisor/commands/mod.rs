@@ -3,6 +3,7 @@
 
 mod ask;
 mod client;
+pub(super) mod facts;
 pub(super) mod opening;
 mod protocol;
 mod server;

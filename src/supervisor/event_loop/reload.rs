@@ -5,6 +5,7 @@ use crate::control::GenerationNumber;
 use std::path::Path;
 
 use super::state::{Outcome, Supervisor};
+use crate::supervisor::commands::status::unix_ms;
 use crate::supervisor::commands::{Answer, Request};
 use crate::supervisor::loading::loader::{Loading, Read, Rejection, Started};
 use crate::supervisor::loading::reloading::{Reloading, Stage};
@@ -183,6 +184,7 @@ impl Supervisor {
 
     /// Answers every client that waits for the reload. The server serves, whether it succeeded or not.
     fn reload_ended(&mut self, number: u64, answer: &Answer) {
+        self.reloads.count(matches!(answer, Answer::Done(_)), unix_ms());
         self.commands.answer_of(number, answer);
         manager::ready(self.policy.lanes(), self.current);
     }
@@ -194,6 +196,7 @@ impl Supervisor {
         }
         if let Some(reloading) = self.reloading.take() {
             tracing::error!(reason, "reload rejected");
+            self.reloads.count(false, unix_ms());
             let answer = Answer::Failed(reason.to_owned());
             self.commands.answer_of(reloading.number, &answer);
         }

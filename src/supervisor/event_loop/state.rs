@@ -8,8 +8,10 @@ use std::time::Instant;
 use crate::config::{self, Config, Count, LANES_MAX};
 use crate::control::{Control, GenerationNumber};
 use crate::observe::ledger::Ledger;
+use crate::observe::metrics::{Facts, Reloads};
 use crate::supervisor::commands::Commands;
-use crate::supervisor::commands::status::History;
+use crate::supervisor::commands::facts::facts;
+use crate::supervisor::commands::status::{History, unix_ms};
 use crate::supervisor::commands::waiting::Waiting;
 use crate::supervisor::listeners::Listeners;
 use crate::supervisor::loading::loader::{Loaded, Loader};
@@ -94,6 +96,8 @@ pub(super) struct Supervisor {
     pub(super) becomes: Option<Outcome>,
     /// When the machine is measured next.
     pub(super) measure_ms: u64,
+    /// What came of reloads.
+    pub(super) reloads: Reloads,
     /// When the heir is sent next what was counted.
     pub(super) totals_ms: u64,
     pub(super) warned: Warned,
@@ -119,7 +123,7 @@ impl Supervisor {
             conversation.as_ref().map_or(Ok(Inheritance::default()), Inheritance::receive);
         let inheritance = inheritance.map_err(doing("cannot take over"))?;
         let Inheritance { from: predecessor, history, lanes: before, totals, .. } = inheritance;
-        let Inheritance { mut listeners, mut admin_listeners, .. } = inheritance;
+        let Inheritance { mut listeners, mut admin_listeners, reloads, .. } = inheritance;
         if let Some(predecessor) = predecessor {
             origin.log_upgrade_received(predecessor.pid);
         } else {
@@ -165,6 +169,7 @@ impl Supervisor {
             becomes: None,
             warned,
             measure_ms: MEASURE_MS,
+            reloads: Reloads::begun(unix_ms(), reloads),
             totals_ms: 0,
             started: Instant::now(),
         };
@@ -200,6 +205,12 @@ impl Supervisor {
         let config = self.config()?;
         (config.workers.count == Count::Auto && self.under_way().is_none())
             .then_some(self.measure_ms)
+    }
+
+    /// What a page of metrics is made of, now.
+    #[allow(dead_code, reason = "nothing asks for it until there are endpoints")]
+    pub(super) fn facts(&self) -> Facts {
+        facts(self.current, &self.policy, &self.processes, &self.listeners, self.reloads)
     }
 
     /// The configuration of the generation that serves.

@@ -65,6 +65,7 @@ impl Supervisor {
             history: &self.history,
             lanes: self.lanes_now(),
             totals: self.processes.records().all_totals(),
+            reloads: self.reloads,
             has_command_socket: self.commands.is_open(),
         };
         if let Some(heir) = self.heir.as_mut().filter(|heir| heir.is_launching()) {
@@ -310,6 +311,7 @@ impl Supervisor {
             | ToHeir::Group { .. }
             | ToHeir::Happening(_)
             | ToHeir::Lanes(_)
+            | ToHeir::Reloads(_)
             | ToHeir::HasCommandSocket
             | ToHeir::End => {}
         }

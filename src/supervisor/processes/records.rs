@@ -40,6 +40,8 @@ pub(crate) struct WorkerRecords {
     records: HashMap<WorkerNumber, WorkerRecord>,
     /// What the workers of this supervisor counted that have ended.
     totals: BTreeMap<Role, Totals>,
+    /// When the last turn of a worker began that has ended, in milliseconds of the ledger.
+    last_turns_ms: BTreeMap<Role, u64>,
     /// What the supervisors before it counted.
     inherited: BTreeMap<Role, Totals>,
 }
@@ -51,6 +53,7 @@ impl WorkerRecords {
             ledger,
             records: HashMap::new(),
             totals: BTreeMap::new(),
+            last_turns_ms: BTreeMap::new(),
             inherited: BTreeMap::new(),
         }
     }
@@ -120,6 +123,15 @@ impl WorkerRecords {
         self.ledger.now_ms().saturating_sub(record.started_ms)
     }
 
+    /// Milliseconds since the last turn of the `worker` that sits in a role's seat began, or, while none does, of the one
+    /// before it.
+    pub(crate) fn since_last_turn_ms(&self, role: Role, worker: Option<Worker>) -> u64 {
+        let record = worker.and_then(|worker| self.get(worker.number));
+        let turned_ms = record.map(|record| self.counters(record).turned_ms());
+        let turned_ms = turned_ms.or(self.last_turns_ms.get(&role).copied()).unwrap_or(0);
+        self.ledger.now_ms().saturating_sub(turned_ms)
+    }
+
     /// What was counted since the server began for a lane, or for the acceptors: by workers that have ended and that
     /// run, and by the supervisors before this one.
     pub(crate) fn totals(&self, role: Role) -> Totals {
@@ -158,7 +170,9 @@ impl WorkerRecords {
     pub(super) fn sweep(&mut self) {
         for (_, record) in self.records.extract_if(|_, record| record.is_over) {
             let totals = self.totals.entry(record.worker.role).or_default();
-            *totals = *totals + Totals::counted(self.ledger.block(record.block));
+            let counters = self.ledger.block(record.block);
+            *totals = *totals + Totals::counted(counters);
+            self.last_turns_ms.insert(record.worker.role, counters.turned_ms());
             self.free_blocks.push(record.block);
         }
     }

@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use super::launcher::{Launched, LauncherSays, Launching};
 use crate::control::{self, Control, Delivery, Received, Role};
+use crate::observe::metrics::Reloads;
 use crate::supervisor::commands::status::{Happening, History};
 use crate::supervisor::commands::waiting::Change;
 use crate::supervisor::listeners::{Group, Listeners, Purpose, RequestedAddress};
@@ -98,6 +99,8 @@ pub(crate) enum ToHeir {
     Lanes(PreviousSize),
     /// What was counted so far, by the predecessor and those before it. Comes again, with what it counts while it drains.
     Totals(Vec<(Role, Totals)>),
+    /// What came of reloads.
+    Reloads(Reloads),
     /// The predecessor has a command socket.
     HasCommandSocket,
     /// That is all that the heir needs to start.
@@ -143,6 +146,7 @@ pub(crate) struct Inheritance {
     pub(crate) history: History,
     pub(crate) lanes: Option<PreviousSize>,
     pub(crate) totals: Vec<(Role, Totals)>,
+    pub(crate) reloads: Reloads,
 }
 
 /// What an heir is sent before it starts.
@@ -151,6 +155,7 @@ pub(crate) struct Handover<'s> {
     pub(crate) history: &'s History,
     pub(crate) lanes: Option<PreviousSize>,
     pub(crate) totals: BTreeMap<Role, Totals>,
+    pub(crate) reloads: Reloads,
     pub(crate) has_command_socket: bool,
 }
 
@@ -169,7 +174,7 @@ pub(crate) fn totals_messages(totals: BTreeMap<Role, Totals>) -> Vec<ToHeir> {
 impl Unsent {
     /// All of it.
     fn of(handover: Handover<'_>) -> Unsent {
-        let Handover { listeners, history, lanes, totals, has_command_socket } = handover;
+        let Handover { listeners, history, lanes, totals, reloads, has_command_socket } = handover;
         let of_lanes = listeners.0.groups().iter().map(|group| (Purpose::Serve, group));
         let of_admin = listeners.1.groups().iter().map(|group| (Purpose::Admin, group));
         let sockets = of_lanes.chain(of_admin).flat_map(|(purpose, group)| {
@@ -180,6 +185,7 @@ impl Unsent {
         let messages = happenings
             .chain(lanes.map(ToHeir::Lanes))
             .chain(totals_messages(totals))
+            .chain([ToHeir::Reloads(reloads)])
             .chain(has_command_socket.then_some(ToHeir::HasCommandSocket))
             .chain([ToHeir::End]);
         Unsent(sockets.chain(messages.map(Part::Message)).collect())
@@ -366,6 +372,7 @@ impl Default for Inheritance {
             history: History::default(),
             lanes: None,
             totals: Vec::new(),
+            reloads: Reloads::default(),
         }
     }
 }
@@ -382,7 +389,7 @@ impl Inheritance {
         let mut from = Predecessor { pid, has_command_socket: false };
         let (mut groups, mut admin) = (Vec::<Group>::new(), Vec::<Group>::new());
         let mut history = History::default();
-        let (mut lanes, mut totals) = (None, Vec::new());
+        let (mut lanes, mut totals, mut reloads) = (None, Vec::new(), Reloads::default());
         loop {
             match control.receive_within(PATIENCE) {
                 Received::Message(ToHeir::Group { files: count, .. }, files)
@@ -407,6 +414,7 @@ impl Inheritance {
                 }
                 Received::Message(ToHeir::Lanes(before), _) => lanes = Some(before),
                 Received::Message(ToHeir::Totals(more), _) => totals.extend(more),
+                Received::Message(ToHeir::Reloads(before), _) => reloads = before,
                 Received::Message(ToHeir::HasCommandSocket, _) => from.has_command_socket = true,
                 Received::Message(ToHeir::End, _) => break,
                 Received::Message(ToHeir::Changes(_) | ToHeir::HandedOver, _) => {
@@ -420,7 +428,8 @@ impl Inheritance {
         }
         let listeners = Listeners::inherit(Purpose::Serve, groups);
         let admin_listeners = Listeners::inherit(Purpose::Admin, admin);
-        Ok(Inheritance { from: Some(from), listeners, admin_listeners, history, lanes, totals })
+        let from = Some(from);
+        Ok(Inheritance { from, listeners, admin_listeners, history, lanes, totals, reloads })
     }
 }
 

@@ -17,6 +17,7 @@ use nix::unistd::{ForkResult, Pid, getpgrp, tcgetpgrp};
 mod identity;
 mod role;
 pub mod signal;
+pub mod usage;
 
 pub use identity::{Identity, effective_user, user_in_words};
 pub use role::{become_loader, become_worker, leave_signals_to_main_thread};

@@ -38,6 +38,7 @@ fn more_than_a_socket_holds_is_sent_as_the_heir_takes_it() {
         history: &History::default(),
         lanes: Some(PreviousSize { count: Count::Auto, configured: 1, lanes }),
         totals: totals(),
+        reloads: Reloads { done: 7, ..Reloads::default() },
         has_command_socket: true,
     });
     let delivery = unsent.flush(&ours, listeners);
@@ -52,7 +53,7 @@ fn more_than_a_socket_holds_is_sent_as_the_heir_takes_it() {
     }
     let received = heir.join().expect("the thread").expect("all of it");
     assert_eq!(received.totals, totals().into_iter().collect::<Vec<_>>());
-    assert_eq!(received.listeners.lanes(), lanes);
+    assert_eq!((received.listeners.lanes(), received.reloads.done), (lanes, 7));
     assert_eq!(received.admin_listeners.groups()[0].address, listeners.1.groups()[0].address);
     let from = received.from.expect("a predecessor");
     assert_eq!((from.pid, from.has_command_socket), (process::id(), true));
