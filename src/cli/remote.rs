@@ -145,6 +145,19 @@ fn table(status: &Status, width: Option<usize>) -> String {
         text.push('\n');
         text.push_str(&wrap(&parts, width, 4));
     }
+    if let Some(admin) = &status.admin {
+        let parts = [
+            "admin".to_owned(),
+            admin.state.clone(),
+            format!("pid {}", or_dash(admin.pid)),
+            format!("up {}", or_dash(admin.uptime_ms.map(time))),
+            format!("restarts {}", admin.restarts),
+        ];
+        let addresses = admin.addresses.iter().map(|address| format!("on {address}"));
+        let parts: Vec<String> = parts.into_iter().chain(addresses).collect();
+        text.push('\n');
+        text.push_str(&wrap(&parts, width, 4));
+    }
     if let Some(shared) = status.shared_queue {
         text.push_str(&format!("\nqueue of all lanes  {}\n", queue(shared)));
     }
@@ -255,6 +268,7 @@ mod tests {
             totals: Totals::default(),
             lanes: vec![lane(0), lane(1)],
             acceptor: None,
+            admin: None,
             shared_queue: None,
             history: [happening].into(),
         };

@@ -53,7 +53,6 @@ pub enum Pending<'s> {
     /// So much time has to pass after the request was whole.
     Delay(Duration, Reply<'s>),
     /// A job that is done elsewhere has to end.
-    #[allow(dead_code, reason = "tests alone make one until a kind of content does")]
     Job(Box<dyn Job<'s> + 's>),
 }
 

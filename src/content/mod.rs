@@ -14,9 +14,9 @@ use std::time::Duration;
 use crate::config::{self, Content};
 use crate::http::{Method, Refusal, Request, Response, media_type, reason};
 
-pub use answer::{Answer, Body, Handler, Outcome, Pending, Piece, Reply, ResponseOf, Stream};
+pub use answer::{Answer, Body, Handler, Job, Outcome, Pending, Piece, Reply, ResponseOf, Stream};
 #[cfg(any(test, feature = "_internals"))]
-pub use answer::{Collect, FileSpan, Job};
+pub use answer::{Collect, FileSpan};
 use echo::Echo;
 use routes::Routes;
 
@@ -85,8 +85,7 @@ impl Site {
         }
     }
 
-    /// A site on which `handler` answers every request.
-    #[cfg(any(test, feature = "_internals"))]
+    /// A site on which `handler` answers every request to a path.
     pub fn of(handler: Box<dyn Handler>) -> Site {
         let route = Route {
             allowed: AllowedMethods::AnyAndOptions,
@@ -103,6 +102,13 @@ impl Site {
             delay: Duration::ZERO,
         };
         Site { routes: Routes::new([(&everywhere, route)].into_iter()), ..Site::new(&[]) }
+    }
+
+    /// The same site, of which nothing but GET and HEAD is asked: not even what it could be.
+    #[must_use]
+    pub fn read_alone(self) -> Site {
+        let allow = [("Allow", "GET, HEAD")];
+        Site { options: Fixed::from(plain(405, &allow, "this address is read alone")), ..self }
     }
 
     /// The route that takes this request: its number, in the configuration's order, if it has one, and what answers.

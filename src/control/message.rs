@@ -52,6 +52,9 @@ pub enum Order {
     },
     /// To an acceptor: hand no more connections to this lane.
     Detach(usize),
+    /// What an admin worker has asked for: the server at one moment, in the file that comes with the packet. The number is
+    /// that of the question.
+    Snapshot(u64),
     /// Finish what is in flight, accept no new connections, and end. The other workers of the process stay.
     Drain {
         /// After so long, what is still in flight is closed.
@@ -111,6 +114,8 @@ pub enum WorkerEvent {
     AcceptPaused(String),
     /// It accepts again.
     AcceptResumed,
+    /// It asks how the server is; the number is that of the question.
+    Asks(u64),
     /// It had no descriptors for what it was passed of this lane.
     Missed(usize, Missed),
     /// Whether it has as many connections as it may have; other workers may then accept in its place.

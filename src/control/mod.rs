@@ -133,7 +133,6 @@ impl Control {
     }
 
     /// Another handle of this end.
-    #[cfg_attr(not(feature = "may"), allow(dead_code, reason = "for that engine alone"))]
     pub fn try_clone(&self) -> io::Result<Control> {
         self.0.try_clone().map(Control)
     }

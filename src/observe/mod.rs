@@ -7,3 +7,4 @@ pub mod log;
 pub mod metrics;
 pub mod panics;
 pub mod record;
+pub mod snapshot;

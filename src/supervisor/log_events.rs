@@ -61,6 +61,7 @@ pub(crate) fn worker_event(record: &WorkerRecord, event: &WorkerEvent, records: 
         | WorkerEvent::Failed(_)
         | WorkerEvent::Panicked(_)
         | WorkerEvent::Full(_)
+        | WorkerEvent::Asks(_)
         | WorkerEvent::Missed(..)
         | WorkerEvent::StoppedAccepting
         | WorkerEvent::Drained

@@ -2,8 +2,8 @@
 //! functions are empty.
 //!
 //! `LANEWAY_FAULTS=requests` gives meaning to the paths below `/.fault/`; `LANEWAY_FAULTS=start` makes every
-//! worker fail before it is ready. Once the server runs with the former, a file `fail-start` does the same, and
-//! a file `hold-start` keeps workers from getting ready for as long as it is there, `hang-load` a reload from reading its
+//! worker that serves fail before it is ready. Once the server runs with the former, a file `fail-start` does the same, and
+//! a file `hold-start` keeps such workers from getting ready for as long as it is there, `hang-load` a reload from reading its
 //! configuration, as a file system that is gone does, `hang-resolve` from resolving a name, and `hang-holder` from finding
 //! the process that listens on a port.
 

@@ -94,8 +94,10 @@ fn work(
     control: &Control,
     channels: Option<&Channels>,
 ) -> Result<(), String> {
-    fault::on_start()?;
     let Assignment { worker, role, cpu, .. } = *assignment;
+    if role.serves() {
+        fault::on_start()?;
+    }
     if let Some(cpu) = cpu
         && !cpu::pin(cpu)
     {

@@ -7,6 +7,7 @@ pub(super) mod facts;
 pub(super) mod opening;
 mod protocol;
 mod server;
+pub(crate) mod snapshot;
 pub mod status;
 pub(super) mod waiting;
 

@@ -44,6 +44,9 @@ pub struct Status {
     pub lanes: Vec<LaneStatus>,
     /// The acceptor, in accept mode handoff.
     pub acceptor: Option<AcceptorStatus>,
+    /// The worker that answers at the admin address, if there is one.
+    #[serde(default)]
+    pub admin: Option<AdminStatus>,
     /// Where the lanes don't have accept queues of their own: the one that they share.
     pub shared_queue: Option<Queue>,
     /// Oldest first.
@@ -90,6 +93,21 @@ pub struct LaneStatus {
 /// The worker that accepts for all lanes.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct AcceptorStatus {
+    /// As a lane's.
+    pub state: String,
+    /// Its process.
+    pub pid: Option<i32>,
+    /// Milliseconds since it started.
+    pub uptime_ms: Option<u64>,
+    /// Restarts since the server started.
+    pub restarts: u64,
+}
+
+/// The worker that answers at the admin address.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AdminStatus {
+    /// Where it listens.
+    pub addresses: Vec<String>,
     /// As a lane's.
     pub state: String,
     /// Its process.
@@ -227,16 +245,21 @@ fn of_worker(
     happening
 }
 
+/// What the status of a server is made of.
+pub(crate) struct Subject<'s> {
+    pub(crate) configuration: Option<PathBuf>,
+    pub(crate) generation: GenerationNumber,
+    pub(crate) uptime_ms: u64,
+    pub(crate) policy: &'s Policy,
+    pub(crate) processes: &'s Processes,
+    pub(crate) listeners: &'s Listeners,
+    pub(crate) admin_listeners: &'s Listeners,
+    pub(crate) history: &'s History,
+}
+
 /// The server as it is now.
-pub(crate) fn status(
-    configuration: Option<PathBuf>,
-    generation: GenerationNumber,
-    uptime_ms: u64,
-    policy: &Policy,
-    processes: &Processes,
-    listeners: &Listeners,
-    history: &History,
-) -> Option<Status> {
+pub(crate) fn status(subject: &Subject<'_>) -> Option<Status> {
+    let Subject { generation, uptime_ms, policy, processes, listeners, history, .. } = *subject;
     let config = &processes.generations.get(generation)?.generation.config;
     let Workers { accept, engine, .. } = config.workers;
     let records = processes.records();
@@ -252,7 +275,7 @@ pub(crate) fn status(
         version: env!("CARGO_PKG_VERSION").into(),
         pid: process::id(),
         uptime_ms,
-        configuration: configuration.unwrap_or_default().to_string_lossy().into_owned(),
+        configuration: subject.configuration.clone().unwrap_or_default().to_string_lossy().into(),
         generation,
         mode: config.workers.mode,
         addresses: groups.map(|group| group.address.to_string()).collect(),
@@ -261,6 +284,7 @@ pub(crate) fn status(
         totals: records.served_totals(),
         lanes: lanes.collect(),
         acceptor: acceptor.map(|(state, worker)| of_acceptor(state, worker, records)),
+        admin: of_admin(subject),
         shared_queue: (accept != Accept::Reuseport).then(|| self::queue(0, listeners)),
         history: history.0.clone(),
     })
@@ -300,6 +324,20 @@ fn of_acceptor(state: &str, worker: Option<Worker>, records: &WorkerRecords) -> 
         uptime_ms: record.map(|record| records.uptime_ms(record)),
         restarts: records.totals(Role::Acceptor).restarts,
     }
+}
+
+fn of_admin(subject: &Subject<'_>) -> Option<AdminStatus> {
+    let (state, worker) = subject.policy.state_of(Role::Admin)?;
+    let records = subject.processes.records();
+    let record = worker.and_then(|worker| records.get(worker.number));
+    let groups = subject.admin_listeners.groups().iter();
+    Some(AdminStatus {
+        addresses: groups.map(|group| group.address.to_string()).collect(),
+        state: state.into(),
+        pid: record.and_then(|record| record.pid),
+        uptime_ms: record.map(|record| records.uptime_ms(record)),
+        restarts: records.totals(Role::Admin).restarts,
+    })
 }
 
 fn queue(lane: usize, listeners: &Listeners) -> Queue {

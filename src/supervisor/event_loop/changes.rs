@@ -4,13 +4,17 @@
 //! One change goes on at a time. What is asked for meanwhile waits for its turn, passes to the supervisor that
 //! follows, or is refused with a reason. Each has a number, by which its outcome finds the clients that asked for it.
 
+use std::os::fd::AsFd;
+
 use humantime::format_duration;
 
 use super::state::{MEASURE_MS, Supervisor};
 use crate::config::{self, Abilities, LANES_MAX};
-use crate::control::GenerationNumber;
+use crate::control::{GenerationNumber, Order, ProcessNumber, Role, WorkerNumber};
 use crate::observe::log;
-use crate::supervisor::commands::status;
+use crate::observe::snapshot::Snapshot;
+use crate::supervisor::commands::snapshot;
+use crate::supervisor::commands::status::{self, Status, Subject};
 use crate::supervisor::commands::waiting::Change;
 use crate::supervisor::commands::{Answer, Request};
 use crate::supervisor::loading::sockets::ADMIN_BACKLOG;
@@ -29,13 +33,8 @@ impl Supervisor {
     pub(super) fn take_command(&mut self, client: ClientNumber, request: Request) -> Option<Input> {
         match request {
             Request::Status => {
-                let uptime_ms = self.now_ms();
-                let (processes, listeners) = (&self.processes, &self.listeners);
-                let (policy, history) = (&self.policy, &self.history);
-                let (current, file) = (self.current, config::file_path(&self.options));
-                let status =
-                    status::status(file, current, uptime_ms, policy, processes, listeners, history);
                 let unready = || Answer::Failed("no generation serves".into());
+                let status = self.status();
                 let answer = status.map_or_else(unready, |status| Answer::Status(Box::new(status)));
                 self.commands.answer(client, &answer);
                 None
@@ -68,6 +67,32 @@ impl Supervisor {
                 self.stop("server stop")
             }
         }
+    }
+
+    /// The server as it is now; none if no generation serves.
+    fn status(&self) -> Option<Status> {
+        status::status(&Subject {
+            configuration: config::file_path(&self.options),
+            generation: self.current,
+            uptime_ms: self.now_ms(),
+            policy: &self.policy,
+            processes: &self.processes,
+            listeners: &self.listeners,
+            admin_listeners: &self.admin_listeners,
+            history: &self.history,
+        })
+    }
+
+    /// Answers an admin worker's question. One that can't be answered is answered by the silence.
+    pub(super) fn inform(&mut self, key: ProcessNumber, worker: WorkerNumber, number: u64) {
+        let record = self.processes.records().get(worker);
+        let asker = record.map(|record| record.worker).filter(|worker| worker.process == key);
+        let Some(asker) = asker.filter(|asker| asker.role == Role::Admin) else { return };
+        let status = self.status().and_then(|status| serde_json::to_string_pretty(&status).ok());
+        let health = snapshot::health(&self.policy, self.under_way(), self.now_ms());
+        let file = Snapshot { status: status.map(|text| text + "\n"), health }.write();
+        let files: Vec<_> = file.iter().map(AsFd::as_fd).collect();
+        self.processes.order(asker, Order::Snapshot(number), &files);
     }
 
     /// Why a command that changes something is refused now.

@@ -3,6 +3,7 @@
 use super::carry_out::Carried;
 use super::event::Event;
 use super::state::Supervisor;
+use crate::control::{Report, WorkerEvent};
 use crate::supervisor::log_events;
 use crate::supervisor::policy::Input;
 use crate::supervisor::succession::upgrade::Heir;
@@ -56,6 +57,10 @@ impl Supervisor {
             Event::Remeasure => self.measure(),
             Event::IgnoredSignal(signal) => {
                 tracing::warn!(signal = signal.as_str(), "signal ignored");
+                None
+            }
+            Event::Report(key, Report { worker, event: WorkerEvent::Asks(number) }) => {
+                self.inform(key, worker, number);
                 None
             }
             Event::Report(key, report) => {

@@ -55,6 +55,8 @@ pub struct Policy {
     numbers: Numbers,
     /// When the workers' beats are read next.
     beats_ms: u64,
+    /// Since when clients have been served by nothing, if that is so.
+    unserved_ms: Option<u64>,
     /// From when on it is announced that every lane is full.
     full_ms: u64,
     random: u64,
@@ -116,6 +118,7 @@ impl Policy {
             replacing: None,
             numbers: Numbers::default(),
             beats_ms: now_ms,
+            unserved_ms: Some(now_ms),
             full_ms: now_ms,
             random: seed | 1,
             now_ms,
@@ -153,6 +156,7 @@ impl Policy {
         self.pass_time();
         self.own_sockets();
         self.attend();
+        self.note_whether_served();
         mem::take(&mut self.actions)
     }
 
@@ -172,7 +176,9 @@ impl Policy {
             | WorkerEvent::NotPinned(_)
             | WorkerEvent::RequestPanicked(_)
             | WorkerEvent::AcceptPaused(_)
-            | WorkerEvent::AcceptResumed => {}
+            | WorkerEvent::AcceptResumed
+            // The event loop answers.
+            | WorkerEvent::Asks(_) => {}
         }
     }
 

@@ -273,7 +273,7 @@ impl<'s> Acceptor<'s> {
                     self.waiting.extend(attached.batch);
                 }
             }
-            Order::Drain { .. } => self.drain(),
+            Order::Snapshot(_) | Order::Drain { .. } => self.drain(),
             Order::PollAgain(_) => {} // No other worker accepts from its sockets.
         }
         Ok(())

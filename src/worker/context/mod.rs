@@ -1,6 +1,7 @@
 //! What a lane lends to the connection it works on: its configuration, its time, and its output buffer.
 
 pub mod clients;
+pub mod inquiries;
 pub mod jobs;
 pub(in crate::worker) mod labels;
 pub mod output;

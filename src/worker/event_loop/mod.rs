@@ -28,6 +28,7 @@ use crate::worker::accepting::sources::Sources;
 use crate::worker::connection::{Connection, Next};
 use crate::worker::context::Context;
 use crate::worker::context::clients::Client;
+use crate::worker::context::inquiries::Inquiries;
 use crate::worker::context::jobs::{Wakeups, Woken};
 use crate::worker::driver::token::{Key, Token};
 use crate::worker::driver::{Driver, Event, Input};
@@ -69,6 +70,8 @@ pub struct EventLoop<'s> {
     held_peak: usize,
     /// The longest wait, so that the supervisor sees a turn often enough.
     patience_max_ms: Option<u64>,
+    /// What it asks the supervisor, if it is one that asks.
+    inquiries: Option<Arc<Inquiries>>,
 }
 
 impl<'s> EventLoop<'s> {
@@ -108,7 +111,13 @@ impl<'s> EventLoop<'s> {
             context,
             held_peak: 0,
             patience_max_ms: patience_max_ms(config),
+            inquiries: None,
         })
+    }
+
+    /// Has it ask the supervisor what these are for.
+    pub fn inquire(&mut self, inquiries: Arc<Inquiries>) {
+        self.inquiries = Some(inquiries);
     }
 
     /// Turns until a drain is over.
@@ -142,6 +151,9 @@ impl<'s> EventLoop<'s> {
         self.sources.report_missed(self.context.now_ms);
         self.accept_without_event()?;
         self.finish_emptying();
+        if let Some(inquiries) = &self.inquiries {
+            inquiries.ask(self.context.now_ms);
+        }
         self.context.output.shrink_to(OUTPUT_BYTES_KEPT);
         self.give_memory_back();
         self.context.end_turn();
@@ -158,7 +170,8 @@ impl<'s> EventLoop<'s> {
         let sources = self.sources.due_ms(now_ms, is_emptying);
         let due = self.timers.next_ms().into_iter().chain(sources).chain(self.room_due_ms());
         let cut_ms = self.context.drain.and_then(|drain| drain.until_ms);
-        let due = due.chain(cut_ms).chain(self.idle.due_ms());
+        let asks_ms = self.inquiries.as_ref().and_then(|inquiries| inquiries.due_ms());
+        let due = due.chain(cut_ms).chain(self.idle.due_ms()).chain(asks_ms);
         let due = due.map(|due_ms| due_ms.saturating_sub(now_ms));
         due.chain(self.patience_max_ms).min()
     }

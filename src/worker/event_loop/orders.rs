@@ -52,6 +52,12 @@ impl EventLoop<'_> {
                 self.drain_alone(timeout_ms);
                 Ok(())
             }
+            Order::Snapshot(number) => {
+                if let Some(inquiries) = &self.inquiries {
+                    inquiries.answer(number, files);
+                }
+                Ok(())
+            }
             Order::Attach { .. } | Order::Detach(_) => Ok(()),
         }
     }

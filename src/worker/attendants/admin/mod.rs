@@ -1,13 +1,18 @@
 //! The admin worker: a lane's event loop on the admin address, with pages and limits of its own.
 
+mod pages;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{Accept, Config, Driver, Limits, Timeouts};
 use crate::content::Site;
 use crate::control::{Assignment, Control, WorkerEvent};
 use crate::worker::context::Context;
+use crate::worker::context::inquiries::Inquiries;
 use crate::worker::event_loop::EventLoop;
 use crate::worker::{Generation, limits, open_driver};
+use pages::Pages;
 
 /// Most open connections: each probe, scraper and person has one.
 const CONNECTIONS_MAX: u32 = 256;
@@ -20,13 +25,19 @@ pub fn run(
 ) -> Result<(), String> {
     let Assignment { worker, block, .. } = *assignment;
     let config = own(&generation.config);
-    let (limits, site) = (limits(&config), Site::new(&[]));
+    let own_control = control.try_clone();
+    let own_control =
+        own_control.map_err(|error| format!("cannot set up the admin worker: {error}"))?;
+    let inquiries = Arc::new(Inquiries::new(worker, own_control));
+    let pages = Pages::new(Arc::clone(&inquiries), config.admin.hosts.clone());
+    let (limits, site) = (limits(&config), Site::of(Box::new(pages)).read_alone());
     let context = Context::new(&site, &limits, &config, &generation.ledger, block);
     let (driver, reason) = open_driver(&config.workers)
         .map_err(|error| format!("cannot set up the driver of the admin worker: {error}"))?;
     let name = Some(driver.name().to_owned());
     let mut event_loop = EventLoop::new(worker, &config, driver, control, context, None)
         .map_err(|error| format!("cannot set up the event loop of the admin worker: {error}"))?;
+    event_loop.inquire(inquiries);
     control.report(worker, WorkerEvent::Ready { driver: name, reason });
     event_loop.run().map_err(|error| format!("the event loop of the admin worker failed: {error}"))
 }
@@ -42,7 +53,8 @@ fn own(config: &Config) -> Config {
         request_line: 2 << 10,
         header_bytes: 8 << 10,
         headers: 64,
-        body: 0,
+        // A method that takes one is refused with it.
+        body: 64 << 10,
         requests_per_connection: 0,
         ..Limits::default()
     };

@@ -1,0 +1,74 @@
+//! What the supervisor tells the admin worker when it is asked: the server at one moment. It says nothing of how it is shown.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Seek, Write};
+
+use serde::{Deserialize, Serialize};
+
+use crate::sys::memory;
+
+/// Longest snapshot that is read, in bytes: some times what as many lanes as there can be come to.
+const BYTES_MAX: u64 = 64 << 20;
+
+/// The server at one moment.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Its status, as JSON, as `server status --json` prints it; none while no generation serves.
+    pub status: Option<String>,
+    /// How it is.
+    pub health: Health,
+}
+
+/// How the server is, in a few words.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// How many lanes there are.
+    pub lanes: usize,
+    /// How many of them are ready.
+    pub lanes_ready: usize,
+    /// Why no lane works, if none does.
+    pub dead: Option<String>,
+    /// Why it should get no requests, if it shouldn't.
+    pub unready: Option<String>,
+    /// What of it isn't as it should be, or is about to change.
+    pub degraded: Vec<String>,
+}
+
+impl Snapshot {
+    /// Puts it into a file in memory.
+    pub fn write(&self) -> io::Result<File> {
+        let mut file = BufWriter::new(memory::file("laneway snapshot")?);
+        serde_json::to_writer(&mut file, self)?;
+        file.flush()?;
+        file.into_inner().map_err(io::IntoInnerError::into_error)
+    }
+
+    /// Takes it out again.
+    pub fn read(mut file: File) -> io::Result<Snapshot> {
+        file.rewind()?;
+        let mut bytes = Vec::new();
+        file.take(BYTES_MAX).read_to_end(&mut bytes)?;
+        Ok(serde_json::from_slice(&bytes)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_is_what_is_read_however_long_it_is() {
+        let status = Some("é\"\n".repeat(1 << 20));
+        let health = Health { degraded: vec!["lane 1 is hung".into()], ..Health::default() };
+        let file = Snapshot { status: status.clone(), health: health.clone() }.write().unwrap();
+        let read = Snapshot::read(file).unwrap();
+        assert_eq!((read.status, read.health), (status, health));
+    }
+
+    #[test]
+    fn what_is_cut_short_is_an_error() {
+        let file = Snapshot { status: None, health: Health::default() }.write().unwrap();
+        file.set_len(file.metadata().unwrap().len() - 1).unwrap();
+        assert!(Snapshot::read(file).is_err());
+    }
+}
