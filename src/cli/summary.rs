@@ -3,7 +3,9 @@
 use std::io::{self, IsTerminal, Write};
 
 use super::{Task, counted, print};
-use crate::config::{Accept, Config, Content, Driver, Loaded, Mode, Options, Route, RoutePath};
+use crate::config::{
+    Accept, Config, Content, Driver, Loaded, Mode, Options, ProxyProtocol, Route, RoutePath,
+};
 use crate::supervisor::loading::rehearsal::{Rehearsal, rehearse};
 
 /// Says what would run, what it would warn of, and what would keep it from starting here.
@@ -61,7 +63,13 @@ fn summary(loaded: &Loaded, rehearsal: &Rehearsal) -> String {
         Driver::Epoll => "epoll",
         Driver::IoUring => "io_uring",
     };
-    let listen = listen.join(", ");
+    let introduced = match config.server.proxy_protocol {
+        ProxyProtocol::Required => {
+            " (from trusted proxies alone, with a header of the PROXY protocol)"
+        }
+        ProxyProtocol::Off => "",
+    };
+    let listen = format!("{}{introduced}", listen.join(", "));
     let routes = config.routes.len();
     let mut text = String::new();
     let notes = rehearsal.notes.iter().map(|note| ("running", note.as_str()));

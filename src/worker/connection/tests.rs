@@ -460,4 +460,5 @@ fn what_exists_per_connection_is_small() {
 }
 
 mod files;
+mod introduction;
 mod jobs;

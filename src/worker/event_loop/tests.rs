@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::*;
-use crate::config::{self, Options};
+use crate::config::{self, Networks, Options};
 use crate::content::{
     Answer, Body, FileSpan, Handler, Job, Outcome, Pending, Piece, Reply, ResponseOf, Site, Stream,
 };
@@ -16,6 +16,7 @@ use crate::control::GenerationNumber;
 use crate::http::{Request, Response};
 use crate::observe::ledger::Ledger;
 use crate::sys::socket::packet_pair;
+use crate::worker::context::clients::Clients;
 use crate::worker::driver::{epoll, io_uring};
 use crate::worker::{self, Generation};
 
@@ -54,6 +55,23 @@ fn a_connection_that_can_not_be_watched_counts_as_taken_and_not_as_open() {
         event_loop.adopt(File::open("/dev/null").expect("a file").into());
         let counters = ledger.block(0);
         assert_eq!((counters.accepted(), counters.open()), (1, 0));
+    });
+}
+
+#[test]
+fn a_connection_that_is_no_proxys_counts_as_taken_and_rejected_and_not_as_open() {
+    with_loop(Accept::Reuseport, |event_loop, _, ledger| {
+        event_loop.context.are_introduced = true;
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        // Without a list of proxies none is trusted; with one, none that isn't in it.
+        for clients in [None, Some(Clients::new(Networks::default()))] {
+            event_loop.context.clients = clients;
+            let mut client = connect(event_loop, &listener);
+            assert_eq!(client.read(&mut [0]).expect("an end"), 0);
+        }
+        let counters = ledger.block(0);
+        assert_eq!((counters.accepted(), counters.open()), (2, 0));
+        assert_eq!(counters.cells().rejected.at(RejectedFor::Untrusted).get(), 2);
     });
 }
 
