@@ -69,7 +69,7 @@ fn a_misspelt_key_is_shown_with_what_was_meant() {
         2 | baklog = 10
           | ^^^^^^ did you mean `backlog`?
           |
-          = help: the keys of `server` are listen, backlog, proxy_protocol, merge_slashes
+          = help: the keys of `server` are listen, socket_owner, socket_group, socket_mode, backlog, proxy_protocol, merge_slashes
         ",
     );
 }
@@ -533,7 +533,8 @@ fn a_duration_without_a_unit_is_told_both_that_it_may_mean() {
 fn each_way_to_write_an_address_wrong_is_told_how_to_write_it_right() {
     let everywhere = "for every interface [\"0.0.0.0:8080\", \"[::]:8080\"], for this machine alone \"127.0.0.1:8080\"";
     let forms = "such as \"127.0.0.1:8080\", \"[::1]:8080\" or \"localhost:8080\"";
-    let tcp = format!("laneway listens on TCP alone, {forms}");
+    let file = "such as \"unix:/run/laneway/http.sock\"";
+    let network = format!("any process of the network namespace could use it: name a path, {file}");
     let brackets = "an IPv6 address needs brackets, and a port behind them";
     // (value, what is wrong, what to do)
     let cases = [
@@ -543,8 +544,12 @@ fn each_way_to_write_an_address_wrong_is_told_how_to_write_it_right() {
         ("8080", "the host is missing", everywhere),
         ("\"http://a:81/x\"", "it is a URL", "write the host and the port alone: \"a:81\""),
         ("\"https://a\"", "it is a URL", "write the host and the port alone: \"a:80\""),
-        ("\"unix:/x\"", "it names a socket in the file system", &tcp),
-        ("\"/run/x.sock\"", "it names a socket in the file system", &tcp),
+        ("\"/run/x\"", "it is a path", "a Unix socket is written \"unix:/run/x\""),
+        ("\"unix:\"", "the path is missing", file),
+        ("\"unix:@x\"", "an abstract socket has no owner and no permissions", &network),
+        ("\"unix:///run/x\"", "it is a URL", "write \"unix:/run/x\""),
+        ("\"unix:/run/\"", "it names a folder", &format!("name a file in it, {file}")),
+        ("\"unix:/run/..\"", "it names a folder", &format!("name a file in it, {file}")),
         ("\"127.0.0.1\"", "the port is missing", "write \"127.0.0.1:8080\""),
         ("\"[::1]\"", "the port is missing", "write \"[::1]:8080\""),
         ("\"::1\"", brackets, "write \"[::1]:8080\""),

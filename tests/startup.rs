@@ -436,7 +436,7 @@ fn both_ip_versions_share_a_port_through_their_wildcards(mode: Mode) {
         }
         assert_eq!(server.addresses().len(), 2);
         for host in ["127.0.0.1", "[::1]"] {
-            let address = format!("{host}:{port}").parse().expect("an address");
+            let address: SocketAddr = format!("{host}:{port}").parse().expect("an address");
             assert_eq!(Client::connect(address).get("/").status, 200, "{address}");
         }
         return;

@@ -104,7 +104,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
         ],
     ),
     ("supervisor::policy", &["config", "control"]),
-    ("supervisor::listeners", &["config", "sys"]),
+    ("supervisor::listeners", &["config", "supervisor::presence", "sys"]),
     ("supervisor::presence", &["control", "sys"]),
     ("supervisor::token", &["control"]),
     ("worker", &["config", "content", "control", "http", "observe", "sys", "worker::driver"]),

@@ -43,7 +43,7 @@ pub use options::Options;
 pub(crate) use options::{absolute, are_same, file_path, start_folder};
 #[cfg(feature = "_schema")]
 pub(crate) use resolve::schema::schema;
-pub(crate) use settings::Abilities;
+pub(crate) use settings::{Abilities, SocketAccess};
 pub use settings::{
     Accept, Access, Admin, Config, Content, Driver, Engine, Limits, Log, LogFormat, LogLevel, Mode,
     ProxyProtocol, Route, RoutePath, Server, Supervisor, Timeouts, Workers,

@@ -1,15 +1,15 @@
 //! Files that need more than std's own `open`: those that must not keep this process waiting, and must be what their
 //! name says; and the width of a terminal.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
-use nix::unistd::{AccessFlags, faccessat};
+use nix::unistd::{AccessFlags, Gid, Uid, faccessat, fchownat};
 
 /// Whether a name may be a symbolic link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +47,35 @@ pub fn reopen_without_waiting(file: impl AsFd) -> io::Result<File> {
 pub fn create_new(path: &Path) -> io::Result<File> {
     let flags = OFlag::O_NOFOLLOW.bits();
     OpenOptions::new().write(true).create_new(true).custom_flags(flags).open(path)
+}
+
+/// What a name leads to, or the symbolic link that it is, held so that what is changed is what was looked at (`O_PATH`,
+/// open(2)).
+pub struct Named(File);
+
+impl Named {
+    /// Holds what is at `path`.
+    pub fn hold(path: &Path) -> io::Result<Named> {
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW;
+        OpenOptions::new().read(true).custom_flags(flags.bits()).open(path).map(Named)
+    }
+
+    /// What it is.
+    pub fn metadata(&self) -> io::Result<Metadata> {
+        self.0.metadata()
+    }
+
+    /// Gives it to another owner, and another group, where one is named.
+    pub fn set_owner(&self, uid: Option<u32>, gid: Option<u32>) -> io::Result<()> {
+        let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
+        Ok(fchownat(&self.0, "", uid, gid, AtFlags::AT_EMPTY_PATH)?)
+    }
+
+    /// Gives it other permissions. Only /proc leads from a descriptor like this to the file.
+    pub fn set_mode(&self, mode: u32) -> io::Result<()> {
+        let path = format!("/proc/self/fd/{}", self.0.as_raw_fd());
+        std::fs::set_permissions(path, Permissions::from_mode(mode))
+    }
 }
 
 /// Whether `error` says that a name is a symbolic link.

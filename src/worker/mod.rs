@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 #[cfg(feature = "may")]
 use crate::config::Engine;
-use crate::config::{self, Accept, Config, ProxyProtocol};
+use crate::config::{self, Config, ProxyProtocol};
 use crate::content::Site;
 use crate::control::{Assignment, Control, GenerationNumber, Role, WorkerEvent};
 use crate::http::Limits;
@@ -183,7 +183,7 @@ pub fn open_driver(workers: &config::Workers) -> io::Result<(Driver, Option<Stri
     if workers.driver == config::Driver::Epoll {
         return Ok((epoll()?, None));
     }
-    match io_uring::Driver::new(workers.accept == Accept::Shared) {
+    match io_uring::Driver::new() {
         Ok(driver) => Ok((Driver::IoUring(Box::new(driver)), None)),
         Err(error) if workers.driver == config::Driver::Auto => {
             Ok((epoll()?, Some(format!("no io_uring: {error}"))))

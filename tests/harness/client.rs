@@ -3,6 +3,9 @@
 use super::DEADLINE;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// One connection, with the bytes that arrived beyond the last response.
@@ -56,12 +59,44 @@ impl Response {
     }
 }
 
+/// Where a client connects to.
+#[derive(Clone, Debug)]
+pub(crate) enum Target {
+    Internet(SocketAddr),
+    Unix(PathBuf),
+}
+
+impl From<SocketAddr> for Target {
+    fn from(address: SocketAddr) -> Target {
+        Target::Internet(address)
+    }
+}
+
+impl From<&Path> for Target {
+    fn from(path: &Path) -> Target {
+        Target::Unix(path.to_owned())
+    }
+}
+
+impl Target {
+    /// Of a Unix socket it is one of those all the same: what a test does with a stream is the same for both.
+    pub(crate) fn connect(&self) -> io::Result<TcpStream> {
+        match self {
+            Target::Internet(address) => {
+                let stream = TcpStream::connect_timeout(address, DEADLINE)?;
+                stream.set_nodelay(true)?;
+                Ok(stream)
+            }
+            Target::Unix(path) => Ok(OwnedFd::from(UnixStream::connect(path)?).into()),
+        }
+    }
+}
+
 impl Client {
     #[track_caller]
-    pub(crate) fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect_timeout(&address, DEADLINE)
-            .unwrap_or_else(|e| panic!("connect to {address}: {e}"));
-        Self::over(stream)
+    pub(crate) fn connect(target: impl Into<Target>) -> Self {
+        let target = target.into();
+        Self::over(target.connect().unwrap_or_else(|e| panic!("connect to {target:?}: {e}")))
     }
 
     /// Connects from this address of the loopback.
@@ -84,6 +119,7 @@ impl Client {
             Socket::new(Domain::for_address(address), Type::STREAM, None).expect("make a socket");
         socket.set_recv_buffer_size(4096).expect("set SO_RCVBUF");
         socket.connect(&address.into()).expect("connect");
+        socket.set_tcp_nodelay(true).expect("set TCP_NODELAY");
         Self::over(socket.into())
     }
 
@@ -106,7 +142,6 @@ impl Client {
 
     #[track_caller]
     fn over(stream: TcpStream) -> Self {
-        stream.set_nodelay(true).expect("set TCP_NODELAY");
         stream.set_read_timeout(Some(DEADLINE)).expect("set a read timeout");
         stream.set_write_timeout(Some(DEADLINE)).expect("set a write timeout");
         Self { stream, pending: Vec::new(), was_reset: false }

@@ -21,7 +21,7 @@ mod site;
 mod tools;
 mod traffic;
 
-pub(crate) use client::{Client, Response, is_refused};
+pub(crate) use client::{Client, Response, Target, is_refused};
 pub(crate) use front::Front;
 pub(crate) use journal::{Event, Journal};
 pub(crate) use kernel::*;
@@ -496,10 +496,12 @@ impl Server {
         self.child.id().cast_signed()
     }
 
-    /// Every address it said that it listens on, in that order.
+    /// Every address of the internet's families it said that it listens on, in that order.
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
-        let parse = |event: &Event| event.text("address").parse().expect("a socket address");
-        self.journal.named("listening").iter().map(parse).collect()
+        let listening = self.journal.named("listening");
+        let addresses = listening.iter().map(|event| event.text("address"));
+        let internet = addresses.filter(|address| !address.starts_with("unix:"));
+        internet.map(|address| address.parse().expect("a socket address")).collect()
     }
 
     /// The folder that it was started in.

@@ -19,6 +19,8 @@ pub(crate) struct Site {
     pub(crate) mode: Mode,
     pub(crate) lanes: usize,
     pub(crate) listen: Vec<SocketAddr>,
+    /// The names of Unix sockets in its folder that it listens on, too.
+    pub(crate) unix: Vec<&'static str>,
     pub(crate) text: &'static str,
     pub(crate) more: String,
 }
@@ -30,6 +32,7 @@ impl Site {
             mode,
             lanes: 2,
             listen: vec![private_loopback(8080)],
+            unix: Vec::new(),
             text: OLD,
             more: String::new(),
         }
@@ -40,8 +43,9 @@ impl Site {
     }
 
     pub(crate) fn write(&self) -> &Site {
-        let listen: Vec<String> =
-            self.listen.iter().map(|address| format!("\"{address}\"")).collect();
+        let internet = self.listen.iter().map(|address| format!("\"{address}\""));
+        let unix = self.unix.iter().map(|name| format!("\"unix:{name}\""));
+        let listen: Vec<String> = internet.chain(unix).collect();
         let Mode { workers, accept, engine, driver } = self.mode;
         let engine = if engine == Engine::May { "workers.engine = \"may\"\n" } else { "" };
         let mut toml = format!(

@@ -1,13 +1,13 @@
 //! Clients that go on while a server is treated badly, and tell apart everything that can go wrong.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use super::DEADLINE;
+use super::{DEADLINE, Target};
 
 /// How a client behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,18 +93,20 @@ pub(crate) struct Traffic {
 impl Traffic {
     /// Starts `count` clients of each habit. Each asks for `path` and expects one of these bodies.
     pub(crate) fn start(
-        address: SocketAddr,
+        target: impl Into<Target>,
         count: usize,
         path: &'static str,
         bodies: &'static [&'static str],
     ) -> Traffic {
+        let target = target.into();
         let stop = Arc::new(AtomicBool::new(false));
         let answered = Arc::new(AtomicU64::new(0));
         let habits = [Habit::KeepAlive, Habit::OneShot, Habit::Slow];
         let clients = habits.into_iter().flat_map(|habit| (0..count).map(move |_| habit));
         let spawn = |habit| {
             let (stop, answered) = (Arc::clone(&stop), Arc::clone(&answered));
-            thread::spawn(move || client(habit, address, path, bodies, &stop, &answered))
+            let target = target.clone();
+            thread::spawn(move || client(habit, &target, path, bodies, &stop, &answered))
         };
         let clients = clients.map(spawn).collect();
         Traffic { stop, answered, clients }
@@ -131,7 +133,7 @@ impl Traffic {
 
 fn client(
     habit: Habit,
-    address: SocketAddr,
+    target: &Target,
     path: &str,
     bodies: &[&str],
     stop: &AtomicBool,
@@ -142,7 +144,7 @@ fn client(
     let connection = if habit == Habit::OneShot { "Connection: close\r\n" } else { "" };
     let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n{connection}\r\n");
     while !stop.load(Ordering::Relaxed) {
-        let exchanged = connected(&mut stream, address)
+        let exchanged = connected(&mut stream, target)
             .and_then(|stream| exchange(stream, &request, habit, bodies));
         match exchanged {
             Ok(kept) => {
@@ -163,14 +165,13 @@ fn client(
     tally
 }
 
-fn connected(
-    stream: &mut Option<TcpStream>,
-    address: SocketAddr,
-) -> Result<&mut TcpStream, Failure> {
+fn connected<'s>(
+    stream: &'s mut Option<TcpStream>,
+    target: &Target,
+) -> Result<&'s mut TcpStream, Failure> {
     if stream.is_none() {
-        let new = TcpStream::connect(address).map_err(Failure::Refused)?;
-        let set = new.set_read_timeout(Some(DEADLINE)).and_then(|()| new.set_nodelay(true));
-        set.map_err(Failure::Refused)?;
+        let new = target.connect().map_err(Failure::Refused)?;
+        new.set_read_timeout(Some(DEADLINE)).map_err(Failure::Refused)?;
         *stream = Some(new);
     }
     stream.as_mut().ok_or(Failure::Stalled)

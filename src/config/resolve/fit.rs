@@ -3,6 +3,7 @@
 use super::raw::{Echo, Raw};
 use crate::config::diagnostic::{Diagnostic, KeyPlaces};
 use crate::config::settings::{Accept, Mode, ProxyProtocol, Responses};
+use crate::config::value::ListenAddress;
 
 /// Tells of everything in `raw` that its engine can't serve.
 pub(super) fn check(raw: &Raw, places: &KeyPlaces, diagnostics: &mut Vec<Diagnostic>) {
@@ -34,6 +35,11 @@ pub(super) fn check(raw: &Raw, places: &KeyPlaces, diagnostics: &mut Vec<Diagnos
     {
         let title = format!("the engine \"{name}\" needs server.proxy_protocol = \"off\"");
         refuse(&["server.proxy_protocol", ENGINE], title, help);
+    }
+    let has_unix = raw.server.listen.iter().any(|listen| matches!(listen, ListenAddress::Unix(_)));
+    if has_unix && let Some(help) = engine.own_sockets {
+        let title = format!("the engine \"{name}\" listens on no Unix socket");
+        refuse(&["server.listen", ENGINE], title, help);
     }
     let has_user = raw.supervisor.user.is_some() || raw.supervisor.group.is_some();
     if engine.own_sockets.is_some() && has_user {

@@ -1,5 +1,6 @@
 //! From the mirror to the resolved [`Config`]: what one key can't know of another, and the routes' bodies.
 
+mod addresses;
 mod checks;
 pub(super) mod files;
 mod fit;
@@ -53,6 +54,12 @@ pub(super) fn resolve(
     }
     fit::check(raw, places, diagnostics);
     let folder = file.as_deref().and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
+    let (server, admin) = (&mut raw.server, &mut raw.admin);
+    addresses::resolve("server", &mut server.listen, &folder, places, diagnostics);
+    addresses::resolve("admin", &mut admin.listen, &folder, places, diagnostics);
+    let unused = addresses::unused_access;
+    told.warnings.extend(unused(&server.listen, server.socket_access(), places));
+    told.warnings.extend(unused(&admin.listen, admin.socket_access(), places));
     // What is printed of this loads to the same from any folder.
     for name in raw.route.iter_mut().filter_map(|route| route.body_file.as_mut()) {
         if let Ok(path) = std::path::absolute(folder.join(&*name))

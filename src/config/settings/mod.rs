@@ -6,10 +6,15 @@
 mod access;
 mod admin;
 mod engine;
+mod server;
+mod socket_access;
 
 pub use access::{Access, ProxyProtocol};
 pub use admin::Admin;
 pub use engine::{Abilities, Engine, Responses};
+pub use server::Server;
+use socket_access::SOCKET_MODE;
+pub(crate) use socket_access::SocketAccess;
 
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -19,7 +24,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::diagnostic::Warning;
-use super::value::{Addresses, As, Count, ListenAddress, Number, Perhaps, Size, Time, word};
+use super::value::{As, Count, Number, Perhaps, Size, Time, word};
 
 /// Shortest `supervisor.watchdog`, in milliseconds. A loop that is busy may well take a tenth of that for one turn on a
 /// machine with other work; a shorter one would find hung workers where there are none.
@@ -82,37 +87,6 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// What of it is probably not what was meant.
     pub warnings: Vec<Warning>,
-}
-
-/// `[server]`: where to listen.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[cfg_attr(feature = "_schema", derive(schemars::JsonSchema))]
-#[serde(default, deny_unknown_fields)]
-#[non_exhaustive]
-pub struct Server {
-    /// At least one address. Each lane binds its own socket to each.
-    #[serde(with = "As::<Addresses>")]
-    pub listen: Vec<ListenAddress>,
-    /// Accept queue asked for, per socket, in connections; at least 1.
-    #[serde(with = "As::<Number<1, 1_048_576>>")]
-    pub backlog: u32,
-    /// Whether proxies say at the beginning of a connection whose it is.
-    #[serde(deserialize_with = "word")]
-    pub proxy_protocol: ProxyProtocol,
-    /// Whether repeated slashes of a request's path count as one.
-    pub merge_slashes: bool,
-}
-
-impl Default for Server {
-    fn default() -> Server {
-        let local = ([127, 0, 0, 1], 8080).into();
-        Server {
-            listen: vec![ListenAddress::Socket(local)],
-            backlog: 4096,
-            proxy_protocol: ProxyProtocol::Off,
-            merge_slashes: true,
-        }
-    }
 }
 
 /// `[workers]`

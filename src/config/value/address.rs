@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
@@ -13,11 +14,12 @@ use serde::{Deserialize, Serialize, Serializer};
 ///
 /// let mut options = Options::default();
 /// options.folder = Some("/nonexistent".into());
-/// options.set = vec![r#"server.listen=["[::]:80", "localhost:8080"]"#.into()];
+/// options.set = vec![r#"server.listen=["[::]:80", "localhost:8080", "unix:/run/http.sock"]"#.into()];
 /// let config = load(&options).expect("valid").config;
 /// let every = "[::]:80".parse().expect("an address");
 /// let named = ListenAddress::Name("localhost".into(), 8080);
-/// assert_eq!(config.server.listen, [ListenAddress::Socket(every), named]);
+/// let unix = ListenAddress::Unix("/run/http.sock".into());
+/// assert_eq!(config.server.listen, [ListenAddress::Socket(every), named, unix]);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -26,15 +28,15 @@ pub enum ListenAddress {
     Socket(SocketAddr),
     /// A host name and port.
     Name(String, u16),
+    /// The path of a Unix socket, from the root on.
+    Unix(PathBuf),
 }
 
 impl ListenAddress {
-    /// The port; 0 lets the kernel choose.
-    pub(in crate::config) fn port(&self) -> u16 {
-        match self {
-            ListenAddress::Socket(address) => address.port(),
-            ListenAddress::Name(_, port) => *port,
-        }
+    /// Whether it may stand twice in a list, because each time stands for a port of its own that the kernel chooses.
+    fn may_stand_twice(&self) -> bool {
+        matches!(self, ListenAddress::Socket(address) if address.port() == 0)
+            || matches!(self, ListenAddress::Name(_, 0))
     }
 }
 
@@ -80,8 +82,7 @@ impl<'de, const OFF: bool> Deserialize<'de> for Addresses<OFF> {
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Addresses<OFF>, A::Error> {
                 let mut addresses = Vec::new();
                 while let Some(Address(address)) = list.next_element()? {
-                    // Each port 0 is a port of its own.
-                    if addresses.contains(&address) && address.port() != 0 {
+                    if addresses.contains(&address) && !address.may_stand_twice() {
                         let why = format_args!("\"{address}\" stands twice");
                         return Err(A::Error::custom(why));
                     }
@@ -128,8 +129,14 @@ impl<'de> Deserialize<'de> for Address {
     }
 }
 
-/// `IP:port`, `[IPv6]:port` or `name:port`.
+/// `IP:port`, `[IPv6]:port`, `name:port` or `unix:path`.
 fn address<E: Error>(text: &str) -> Result<ListenAddress, E> {
+    if let Some(path) = text.strip_prefix(UNIX) {
+        return match wrong_path(path) {
+            Some((what, help)) => Err(wrong(text, what, &help)),
+            None => Ok(ListenAddress::Unix(path.into())),
+        };
+    }
     if let Ok(address) = text.parse::<SocketAddr>() {
         return Ok(ListenAddress::Socket(address));
     }
@@ -151,15 +158,44 @@ pub(super) fn is_name(name: &str) -> bool {
     !numeric && name.trim_end_matches('.').split('.').all(label)
 }
 
+/// What the path of a Unix socket begins with.
+const UNIX: &str = "unix:";
+
+/// What is wrong with the path of a Unix socket, and how it should be written.
+fn wrong_path(path: &str) -> Option<(&'static str, String)> {
+    const FORM: &str = "such as \"unix:/run/laneway/http.sock\"";
+    if path.is_empty() {
+        return Some(("the path is missing", FORM.into()));
+    }
+    if path.starts_with('@') {
+        let help =
+            format!("any process of the network namespace could use it: name a path, {FORM}");
+        return Some(("an abstract socket has no owner and no permissions", help));
+    }
+    if path.starts_with("//") {
+        let help = format!("write \"{UNIX}/{}\"", path.trim_start_matches('/'));
+        return Some(("it is a URL", help));
+    }
+    if path.contains('\0') {
+        return Some(("a path has no zero byte", FORM.into()));
+    }
+    if path.ends_with('/') || Path::new(path).file_name().is_none() {
+        return Some(("it names a folder", format!("name a file in it, {FORM}")));
+    }
+    None
+}
+
+/// The error of an address that is none: what is wrong with it, and what to do.
+fn wrong<E: Error>(text: &str, what: &str, help: &str) -> E {
+    E::custom(format_args!("\"{text}\" is no address: {what}\n{help}"))
+}
+
 /// What is wrong with an address, and how it should be written.
 fn wrong_address<E: Error>(text: &str) -> E {
     const FORMS: &str = "such as \"127.0.0.1:8080\", \"[::1]:8080\" or \"localhost:8080\"";
-    let custom = |what: &str, help: String| {
-        E::custom(format_args!("\"{text}\" is no address: {what}\n{help}"))
-    };
-    if text.starts_with("unix:") || text.starts_with('/') {
-        let help = format!("laneway listens on TCP alone, {FORMS}");
-        return custom("it names a socket in the file system", help);
+    let custom = |what: &str, help: String| wrong(text, what, &help);
+    if text.starts_with('/') {
+        return custom("it is a path", format!("a Unix socket is written \"{UNIX}{text}\""));
     }
     if let Some((_, rest)) = text.split_once("://") {
         let host = rest.split('/').next().unwrap_or_default();
@@ -237,6 +273,7 @@ impl fmt::Display for ListenAddress {
         match self {
             ListenAddress::Socket(address) => address.fmt(f),
             ListenAddress::Name(name, port) => write!(f, "{name}:{port}"),
+            ListenAddress::Unix(path) => write!(f, "{UNIX}{}", path.display()),
         }
     }
 }

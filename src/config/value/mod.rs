@@ -7,6 +7,7 @@ mod address;
 mod hosts;
 pub(in crate::config) mod names;
 mod network;
+mod permissions;
 #[cfg(feature = "_schema")]
 pub(in crate::config) mod schema;
 
@@ -15,6 +16,7 @@ pub use address::ListenAddress;
 pub use hosts::HOST_BYTES_MAX;
 pub(in crate::config) use hosts::HostNames;
 pub use network::Networks;
+pub(in crate::config) use permissions::Permissions;
 
 use std::ffi::OsStr;
 use std::fmt;

@@ -11,8 +11,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use super::address::OFF_WORD;
 use super::network::NETWORKS_MAX;
 use super::{
-    Addresses, As, Count, DURATION_MAX, HostNames, LANES_MAX, Networks, Number, Perhaps, Size,
-    Time, written, written_duration,
+    Addresses, As, Count, DURATION_MAX, HostNames, LANES_MAX, Networks, Number, Perhaps,
+    Permissions, Size, Time, written, written_duration,
 };
 
 /// The keyword that has the range in words, a sentence, until it is a part of the description.
@@ -28,9 +28,10 @@ const DURATION: &str = "^\\s*([0-9]+(\\.[0-9]+)?\\s*(ns|nsec|nanos|us|µs|usec|m
 /// A number of bytes, or one with a unit.
 const SIZE: &str = "^([0-9]+|([0-9]+(\\.[0-9]*)?|\\.[0-9]+)\\s*([Bb]|[KkMmGgTtPpEe][Ii]?[Bb]?))$";
 
-/// An IPv4 address, an IPv6 address in brackets or a name, and a port. A name has something that is no digit.
-const ADDRESS: &str = "^([0-9]{1,3}(\\.[0-9]{1,3}){3}|\\[[0-9A-Fa-f:.]+(%[0-9]+)?\\]|\
-                       [0-9.]*[A-Za-z_-][A-Za-z0-9._-]*):[0-9]{1,5}$";
+/// An IPv4 address, an IPv6 address in brackets or a name, and a port. A name has something that is no digit. Or the path
+/// of a Unix socket.
+const ADDRESS: &str = "^(([0-9]{1,3}(\\.[0-9]{1,3}){3}|\\[[0-9A-Fa-f:.]+(%[0-9]+)?\\]|\
+                       [0-9.]*[A-Za-z_-][A-Za-z0-9._-]*):[0-9]{1,5}|unix:(/[^/]|[^/@])(.*[^/])?)$";
 
 /// A name, of which something is no digit.
 const HOST_NAME: &str = "^[0-9.]*[A-Za-z_-][A-Za-z0-9._-]*$";
@@ -155,7 +156,7 @@ impl<const OFF: bool> JsonSchema for Addresses<OFF> {
         }
         json_schema!({
             "anyOf": forms,
-            "examples": [["0.0.0.0:8080", "[::]:8080"], "localhost:8080"],
+            "examples": [["0.0.0.0:8080", "[::]:8080"], "localhost:8080", "unix:/run/laneway/http.sock"],
             (RANGE): range,
         })
     }
@@ -172,6 +173,22 @@ impl JsonSchema for HostNames {
             "anyOf": [name.clone(), { "type": "array", "items": name }],
             "examples": [["status.example.org"]],
             (RANGE): "A host's name, or a list of them.",
+        })
+    }
+}
+
+impl JsonSchema for Permissions {
+    fn schema_name() -> Cow<'static, str> {
+        "Permissions".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            // Writing, by one of them at least.
+            "pattern": "^(0o)?0?([2367][0-7]{2}|[0-7][2367][0-7]|[0-7]{2}[2367])$",
+            "examples": ["0660", "0666"],
+            (RANGE): "Permissions in octal digits.",
         })
     }
 }

@@ -84,7 +84,8 @@ fn queues(config: &Config, listeners: &Listeners) -> Vec<QueueFacts> {
     let is_shared = config.workers.accept != Accept::Reuseport;
     let groups = listeners.groups().iter().filter(|group| !group.is_held);
     let queues = groups.flat_map(|group| {
-        let is_one = is_shared || group.listeners.len() == 1 && listeners.lanes() > 1;
+        let is_alone = group.listeners.len() == 1 && listeners.lanes() > 1;
+        let is_one = is_shared || is_alone || group.is_shared();
         group.listeners.iter().enumerate().filter_map(move |(lane, listener)| {
             let queue = listener.accept_queue().ok()?;
             Some(QueueFacts {

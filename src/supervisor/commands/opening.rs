@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::server::Commands;
 use crate::config::{self, Config};
-use crate::supervisor::presence::command_socket::{LOCK_PATIENCE, NotOpened};
+use crate::supervisor::presence::socket_file::{LOCK_PATIENCE, NotOpened};
 use crate::sys::epoll::Epoll;
 use crate::sys::process::ProcessId;
 use crate::sys::socket;

@@ -13,8 +13,9 @@ use std::time::Duration;
 use super::client::{Client, ClientState, ReadEnd};
 use super::protocol::{Answer, Request};
 use crate::config::absolute;
-use crate::supervisor::presence::command_socket::{
-    Link, NotOpened, identity, lock_folder, make_way,
+use crate::supervisor::presence::command_socket::Link;
+use crate::supervisor::presence::socket_file::{
+    Identity, NotOpened, identity, lock_folder, make_way,
 };
 use crate::supervisor::token::{ClientNumber, Token};
 use crate::sys::epoll::{Epoll, Interest};
@@ -45,8 +46,8 @@ struct OpenSocket {
     resume_ms: Option<u64>,
     /// A forked child that drops its copy removes nothing.
     owner: ProcessId,
-    /// Device and inode: whether the path still leads here.
-    identity: Option<(u64, u64)>,
+    /// Whether the path still leads here.
+    identity: Option<Identity>,
     /// Other names that lead to it.
     links: Vec<Link>,
     next: ClientNumber,
@@ -341,7 +342,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::supervisor::presence::command_socket::LOCK_PATIENCE;
+    use crate::supervisor::presence::socket_file::LOCK_PATIENCE;
 
     #[test]
     fn a_command_socket_is_restored_without_waiting_for_a_server_that_opens_its_own_beside_it() {

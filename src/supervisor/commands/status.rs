@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{Accept, Engine, Mode, Workers, are_same};
 use crate::control::{GenerationNumber, Role};
 use crate::observe::ledger::Levels;
-use crate::supervisor::listeners::Listeners;
+use crate::supervisor::listeners::{Group, Listeners};
 use crate::supervisor::policy::{Fact, Policy, Worker};
 pub use crate::supervisor::processes::totals::Totals;
 use crate::supervisor::processes::{Processes, WorkerRecords};
@@ -47,7 +47,7 @@ pub struct Status {
     /// The worker that answers at the admin address, if there is one.
     #[serde(default)]
     pub admin: Option<AdminStatus>,
-    /// Where the lanes don't have accept queues of their own: the one that they share.
+    /// Where the lanes don't have accept queues of their own, and of Unix sockets: the one that they share.
     pub shared_queue: Option<Queue>,
     /// Oldest first.
     pub history: VecDeque<Happening>,
@@ -265,7 +265,10 @@ pub(crate) fn status(subject: &Subject<'_>) -> Option<Status> {
     let records = processes.records();
     // An engine that opens its own sockets keeps their queues to itself.
     let has_own = accept == Accept::Reuseport && engine.abilities().own_sockets.is_none();
-    let queue = |lane| has_own.then(|| queue(lane, listeners));
+    let is_own = |group: &&Group| !group.is_shared();
+    let queue = |lane| has_own.then(|| queue(lane, listeners.groups().iter().filter(is_own)));
+    let is_shared = |group: &&Group| accept != Accept::Reuseport || group.is_shared();
+    let shared: Vec<&Group> = listeners.groups().iter().filter(is_shared).collect();
     let lanes = policy.lane_states().into_iter().enumerate();
     let lanes =
         lanes.map(|(lane, (state, worker))| of_lane(lane, state, worker, records, queue(lane)));
@@ -285,7 +288,7 @@ pub(crate) fn status(subject: &Subject<'_>) -> Option<Status> {
         lanes: lanes.collect(),
         acceptor: acceptor.map(|(state, worker)| of_acceptor(state, worker, records)),
         admin: of_admin(subject),
-        shared_queue: (accept != Accept::Reuseport).then(|| self::queue(0, listeners)),
+        shared_queue: (!shared.is_empty()).then(|| self::queue(0, shared.into_iter())),
         history: history.0.clone(),
     })
 }
@@ -340,8 +343,8 @@ fn of_admin(subject: &Subject<'_>) -> Option<AdminStatus> {
     })
 }
 
-fn queue(lane: usize, listeners: &Listeners) -> Queue {
-    let queues = listeners.groups().iter().filter_map(|group| group.listeners.get(lane));
+fn queue<'g>(lane: usize, groups: impl Iterator<Item = &'g Group>) -> Queue {
+    let queues = groups.filter_map(|group| group.listeners.get(lane));
     let queues = queues.filter_map(|listener| listener.accept_queue().ok());
     queues.fold(Queue { queue: 0, backlog: 0 }, |sum, of| Queue {
         queue: sum.queue + of.waiting,

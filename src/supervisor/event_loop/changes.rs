@@ -206,10 +206,13 @@ impl Supervisor {
 
     /// Sets what the kernel keeps for the sockets as the generation that serves wants it, after something that was to
     /// follow it was given up.
-    pub(super) fn restore_listeners(&self) {
-        let backlog = self.config().map_or(0, |config| config.server.backlog);
-        let restored = self.listeners.restore(backlog);
-        if let Err(error) = restored.and(self.admin_listeners.restore(ADMIN_BACKLOG)) {
+    pub(super) fn restore_listeners(&mut self) {
+        let Some(prepared) = self.processes.generations.get(self.current) else {
+            return;
+        };
+        let (backlog, accesses) = (prepared.generation.config.server.backlog, prepared.accesses);
+        let restored = self.listeners.restore(backlog, accesses);
+        if let Err(error) = restored.and(self.admin_listeners.restore(ADMIN_BACKLOG, accesses)) {
             tracing::error!(reason = %error, "cannot restore the sockets");
         }
     }

@@ -34,7 +34,7 @@ impl Supervisor {
         let until_ms = self.now_ms() + patience.unwrap_or_default().as_millis() as u64;
         self.options.must_be_written = self.config().is_some_and(|config| config.is_written);
         let groups = self.listeners.groups().iter().chain(self.admin_listeners.groups());
-        let open = groups.map(|group| group.requested.address()).collect();
+        let open = groups.map(|group| group.requested.address().clone()).collect();
         let started = Loading::start(&self.options, open, &self.epoll, until_ms);
         let stage = match started {
             Ok(Started::Supervisor(loading)) => Stage::Reading(loading),

@@ -272,8 +272,12 @@ impl Supervisor {
         for message in upgrade::report_ready(&predecessor) {
             self.take_from_predecessor(message);
         }
-        if let Err(error) = self.listeners.take_over().and(self.admin_listeners.take_over()) {
-            tracing::warn!(reason = %error, "cannot steer connections");
+        if let Some(prepared) = self.processes.generations.get(self.current) {
+            let accesses = prepared.accesses;
+            let taken = self.listeners.take_over(accesses);
+            if let Err(error) = taken.and(self.admin_listeners.take_over(accesses)) {
+                tracing::warn!(reason = %error, "cannot take over the sockets");
+            }
         }
         self.keep_current_listeners();
         // It may send more until it ends. If its socket can't be watched, that is lost.

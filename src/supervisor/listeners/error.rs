@@ -3,14 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::Purpose;
 use crate::config::ListenAddress;
-use crate::sys::process;
+use crate::supervisor::presence::socket_file::NotOpened;
+use crate::sys::socket::Address;
 use crate::sys::socket::ports::{self, PortHolder};
+use crate::sys::{file, process};
 
 /// Which processes listen on the ports that are to be opened.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -29,11 +31,14 @@ impl PortHolders {
 
     /// Looks which processes listen on the ports of these `addresses`, and says before each: `about_to`.
     pub(crate) fn find<'a>(
-        addresses: impl Iterator<Item = &'a SocketAddr>,
+        addresses: impl Iterator<Item = &'a Address>,
         about_to: impl Fn(u16),
     ) -> PortHolders {
-        let ports: BTreeSet<u16> =
-            addresses.map(SocketAddr::port).filter(|port| *port != 0).collect();
+        let ports: BTreeSet<u16> = addresses
+            .filter_map(Address::internet)
+            .map(|of| of.port())
+            .filter(|port| *port != 0)
+            .collect();
         let holder = |port| {
             about_to(port);
             Some((port, ports::holder(port)?))
@@ -65,6 +70,12 @@ enum Cause {
     /// This server listens there already, for another key.
     OtherPurpose,
     InUse(Option<PortHolder>),
+    /// This server listens at the path already, for another entry of one of the keys.
+    OwnPath,
+    /// This process listens at the path; `None` if it takes no connection, which would tell.
+    Listening(Option<PortHolder>),
+    /// A Unix socket in this folder.
+    File(String, io::Error),
     Other(io::Error),
 }
 
@@ -74,14 +85,27 @@ impl Error {
         Error { address, purpose, cause: Cause::Unresolved(reason) }
     }
 
-    pub(super) fn several_entries(address: SocketAddr) -> Error {
+    pub(super) fn several_entries(address: &Address) -> Error {
         let (address, purpose) = (address.to_string(), Purpose::default());
         Error { address, purpose, cause: Cause::SeveralEntries }
     }
 
-    pub(crate) fn at(address: SocketAddr, error: io::Error, holders: &PortHolders) -> Error {
-        let cause = match error.kind() {
-            io::ErrorKind::AddrInUse => match holders.of(address.port()) {
+    /// Of a Unix socket that is to be at `path`.
+    pub(crate) fn at_path(path: &Path, error: NotOpened) -> Error {
+        let folder = file::folder_of(path).display().to_string();
+        let cause = match error {
+            NotOpened::Taken(Some(pid)) if pid == process::id() => Cause::OwnPath,
+            NotOpened::Taken(pid) => Cause::Listening(pid.map(PortHolder::of)),
+            NotOpened::Failed(error) => Cause::File(folder, error),
+        };
+        let address = Address::Unix(path.to_owned()).to_string();
+        Error { address, purpose: Purpose::default(), cause }
+    }
+
+    pub(crate) fn at(address: &Address, error: io::Error, holders: &PortHolders) -> Error {
+        let port = address.internet().map(|of| of.port());
+        let cause = match (error.kind(), port) {
+            (io::ErrorKind::AddrInUse, Some(port)) => match holders.of(port) {
                 Some(holder) if holder.pid == process::id() => Cause::OtherPurpose,
                 holder => Cause::InUse(holder),
             },
@@ -127,6 +151,36 @@ impl fmt::Display for Error {
                 f,
                 "the port is in use, by a process that /proc doesn't show; stop it, or set {key} to another port"
             ),
+            Cause::Listening(Some(PortHolder { pid, name })) => write!(
+                f,
+                "pid {pid} ({name}) listens there; stop it, or set {key} to another path"
+            ),
+            Cause::Listening(None) => write!(
+                f,
+                "a process listens there whose queue is full; stop it, or set {key} to another path"
+            ),
+            Cause::OwnPath => write!(
+                f,
+                "this server listens there itself, for another entry of server.listen or admin.listen; set {key} to \
+                 another path"
+            ),
+            Cause::File(folder, error) => {
+                write!(f, "{error}; ")?;
+                match error.kind() {
+                    io::ErrorKind::NotFound => {
+                        write!(f, "create the folder {folder} (systemd: RuntimeDirectory=)")
+                    }
+                    io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => write!(
+                        f,
+                        "the user of this process has to be able to create a file in {folder}, and to connect to what is \
+                         there"
+                    ),
+                    io::ErrorKind::AlreadyExists | io::ErrorKind::AddrInUse => {
+                        write!(f, "move it away, or set {key} to another path")
+                    }
+                    _ => write!(f, "set {key} to another path"),
+                }
+            }
             Cause::Other(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 write!(f, "{error}; ports below 1024 need root or CAP_NET_BIND_SERVICE")
             }

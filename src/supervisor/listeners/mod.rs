@@ -1,9 +1,9 @@
 //! Every lane's listening sockets, which belong to the supervisor: workers get copies. It decides neither which lane's
 //! sockets a worker accepts from, nor when a lane is closed.
 //!
-//! **State in the kernel.** A backlog, a filter, a program that steers: they belong to the sockets, so an upgrade has
-//! two supervisors with a hand on them. As long as the one before serves, the heir changes none, and what it adds
-//! to a group doesn't listen; the one before restores what it had when an heir has failed.
+//! **State in the kernel.** A backlog, a filter, a program that steers, the file of a Unix socket: they belong to the
+//! sockets, so an upgrade has two supervisors with a hand on them. As long as the one before serves, the heir changes none,
+//! and what it adds to a group doesn't listen; the one before restores what it had when an heir has failed.
 
 mod error;
 mod group;
@@ -13,9 +13,13 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::config::{Engine, ListenAddress};
-use crate::sys::socket::Listener;
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Config, Engine, ListenAddress, SocketAccess};
+use crate::supervisor::presence::socket_file::{Access, LOCK_PATIENCE, SocketFile};
+use crate::sys::socket::{Address, Listener};
 
 pub use error::{Error, PortHolders};
 pub use group::{Group, RequestedAddress};
@@ -37,6 +41,35 @@ impl Purpose {
         match self {
             Purpose::Serve => "server.listen",
             Purpose::Admin => "admin.listen",
+        }
+    }
+}
+
+/// Whose the Unix sockets are to be, by what they are for.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Accesses {
+    serve: Access,
+    admin: Access,
+}
+
+impl Accesses {
+    /// Those that `config` asks for. Waits for the user database.
+    ///
+    /// # Errors
+    /// If a user or a group is unknown, or this process may not give a file to another user.
+    pub(crate) fn find(config: &Config) -> Result<Accesses, String> {
+        let find = |asked: SocketAccess<'_>| {
+            Access::find(asked.table, asked.owner, asked.group, asked.mode)
+        };
+        let serve = find(config.server.socket_access())?;
+        Ok(Accesses { serve, admin: find(config.admin.socket_access())? })
+    }
+
+    /// Of the sockets for this.
+    pub(crate) fn of(self, purpose: Purpose) -> Access {
+        match purpose {
+            Purpose::Serve => self.serve,
+            Purpose::Admin => self.admin,
         }
     }
 }
@@ -66,6 +99,8 @@ pub struct Wanted<'c> {
     pub engine: Engine,
     /// Which other processes listen.
     pub holders: &'c PortHolders,
+    /// Whose the Unix sockets are to be.
+    pub(crate) accesses: Accesses,
 }
 
 /// What [`Listeners::open`] came to.
@@ -106,12 +141,27 @@ impl Listeners {
 
     /// The supervisor before this one serves no longer: what the kernel keeps for the sockets is set as this one
     /// wants it, whatever that one left there.
-    pub fn take_over(&mut self) -> io::Result<()> {
-        if std::mem::take(&mut self.are_lent) { self.apply_steering() } else { Ok(()) }
+    pub(crate) fn take_over(&mut self, accesses: Accesses) -> io::Result<()> {
+        if !std::mem::take(&mut self.are_lent) {
+            return Ok(());
+        }
+        self.files().for_each(SocketFile::take_over);
+        self.set_access(accesses).and(self.apply_steering())
     }
 
-    /// Sets what the kernel keeps for the sockets as it was before an heir had them, which has failed.
-    pub fn restore(&self, backlog: u32) -> io::Result<()> {
+    fn files(&mut self) -> impl Iterator<Item = &mut SocketFile> {
+        self.groups.iter_mut().filter_map(|group| group.file.as_mut())
+    }
+
+    fn set_access(&mut self, accesses: Accesses) -> io::Result<()> {
+        let access = accesses.of(self.purpose);
+        self.files().try_for_each(|file| file.set_access(access))
+    }
+
+    /// Sets what the kernel keeps for the sockets as it was before an heir had them, which has failed, or before a
+    /// configuration that was given up.
+    pub(crate) fn restore(&mut self, backlog: u32, accesses: Accesses) -> io::Result<()> {
+        self.set_access(accesses)?;
         for listener in
             self.groups.iter().filter(|group| !group.is_held).flat_map(|group| &group.listeners)
         {
@@ -124,13 +174,14 @@ impl Listeners {
     /// Takes sockets that a service manager opened.
     ///
     /// # Errors
-    /// If one of them doesn't listen on an internet address.
+    /// If one of them has no address.
     pub fn activate(&mut self, sockets: Vec<OwnedFd>) -> io::Result<()> {
         for socket in sockets {
             let listener = Listener::from(socket);
             listener.prepare()?;
             let address = listener.local_address()?;
-            self.groups.push(Group::inherit(RequestedAddress(address, 0), true, [listener])?);
+            let requested = RequestedAddress(address, 0);
+            self.groups.push(Group::inherit(requested, true, None, [listener])?);
         }
         Ok(())
     }
@@ -141,7 +192,7 @@ impl Listeners {
     }
 
     /// Opens the addresses that are wanted and aren't open yet, and gives those that are open the backlog that is asked
-    /// for. Other addresses that are open stay so.
+    /// for, and the files of Unix sockets their owner and permissions. Other addresses that are open stay so.
     ///
     /// # Errors
     /// If an address can't be had, other than one of several that a host name stands for. What was opened
@@ -163,11 +214,14 @@ impl Listeners {
             for address in addresses {
                 let before =
                     opened.requested.iter().filter(|requested| requested.0 == address).count();
-                let requested = RequestedAddress(address, before);
-                match self.open_address(requested, wanted) {
+                let requested = match &address {
+                    Address::Internet(_) => RequestedAddress(address, before),
+                    Address::Unix(_) => self.requested_file(address),
+                };
+                match self.open_address(&requested, wanted) {
                     Ok(is_new) => {
+                        opened.new.extend(is_new.then(|| requested.clone()));
                         opened.requested.push(requested);
-                        opened.new.extend(is_new.then_some(requested));
                         count += 1;
                     }
                     Err(error) if error.can_be_left_out(name) => opened.left_out.push(error),
@@ -187,7 +241,7 @@ impl Listeners {
             return Err(error);
         }
         let activated = self.groups.iter().filter(|group| group.is_activated);
-        let activated = activated.map(|group| group.requested);
+        let activated = activated.map(|group| group.requested.clone());
         let more: Vec<_> =
             activated.filter(|requested| !opened.requested.contains(requested)).collect();
         opened.requested.extend(more);
@@ -195,31 +249,57 @@ impl Listeners {
         Ok(opened)
     }
 
+    /// By what a Unix socket is known: a name that none had, if the file of the one before was taken away.
+    fn requested_file(&self, address: Address) -> RequestedAddress {
+        let open: Vec<&Group> =
+            self.groups.iter().filter(|group| group.requested.0 == address).collect();
+        let found = open.iter().find(|group| group.is_in_place());
+        let next = || open.iter().map(|group| group.requested.1 + 1).max().unwrap_or_default();
+        let number = found.map_or_else(next, |group| group.requested.1);
+        RequestedAddress(address, number)
+    }
+
     /// Opens an address, and says whether it was not open before.
     fn open_address(
         &mut self,
-        requested: RequestedAddress,
+        requested: &RequestedAddress,
         wanted: &Wanted<'_>,
     ) -> Result<bool, Error> {
-        let Wanted { backlog, sockets, engine, holders, .. } = *wanted;
-        if let Some(group) = self.groups.iter_mut().find(|group| group.requested == requested) {
-            let failed = |error| Error::at(requested.0, error, holders);
+        let Wanted { backlog, sockets, engine, holders, accesses, .. } = *wanted;
+        let access = accesses.of(self.purpose);
+        let are_lent = self.are_lent;
+        let failed = |error| match &requested.0 {
+            Address::Internet(_) => Error::at(&requested.0, error, holders),
+            Address::Unix(path) => Error::at_path(path, error.into()),
+        };
+        if let Some(group) = self.groups.iter_mut().find(|group| group.requested == *requested) {
+            let file = group.file.as_mut().filter(|_| !are_lent);
+            file.map_or(Ok(()), |file| file.set_access(access)).map_err(failed)?;
             group.set_backlog(backlog).map_err(failed)?;
             return Ok(false);
         }
-        let group = match engine.abilities().own_sockets {
-            None => Group::open(requested, backlog, sockets),
-            Some(_) => Group::hold(requested),
-        };
-        let group = group.map_err(|error| {
-            let is_own = |group: &Group| clashes(group.address, requested.0);
-            match error.kind() {
-                io::ErrorKind::AddrInUse if self.groups.iter().any(is_own) => {
-                    Error::several_entries(requested.0)
-                }
-                _ => Error::at(requested.0, error, holders),
+        let group = match (&requested.0, engine.abilities().own_sockets) {
+            (Address::Unix(path), _) => {
+                // Workers that run must not wait for this one.
+                let is_start = self.groups.is_empty();
+                let patience = if is_start { LOCK_PATIENCE } else { Duration::ZERO };
+                Group::open_file(requested.clone(), path, backlog, access, patience)
+                    .map_err(|error| Error::at_path(path, error))
             }
-        });
+            (Address::Internet(address), own_sockets) => match own_sockets {
+                None => Group::open(requested.clone(), *address, backlog, sockets),
+                Some(_) => Group::hold(requested.clone(), *address),
+            }
+            .map_err(|error| {
+                let is_own = |group: &Group| clashes(&group.address, &requested.0);
+                match error.kind() {
+                    io::ErrorKind::AddrInUse if self.groups.iter().any(is_own) => {
+                        Error::several_entries(&requested.0)
+                    }
+                    _ => failed(error),
+                }
+            }),
+        };
         self.groups.push(group?);
         Ok(true)
     }
@@ -227,17 +307,15 @@ impl Listeners {
     /// Sees to it that every group has sockets for so many lanes.
     pub fn grow(&mut self, lanes: usize, backlog: u32) -> Result<(), Error> {
         // These ports are this server's: no other process listens there.
-        let failed = |address, error| Error::at(address, error, &PortHolders::none());
+        let failed = |address: &Address, error| Error::at(address, error, &PortHolders::none());
         let are_lent = self.are_lent;
         self.groups.iter_mut().try_for_each(|group| {
-            let address = group.address;
-            group.grow(lanes, backlog, are_lent).map_err(|error| failed(address, error))
+            group.grow(lanes, backlog, are_lent).map_err(|error| failed(&group.address, error))
         })?;
         // A group that is new isn't steered yet.
         match (self.steered_to, self.groups.first()) {
             (Some(_), Some(first)) => {
-                let address = first.address;
-                self.apply_steering().map_err(|error| failed(address, error))
+                self.apply_steering().map_err(|error| failed(&first.address, error))
             }
             _ => Ok(()),
         }
@@ -262,6 +340,7 @@ impl Listeners {
 
     /// Closes the supervisor's copies of all, which another supervisor has, too.
     pub fn leave_to_heir(&mut self) {
+        self.files().for_each(SocketFile::leave);
         self.groups.clear();
     }
 
@@ -270,10 +349,10 @@ impl Listeners {
         &self.groups
     }
 
-    /// These addresses, with their real ports.
+    /// Those of these addresses that an engine can open itself, with their real ports.
     pub fn addresses(&self, requested: &[RequestedAddress]) -> Arc<[SocketAddr]> {
         let groups = self.groups.iter().filter(|group| requested.contains(&group.requested));
-        groups.map(|group| group.address).collect()
+        groups.filter_map(|group| group.address.internet()).collect()
     }
 
     /// The sockets of one lane on these addresses.
@@ -315,8 +394,11 @@ impl Listeners {
     }
 }
 
-/// Whether one of the addresses takes the port that the other needs. `[::]` is IPv6 alone, here.
-pub(crate) fn clashes(one: SocketAddr, other: SocketAddr) -> bool {
+/// Whether one of the addresses takes the port, or the path, that the other needs. `[::]` is IPv6 alone, here.
+pub(crate) fn clashes(one: &Address, other: &Address) -> bool {
+    let (Some(one), Some(other)) = (one.internet(), other.internet()) else {
+        return one == other;
+    };
     let same_host =
         one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
     one.port() != 0 && one.port() == other.port() && one.is_ipv4() == other.is_ipv4() && same_host

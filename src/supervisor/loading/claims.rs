@@ -5,8 +5,8 @@ use std::path::Path;
 use crate::config::{self, Config};
 use crate::supervisor::commands::opening::{NoCommandSocket, REMEDY, not_opened, socket_path};
 use crate::supervisor::commands::status_at;
-use crate::supervisor::presence::command_socket::{self, NotOpened};
 use crate::supervisor::presence::pid_file::{NotClaimed, PidFile};
+use crate::supervisor::presence::socket_file::{self, NotOpened};
 use crate::sys::process::ProcessId;
 
 /// What was found.
@@ -18,6 +18,8 @@ pub(super) struct Findings {
     pub(super) warnings: Vec<(String, String)>,
     /// What is no obstacle to a reload, but to a start beside it.
     pub(super) notes: Vec<String>,
+    /// The server of this configuration, if it runs and says so.
+    pub(super) own: Option<ProcessId>,
 }
 
 impl Findings {
@@ -38,8 +40,9 @@ impl Findings {
 /// Goes through the claims of a start. A server that has what it would claim is an error, unless it is the one that
 /// this configuration runs: that one is what a reload of it is for.
 pub(super) fn rehearse(config: &Config, options: &config::Options) -> Findings {
-    let mut found = Findings::default();
     let socket = socket_path(config, options);
+    let own = socket.as_deref().ok().and_then(|path| own_server(path, options));
+    let mut found = Findings { own, ..Findings::default() };
     let mut is_claimable = true;
     if let Some(path) = config.supervisor.pid_file.as_deref()
         && let Err(error) = PidFile::rehearse(path)
@@ -54,7 +57,7 @@ pub(super) fn rehearse(config: &Config, options: &config::Options) -> Findings {
     let without = match socket {
         // Why it can't be opened is said already, or the same server has it.
         Ok(_) if !is_claimable && options.socket.is_none() => return found,
-        Ok(path) => match command_socket::rehearse(&path) {
+        Ok(path) => match socket_file::rehearse(&path) {
             Ok(()) => return found,
             Err(NotOpened::Taken(pid)) => {
                 let own = |pid| holder(Some(pid), Some(&path), options);
@@ -81,6 +84,13 @@ pub(super) fn rehearse(config: &Config, options: &config::Options) -> Findings {
     let place = path.map(|path| format!(" at {}", path.display())).unwrap_or_default();
     found.warnings.push((format!("no command socket{place}: {reason}"), REMEDY.to_owned()));
     found
+}
+
+/// The server at this command socket, if it is the one of this configuration.
+fn own_server(socket: &Path, options: &config::Options) -> Option<ProcessId> {
+    let status = status_at(socket).ok()?;
+    let is_own = config::file_path(options).and_then(|file| status.is_of(&file));
+    (is_own != Some(false)).then_some(status.pid)
 }
 
 /// Which server has what a start would claim.

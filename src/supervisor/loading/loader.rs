@@ -10,7 +10,6 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Read as _, Seek, Write};
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
@@ -18,12 +17,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{self, Config, Content};
 use crate::control::{Control, Received};
-use crate::supervisor::listeners::{self, PortHolders, Resolved};
+use crate::supervisor::listeners::{self, Accesses, PortHolders, Resolved};
+use crate::supervisor::presence::socket_file;
 use crate::supervisor::processes;
 use crate::supervisor::token::Token;
 use crate::sys::epoll::{Epoll, Interest};
+use crate::sys::memory;
 use crate::sys::process::{self, Child, Forked, Identity, ProcessId, Reaped};
-use crate::sys::{memory, socket};
+use crate::sys::socket::{self, Address};
 use crate::worker::fault;
 
 /// A configuration, with everything that had to be looked up for it.
@@ -38,6 +39,8 @@ pub(crate) struct Loaded {
     pub(crate) holders: PortHolders,
     /// The user and group that workers run as, if not the supervisor's.
     pub(crate) identity: Result<Option<Identity>, String>,
+    /// Whose its Unix sockets are to be.
+    pub(crate) accesses: Result<Accesses, String>,
 }
 
 impl Loaded {
@@ -48,7 +51,7 @@ impl Loaded {
 
     /// As above, and tells what is about to be done. Where a server runs that has these addresses `open`, it also looks
     /// which other processes listen on the other ports: that would take the server's loop too long.
-    fn telling(config: Config, open: Option<&[SocketAddr]>, tell: impl Fn(String)) -> Loaded {
+    fn telling(config: Config, open: Option<&[Address]>, tell: impl Fn(String)) -> Loaded {
         let resolve = |listen| {
             tell(format!("resolving {listen}"));
             fault::hang_if("hang-resolve");
@@ -60,19 +63,30 @@ impl Loaded {
             None => PortHolders::WhenNeeded,
             Some(open) => {
                 let all = addresses.iter().chain(&admin_addresses).flatten().flatten();
-                PortHolders::find(all.filter(|address| !open.contains(address)), |port| {
+                let new = all.filter(|address| !open.contains(*address));
+                for path in new.clone().filter_map(Address::path) {
+                    // The supervisor's loop is about to do this, and must not wait for a file system that doesn't answer.
+                    // What is wrong there it finds itself.
+                    tell(format!("looking at {}", path.display()));
+                    fault::hang_if("hang-socket");
+                    let _ = socket_file::rehearse(path);
+                }
+                PortHolders::find(new, |port| {
                     tell(format!("looking which process listens on port {port}"));
                     fault::hang_if("hang-holder");
                 })
             }
         };
         let (user, group) = (&config.supervisor.user, &config.supervisor.group);
-        if user.is_some() || group.is_some() {
-            tell("looking up supervisor.user and supervisor.group".into());
+        let of_sockets = [config.server.socket_access(), config.admin.socket_access()];
+        let is_named = of_sockets.iter().any(|of| of.owner.or(of.group).is_some());
+        if is_named || user.is_some() || group.is_some() {
+            tell("looking up users and groups".into());
         }
         let identity = Identity::find(user.as_deref(), group.as_deref());
         let identity = identity.map_err(|errors| errors.join("; "));
-        Loaded { config, addresses, admin_addresses, holders, identity }
+        let accesses = Accesses::find(&config);
+        Loaded { config, addresses, admin_addresses, holders, identity, accesses }
     }
 
     /// The bodies of the routes, which are not serialized with them.
@@ -156,7 +170,7 @@ impl Head {
 pub struct Loader {
     options: config::Options,
     /// The addresses that the supervisor has open, as they were asked for.
-    open: Vec<SocketAddr>,
+    open: Vec<Address>,
     control: Control,
     supervisor: ProcessId,
 }
@@ -211,7 +225,7 @@ impl Loading {
     /// Forks a loader. The supervisor has these addresses `open`.
     pub(crate) fn start(
         options: &config::Options,
-        open: Vec<SocketAddr>,
+        open: Vec<Address>,
         epoll: &Epoll,
         until_ms: u64,
     ) -> io::Result<Started> {

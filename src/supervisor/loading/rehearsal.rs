@@ -1,17 +1,16 @@
 //! What a start would come to, as far as that can be told without taking a port: for `server check`. It says what the
 //! start itself would say, and changes nothing.
 
-use std::net::SocketAddr;
-
 use super::claims;
 use super::file_limit::{FileLimit, check_file_limit};
 use super::sockets::check_address_count;
 use super::startup::LANES_SHARE_CPUS;
 use crate::config::{Config, ListenAddress, Options};
-use crate::supervisor::listeners::{Error, PortHolders, Purpose, clashes, resolve};
+use crate::supervisor::listeners::{Accesses, Error, PortHolders, Purpose, clashes, resolve};
+use crate::supervisor::presence::socket_file::{self, NotOpened};
 use crate::supervisor::processes::sizing;
-use crate::sys::process::Identity;
-use crate::sys::socket::{self, Bound, Sharing};
+use crate::sys::process::{Identity, ProcessId};
+use crate::sys::socket::{self, Address, Bound, Sharing};
 
 /// What a start would come to.
 #[derive(Debug)]
@@ -47,24 +46,27 @@ pub fn rehearse(config: &Config, options: &Options) -> Rehearsal {
     if let Some((reason, remedy)) = config.workers.engine.abilities().warning {
         warnings.push((format!("this engine is for comparison: {reason}"), remedy.to_owned()));
     }
-    let addresses = addresses(config, &mut errors, &mut warnings);
+    errors.extend(Accesses::find(config).err());
+    let claims = claims::rehearse(config, options);
+    let addresses = addresses(config, claims.own, &mut errors, &mut warnings);
     for purpose in [Purpose::Serve, Purpose::Admin] {
         let count = addresses.iter().filter(|(_, of)| *of == purpose).count();
         errors.extend(check_address_count(count, purpose).err());
     }
-    let claims = claims::rehearse(config, options);
     errors.extend(claims.errors);
     warnings.extend(claims.warnings);
     Rehearsal { size, errors, warnings, notes: claims.notes }
 }
 
-/// The addresses that the configuration stands for, of which each can be had by itself, and what for.
+/// The addresses that the configuration stands for, of which each can be had by itself, and what for. The server of this
+/// configuration, if it runs, may have them.
 fn addresses(
     config: &Config,
+    own: Option<ProcessId>,
     errors: &mut Vec<String>,
     warnings: &mut Vec<(String, String)>,
-) -> Vec<(SocketAddr, Purpose)> {
-    let mut found: Vec<(SocketAddr, &ListenAddress, Purpose)> = Vec::new();
+) -> Vec<(Address, Purpose)> {
+    let mut found: Vec<(Address, &ListenAddress, Purpose)> = Vec::new();
     let serve = config.server.listen.iter().map(|listen| (listen, Purpose::Serve));
     let admin = config.admin.listen.iter().map(|listen| (listen, Purpose::Admin));
     for (listen, purpose) in serve.chain(admin) {
@@ -79,10 +81,10 @@ fn addresses(
         let mut absent = Vec::new();
         let mut count = 0;
         for address in addresses {
-            match may_be_had(address).map_err(|error| error.of(purpose)) {
+            match may_be_had(&address, own).map_err(|error| error.of(purpose)) {
                 Ok(()) => {
                     count += 1;
-                    let clash = found.iter().find(|(other, ..)| clashes(*other, address));
+                    let clash = found.iter().find(|(other, ..)| clashes(other, &address));
                     match clash {
                         Some((_, other, key)) => errors.push(clash_of(listen, other, *key)),
                         None => found.push((address, listen, purpose)),
@@ -103,14 +105,23 @@ fn addresses(
 
 fn clash_of(one: &ListenAddress, other: &ListenAddress, of: Purpose) -> String {
     let key = of.key();
-    format!("cannot listen on {one}: {other} of {key} takes the port, too; leave one of them out")
+    let what = if matches!(one, ListenAddress::Unix(_)) { "path" } else { "port" };
+    format!("cannot listen on {one}: {other} of {key} takes the {what}, too; leave one of them out")
 }
 
-/// Whether this process may listen on such an address. Its port is left alone: another one of it is tried.
-fn may_be_had(address: SocketAddr) -> Result<(), Error> {
-    let mut any_port = address;
-    any_port.set_port(0);
-    let failed = |error| Error::at(address, error, &PortHolders::WhenNeeded);
-    Bound::bind(any_port, Sharing::Exclusive).map_err(failed)?;
-    socket::may_bind(address.port()).map_err(failed)
+/// Whether this process may listen on such an address. A port is left alone: another one of its address is tried.
+fn may_be_had(address: &Address, own: Option<ProcessId>) -> Result<(), Error> {
+    match address {
+        Address::Internet(internet) => {
+            let mut any_port = *internet;
+            any_port.set_port(0);
+            let failed = |error| Error::at(address, error, &PortHolders::WhenNeeded);
+            Bound::bind(any_port, Sharing::Exclusive).map_err(failed)?;
+            socket::may_bind(internet.port()).map_err(failed)
+        }
+        Address::Unix(path) => match socket_file::rehearse(path) {
+            Err(NotOpened::Taken(pid)) if pid.is_some() && pid == own => Ok(()),
+            result => result.map_err(|error| Error::at_path(path, error)),
+        },
+    }
 }

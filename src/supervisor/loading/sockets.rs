@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 
 use super::warned::Warned;
-use crate::config::{Config, Engine, Mode};
+use crate::config::{Accept, Config, Engine, Mode};
 use crate::control::{GenerationNumber, Role};
 use crate::supervisor::listeners::{
-    Group, Listeners, PortHolders, Purpose, RequestedAddress, Resolved, Wanted,
+    Accesses, Group, Listeners, PortHolders, Purpose, RequestedAddress, Resolved, Wanted,
 };
 use crate::sys::socket;
 
@@ -18,6 +18,8 @@ pub(super) struct Asked {
     pub(super) admin_addresses: Vec<Resolved>,
     /// Which other processes listen on their ports.
     pub(super) holders: PortHolders,
+    /// Whose the Unix sockets are to be.
+    pub(super) accesses: Accesses,
 }
 
 /// Opens the sockets that aren't open yet, and tells of them. Returns the addresses of the lanes and the admin addresses, as
@@ -37,6 +39,7 @@ pub(super) fn open(
         sockets: config.workers.accept.sockets(lanes),
         engine: config.workers.engine,
         holders: &asked.holders,
+        accesses: asked.accesses,
     };
     let opened = listeners.open(&wanted).map_err(|error| error.to_string())?;
     let admin = Wanted {
@@ -46,6 +49,7 @@ pub(super) fn open(
         sockets: 1,
         engine: Engine::Native,
         holders: &asked.holders,
+        accesses: asked.accesses,
     };
     let admin = admin_listeners.open(&admin).map_err(|error| error.to_string())?;
     for error in opened.left_out.iter().chain(&admin.left_out) {
@@ -63,8 +67,8 @@ pub(super) fn open(
         log_listening(group, config, lanes);
     }
     for group in admin_listeners.groups().iter().filter(|group| is_told(group, &admin.new)) {
-        let (address, role) = (group.address, Role::Admin.log_name());
-        tracing::info!(%address, role, url = url(address), "listening");
+        let (address, role) = (&group.address, Role::Admin.log_name());
+        tracing::info!(%address, role, url = address.internet().map(url), "listening");
     }
     Ok((opened.requested, admin.requested))
 }
@@ -90,15 +94,19 @@ fn log_listening(group: &Group, config: &Config, lanes: usize) {
         Mode::Processes => "processes",
     };
     let asked = config.server.backlog;
+    let accept = match config.workers.accept {
+        Accept::Reuseport if group.is_shared() => Accept::Shared,
+        accept => accept,
+    };
     tracing::info!(
         address = %group.address,
         lanes,
         mode,
-        accept = config.workers.accept.name(),
+        accept = accept.name(),
         engine = config.workers.engine.other(),
         backlog = asked,
         backlog_effective = group.backlog,
-        url = url(group.address),
+        url = group.address.internet().map(url),
         "listening"
     );
     if group.backlog < asked && !group.is_held {

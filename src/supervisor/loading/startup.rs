@@ -23,7 +23,7 @@ pub(crate) fn prepare(
     ledger: &Arc<Ledger>,
     warned: &mut Warned,
 ) -> Result<(PreparedGeneration, Plan), String> {
-    let Loaded { config, addresses, admin_addresses, holders, identity } = loaded;
+    let Loaded { config, addresses, admin_addresses, holders, identity, accesses } = loaded;
     for Warning { place, reason, remedy } in &config.warnings {
         if warned.is_new("configuration warning", reason) {
             tracing::warn!(place, reason, remedy, "configuration warning");
@@ -34,7 +34,7 @@ pub(crate) fn prepare(
     let size = sizing::size_after(before, config.workers.count, &machine);
     log_size(&size, &machine, warned);
     let lanes = size.lanes;
-    let identity = identity?;
+    let (identity, accesses) = (identity?, accesses?);
     if let Some(FileLimit { limit, needed, reason, remedy }) = check_file_limit(&config, lanes)?
         && warned.is_new("file limit too small", &format!("{reason} {needed} {limit}"))
     {
@@ -46,7 +46,7 @@ pub(crate) fn prepare(
     {
         tracing::warn!(engine = engine.other(), reason, remedy, "engine for comparison");
     }
-    let asked = Asked { addresses, admin_addresses, holders };
+    let asked = Asked { addresses, admin_addresses, holders, accesses };
     let (addresses, admin_addresses) =
         sockets::open(number, &config, &asked, lanes, (listeners, admin_listeners), warned)?;
     let plan = Plan {
@@ -62,8 +62,15 @@ pub(crate) fn prepare(
     let real = listeners.addresses(&addresses);
     warned.turn();
     let generation = Generation::new(number, config, real, Arc::clone(ledger));
-    let prepared =
-        PreparedGeneration { generation, addresses, admin_addresses, size, cpus, identity };
+    let prepared = PreparedGeneration {
+        generation,
+        addresses,
+        admin_addresses,
+        size,
+        cpus,
+        identity,
+        accesses,
+    };
     Ok((prepared, plan))
 }
 

@@ -4,7 +4,7 @@ use crate::control::GenerationNumber;
 use std::collections::BTreeMap;
 
 use super::sizing::Size;
-use crate::supervisor::listeners::RequestedAddress;
+use crate::supervisor::listeners::{Accesses, RequestedAddress};
 use crate::sys::process::Identity;
 use crate::worker::Generation;
 
@@ -22,6 +22,8 @@ pub(crate) struct PreparedGeneration {
     pub(crate) cpus: Vec<usize>,
     /// The user and group that its workers run as, if not the supervisor's.
     pub(crate) identity: Option<Identity>,
+    /// Whose its Unix sockets are.
+    pub(crate) accesses: Accesses,
 }
 
 impl PreparedGeneration {

@@ -27,6 +27,7 @@ use crate::observe::metrics::Reloads;
 use crate::supervisor::commands::status::{Happening, History};
 use crate::supervisor::commands::waiting::Change;
 use crate::supervisor::listeners::{Group, Listeners, Purpose, RequestedAddress};
+use crate::supervisor::presence::socket_file::Identity;
 use crate::supervisor::processes::sizing::PreviousSize;
 use crate::supervisor::processes::totals::Totals;
 use crate::sys::epoll::Epoll;
@@ -92,6 +93,9 @@ pub(crate) enum ToHeir {
         /// How many; fewer arrive where the heir may not open as many (unix(7)).
         #[serde(default)]
         files: usize,
+        /// Device and inode of the file of a Unix socket.
+        #[serde(default)]
+        file: Option<Identity>,
     },
     /// Something that happened.
     Happening(Box<Happening>),
@@ -179,7 +183,7 @@ impl Unsent {
         let of_admin = listeners.1.groups().iter().map(|group| (Purpose::Admin, group));
         let sockets = of_lanes.chain(of_admin).flat_map(|(purpose, group)| {
             let starts = (0..group.listeners.len()).step_by(PACKET_FILES_MAX);
-            starts.map(move |from| Part::Sockets(purpose, group.requested, from))
+            starts.map(move |from| Part::Sockets(purpose, group.requested.clone(), from))
         });
         let happenings = history.0.iter().map(|of| ToHeir::Happening(Box::new(of.clone())));
         let messages = happenings
@@ -198,7 +202,7 @@ impl Unsent {
                 Part::Sockets(purpose, requested, from) => {
                     let is_admin = *purpose == Purpose::Admin;
                     let listeners = if is_admin { listeners.1 } else { listeners.0 };
-                    send_sockets(control, listeners, is_admin, *requested, *from)
+                    send_sockets(control, listeners, is_admin, requested, *from)
                 }
                 Part::Message(message) => control.send(message, &[]),
             };
@@ -215,16 +219,17 @@ fn send_sockets(
     control: &Control,
     listeners: &Listeners,
     is_admin: bool,
-    requested: RequestedAddress,
+    requested: &RequestedAddress,
     from: usize,
 ) -> Delivery {
-    let Some(group) = listeners.groups().iter().find(|group| group.requested == requested) else {
+    let Some(group) = listeners.groups().iter().find(|group| group.requested == *requested) else {
         return Delivery::Done;
     };
     let listeners = group.listeners.iter().skip(from).take(PACKET_FILES_MAX);
     let files: Vec<BorrowedFd<'_>> = listeners.map(AsFd::as_fd).collect();
-    let is_activated = group.is_activated;
-    let group = ToHeir::Group { requested, is_activated, is_admin, files: files.len() };
+    let (requested, is_activated) = (requested.clone(), group.is_activated);
+    let (count, file) = (files.len(), group.file_identity());
+    let group = ToHeir::Group { requested, is_activated, is_admin, files: count, file };
     control.send(&group, &files)
 }
 
@@ -399,14 +404,16 @@ impl Inheritance {
                     return Err(socket::out_of_files());
                 }
                 Received::Message(
-                    ToHeir::Group { requested, is_activated, is_admin, files: _ },
+                    ToHeir::Group { requested, is_activated, is_admin, file, .. },
                     files,
                 ) => {
                     let listeners = files.into_iter().map(Listener::from);
                     let groups = if is_admin { &mut admin } else { &mut groups };
                     match groups.iter_mut().find(|group| group.requested == requested) {
                         Some(group) => group.listeners.extend(listeners),
-                        None => groups.push(Group::inherit(requested, is_activated, listeners)?),
+                        None => {
+                            groups.push(Group::inherit(requested, is_activated, file, listeners)?);
+                        }
                     }
                 }
                 Received::Message(ToHeir::Happening(happening), _) => {

@@ -87,6 +87,16 @@ fn find_group(name: &str) -> Result<Gid, String> {
     }
 }
 
+/// The number of a user, by name or number.
+pub fn user_id(name: &str) -> Result<u32, String> {
+    find_user(name).map(|(uid, ..)| uid.as_raw())
+}
+
+/// The number of a group, by name or number.
+pub fn group_id(name: &str) -> Result<u32, String> {
+    find_group(name).map(Gid::as_raw)
+}
+
 /// A user's name, or its number where it has none.
 pub fn user_in_words(uid: u32) -> String {
     match User::from_uid(Uid::from_raw(uid)) {
@@ -98,6 +108,11 @@ pub fn user_in_words(uid: u32) -> String {
 /// The user as whom this process acts.
 pub fn effective_user() -> u32 {
     Uid::effective().as_raw()
+}
+
+/// The group as which this process acts.
+pub fn effective_group() -> u32 {
+    Gid::effective().as_raw()
 }
 
 /// Takes every capability out of the bounding set, so that no file that is executed could give one (capabilities(7)).

@@ -19,7 +19,7 @@ mod role;
 pub mod signal;
 pub mod usage;
 
-pub use identity::{Identity, effective_user, user_in_words};
+pub use identity::{Identity, effective_group, effective_user, group_id, user_id, user_in_words};
 pub use role::{become_loader, become_worker, leave_signals_to_main_thread};
 
 use super::cvt;
@@ -247,16 +247,21 @@ pub fn executed_file() -> Option<PathBuf> {
     Some(PathBuf::from(OsStr::from_bytes(name.to_bytes())))
 }
 
-/// Runs `make` with a umask that leaves what it creates to the owner alone, and restores it, after a panic too. The
-/// umask belongs to the whole process: what another thread creates meanwhile is its owner's alone as well.
+/// Runs `make` with a umask that leaves what it creates to the owner alone.
 pub fn with_private_umask<T>(make: impl FnOnce() -> T) -> T {
+    with_umask(0o177, make)
+}
+
+/// Runs `make` with a umask that takes these permissions from what it creates, and restores it, after a panic too. The
+/// umask belongs to the whole process: what another thread creates meanwhile lacks them as well.
+pub fn with_umask<T>(mask: u32, make: impl FnOnce() -> T) -> T {
     struct Restore(Mode);
     impl Drop for Restore {
         fn drop(&mut self) {
             umask(self.0);
         }
     }
-    let _restore = Restore(umask(Mode::from_bits_truncate(0o177)));
+    let _restore = Restore(umask(Mode::from_bits_truncate(mask)));
     make()
 }
 

@@ -2,30 +2,16 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsRawFd;
 
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
-};
+use super::diag::{self, Message, NLM_F_DUMP, NLM_F_REQUEST};
 
-use super::retry;
-
-/// linux/sock_diag.h
-const SOCK_DIAG_BY_FAMILY: u16 = 20;
-/// linux/netlink.h: NLM_F_REQUEST | NLM_F_DUMP
-const REQUEST_DUMP: u16 = 0x001 | 0x300;
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
 /// include/net/tcp_states.h: a bit for each state. The kernel takes this one for those that have no socket yet, too.
 const TCPF_SYN_RECV: u32 = 1 << 3;
-/// The sizes of `struct nlmsghdr`, `struct inet_diag_req_v2` and `struct inet_diag_msg` (linux/inet_diag.h).
-const HEADER_BYTES: usize = 16;
+/// The sizes of `struct inet_diag_req_v2` and `struct inet_diag_msg` (linux/inet_diag.h).
 const REQUEST_BYTES: usize = 56;
 const MESSAGE_BYTES: usize = 72;
 /// Where `inet_diag_msg` has the local address: behind four bytes and the two ports.
 const SOURCE_AT: usize = 8;
-/// No part of an answer is larger than a page's worth, NLMSG_GOODSIZE, until a larger buffer was offered.
-const ANSWER_BYTES: usize = 8192;
 
 /// Whether a handshake with a listening socket at this address has begun and not ended: SYN_RECV.
 ///
@@ -35,15 +21,9 @@ const ANSWER_BYTES: usize = 8192;
 /// # Errors
 /// If the kernel doesn't tell: it was built without `CONFIG_INET_DIAG`, or a filter of system calls forbids netlink.
 pub fn are_under_way(address: SocketAddr) -> io::Result<bool> {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let protocol = Some(SockProtocol::NetlinkSockDiag);
-    let netlink = socket(AddressFamily::Netlink, SockType::Raw, flags, protocol)?;
-    retry(|| send(netlink.as_raw_fd(), &request(address), MsgFlags::empty()))?;
-    let mut buffer = [0; ANSWER_BYTES];
+    let mut answer = diag::ask(&request(address), NLM_F_REQUEST | NLM_F_DUMP)?;
     loop {
-        // The kernel has answered by now, or does so within this call.
-        let length = retry(|| recv(netlink.as_raw_fd(), &mut buffer, MsgFlags::empty()))?;
-        match read(&buffer[..length], address)? {
+        match read(answer.part()?, address)? {
             Part::Found => return Ok(true),
             Part::End => return Ok(false),
             Part::More => {}
@@ -52,18 +32,13 @@ pub fn are_under_way(address: SocketAddr) -> io::Result<bool> {
 }
 
 /// The question: all of the address's family and local port in that state.
-fn request(address: SocketAddr) -> [u8; HEADER_BYTES + REQUEST_BYTES] {
+fn request(address: SocketAddr) -> [u8; REQUEST_BYTES] {
     let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-    let mut request = [0; HEADER_BYTES + REQUEST_BYTES];
-    let length = request.len() as u32;
-    request[0..4].copy_from_slice(&length.to_ne_bytes());
-    request[4..6].copy_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
-    request[6..8].copy_from_slice(&REQUEST_DUMP.to_ne_bytes());
-    let body = &mut request[HEADER_BYTES..];
-    body[0] = family as u8;
-    body[1] = libc::IPPROTO_TCP as u8;
-    body[4..8].copy_from_slice(&TCPF_SYN_RECV.to_ne_bytes());
-    body[8..10].copy_from_slice(&address.port().to_be_bytes());
+    let mut request = [0; REQUEST_BYTES];
+    request[0] = family as u8;
+    request[1] = libc::IPPROTO_TCP as u8;
+    request[4..8].copy_from_slice(&TCPF_SYN_RECV.to_ne_bytes());
+    request[8..10].copy_from_slice(&address.port().to_be_bytes());
     request
 }
 
@@ -77,28 +52,14 @@ enum Part {
 
 /// Reads a part of the answer.
 fn read(mut part: &[u8], address: SocketAddr) -> io::Result<Part> {
-    let short = || io::Error::from(io::ErrorKind::InvalidData);
     while !part.is_empty() {
-        let header: &[u8; HEADER_BYTES] = part.first_chunk().ok_or_else(short)?;
-        let [a, b, c, d, kind_low, kind_high, ..] = *header;
-        let length = u32::from_ne_bytes([a, b, c, d]) as usize;
-        let body = part.get(HEADER_BYTES..length).ok_or_else(short)?;
-        match u16::from_ne_bytes([kind_low, kind_high]) {
-            // Of an answer that fails once it has begun, which is how a kernel without TCP's part of it fails, the
-            // end says so (net/netlink/af_netlink.c, `netlink_dump_done`).
-            kind @ (NLMSG_DONE | NLMSG_ERROR) => {
-                let errno = i32::from_ne_bytes(*body.first_chunk().ok_or_else(short)?);
-                return match (kind, errno) {
-                    (NLMSG_DONE, 0..) => Ok(Part::End),
-                    _ => Err(io::Error::from_raw_os_error(errno.saturating_neg())),
-                };
-            }
-            SOCK_DIAG_BY_FAMILY if body.len() >= MESSAGE_BYTES && is_at(body, address.ip()) => {
+        match diag::next_message(&mut part)? {
+            Message::Socket(body) if body.len() >= MESSAGE_BYTES && is_at(body, address.ip()) => {
                 return Ok(Part::Found);
             }
-            _ => {}
+            Message::End => return Ok(Part::End),
+            Message::Socket(_) | Message::Other => {}
         }
-        part = part.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
     Ok(Part::More)
 }
@@ -117,7 +78,11 @@ fn is_at(message: &[u8], ip: IpAddr) -> bool {
 mod tests {
     use std::net::TcpListener;
 
+    use super::super::diag::{HEADER_BYTES, SOCK_DIAG_BY_FAMILY};
     use super::*;
+
+    const NLMSG_ERROR: u16 = 2;
+    const NLMSG_DONE: u16 = 3;
 
     fn part(messages: &[(u16, &[u8])]) -> Vec<u8> {
         let mut part = Vec::new();

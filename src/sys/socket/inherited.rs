@@ -18,7 +18,7 @@ use crate::sys::process::has_made_inheritable;
 /// What a number is said to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A listening TCP socket.
+    /// A listening stream socket: of TCP, or a Unix socket.
     Listener,
     /// One end of [`super::packet_pair`].
     PacketSocket,
@@ -80,7 +80,7 @@ impl Claim {
 impl Kind {
     fn missed(self) -> &'static str {
         match self {
-            Kind::Listener => "it is no listening TCP socket",
+            Kind::Listener => "it is no listening stream socket",
             Kind::PacketSocket => "it is no socket that a supervisor hands to its heir",
         }
     }
@@ -94,7 +94,7 @@ fn is_of_kind(fd: BorrowedFd<'_>, kind: Kind) -> io::Result<bool> {
     let sock_type = getsockopt(&fd, sockopt::SockType)?;
     Ok(match kind {
         Kind::Listener => {
-            matches!(family, Some(AddressFamily::Inet | AddressFamily::Inet6))
+            matches!(family, Some(AddressFamily::Inet | AddressFamily::Inet6 | AddressFamily::Unix))
                 && sock_type == SockType::Stream
                 && getsockopt(&fd, sockopt::AcceptConn)?
         }
@@ -162,11 +162,11 @@ mod tests {
         let numbers = [as_inherited(Wake::new().expect("an eventfd")), as_inherited(file)];
         for number in numbers {
             assert!(refusal(number, Kind::PacketSocket).contains("no socket that a supervisor"));
-            assert!(refusal(number, Kind::Listener).contains("no listening TCP socket"));
+            assert!(refusal(number, Kind::Listener).contains("no listening stream socket"));
         }
         let (listening, packet) = (as_inherited(&listener), as_inherited(&packets));
         assert!(refusal(listening, Kind::PacketSocket).contains("no socket that a supervisor"));
-        assert!(refusal(packet, Kind::Listener).contains("no listening TCP socket"));
+        assert!(refusal(packet, Kind::Listener).contains("no listening stream socket"));
         Claim(()).socket(listening, Kind::Listener).expect("a listener");
         Claim(()).socket(packet, Kind::PacketSocket).expect("a packet socket");
     }

@@ -1,17 +1,20 @@
-//! Listening sockets: made with socket2, in a group of one port or alone, steered, and closed to new connections.
+//! Listening sockets: made with socket2, in a group of one port or alone, steered, and closed to new connections. Those of
+//! both families are one type, since all but their making and their closing is the same.
 
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sys::socket::{Shutdown, SockFlag, setsockopt, sockopt};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
-use super::tcp_info;
-use crate::sys::{cvt, retry};
+use super::Address;
+use super::queue::{self, AcceptQueue};
+use crate::sys::{cvt, process, retry};
 
-/// A TCP socket bound to one address, not listening yet.
+/// A socket bound to one address, not listening yet.
 pub struct Bound(Socket);
 
 /// How a socket shares its port.
@@ -44,6 +47,15 @@ impl Bound {
         Ok(Bound(socket))
     }
 
+    /// A nonblocking, close-on-exec Unix socket, bound to `path`, where there must be nothing. Its file has these
+    /// permissions from the first moment on.
+    pub fn bind_unix(path: &Path, mode: u32) -> io::Result<Bound> {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
+        let address = SockAddr::unix(path)?;
+        process::with_umask(!mode, || socket.bind(&address))?;
+        Ok(Bound(socket))
+    }
+
     /// Keeps the port, and doesn't listen.
     pub fn hold(self) -> Listener {
         Listener(self.0.into())
@@ -67,15 +79,6 @@ impl From<OwnedFd> for Listener {
     }
 }
 
-/// The accept queue of a listener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AcceptQueue {
-    /// Connections that wait to be accepted.
-    pub waiting: u32,
-    /// The backlog in effect, in connections.
-    pub backlog: u32,
-}
-
 impl Listener {
     /// Changes the length of the accept queue: listen(2) again. Connections that wait in it stay.
     pub fn set_backlog(&self, backlog: u32) -> io::Result<()> {
@@ -86,7 +89,12 @@ impl Listener {
     pub fn prepare(&self) -> io::Result<()> {
         let socket = SockRef::from(&self.0);
         socket.set_nonblocking(true)?;
-        socket.set_tcp_nodelay(true)
+        if self.is_unix() { Ok(()) } else { socket.set_tcp_nodelay(true) }
+    }
+
+    /// Whether it is a Unix socket. It has no group, so every lane takes connections from this one.
+    pub fn is_unix(&self) -> bool {
+        SockRef::from(&self.0).domain().is_ok_and(|domain| domain == Domain::UNIX)
     }
 
     /// Lets later sockets join this one's port as a `SO_REUSEPORT` group.
@@ -95,22 +103,21 @@ impl Listener {
     }
 
     /// The address it is bound to, with the port the kernel chose for port 0.
-    pub fn local_address(&self) -> io::Result<SocketAddr> {
-        SockRef::from(&self.0)
-            .local_addr()?
-            .as_socket()
-            .ok_or_else(|| io::Error::from(io::ErrorKind::AddrNotAvailable))
+    pub fn local_address(&self) -> io::Result<Address> {
+        Address::of(&SockRef::from(&self.0).local_addr()?)
     }
 
-    /// Reads the accept queue back from the kernel: for a listener, `TCP_INFO` holds its length in
-    /// `tcpi_unacked` and its bound in `tcpi_sacked` (net/ipv4/tcp.c, `tcp_get_info`).
+    /// Reads the accept queue back from the kernel.
+    ///
+    /// # Errors
+    /// Of a Unix socket also if the kernel doesn't tell.
     pub fn accept_queue(&self) -> io::Result<AcceptQueue> {
-        let info = tcp_info(self.0.as_fd())?;
-        Ok(AcceptQueue { waiting: info.tcpi_unacked, backlog: info.tcpi_sacked })
+        let socket = self.0.as_fd();
+        if self.is_unix() { queue::of_unix(socket) } else { queue::of_tcp(socket) }
     }
 
-    /// Ends the listening in every process that has a copy: from here on accept(2) fails with `EINVAL`, and
-    /// the socket has left its group. Connections in the accept queue are reset.
+    /// Ends the listening of a TCP socket in every process that has a copy: from here on accept(2) fails with `EINVAL`,
+    /// and the socket has left its group. Connections in the accept queue are reset.
     pub fn close_everywhere(&self) -> io::Result<()> {
         // For a listening socket, shutdown(2) is the way back to a closed one (net/ipv4/af_inet.c).
         match nix::sys::socket::shutdown(self.0.as_raw_fd(), Shutdown::Read) {
@@ -122,8 +129,14 @@ impl Listener {
 
     /// Ignores connections that have not begun: one amid its handshake still gets into the queue, and any other client
     /// tries again after a second (tcp(7)) and finds the socket closed by then. In every process that has a copy.
+    ///
+    /// Clients of a Unix socket have no handshake: from here on they are refused, for good, and those that wait in the
+    /// queue can still be accepted (net/unix/af_unix.c, `RCV_SHUTDOWN` in `unix_stream_connect`).
     pub fn ignore_new(&self) -> io::Result<()> {
         use socket2::SockFilter;
+        if self.is_unix() {
+            return Ok(nix::sys::socket::shutdown(self.0.as_raw_fd(), Shutdown::Read)?);
+        }
         // A TCP socket's filter sees the segment from its TCP header on; byte 13 has the flags (RFC 9293 §3.1).
         const FLAGS: u32 = 13;
         const SYN: u32 = 0x02;
@@ -154,7 +167,7 @@ impl Listener {
         result.is_ok() && length > 0
     }
 
-    /// Ends what [`Listener::ignore_new`] began, in this process or in another.
+    /// Ends what [`Listener::ignore_new`] began for a TCP socket, in this process or in another.
     pub fn stop_ignoring_new(&self) -> io::Result<()> {
         match SockRef::from(&self.0).detach_filter() {
             // There was none.
@@ -217,6 +230,12 @@ fn detach_reuseport_bpf(socket: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
+/// The longest accept queue that listen(2) grants (`net.core.somaxconn`); where /proc doesn't tell, any.
+pub fn backlog_max() -> u32 {
+    let text = std::fs::read_to_string("/proc/sys/net/core/somaxconn");
+    text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(u32::MAX)
+}
+
 /// Whether this process may bind a port of this number; where /proc doesn't tell, it is believed to.
 ///
 /// # Errors
@@ -245,7 +264,7 @@ mod tests {
     #[test]
     fn a_group_grows_from_an_exclusive_listener_and_keeps_others_out() {
         let first = listen("127.0.0.1:0".parse().unwrap(), Sharing::Exclusive).unwrap();
-        let address = first.local_address().unwrap();
+        let address = first.local_address().unwrap().internet().unwrap();
         let taken = |sharing| listen(address, sharing).unwrap_err().kind();
         assert_eq!(taken(Sharing::Group), io::ErrorKind::AddrInUse);
         first.open_to_group().unwrap();
@@ -259,6 +278,25 @@ mod tests {
         assert_eq!(waiting(&first) + waiting(&second), clients.len() as u32);
         assert!(waiting(&first) > 0 && waiting(&second) > 0);
         assert_eq!(first.accept_queue().unwrap().backlog, 128);
+    }
+
+    #[test]
+    fn a_unix_socket_that_is_closed_to_new_clients_refuses_them_and_gives_out_those_that_wait() {
+        let path = std::env::temp_dir().join(format!("laneway-closed-{}", process::id()));
+        let listener = Bound::bind_unix(&path, 0o600).and_then(|bound| bound.listen(4)).unwrap();
+        assert_eq!(listener.local_address().unwrap(), Address::Unix(path.clone()));
+        let connect = || std::os::unix::net::UnixStream::connect(&path);
+        let clients = [connect().unwrap(), connect().unwrap()];
+        match listener.accept_queue() {
+            Ok(queue) => assert_eq!(queue, AcceptQueue { waiting: 2, backlog: 4 }),
+            Err(error) => eprintln!("skipped, no sock_diag here: {error}"),
+        }
+        listener.ignore_new().unwrap();
+        assert_eq!(connect().unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        let accepted = std::iter::from_fn(|| listener.accept().ok()).count();
+        assert_eq!(accepted, clients.len());
+        assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        std::fs::remove_file(path).unwrap();
     }
 
     #[test]

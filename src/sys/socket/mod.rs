@@ -1,15 +1,19 @@
 //! Sockets: the calls of the request path, and what their errors mean. Listeners, packet sockets, and those that came
 //! with the process have a file each.
 
+mod address;
+mod diag;
 mod drops;
 pub mod handshakes;
 pub mod inherited;
 mod listener;
 mod packet;
 pub mod ports;
+mod queue;
 
+pub use address::Address;
 pub use drops::listen_drops;
-pub use listener::{Bound, Listener, Sharing, may_bind};
+pub use listener::{Bound, Listener, Sharing, backlog_max, may_bind};
 pub use packet::{
     Blocking, PACKET_FILES_MAX, packet_pair, receive_packet, send_packet, send_packet_with_files,
 };

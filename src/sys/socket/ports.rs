@@ -14,6 +14,14 @@ pub struct PortHolder {
     pub name: String,
 }
 
+impl PortHolder {
+    /// The process with this pid.
+    pub fn of(pid: i32) -> PortHolder {
+        let stat = procfs::process::Process::new(pid).and_then(|process| process.stat());
+        PortHolder { pid, name: stat.map(|stat| stat.comm).unwrap_or_default() }
+    }
+}
+
 /// The process that listens on `port`, where /proc tells. If one does, this reads the descriptors of every process of
 /// the machine, which takes as long as there are many.
 pub fn holder(port: u16) -> Option<PortHolder> {
@@ -31,8 +39,7 @@ pub fn holder(port: u16) -> Option<PortHolder> {
     // Of a group of processes the parent has the lowest pid, as a rule.
     let processes = procfs::process::all_processes().ok()?.flatten();
     let process = processes.filter(holds).min_by_key(|process| process.pid)?;
-    let name = process.stat().map(|stat| stat.comm).unwrap_or_default();
-    Some(PortHolder { pid: process.pid, name })
+    Some(PortHolder::of(process.pid))
 }
 
 /// The inodes of the sockets that listen on a port, of any address, where /proc tells (proc_net_tcp(5)).

@@ -245,7 +245,7 @@ impl<'s> Acceptor<'s> {
             Order::Take { lane, .. } => {
                 let sources = files.into_iter().map(|file| Source::Listener(Listener::from(file)));
                 for source in sources {
-                    self.sources.watch(lane, source, &mut self.driver)?;
+                    self.sources.watch(lane, source, false, &mut self.driver)?;
                 }
             }
             Order::Release(lane) => {

@@ -39,7 +39,7 @@ pub(in crate::worker) struct Sources<'s> {
     exhausted: bool,
     /// No source is closed before, because a handshake was under way.
     kept_until_ms: u64,
-    /// When all sources are accepted from next without an event, if that is needed at all.
+    /// When the sources that are shared are accepted from next without an event, if that is needed at all.
     recheck_ms: Option<u64>,
     /// What there were no descriptors for, and when the supervisor is asked for it again.
     missed: Vec<(usize, Missed, u64)>,
@@ -50,6 +50,8 @@ struct Watched {
     /// The lane that it belongs to: this worker's own, or one that it adopted.
     lane: usize,
     source: Source,
+    /// Whether other workers take from it, too: then one of them gets the event of a connection.
+    is_shared: bool,
     /// Whether events of it come. It can be accepted from without them.
     is_watched: bool,
 }
@@ -86,10 +88,10 @@ impl<'s> Sources<'s> {
         }
     }
 
-    /// The same, where one of several workers gets the only event of a connection: with io_uring, in accept mode
-    /// shared. If that worker is stopped, or busy for long, the connection waits for it while the others are idle. No
-    /// supervisor can see to that: the worker may belong to another generation, or to another supervisor. So each
-    /// worker accepts without an event from time to time.
+    /// The same, where one of several workers that share a source gets the only event of a connection: with io_uring. If
+    /// that worker is stopped, or busy for long, the connection waits for it while the others are idle. No supervisor can
+    /// see to that: the worker may belong to another generation, or to another supervisor. So each worker accepts from
+    /// such a source without an event from time to time.
     pub(in crate::worker) fn rechecking(self) -> Sources<'s> {
         Sources { recheck_ms: Some(0), ..self }
     }
@@ -111,14 +113,15 @@ impl<'s> Sources<'s> {
         &mut self,
         lane: usize,
         source: Source,
+        is_shared: bool,
         driver: &mut Driver,
     ) -> io::Result<()> {
         let number = self.unused_number();
         let is_watched = self.pause.is_none();
         if is_watched {
-            driver.watch_source(&source, Token::Source(number))?;
+            driver.watch_source(&source, Token::Source(number), is_shared)?;
         }
-        self.watched.push(Watched { number, lane, source, is_watched });
+        self.watched.push(Watched { number, lane, source, is_shared, is_watched });
         Ok(())
     }
 
@@ -150,6 +153,17 @@ impl<'s> Sources<'s> {
     pub(in crate::worker) fn numbers(&self, lane: Option<usize>) -> Vec<u32> {
         let of_lane = |watched: &&Watched| lane.is_none_or(|lane| watched.lane == lane);
         self.watched.iter().filter(of_lane).map(|watched| watched.number).collect()
+    }
+
+    /// Whether other workers take from this source, too.
+    pub(in crate::worker) fn is_shared(&self, number: u32) -> bool {
+        self.find(number).is_some_and(|watched| watched.is_shared)
+    }
+
+    /// The numbers of those that are shared.
+    pub(in crate::worker) fn shared_numbers(&self) -> Vec<u32> {
+        let shared = self.watched.iter().filter(|watched| watched.is_shared);
+        shared.map(|watched| watched.number).collect()
     }
 
     /// The next connection from a source; `None` if none waits in it, or nothing can be taken for now. Where sources
@@ -238,14 +252,20 @@ impl<'s> Sources<'s> {
         }
         self.watched.iter_mut().try_for_each(|watched| {
             watched.is_watched = true;
-            driver.watch_source(&watched.source, Token::Source(watched.number))
+            let token = Token::Source(watched.number);
+            driver.watch_source(&watched.source, token, watched.is_shared)
         })
     }
 
-    /// Whether all sources are to be accepted from without an event.
+    /// Whether those that are shared are to be accepted from without an event.
     pub(in crate::worker) fn is_recheck_due(&self, now_ms: u64) -> bool {
-        let is_due = self.recheck_ms.is_some_and(|due_ms| due_ms <= now_ms);
-        is_due && self.pause.is_none() && !self.watched.is_empty()
+        self.recheck_due_ms().is_some_and(|due_ms| due_ms <= now_ms)
+    }
+
+    /// When they are, if there are any.
+    fn recheck_due_ms(&self) -> Option<u64> {
+        let is_watching = || self.watched.iter().any(|watched| watched.is_shared);
+        self.recheck_ms.filter(|_| self.pause.is_none() && is_watching())
     }
 
     /// That was done. If it `found` a connection, more may wait: then the next turn does it again.
@@ -300,9 +320,7 @@ impl<'s> Sources<'s> {
     /// empty.
     pub(in crate::worker) fn due_ms(&self, now_ms: u64, is_emptying: bool) -> Option<u64> {
         let missed = self.missed.iter().map(|(_, _, at_ms)| *at_ms);
-        let is_watching = self.pause.is_none() && !self.watched.is_empty();
-        let recheck_ms = self.recheck_ms.filter(|_| is_watching);
-        missed.chain(self.pause_due_ms(now_ms, is_emptying)).chain(recheck_ms).min()
+        missed.chain(self.pause_due_ms(now_ms, is_emptying)).chain(self.recheck_due_ms()).min()
     }
 
     fn pause_due_ms(&self, now_ms: u64, is_emptying: bool) -> Option<u64> {
@@ -356,7 +374,10 @@ impl Source {
         let Source::Listener(listener) = self else {
             return false;
         };
-        let are_under_way = || listener.local_address().and_then(handshakes::are_under_way);
+        let are_under_way = || match listener.local_address()?.internet() {
+            Some(address) => handshakes::are_under_way(address),
+            None => Ok(false),
+        };
         after_ms < HANDSHAKES_MS
             && listener.ignores_new()
             && is_worth_waiting(are_under_way(), after_ms)
@@ -407,10 +428,13 @@ mod tests {
         let mut driver = Driver::Epoll(epoll::Driver::new().expect("a driver"));
         let address = "127.0.0.1:0".parse().expect("an address");
         let listener = Bound::bind(address, Sharing::Exclusive).and_then(|bound| bound.listen(1));
-        let source = Source::Listener(listener.expect("a listener"));
+        let listener = listener.expect("a listener");
+        let own = Source::Listener(listener.as_fd().try_clone_to_owned().expect("a copy").into());
         let mut sources = Sources::new(WorkerNumber(1), &control).rechecking();
         assert!(!sources.is_recheck_due(100), "there is nothing to accept from");
-        sources.watch(0, source, &mut driver).expect("it is watched");
+        sources.watch(0, own, false, &mut driver).expect("it is watched");
+        assert!(!sources.is_recheck_due(100), "no other worker accepts from it");
+        sources.watch(0, Source::Listener(listener), true, &mut driver).expect("it is watched");
         assert!(sources.is_recheck_due(100));
         sources.rechecked(false, 100);
         assert_eq!(sources.due_ms(100, false), Some(100 + RECHECK_MS));

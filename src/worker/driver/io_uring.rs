@@ -21,8 +21,6 @@ const FORGET_CALLS_MAX: usize = 1_000;
 /// One event loop's ring.
 pub struct Driver {
     ring: Ring,
-    /// Other loops watch the same sources.
-    shares: bool,
     /// What goes on with each connection, by the index of its place.
     links: Vec<Link>,
     watched: Vec<Watched>,
@@ -61,13 +59,12 @@ struct Watched {
 }
 
 impl Driver {
-    /// A driver that watches nothing yet. `shares`: other loops watch the same sources at the same time.
+    /// A driver that watches nothing yet.
     ///
     /// # Errors
     /// The kernel is older than 6.1, or io_uring is forbidden (`kernel.io_uring_disabled`, a seccomp filter).
-    pub fn new(shares: bool) -> io::Result<Driver> {
+    pub fn new() -> io::Result<Driver> {
         Ok(Driver {
-            shares,
             ring: Ring::new()?,
             links: Vec::new(),
             watched: Vec::new(),
@@ -134,10 +131,10 @@ impl Driver {
         self.watched.push(Watched { token, wanted, poll: None });
     }
 
-    pub(super) fn watch_source(&mut self, token: Token) {
+    pub(super) fn watch_source(&mut self, token: Token, is_shared: bool) {
         // A poll by one takes a wake-up for itself even while its loop hangs, so that no event would come to a sibling
         // that adopts its sockets. Only where all watch the same, all the time, is it worth that.
-        let wanted = if self.shares { Wanted::ReadableByOne } else { Wanted::Readable };
+        let wanted = if is_shared { Wanted::ReadableByOne } else { Wanted::Readable };
         self.watch(token, wanted);
     }
 

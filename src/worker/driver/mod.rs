@@ -109,13 +109,18 @@ impl Driver {
         }
     }
 
-    /// Watches a source of connections while some wait in it. Where other loops watch it too, one of them gets the
-    /// event. Until [`Driver::forget`].
-    pub fn watch_source(&mut self, source: impl AsFd, token: Token) -> io::Result<()> {
+    /// Watches a source of connections while some wait in it. If it `is_shared`, other loops watch it all the time, and
+    /// one of them gets the event. Until [`Driver::forget`].
+    pub fn watch_source(
+        &mut self,
+        source: impl AsFd,
+        token: Token,
+        is_shared: bool,
+    ) -> io::Result<()> {
         match self {
             Driver::Epoll(driver) => driver.watch_source(source, token.to_bits()),
             Driver::IoUring(driver) => {
-                driver.watch_source(token);
+                driver.watch_source(token, is_shared);
                 Ok(())
             }
         }

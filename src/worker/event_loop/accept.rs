@@ -45,7 +45,9 @@ impl EventLoop<'_> {
             self.accept_waiting(None)?;
         } else if self.sources.is_recheck_due(now_ms) {
             let before = self.context.counters.accepted();
-            self.accept_waiting(None)?;
+            for source in self.sources.shared_numbers() {
+                self.accept_from(source)?;
+            }
             let found = self.context.counters.accepted() > before;
             self.sources.rechecked(found, now_ms);
         }

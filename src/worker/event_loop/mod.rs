@@ -89,7 +89,7 @@ impl<'s> EventLoop<'s> {
         driver.watch(&*wakeups, Token::Jobs)?;
         context.jobs.wakeups = Some(Arc::clone(&wakeups));
         let mut sources = Sources::new(worker, control);
-        if config.workers.accept == Accept::Shared && matches!(driver, Driver::IoUring(_)) {
+        if matches!(driver, Driver::IoUring(_)) {
             sources = sources.rechecking();
         }
         Ok(EventLoop {

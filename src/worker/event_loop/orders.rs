@@ -75,9 +75,15 @@ impl EventLoop<'_> {
         if let (Accept::Handoff, Some(channels)) = (self.accept, self.channels) {
             sources.push(Source::Intake(channels.intake(lane)?));
         }
-        sources
-            .into_iter()
-            .try_for_each(|source| self.sources.watch(lane, source, &mut self.driver))
+        for source in sources {
+            let is_shared = match &source {
+                Source::Intake(_) => false,
+                // Of a Unix socket there is one, whatever the way of accepting.
+                Source::Listener(listener) => self.accept == Accept::Shared || listener.is_unix(),
+            };
+            self.sources.watch(lane, source, is_shared, &mut self.driver)?;
+        }
+        Ok(())
     }
 
     /// Accepts no more from what a lane has, once what only this worker can serve was taken.
@@ -87,7 +93,7 @@ impl EventLoop<'_> {
             while self.sources.has_begun_batch(source) {
                 self.accept_from(source)?;
             }
-            if self.accept == Accept::Shared {
+            if self.sources.is_shared(source) {
                 self.sources.unwatch(source, &mut self.driver)?;
                 // No other worker got the event of a connection that came just before.
                 self.accept_from(source)?;

@@ -78,7 +78,7 @@ fn a_connection_that_is_no_proxys_counts_as_taken_and_rejected_and_not_as_open()
 /// Every driver that there is here: the kernel may be too old for io_uring, or forbid it.
 fn drivers() -> impl Iterator<Item = Driver> {
     let epoll = Driver::Epoll(epoll::Driver::new().expect("a driver"));
-    let io_uring = io_uring::Driver::new(false).ok();
+    let io_uring = io_uring::Driver::new().ok();
     let io_uring = io_uring.map(|driver| Driver::IoUring(Box::new(driver)));
     [Some(epoll), io_uring].into_iter().flatten()
 }

@@ -4,8 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::thread;
 
 use super::*;
-use crate::config::{Count, Engine, LANES_MAX, ListenAddress};
-use crate::supervisor::listeners::{PortHolders, Wanted};
+use crate::config::{self, Count, Engine, LANES_MAX, ListenAddress};
+use crate::supervisor::listeners::{Accesses, PortHolders, Wanted};
 use crate::sys::{process, takes_write_within};
 
 /// The most that as many lanes as there can be have counted.
@@ -18,14 +18,17 @@ fn more_than_a_socket_holds_is_sent_as_the_heir_takes_it() {
     let (ours, theirs) = socket::packet_pair().expect("a pair");
     let (ours, theirs) = (Control::new(ours), Control::new(theirs));
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let config = config::load(&config::Options::default()).expect("valid").config;
+    let accesses = Accesses::find(&config).expect("no user is named");
     let open = |purpose, sockets| {
         let wanted = Wanted {
             listen: &[ListenAddress::Socket(address)],
-            resolved: &[Ok(vec![address])],
+            resolved: &[Ok(vec![address.into()])],
             backlog: 64,
             sockets,
             engine: Engine::Native,
             holders: &PortHolders::WhenNeeded,
+            accesses,
         };
         let mut listeners = Listeners::of(purpose);
         listeners.open(&wanted).expect("a free port");
