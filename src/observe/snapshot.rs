@@ -5,6 +5,7 @@ use std::io::{self, BufWriter, Read, Seek, Write};
 
 use serde::{Deserialize, Serialize};
 
+use crate::observe::metrics::Facts;
 use crate::sys::memory;
 
 /// Longest snapshot that is read, in bytes: some times what as many lanes as there can be come to.
@@ -17,6 +18,8 @@ pub struct Snapshot {
     pub status: Option<String>,
     /// How it is.
     pub health: Health,
+    /// What a page of metrics is made of.
+    pub metrics: Facts,
 }
 
 /// How the server is, in a few words.
@@ -60,14 +63,18 @@ mod tests {
     fn what_was_written_is_what_is_read_however_long_it_is() {
         let status = Some("é\"\n".repeat(1 << 20));
         let health = Health { degraded: vec!["lane 1 is hung".into()], ..Health::default() };
-        let file = Snapshot { status: status.clone(), health: health.clone() }.write().unwrap();
+        let metrics = Facts { generation: 7, ..Facts::default() };
+        let snapshot = Snapshot { status: status.clone(), health: health.clone(), metrics };
+        let file = snapshot.write().unwrap();
         let read = Snapshot::read(file).unwrap();
-        assert_eq!((read.status, read.health), (status, health));
+        assert_eq!((read.status, read.health, read.metrics.generation), (status, health, 7));
     }
 
     #[test]
     fn what_is_cut_short_is_an_error() {
-        let file = Snapshot { status: None, health: Health::default() }.write().unwrap();
+        let snapshot =
+            Snapshot { status: None, health: Health::default(), metrics: Facts::default() };
+        let file = snapshot.write().unwrap();
         file.set_len(file.metadata().unwrap().len() - 1).unwrap();
         assert!(Snapshot::read(file).is_err());
     }

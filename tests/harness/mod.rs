@@ -553,7 +553,8 @@ impl Server {
     #[track_caller]
     pub(crate) fn worker_pid(&self, lane: u64) -> i32 {
         let ready = self.journal.named("worker ready");
-        let of_lane = ready.iter().rfind(|event| event.number("lane") == lane);
+        let is_its = |event: &&Event| event.has("lane") && event.number("lane") == lane;
+        let of_lane = ready.iter().rfind(is_its);
         of_lane.expect("the lane's worker was ready").pid()
     }
 

@@ -13,7 +13,6 @@ pub enum Format {
 /// What a media range says of a format: how closely it names it, and how much that is wanted, in thousandths.
 type Wanted = (u8, u16);
 
-#[allow(dead_code, reason = "until there are endpoints")]
 impl Format {
     /// The field value of Content-Type.
     pub fn content_type(self) -> &'static str {

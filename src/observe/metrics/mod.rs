@@ -11,9 +11,7 @@ mod page;
 mod render;
 
 pub use facts::{Facts, LaneFacts, Listens, ProcessFacts, QueueFacts, Reloads, RoleFacts};
-#[allow(unused_imports, reason = "until there are endpoints")]
 pub use format::Format;
-#[allow(unused_imports, reason = "until there are endpoints")]
 pub use render::render;
 
 #[cfg(test)]

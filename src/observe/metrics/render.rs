@@ -13,7 +13,6 @@ const PREFIX: &str = "laneway_";
 const ALL_LANES: &str = "all";
 
 /// The page of these facts.
-#[allow(dead_code, reason = "until there are endpoints")]
 pub fn render(facts: &Facts, format: Format) -> String {
     let mut page = Page::new(format);
     let arch = std::env::consts::ARCH;

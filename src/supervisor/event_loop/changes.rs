@@ -90,7 +90,8 @@ impl Supervisor {
         let Some(asker) = asker.filter(|asker| asker.role == Role::Admin) else { return };
         let status = self.status().and_then(|status| serde_json::to_string_pretty(&status).ok());
         let health = snapshot::health(&self.policy, self.under_way(), self.now_ms());
-        let file = Snapshot { status: status.map(|text| text + "\n"), health }.write();
+        let (status, metrics) = (status.map(|text| text + "\n"), self.facts());
+        let file = Snapshot { status, health, metrics }.write();
         let files: Vec<_> = file.iter().map(AsFd::as_fd).collect();
         self.processes.order(asker, Order::Snapshot(number), &files);
     }

@@ -208,7 +208,6 @@ impl Supervisor {
     }
 
     /// What a page of metrics is made of, now.
-    #[allow(dead_code, reason = "nothing asks for it until there are endpoints")]
     pub(super) fn facts(&self) -> Facts {
         facts(self.current, &self.policy, &self.processes, &self.listeners, self.reloads)
     }

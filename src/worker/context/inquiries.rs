@@ -129,6 +129,7 @@ mod tests {
 
     use super::*;
     use crate::control::{Received, Report};
+    use crate::observe::metrics::Facts;
     use crate::observe::snapshot::Health;
     use crate::sys::socket::packet_pair;
 
@@ -173,7 +174,9 @@ mod tests {
 
         fn answer(&self, number: u64, lanes: usize) {
             let health = Health { lanes, ..Health::default() };
-            let file = Snapshot { status: None, health }.write().expect("a file");
+            let file = Snapshot { status: None, health, metrics: Facts::default() }
+                .write()
+                .expect("a file");
             self.inquiries.answer(number, vec![file.as_fd().try_clone_to_owned().unwrap()]);
         }
     }

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::content::{Answer, Body, Handler, Job, Outcome, Pending, Reply, ResponseOf};
 use crate::http::{Method, Request, Response, Version, media_type, reason};
+use crate::observe::metrics::{Format, render};
 use crate::observe::snapshot::{Health, Snapshot};
 use crate::worker::context::inquiries::{Inquiries, Inquiry};
 
@@ -27,13 +28,15 @@ pub(super) struct Pages {
 enum Page {
     Health,
     Readiness,
+    Metrics,
     Status,
 }
 
 /// The pages with their paths, and what is said of them at `/`.
-const PAGES: [(&str, Page, &str); 3] = [
+const PAGES: [(&str, Page, &str); 4] = [
     ("/healthz", Page::Health, "200 while the supervisor and at least one lane work"),
     ("/readyz", Page::Readiness, "200 while this server should get requests"),
+    ("/metrics", Page::Metrics, "counts and levels, as Prometheus reads them"),
     ("/status", Page::Status, "the server, its lanes and their workers, as JSON"),
 ];
 
@@ -76,7 +79,7 @@ impl Handler for Pages {
             None => known(plain(404, None, "there is no such page; / lists those that there are")),
             Some(&(_, page, _)) => {
                 let (inquiries, inquiry) = (Arc::clone(&self.inquiries), Arc::default());
-                let asking = Asking { inquiries, inquiry, page };
+                let asking = Asking { inquiries, inquiry, page, format: format_for(request) };
                 Answer::Known(Outcome::Pending(Pending::Job(Box::new(asking))))
             }
         }
@@ -88,6 +91,8 @@ struct Asking {
     inquiries: Arc<Inquiries>,
     inquiry: Arc<Inquiry>,
     page: Page,
+    /// Of metrics.
+    format: Format,
 }
 
 impl<'s> Job<'s> for Asking {
@@ -100,12 +105,18 @@ impl<'s> Job<'s> for Asking {
     }
 
     fn finish(self: Box<Self>) -> Outcome<'s> {
-        Outcome::Ready(self.page.reply(self.inquiry.take().as_deref()))
+        Outcome::Ready(self.page.reply(self.inquiry.take().as_deref(), self.format))
     }
 
     fn held_bytes(&self) -> usize {
         size_of::<Asking>() + size_of::<Inquiry>()
     }
+}
+
+/// The format of metrics that a client wants.
+fn format_for(request: &Request<'_>) -> Format {
+    let accept = request.fields.iter().filter(|(name, _)| name.eq_ignore_ascii_case(b"accept"));
+    Format::negotiate(accept.filter_map(|(_, value)| std::str::from_utf8(value).ok()))
 }
 
 /// What `/healthz` and `/readyz` say.
@@ -122,7 +133,7 @@ struct Verdict<'h> {
 
 impl Page {
     /// The page, of what the supervisor has said, or of its silence.
-    fn reply<'s>(self, snapshot: Option<&Snapshot>) -> Reply<'s> {
+    fn reply<'s>(self, snapshot: Option<&Snapshot>, format: Format) -> Reply<'s> {
         const SILENT: &str = "the supervisor does not answer";
         let health = snapshot.map(|snapshot| &snapshot.health);
         let reason_of = |of: fn(&Health) -> Option<&str>| health.map_or(Some(SILENT), of);
@@ -131,6 +142,13 @@ impl Page {
             Page::Readiness => {
                 verdict("ready", "not ready", reason_of(|of| of.unready.as_deref()), health)
             }
+            Page::Metrics => match snapshot {
+                Some(snapshot) => {
+                    let text = render(&snapshot.metrics, format);
+                    reply(200, format.content_type(), text, Some(("Vary", "Accept")))
+                }
+                None => plain(503, None, SILENT),
+            },
             Page::Status => match snapshot.map(|snapshot| &snapshot.status) {
                 Some(Some(status)) => reply(200, media_type::JSON, status.clone(), None),
                 Some(None) => plain(503, None, "no generation serves yet"),

@@ -1,0 +1,329 @@
+//! What `/metrics` says: as much as a client counted, whatever happens to workers, lanes, generations and servers meanwhile,
+//! and in formats that programs read which aren't ours.
+
+mod harness;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::process::Command;
+use std::thread;
+
+use harness::{
+    Accept, Client, Mode, Server, Setup, checked_by, eventually, in_every_mode, python_with,
+    send_signal, skip_without, skip_without_faults,
+};
+use nix::sys::signal::{SIGHUP, SIGKILL, SIGTTIN, SIGTTOU, SIGUSR2};
+
+in_every_mode!(
+    counts_are_what_a_client_counted,
+    what_was_counted_outlives_workers_lanes_generations_and_servers,
+    each_reason_to_refuse_a_request_is_counted,
+    each_reason_to_end_a_connection_for_its_time_is_counted,
+    durations_have_the_delay_of_a_route,
+    other_programs_read_the_page,
+);
+
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+fn setup(mode: Mode) -> Setup {
+    Setup::new(mode).set("admin.listen", "127.0.0.1:0")
+}
+
+/// Where the admin worker listens.
+fn admin(server: &Server) -> SocketAddr {
+    let listening = server.journal.wait_where("listening", |event| event.has("role"));
+    listening.text("address").parse().expect("an address")
+}
+
+/// The page, to a client that accepts these.
+fn page(server: &Server, accept: &str) -> (String, String) {
+    let request = format!("GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\n\r\n");
+    let response = Client::connect(admin(server)).request(request);
+    assert_eq!(response.status, 200, "{}", response.text());
+    let content_type = response.header("content-type").expect("a type").to_owned();
+    (content_type, response.text().to_owned())
+}
+
+/// The values of a page, by series.
+struct Values(BTreeMap<String, f64>);
+
+impl Values {
+    fn of(server: &Server) -> Values {
+        let (_, page) = page(server, "*/*");
+        let samples = page.lines().filter(|line| !line.starts_with('#'));
+        let split = samples.map(|line| line.rsplit_once(' ').expect("a value"));
+        Values(
+            split
+                .map(|(series, value)| (series.into(), value.parse().expect("a number")))
+                .collect(),
+        )
+    }
+
+    /// The sum over the series of a family that have these labels, with what is between a name and its lane.
+    fn sum(&self, name: &str, labels: &str) -> f64 {
+        let is_of = |series: &str| {
+            let rest =
+                series.strip_prefix(name).filter(|rest| rest.is_empty() || rest.starts_with('{'));
+            rest.is_some_and(|rest| rest.contains(labels))
+        };
+        self.0.iter().filter(|(series, _)| is_of(series)).map(|(_, value)| value).sum()
+    }
+
+    /// Nothing that only grows has become less, or is gone.
+    fn assert_after(&self, before: &Values) {
+        let grow = |series: &str| {
+            let name = series.split('{').next().expect("a name");
+            name.starts_with("laneway_")
+                && ["_total", "_bucket", "_sum", "_count"].iter().any(|end| name.ends_with(end))
+        };
+        for (series, value) in before.0.iter().filter(|(series, _)| grow(series)) {
+            let now = self.0.get(series);
+            assert!(now.is_some_and(|now| now >= value), "{series}: {value}, then {now:?}");
+        }
+    }
+}
+
+/// Waits until these sums are what is expected, and no more.
+#[track_caller]
+fn expect(server: &Server, expected: &[(&str, &str, f64)]) -> Values {
+    let mut last = String::new();
+    let start = std::time::Instant::now();
+    loop {
+        let values = Values::of(server);
+        let wrong: Vec<_> = expected
+            .iter()
+            .map(|(name, labels, count)| (name, labels, count, values.sum(name, labels)))
+            .filter(|(.., count, is)| *count != is)
+            .collect();
+        if wrong.is_empty() {
+            return values;
+        }
+        last.clear();
+        last.push_str(&format!("{wrong:?}"));
+        assert!(start.elapsed() < harness::DEADLINE, "{last}");
+        thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
+
+fn counts_are_what_a_client_counted(mode: Mode) {
+    let server = setup(mode).route("/echo", "echo = \"body\"").start();
+    let exchanges = [
+        ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", "GET"),
+        ("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n", "HEAD"),
+        ("GET /none HTTP/1.1\r\nHost: a\r\n\r\n", "GET"),
+        ("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc", "POST"),
+        ("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", "PUT"),
+        ("BREW /echo HTTP/1.1\r\nHost: a\r\n\r\n", "BREW"),
+    ];
+    let (mut sent, mut connections) = (0, 0);
+    for _ in 0..3 {
+        let mut client = server.connect();
+        connections += 1;
+        for (request, method) in exchanges {
+            client.send(request);
+            sent += request.len();
+            client.response_to(method);
+        }
+        // In one packet: they are answered in one turn.
+        let pipelined = exchanges[0].0.repeat(4);
+        sent += pipelined.len();
+        client.send(pipelined);
+        (0..4).for_each(|_| assert_eq!(client.response().status, 200));
+    }
+    let total = 3.0 * 10.0;
+    let values = expect(
+        &server,
+        &[
+            ("laneway_requests_total", "method=\"GET\",status=\"2xx\"", 3.0 * 5.0),
+            ("laneway_requests_total", "method=\"GET\",status=\"4xx\"", 3.0),
+            ("laneway_requests_total", "method=\"HEAD\",status=\"2xx\"", 3.0),
+            ("laneway_requests_total", "method=\"POST\",status=\"2xx\"", 3.0),
+            ("laneway_requests_total", "method=\"PUT\",status=\"4xx\"", 3.0),
+            ("laneway_requests_total", "method=\"_OTHER\"", 3.0),
+            ("laneway_requests_total", "", total),
+            ("laneway_requests_begun_total", "", total),
+            ("laneway_responses_total", "", total),
+            ("laneway_request_duration_seconds_count", "", total),
+            ("laneway_connections_accepted_total", "", f64::from(connections)),
+            ("laneway_connections_open", "", 0.0),
+            ("laneway_received_bytes_total", "", sent as f64),
+            ("laneway_lanes", "state=\"ready\"", 2.0),
+        ],
+    );
+    assert_eq!(values.sum("laneway_accept_queue_length", ""), 0.0);
+    assert!(values.sum("laneway_accept_backlog", "") > 0.0);
+    assert!(values.sum("laneway_turns_total", "") > 0.0);
+    assert!(values.sum("laneway_busy_seconds_total", "") > 0.0);
+    assert_eq!(values.sum("laneway_generation", ""), 1.0);
+}
+
+fn what_was_counted_outlives_workers_lanes_generations_and_servers(mode: Mode) {
+    let mut requests = 0_u32;
+    let server = setup(mode).start();
+    let mut before = Values::of(&server);
+    let mut ask = |server: &Server, restarts: f64, reloads: f64| {
+        for _ in 0..10 {
+            assert_eq!(server.get("/").status, 200);
+            requests += 1;
+        }
+        let now = expect(
+            server,
+            &[
+                ("laneway_requests_total", "", f64::from(requests)),
+                ("laneway_connections_accepted_total", "", f64::from(requests)),
+                ("laneway_request_duration_seconds_count", "", f64::from(requests)),
+                ("laneway_worker_restarts_total", "cause=\"signal\"", restarts),
+                ("laneway_reloads_total", "outcome=\"done\"", reloads),
+            ],
+        );
+        now.assert_after(&before);
+        before = now;
+    };
+    ask(&server, 0.0, 0.0);
+    let lost = killed_together(mode);
+    send_signal(server.worker_pid(1), SIGKILL);
+    eventually("all lanes are ready", || {
+        let values = Values::of(&server);
+        let restarts = values.sum("laneway_worker_restarts_total", "cause=\"signal\"");
+        (restarts == lost && values.sum("laneway_lanes", "state=\"ready\"") == 2.0).then_some(())
+    });
+    ask(&server, lost, 0.0);
+    server.signal(SIGHUP);
+    server.journal.wait_for("reload done");
+    ask(&server, lost, 1.0);
+    server.signal(SIGTTIN);
+    server.journal.wait_where("resized", |event| event.number("lanes") == 3);
+    ask(&server, lost, 1.0);
+    for lanes in [2, 1] {
+        server.signal(SIGTTOU);
+        server.journal.wait_where("resized", |event| event.number("lanes") == lanes);
+    }
+    ask(&server, lost, 1.0);
+    server.signal(SIGUSR2);
+    server.journal.wait_for("upgrade done");
+    ask(&server, lost, 1.0);
+}
+
+/// How many workers a kill of the second lane's takes, of two lanes: of threads all of their process.
+fn killed_together(mode: Mode) -> f64 {
+    match (mode.is_threads(), mode.accept) {
+        (false, _) => 1.0,
+        (true, Accept::Handoff) => 3.0,
+        (true, _) => 2.0,
+    }
+}
+
+fn each_reason_to_refuse_a_request_is_counted(mode: Mode) {
+    if skip_without_faults() {
+        return;
+    }
+    let server = setup(mode)
+        .faults("requests")
+        .set("limits.body", "1KiB")
+        .set("limits.request_line", "64B")
+        .set("timeouts.header", "100ms")
+        .start();
+    let long = format!("GET /{} HTTP/1.1\r\n", "a".repeat(100));
+    let many = format!("GET / HTTP/1.1\r\nHost: a\r\n{}", "X: y\r\n".repeat(101));
+    let cases: [(&str, &str); 10] = [
+        ("GET / HTTP/1.1\r\nHost: a\nX: b\r\n\r\n", "bad_request"),
+        ("GET / HTTP/1.1\r\nHost", "timeout"),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1025\r\n\r\n", "body_too_large"),
+        (&long, "request_line_too_long"),
+        ("POST / HTTP/1.1\r\nHost: a\r\nExpect: tea\r\nContent-Length: 1\r\n\r\n", "expectation"),
+        ("GET https://a/ HTTP/1.1\r\nHost: a\r\n\r\n", "misdirected"),
+        (&many, "fields_too_large"),
+        ("GET /.fault/panic-request HTTP/1.1\r\nHost: a\r\n\r\n", "panic"),
+        ("CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n", "not_implemented"),
+        ("GET / HTTP/3.0\r\nHost: a\r\n\r\n", "version"),
+    ];
+    for (request, reason) in &cases {
+        let mut client = server.connect();
+        client.send(request);
+        let status = client.response().status;
+        let label = format!("reason=\"{reason}\"");
+        let class = format!("status=\"{}xx\"", status / 100);
+        let values = expect(&server, &[("laneway_requests_refused_total", &label, 1.0)]);
+        assert!(values.sum("laneway_requests_total", &class) >= 1.0, "{reason}: {status}");
+    }
+    let count = cases.len() as f64;
+    expect(
+        &server,
+        &[
+            ("laneway_requests_refused_total", "", count),
+            ("laneway_requests_total", "", count),
+            ("laneway_request_duration_seconds_count", "", count),
+        ],
+    );
+}
+
+fn each_reason_to_end_a_connection_for_its_time_is_counted(mode: Mode) {
+    let server = setup(mode)
+        .route("/large", "bytes = \"32MiB\"")
+        .route("/echo", "echo = \"body\"")
+        .set("timeouts.header", "100ms")
+        .set("timeouts.body", "100ms")
+        .set("timeouts.keep_alive", "100ms")
+        .set("timeouts.write", "200ms")
+        .start();
+    let cases = [
+        ("GET / HTTP/1.1\r\nHost", "header"),
+        ("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nab", "body"),
+        ("", "keep_alive"),
+        ("GET /large HTTP/1.1\r\nHost: a\r\n\r\n", "write"),
+    ];
+    for (request, reason) in cases {
+        let mut client = Client::connect_with_small_buffer(server.address());
+        client.send(request);
+        let label = format!("reason=\"{reason}\"");
+        expect(&server, &[("laneway_connections_timed_out_total", &label, 1.0)]);
+        drop(client);
+    }
+    expect(
+        &server,
+        &[
+            ("laneway_connections_timed_out_total", "", 4.0),
+            ("laneway_requests_aborted_total", "", 1.0),
+            ("laneway_connections_open", "", 0.0),
+        ],
+    );
+}
+
+fn durations_have_the_delay_of_a_route(mode: Mode) {
+    let server = setup(mode).route("/later", "text = \"later\"\ndelay = \"300ms\"").start();
+    assert_eq!(server.get("/later").status, 200);
+    let values = expect(&server, &[("laneway_request_duration_seconds_count", "", 1.0)]);
+    let below =
+        |le: &str| values.sum("laneway_request_duration_seconds_bucket", &format!("le=\"{le}\""));
+    assert_eq!(below("0.25"), 0.0);
+    let sum = values.sum("laneway_request_duration_seconds_sum", "");
+    assert!((0.3..20.0).contains(&sum), "{sum}");
+    assert_eq!(below("+Inf"), 1.0);
+}
+
+fn other_programs_read_the_page(mode: Mode) {
+    let server = setup(mode).start();
+    assert_eq!(server.get("/").status, 200);
+    assert_eq!(server.connect().request("PUT / HTTP/1.1\r\nHost: a\r\n\r\n").status, 405);
+    let (content_type, text) = page(&server, "text/plain");
+    assert_eq!(content_type, TEXT);
+    let (content_type, open) = page(&server, "application/openmetrics-text; version=1.0.0");
+    assert_eq!(content_type, OPEN_METRICS);
+    assert!(open.ends_with("\n# EOF\n") && !text.contains("# EOF"));
+    let mut client = Client::connect(admin(&server));
+    client.send("HEAD /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let head = client.response_to("HEAD");
+    assert_eq!((head.status, head.header("content-type")), (200, Some(TEXT)));
+    if !skip_without("promtool") {
+        let mut promtool = Command::new("promtool");
+        let found = checked_by(promtool.args(["check", "metrics"]), text.as_bytes());
+        assert_eq!(found.as_deref(), Ok(""), "promtool");
+    }
+    let Some(python) = python_with("prometheus_client") else { return };
+    const READ: &str = "import sys\nfrom prometheus_client.openmetrics.parser import text_string_to_metric_families as read\n\
+         print(len([family for family in read(sys.stdin.read())]))";
+    let families = checked_by(Command::new(python).args(["-c", READ]), open.as_bytes());
+    let families = families.expect("the parser reads it");
+    assert_eq!(families.trim(), open.matches("# TYPE").count().to_string());
+}
