@@ -570,6 +570,21 @@ fn a_process_that_somebody_else_told_to_end_is_replaced_while_it_drains() {
 }
 
 #[test]
+fn a_worker_that_is_told_to_end_is_told_of_with_its_failures_within_the_window() {
+    for (now_ms, failures) in [(69_999, 1), (70_000, 0)] {
+        let mut policy = processes();
+        policy.decide(ended(2), 10_000);
+        policy.decide(became_ready(apart(3, 1)), 10_001);
+        let told = Input::Reported(apart(3, 1), WorkerEvent::ToldToEnd);
+        let restarts = policy.decide(told, now_ms).into_iter().find_map(|action| match action {
+            Announce(Fact::WorkerRestarting { restarts, .. }) => Some(restarts),
+            _ => None,
+        });
+        assert_eq!(restarts, Some(failures), "at {now_ms} ms");
+    }
+}
+
+#[test]
 fn a_worker_that_is_told_to_end_before_it_was_ready_ends_the_start() {
     let (mut policy, _) = Policy::begin(plan(&SETTINGS, 1, Mode::Processes), 1, 0);
     let actions = policy.decide(Input::Reported(apart(1, 0), WorkerEvent::ToldToEnd), 1);

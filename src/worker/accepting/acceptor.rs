@@ -314,3 +314,34 @@ fn connections_max(config: &Config, is_thread: bool) -> io::Result<u64> {
     }
     Ok(asked.min(cpu::file_limit()?.saturating_sub(OTHER_FILES).max(1)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::{self, Options};
+    use crate::sys::socket::{Bound, Sharing, packet_pair};
+
+    #[test]
+    fn it_waits_for_events_and_in_a_drain_empties_its_sockets_without_waiting() {
+        let mut config = config::load(&Options::default()).expect("the defaults").config;
+        config.supervisor.watchdog = Duration::from_secs(8);
+        let (ours, _theirs) = packet_pair().expect("a pair");
+        let control = Control::new(ours);
+        let ledger = Ledger::new(1).expect("a ledger");
+        let mut acceptor = Acceptor::new(WorkerNumber(1), 0, &config, &control, &ledger, None)
+            .expect("an acceptor");
+        assert_eq!(acceptor.patience_ms(), Some(2_000), "the watchdog wants to see a turn");
+        let address = "127.0.0.1:0".parse().expect("an address");
+        let listener = Bound::bind(address, Sharing::Exclusive).and_then(|bound| bound.listen(1));
+        let source = Source::Listener(listener.expect("a listener"));
+        acceptor.sources.watch(0, source, false, &mut acceptor.driver).expect("it is watched");
+        assert_eq!(acceptor.patience_ms(), Some(2_000), "an event tells of a connection");
+        acceptor.drain();
+        assert_eq!(acceptor.patience_ms(), Some(0), "no event tells that none is left");
+        // Nothing can be done for one that no lane has room for until a lane has some.
+        acceptor.waiting.push_back(packet_pair().expect("a pair").0);
+        assert_eq!(acceptor.patience_ms(), Some(AGAIN_MS));
+    }
+}

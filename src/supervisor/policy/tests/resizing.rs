@@ -12,6 +12,14 @@ fn a_new_lane_is_adopted_until_its_worker_is_ready() {
 }
 
 #[test]
+fn no_resize_goes_to_as_many_lanes_as_there_are_or_to_none() {
+    let mut policy = processes();
+    assert_eq!(policy.decide(Input::Resize(2), 10), []);
+    assert_eq!(policy.decide(Input::Resize(0), 10), []);
+    assert_eq!(policy.lanes(), 2);
+}
+
+#[test]
 fn a_lane_that_leaves_is_steered_away_from_adopted_and_closed_after_its_handshakes() {
     let mut policy = processes();
     let actions = policy.decide(Input::Resize(1), 10);
