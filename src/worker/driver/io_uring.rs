@@ -257,3 +257,37 @@ impl Link {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::worker::driver::token::Key;
+
+    #[test]
+    fn what_comes_finds_a_buffer_however_much_came_before_as_each_is_given_back() {
+        // The kernel may be too old for it, or forbid it.
+        let Ok(mut driver) = Driver::new() else { return };
+        let (mut client, server) = UnixStream::pair().expect("a pair");
+        server.set_nonblocking(true).expect("nonblocking");
+        let socket = Connected::from(OwnedFd::from(server));
+        let token = Key { index: 0, generation: 0 }.to_token();
+        driver.register(&socket, token);
+        for round in 0..1_000 {
+            client.write_all(b"x").expect("room");
+            let mut event = None;
+            while event.is_none() {
+                driver.wait(None, |_| None).expect("a wait");
+                event = driver.next_event();
+            }
+            let buffer = event.and_then(|event| event.buffer);
+            let buffer = buffer.unwrap_or_else(|| panic!("none in round {round}"));
+            assert_eq!(driver.ring.bytes(&buffer), b"x");
+            driver.give_back(buffer);
+        }
+        driver.release(token);
+    }
+}

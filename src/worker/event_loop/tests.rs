@@ -192,6 +192,7 @@ impl Handler for Mixed {
         let body = match &*request.target.path {
             b"/file" => return self.opened.answer(request),
             b"/pieces" => Body::Stream(Box::new(Made { pieces: None })),
+            b"/large" => Body::Shared(&[b'z'; 100_000]),
             _ => Body::Shared(b"at once"),
         };
         Answer::Known(Outcome::Ready(Reply { response, body }))
@@ -304,6 +305,40 @@ fn clients_that_end_their_side_or_send_much_get_all_they_asked_for_by_either_dri
             let responses: usize = cases.iter().map(|case| case.2.0).sum();
             assert_eq!((counts.responses(), counts.aborted()), (responses as u64, 0));
             assert_eq!(event_loop.context.held_bytes, 0);
+        });
+    }
+}
+
+#[test]
+fn what_is_sent_at_once_comes_behind_what_the_same_turn_was_to_send() {
+    let file = tempfile::tempfile().expect("a file");
+    let opened = Opened {
+        response: Response::new(200, [], None),
+        span: FileSpan::new(Arc::new(file), 0, 0),
+    };
+    let site = Site::of(Box::new(Mixed { opened }));
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    for driver in drivers() {
+        with_loop_of(driver, &site, Accept::Reuseport, |event_loop, _, _| {
+            let mut stream = connect(event_loop, &listener);
+            let key = event_loop.connections.keys().next().expect("a connection");
+            for path in ["/", "/large"] {
+                let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+                event_loop.work(key, None, |connection, _, lane| {
+                    let ready = Ready { readable: true, ..Ready::quiet(key.to_token()) };
+                    connection.on_ready(
+                        ready,
+                        &mut Input::new(Some(request.as_bytes()), None),
+                        lane,
+                    )
+                });
+            }
+            stream.shutdown(Shutdown::Write).expect("an end");
+            turn_until_all_are_closed(event_loop);
+            let mut text = String::new();
+            stream.read_to_string(&mut text).expect("responses");
+            let (small, large) = (text.find("at once"), text.find("zzz"));
+            assert!(small.is_some() && small < large, "{small:?}, {large:?}");
         });
     }
 }

@@ -58,3 +58,38 @@ fn only_of_a_body_of_which_much_has_come_much_is_waited_for_at_once() {
     }
     assert_eq!(pair.connection.interest(), Interest::BulkInput);
 }
+
+#[test]
+fn of_what_comes_behind_the_last_request_nothing_is_kept_and_no_more_is_waited_for() {
+    fn large(_: &Answers) -> Answer<'_> {
+        let response = ResponseOf::Request(Box::new(Response::new(200, [], None)));
+        Answer::Known(Outcome::Ready(Reply { response, body: Body::Owned(vec![b'x'; 1 << 20]) }))
+    }
+    let (site, lane) = (Site::of(Box::new(Answers(large))), Lane::new());
+    let mut pair = lane.serve(&site);
+    pair.ask("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    assert_eq!(pair.connection.interest(), Interest::RoomOrInput);
+    let held = pair.connection.held_bytes();
+    step(&mut pair.connection, &mut pair.context, &mut pair.driver, |connection, _, lane| {
+        let ready = Ready { readable: true, ..Ready::quiet(0) };
+        connection.on_ready(ready, &mut Input::new(Some(b"more"), None), lane)
+    });
+    assert_eq!(pair.connection.held_bytes(), held);
+    assert_eq!(pair.connection.interest(), Interest::Room);
+}
+
+#[test]
+fn what_the_kernel_has_no_room_for_in_the_end_waits_if_the_lane_may_hold_it() {
+    let (site, lane) = (pieces(b"x", 1, Some(1)).0, Lane::new());
+    for (room, is_kept) in [(5, true), (4, false)] {
+        let mut pair = lane.serve(&site);
+        pair.context.held_elsewhere = context::HELD_BYTES_MAX - room;
+        let next = pair.connection.keep_unsent(b"bytes", &pair.context);
+        assert_eq!(matches!(next, Next::WaitUntil(_)), is_kept, "{next:?}");
+        assert_eq!(next == Next::Close, !is_kept, "{next:?}");
+        if is_kept {
+            pair.turn(false);
+            assert_eq!(pair.received(), b"bytes");
+        }
+    }
+}
