@@ -451,3 +451,42 @@ pub fn accept(listener: &Listener) -> Accepted {
         Err(_) => Accepted::Transient,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream, UdpSocket};
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn only_an_accept_from_what_does_not_listen_any_more_ends_its_source() {
+        let accept_from = |socket: OwnedFd| accept(&Listener::from(socket));
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let stream = TcpStream::connect(listener.local_addr().expect("an address"));
+        assert!(matches!(accept_from(stream.expect("a connection").into()), Accepted::Closed));
+        listener.set_nonblocking(true).expect("nonblocking");
+        let listener = OwnedFd::from(listener);
+        let again = listener.try_clone().expect("a copy");
+        assert!(matches!(accept_from(listener), Accepted::Connection(_)));
+        assert!(matches!(accept_from(again), Accepted::Empty));
+        // EOPNOTSUPP, one of the errors by which a failure of one connection is told (accept(2)).
+        let datagrams = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        assert!(matches!(accept_from(datagrams.into()), Accepted::Transient));
+    }
+
+    #[test]
+    fn a_discard_that_filled_its_buffer_says_that_more_may_be_there() {
+        let (mut client, server) = UnixStream::pair().expect("a pair");
+        server.set_nonblocking(true).expect("nonblocking");
+        let socket = Connected::from(OwnedFd::from(server));
+        client.write_all(b"6bytes").expect("room");
+        let discard = || Input::new(None, Some(&mut [0; 4])).discard(&socket);
+        assert_eq!(discard(), Discarded::Some(4));
+        assert_eq!(discard(), Discarded::All(2));
+        assert_eq!(discard(), Discarded::All(0));
+        drop(client);
+        assert_eq!(discard(), Discarded::End);
+    }
+}

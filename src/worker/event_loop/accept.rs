@@ -83,3 +83,42 @@ impl EventLoop<'_> {
         self.room_since_ms.map(|since_ms| since_ms + ROOM_MS)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::super::tests::{next_report, with_loop};
+    use super::*;
+    use crate::config::Accept;
+
+    #[test]
+    fn a_full_lane_has_room_again_when_an_eighth_is_free_or_any_was_for_a_while() {
+        with_loop(Accept::Reuseport, |event_loop, supervisor, _| {
+            let fill_and_free = |event_loop: &mut EventLoop<'_>, places: usize| {
+                event_loop.connections_max = 16;
+                while event_loop.connections.len() < 16 {
+                    event_loop.adopt(UnixStream::pair().expect("a pair").0.into());
+                }
+                event_loop.sources.pause(Pause::Full, &mut event_loop.driver).expect("a pause");
+                event_loop.report_room();
+                assert_eq!(next_report(supervisor), Some(WorkerEvent::Full(true)));
+                let keys: Vec<_> = event_loop.connections.keys().take(places).collect();
+                keys.into_iter().for_each(|key| event_loop.close(key));
+                event_loop.accept_without_event().expect("it goes on");
+                event_loop.report_room();
+            };
+            fill_and_free(event_loop, 2);
+            assert_eq!(next_report(supervisor), Some(WorkerEvent::Full(false)));
+            fill_and_free(event_loop, 1);
+            let due_ms = event_loop.context.now_ms + ROOM_MS;
+            assert_eq!(event_loop.room_due_ms(), Some(due_ms));
+            event_loop.context.now_ms = due_ms - 1;
+            event_loop.report_room();
+            assert_eq!(next_report(supervisor), None);
+            event_loop.context.now_ms = due_ms;
+            event_loop.report_room();
+            assert_eq!(next_report(supervisor), Some(WorkerEvent::Full(false)));
+        });
+    }
+}

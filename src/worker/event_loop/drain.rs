@@ -125,17 +125,8 @@ impl EventLoop<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::with_loop;
+    use super::super::tests::{next_report, with_loop};
     use super::*;
-    use crate::control::{Control, Received, Report};
-
-    fn next_report(supervisor: &Control) -> Option<WorkerEvent> {
-        match supervisor.receive::<Report>() {
-            Received::Message(report, _) => Some(report.event),
-            Received::Nothing => None,
-            other => panic!("{other:?}"),
-        }
-    }
 
     #[test]
     fn a_lane_that_is_handed_connections_is_emptied_once_it_is_sealed_and_no_stage_comes_again() {

@@ -12,7 +12,7 @@ use crate::config::{self, Networks, Options};
 use crate::content::{
     Answer, Body, FileSpan, Handler, Job, Outcome, Pending, Piece, Reply, ResponseOf, Site, Stream,
 };
-use crate::control::GenerationNumber;
+use crate::control::{GenerationNumber, Received, Report};
 use crate::http::{Request, Response};
 use crate::observe::ledger::Ledger;
 use crate::sys::socket::packet_pair;
@@ -46,6 +46,15 @@ fn with_loop_of(
     let mut event_loop =
         EventLoop::new(WorkerNumber(1), config, driver, &control, context, None).expect("a loop");
     test(&mut event_loop, &theirs, &ledger);
+}
+
+/// What the loop has reported, if it has.
+pub(super) fn next_report(supervisor: &Control) -> Option<WorkerEvent> {
+    match supervisor.receive::<Report>() {
+        Received::Message(report, _) => Some(report.event),
+        Received::Nothing => None,
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
@@ -389,11 +398,7 @@ fn what_fails_with_the_end_of_its_connection_costs_no_other() {
         let keys: Vec<Key> = event_loop.connections.keys().collect();
         keys.into_iter().for_each(|key| event_loop.close(key));
         assert_eq!((event_loop.connections.len(), ledger.block(0).open()), (0, 0));
-        let report = supervisor.receive::<crate::control::Report>();
-        assert!(
-            matches!(&report, crate::control::Received::Message(report, _)
-                if matches!(report.event, WorkerEvent::RequestPanicked(_))),
-            "{report:?}"
-        );
+        let report = next_report(supervisor);
+        assert!(matches!(report, Some(WorkerEvent::RequestPanicked(_))), "{report:?}");
     });
 }
