@@ -79,6 +79,25 @@ fn without_ipv6_the_other_address_is_served() {
 }
 
 #[test]
+fn without_io_uring_epoll_serves_unless_io_uring_was_asked_for_by_name() {
+    // io_uring_setup(…) fails with EPERM, as where the sysctl kernel.io_uring_disabled is 2.
+    let kernel = || restricted(Mode::THREADS, "425,-1,1", "425,-1,1");
+    let Some(setup) = kernel() else { return };
+    let server = setup.start();
+    assert_eq!(server.get("/").text(), GREETING);
+    let ready = server.journal.wait_for("worker ready");
+    assert_eq!(ready.text("driver"), "epoll");
+    let reason = ready.text("reason");
+    assert!(reason.starts_with("no io_uring: Operation not permitted"), "{reason}");
+    let Some(setup) = kernel() else { return };
+    let mut named = setup.set("workers.driver", "io_uring").spawn();
+    assert_eq!(named.wait_exit(), 1);
+    let failed = named.journal.wait_for("could not start");
+    let remedy = "workers.driver = \"auto\" goes on without it";
+    assert!(failed.text("reason").contains(remedy), "{failed:?}");
+}
+
+#[test]
 fn an_abstract_socket_of_a_service_manager_is_told() {
     let name = format!("laneway-test-{}", std::process::id());
     let address = SocketAddr::from_abstract_name(&name).expect("an abstract name");

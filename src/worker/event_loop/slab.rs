@@ -92,6 +92,7 @@ mod tests {
         assert_eq!(slab.find(new), Some(&mut "new"));
         assert_eq!(slab.len(), 1);
     }
+
     #[test]
     fn as_many_are_there_as_were_put_in_and_not_taken_out() {
         let mut slab = Slab::default();
@@ -101,5 +102,17 @@ mod tests {
         assert_eq!(slab.keys().collect::<Vec<_>>(), [keys[0], keys[2]]);
         assert_eq!([slab.remove(keys[0]), slab.remove(keys[2])], [Some('a'), Some('c')]);
         assert!(slab.is_empty());
+    }
+
+    #[test]
+    fn however_often_a_place_is_reused_its_keys_fit_into_tokens() {
+        let mut slab = Slab::default();
+        slab.insert(());
+        slab.places[0].generation = GENERATIONS - 2;
+        for generation in [GENERATIONS - 2, GENERATIONS - 1, 0, 1] {
+            let key = Key { index: 0, generation };
+            assert_eq!(slab.remove(key), Some(()), "{generation}");
+            slab.insert(());
+        }
     }
 }
