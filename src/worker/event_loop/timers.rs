@@ -115,8 +115,8 @@ impl Timers {
         let level = self.occupied.iter().position(|slots| *slots != 0)?;
         let shift = level as u32 * SLOT_BITS;
         let current = self.now_ms >> shift;
-        let start = (current % SLOTS as u64) as u32;
-        let ahead = self.occupied[level].rotate_right(start).trailing_zeros();
+        // A rotation counts modulo 64, as a level counts its slots.
+        let ahead = self.occupied[level].rotate_right(current as u32).trailing_zeros();
         let slot = current + u64::from(ahead);
         Some(((level * SLOTS) as u16 + (slot % SLOTS as u64) as u16, slot << shift))
     }
