@@ -2,7 +2,7 @@
 //! over blocks, its name between supervisors and its place on a page of metrics follow from that.
 //!
 //! A new count is one more line there, and `counters.cells().name.add(1)` where it happens. One that is told apart by a
-//! label has `by` that [`Label`](super::labels::Label), and `name.at(label).add(1)`.
+//! label has `by` that [`Label`], and `name.at(label).add(1)`.
 
 use std::iter::Sum;
 use std::marker::PhantomData;

@@ -160,7 +160,7 @@ fn of_server(page: &mut Page, facts: &Facts) {
     let states = gauge("laneway_lanes", "Lanes, by the state of their workers.");
     page.begin(states);
     let mut by_state: BTreeMap<&str, u64> =
-        ["starting", "ready", "hung", "waiting"].map(|state| (state, 0)).into();
+        ["starting", "ready", "full", "hung", "waiting"].map(|state| (state, 0)).into();
     by_state.extend(facts.lane_states.iter().map(|(state, count)| (&**state, *count)));
     for (state, count) in by_state {
         page.sample(states.name, &[("state", state)], count);

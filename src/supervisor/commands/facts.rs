@@ -57,7 +57,7 @@ pub(crate) fn facts(
         roles,
         lane_states,
         connections_max: config.map_or(0, |config| config.workers.max_connections.into()),
-        queues: config.map(|config| queues(config, listeners)).unwrap_or_default(),
+        queues: config.map(|of| queues(of, listeners, policy.lanes())).unwrap_or_default(),
         reloads,
         is_draining: policy.is_ending(),
         listens: listens.map(|of| Listens { overflows: of.overflows, drops: of.drops }),
@@ -80,11 +80,11 @@ fn longest_turn_us(worker: Option<Worker>, records: &WorkerRecords) -> Option<u6
 }
 
 /// The accept queues that there are. An engine that opens its own sockets keeps theirs to itself.
-fn queues(config: &Config, listeners: &Listeners) -> Vec<QueueFacts> {
+fn queues(config: &Config, listeners: &Listeners, lanes: usize) -> Vec<QueueFacts> {
     let is_shared = config.workers.accept != Accept::Reuseport;
     let groups = listeners.groups().iter().filter(|group| !group.is_held);
     let queues = groups.flat_map(|group| {
-        let is_alone = group.listeners.len() == 1 && listeners.lanes() > 1;
+        let is_alone = group.listeners.len() == 1 && lanes > 1;
         let is_one = is_shared || is_alone || group.is_shared();
         group.listeners.iter().enumerate().filter_map(move |(lane, listener)| {
             let queue = listener.accept_queue().ok()?;
