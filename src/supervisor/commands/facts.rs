@@ -59,7 +59,7 @@ pub(crate) fn facts(
         connections_max: config.map_or(0, |config| config.workers.max_connections.into()),
         queues: config.map(|of| queues(of, listeners, policy.lanes())).unwrap_or_default(),
         reloads,
-        is_draining: policy.is_ending(),
+        is_draining: policy.is_ending() && !policy.is_followed(),
         listens: listens.map(|of| Listens { overflows: of.overflows, drops: of.drops }),
         process: usage().ok().map(of_process),
     }

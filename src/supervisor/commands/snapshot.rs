@@ -11,7 +11,10 @@ pub(crate) fn health(policy: &Policy, change: Option<&str>, now_ms: u64) -> Heal
     let lanes_ready = states.iter().filter(is_ready).count();
     let is_served = policy.is_served(now_ms);
     let all_hang = !states.is_empty() && states.iter().all(|state| *state == "hung");
-    let dead = if states.is_empty() {
+    let dead = if policy.is_followed() {
+        // An answer that the admin worker still owes. The server is there: the next supervisor serves.
+        None
+    } else if states.is_empty() {
         Some("it starts, and no lane is ready yet".to_owned())
     } else if all_hang {
         Some("every lane hangs".to_owned())
@@ -20,7 +23,9 @@ pub(crate) fn health(policy: &Policy, change: Option<&str>, now_ms: u64) -> Heal
     } else {
         None
     };
-    let unready = if states.is_empty() {
+    let unready = if policy.is_followed() {
+        None
+    } else if states.is_empty() {
         dead.clone()
     } else if policy.is_ending() {
         Some("it was told to stop".to_owned())
@@ -153,6 +158,14 @@ mod tests {
         assert!(late.dead.is_some() && late.unready.is_some(), "{late:?}");
         ready(&mut policy, worker(3, 0), 1_200);
         assert_eq!(health(&policy, None, 9_000).unready, None);
+    }
+
+    #[test]
+    fn a_server_that_another_one_follows_is_ready_until_its_end() {
+        let mut policy = serving();
+        policy.decide(Input::HandedOver, 0);
+        let Health { dead, unready, .. } = health(&policy, None, 5_000);
+        assert_eq!((dead, unready), (None, None));
     }
 
     #[test]

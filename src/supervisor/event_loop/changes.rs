@@ -92,6 +92,8 @@ impl Supervisor {
         let health = snapshot::health(&self.policy, self.under_way(), self.now_ms());
         let (status, metrics) = (status.map(|text| text + "\n"), self.facts());
         let file = Snapshot { status, health, metrics }.write();
+        // Nothing that grows is less on the heir's page, which may be asked for next.
+        self.send_totals();
         let files: Vec<_> = file.iter().map(AsFd::as_fd).collect();
         self.processes.order(asker, Order::Snapshot(number), &files);
     }

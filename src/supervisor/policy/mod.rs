@@ -182,6 +182,11 @@ impl Policy {
         }
     }
 
+    /// Whether another supervisor serves in the place of this one.
+    pub fn is_followed(&self) -> bool {
+        matches!(self.phase, Phase::Draining { kind: DrainKind::Replaced, .. })
+    }
+
     /// Whether one generation is about to replace another, so that neither a reload nor a resize can begin.
     pub fn is_changing(&self) -> bool {
         self.phase != Phase::Serving || self.incoming().is_some() || self.replacing.is_some()
