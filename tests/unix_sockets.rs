@@ -19,6 +19,7 @@ use nix::unistd::Uid;
 
 in_every_mode!(
     requests_are_answered_beside_those_over_tcp,
+    under_load_every_lane_takes_connections,
     a_crash_loses_nothing_that_waits,
     what_waits_while_every_lane_is_dead_is_served_by_their_successors,
     a_reload_adds_and_removes_sockets_and_serves_what_waits,
@@ -153,6 +154,19 @@ fn requests_are_answered_beside_those_over_tcp(mode: Mode) {
     assert!(text.contains(&format!("queue of all lanes  0/{backlog}")), "{text}");
 }
 
+fn under_load_every_lane_takes_connections(mode: Mode) {
+    let of = Sockets::new(mode);
+    let server = of.site.start();
+    let traffic = of.traffic();
+    eventually("every lane has accepted some", || {
+        let status = of.site.command(&server, &["status", "--json"]);
+        let status: serde_json::Value = serde_json::from_slice(&status.stdout).ok()?;
+        let lanes = status["lanes"].as_array()?;
+        lanes.iter().all(|lane| lane["accepted"].as_u64() > Some(4)).then_some(())
+    });
+    assert_no_failure(traffic);
+}
+
 fn a_crash_loses_nothing_that_waits(mode: Mode) {
     let of = Sockets::new(mode);
     let server = of.site.start();
@@ -221,15 +235,19 @@ fn a_reload_changes_who_may_connect_and_a_rejected_one_changes_nothing(mode: Mod
     let group = || fs::metadata(of.path()).expect("its file").gid();
     assert_eq!((of.mode_of(), group(), inode(&of.path())), (0o666, 54_321, before));
     // One that can't be: the other socket's place is taken by a file.
-    let wanted = std::mem::replace(&mut of.site.more, "server.socket_mode = \"0600\"\n".into());
+    of.site.more = "server.socket_mode = \"0600\"\n".into();
     of.site.scratch.write("taken.sock", "not a socket");
     of.site.unix = vec![NAME, "taken.sock"];
     of.site.write();
     let rejected = reload(&server);
     assert_eq!(rejected.name(), "reload rejected");
     assert!(rejected.text("reason").contains("is no socket, and is left alone"), "{rejected:?}");
-    let group = || fs::metadata(of.path()).expect("its file").gid();
-    assert_eq!((of.mode_of(), group(), inode(&of.path())), (0o666, 54_321, before), "{wanted}");
+    // It is told before it is undone.
+    eventually("it is as it was", || {
+        let group = fs::metadata(of.path()).expect("its file").gid();
+        ((of.mode_of(), group) == (0o666, 54_321)).then_some(())
+    });
+    assert_eq!(inode(&of.path()), before);
     (of.site.unix, of.site.more) = (vec![NAME], String::new());
     of.site.write();
     assert_eq!(reload(&server).name(), "reload done");
@@ -378,6 +396,32 @@ fn responses_reach_a_client_that_was_refused_amid_its_body(mode: Mode) {
     let response = client.response();
     assert!((400..500).contains(&response.status), "{response:?}");
     assert!(response.says_close());
+}
+
+#[test]
+fn the_admin_address_may_be_a_unix_socket() {
+    for mode in [Mode::THREADS, Mode::PROCESSES] {
+        let mut of = Sockets::new(mode);
+        of.site.more = "admin.listen = \"unix:admin.sock\"\nadmin.socket_mode = \"0600\"\n".into();
+        let mut server = of.site.start();
+        let path = of.of("admin.sock");
+        assert_eq!(fs::metadata(&path).expect("its file").mode() & 0o7777, 0o600);
+        let ask = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        let healthy = |path: &Path| Client::connect(path).request(ask).status == 200;
+        assert!(healthy(&path));
+        of.site.more = "admin.listen = [\"unix:admin.sock\", \"unix:other.sock\"]\n".into();
+        of.site.write();
+        assert_eq!(reload(&server).name(), "reload done");
+        assert!(healthy(&path) && healthy(&of.of("other.sock")));
+        assert_eq!(fs::metadata(&path).expect("its file").mode() & 0o7777, 0o660);
+        server.signal(SIGUSR2);
+        let heir = server.journal.wait_for("upgrade done").pid();
+        assert_eq!(server.wait_exit(), 0);
+        assert!(healthy(&path));
+        send_signal(heir, SIGTERM);
+        server.wait_gone();
+        assert_eq!((inode(&path), inode(&of.of("other.sock"))), (None, None));
+    }
 }
 
 /// How a start at a path ends, where something is already.

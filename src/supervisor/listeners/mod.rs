@@ -18,7 +18,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, Engine, ListenAddress, SocketAccess};
-use crate::supervisor::presence::socket_file::{Access, LOCK_PATIENCE, SocketFile};
+use crate::supervisor::presence::socket_file::{Access, SocketFile};
 use crate::sys::socket::{Address, Listener};
 
 pub use error::{Error, PortHolders};
@@ -101,6 +101,8 @@ pub struct Wanted<'c> {
     pub holders: &'c PortHolders,
     /// Whose the Unix sockets are to be.
     pub(crate) accesses: Accesses,
+    /// How long to wait for another server that opens one in the same folder.
+    pub lock_patience: Duration,
 }
 
 /// What [`Listeners::open`] came to.
@@ -265,8 +267,8 @@ impl Listeners {
         requested: &RequestedAddress,
         wanted: &Wanted<'_>,
     ) -> Result<bool, Error> {
-        let Wanted { backlog, sockets, engine, holders, accesses, .. } = *wanted;
-        let access = accesses.of(self.purpose);
+        let Wanted { backlog, sockets, engine, holders, .. } = *wanted;
+        let access = wanted.accesses.of(self.purpose);
         let are_lent = self.are_lent;
         let failed = |error| match &requested.0 {
             Address::Internet(_) => Error::at(&requested.0, error, holders),
@@ -280,10 +282,7 @@ impl Listeners {
         }
         let group = match (&requested.0, engine.abilities().own_sockets) {
             (Address::Unix(path), _) => {
-                // Workers that run must not wait for this one.
-                let is_start = self.groups.is_empty();
-                let patience = if is_start { LOCK_PATIENCE } else { Duration::ZERO };
-                Group::open_file(requested.clone(), path, backlog, access, patience)
+                Group::open_file(requested.clone(), path, backlog, access, wanted.lock_patience)
                     .map_err(|error| Error::at_path(path, error))
             }
             (Address::Internet(address), own_sockets) => match own_sockets {

@@ -160,6 +160,7 @@ fn a_port_that_is_in_use_is_told_with_what_was_found_before_and_nothing_is_looke
             engine: Engine::Native,
             holders: &holders,
             accesses: accesses(),
+            lock_patience: Duration::ZERO,
         };
         let opened = Listeners::default().open_address(&requested, &wanted);
         let error = opened.expect_err("the port is in use").to_string();

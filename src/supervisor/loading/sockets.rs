@@ -1,6 +1,7 @@
 //! The sockets of a configuration: opened, and told of. Which worker accepts from them is not decided here.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::warned::Warned;
 use crate::config::{Accept, Config, Engine, Mode};
@@ -8,6 +9,7 @@ use crate::control::{GenerationNumber, Role};
 use crate::supervisor::listeners::{
     Accesses, Group, Listeners, PortHolders, Purpose, RequestedAddress, Resolved, Wanted,
 };
+use crate::supervisor::presence::socket_file::LOCK_PATIENCE;
 use crate::sys::socket;
 
 /// What the addresses of a configuration stand for.
@@ -32,6 +34,9 @@ pub(super) fn open(
     (listeners, admin_listeners): (&mut Listeners, &mut Listeners),
     warned: &mut Warned,
 ) -> Result<(Vec<RequestedAddress>, Vec<RequestedAddress>), String> {
+    // Workers that run must not wait for another server.
+    let is_first = number == GenerationNumber::FIRST;
+    let lock_patience = if is_first { LOCK_PATIENCE } else { Duration::ZERO };
     let wanted = Wanted {
         listen: &config.server.listen,
         resolved: &asked.addresses,
@@ -40,6 +45,7 @@ pub(super) fn open(
         engine: config.workers.engine,
         holders: &asked.holders,
         accesses: asked.accesses,
+        lock_patience,
     };
     let opened = listeners.open(&wanted).map_err(|error| error.to_string())?;
     let admin = Wanted {
@@ -50,6 +56,7 @@ pub(super) fn open(
         engine: Engine::Native,
         holders: &asked.holders,
         accesses: asked.accesses,
+        lock_patience,
     };
     let admin = admin_listeners.open(&admin).map_err(|error| error.to_string())?;
     for error in opened.left_out.iter().chain(&admin.left_out) {
@@ -60,9 +67,8 @@ pub(super) fn open(
     }
     check_address_count(opened.requested.len(), Purpose::Serve)?;
     check_address_count(admin.requested.len(), Purpose::Admin)?;
-    let is_told = |group: &Group, new: &[RequestedAddress]| {
-        number == GenerationNumber::FIRST || new.contains(&group.requested)
-    };
+    let is_told =
+        |group: &Group, new: &[RequestedAddress]| is_first || new.contains(&group.requested);
     for group in listeners.groups().iter().filter(|group| is_told(group, &opened.new)) {
         log_listening(group, config, lanes);
     }

@@ -29,6 +29,7 @@ fn more_than_a_socket_holds_is_sent_as_the_heir_takes_it() {
             engine: Engine::Native,
             holders: &PortHolders::WhenNeeded,
             accesses,
+            lock_patience: Duration::ZERO,
         };
         let mut listeners = Listeners::of(purpose);
         listeners.open(&wanted).expect("a free port");
