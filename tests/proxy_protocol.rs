@@ -23,6 +23,7 @@ in_every_mode!(
     a_header_that_does_not_come_in_time_costs_the_connection,
     a_connection_without_a_header_outlives_a_reload_and_is_closed_by_a_stop,
     an_end_within_or_behind_a_header_is_an_end,
+    the_admin_address_takes_requests_without_a_header,
 );
 
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
@@ -260,6 +261,24 @@ fn a_connection_without_a_header_outlives_a_reload_and_is_closed_by_a_stop(mode:
     silent.expect_end();
     assert_eq!(server.wait_exit(), 0);
     assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+}
+
+fn the_admin_address_takes_requests_without_a_header(mode: Mode) {
+    let server = setup(mode).set("admin.listen", "127.0.0.1:0").start();
+    let admin = eventually("the admin address is open", || {
+        let mut listening = server.journal.named("listening");
+        listening.retain(|event| event.has("role"));
+        let address = listening.first()?.text("address").to_owned();
+        address.parse().ok()
+    });
+    let ask = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    eventually("it is answered", || {
+        (Client::connect(admin).request(ask).status == 200).then_some(())
+    });
+    assert_eq!(client_behind(&server, V1), "192.0.2.1");
+    let mut client = Client::connect(admin);
+    client.send([V1, ask].concat());
+    assert_eq!(client.response().status, 400);
 }
 
 fn an_end_within_or_behind_a_header_is_an_end(mode: Mode) {
