@@ -1004,6 +1004,9 @@ fn a_proxy_protocol_that_is_required_needs_proxies_and_an_engine_that_reads_it()
         load_toml(&toml, &[], &[])
     };
     let (config, written) = proxied("[access]\ntrusted_proxies = \"::1\"\n").unwrap();
+    assert!(proxied("listen = \"unix:http.sock\"\n").is_ok(), "a Unix socket is trusted");
+    let both = proxied("listen = [\"unix:http.sock\", \"127.0.0.1:8080\"]\n").unwrap_err();
+    assert!(both.contains("`access.trusted_proxies` is empty"), "{both}");
     assert_eq!(config.server.proxy_protocol, laneway::config::ProxyProtocol::Required);
     assert!(written.contains("proxy_protocol = \"required\"\n"), "{written}");
     assert_text(

@@ -2,6 +2,8 @@
 
 mod harness;
 
+use std::net::SocketAddr;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::SIGTERM;
@@ -24,6 +26,7 @@ in_every_mode!(
     a_connection_without_a_header_outlives_a_reload_and_is_closed_by_a_stop,
     an_end_within_or_behind_a_header_is_an_end,
     the_admin_address_takes_requests_without_a_header,
+    what_comes_over_a_unix_socket_is_trusted,
 );
 
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
@@ -265,7 +268,7 @@ fn a_connection_without_a_header_outlives_a_reload_and_is_closed_by_a_stop(mode:
 
 fn the_admin_address_takes_requests_without_a_header(mode: Mode) {
     let server = setup(mode).set("admin.listen", "127.0.0.1:0").start();
-    let admin = eventually("the admin address is open", || {
+    let admin: SocketAddr = eventually("the admin address is open", || {
         let mut listening = server.journal.named("listening");
         listening.retain(|event| event.has("role"));
         let address = listening.first()?.text("address").to_owned();
@@ -279,6 +282,33 @@ fn the_admin_address_takes_requests_without_a_header(mode: Mode) {
     let mut client = Client::connect(admin);
     client.send([V1, ask].concat());
     assert_eq!(client.response().status, 400);
+}
+
+fn what_comes_over_a_unix_socket_is_trusted(mode: Mode) {
+    let of_field = b"GET /client HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 203.0.113.9\r\n\r\n";
+    let without = b"PROXY UNKNOWN\r\n";
+    let setup =
+        setup(mode).set("access.trusted_proxies", "[]").set("server.listen", "unix:http.sock");
+    let server = setup.start();
+    let path = server.journal.named("listening")[0].text("address").replace("unix:", "");
+    let connect = || Client::connect(Path::new(&path));
+    assert_eq!(client_in(&connect().request([V1, of_field].concat())), "192.0.2.1");
+    let mut client = connect();
+    client.send(REQUEST);
+    client.expect_end();
+    // A client without an address: it is not shown, and its fields are not believed.
+    let response = connect().request([without, &of_field[..]].concat());
+    let shown: Value = serde_json::from_slice(&response.body).expect("JSON");
+    assert!(shown.get("client").is_none(), "{shown}");
+    drop(server);
+    let plain = Setup::new(mode).set("server.listen", "unix:http.sock");
+    let server = plain.route("/client", "echo = \"request\"").start();
+    let path = server.journal.named("listening")[0].text("address").replace("unix:", "");
+    let mut client = Client::connect(Path::new(&path));
+    assert_eq!(client_in(&client.request(of_field)), "203.0.113.9");
+    let response = client.request(REQUEST);
+    let shown: Value = serde_json::from_slice(&response.body).expect("JSON");
+    assert!(shown.get("client").is_none(), "{shown}");
 }
 
 fn an_end_within_or_behind_a_header_is_an_end(mode: Mode) {

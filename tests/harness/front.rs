@@ -21,8 +21,7 @@ impl Front {
         if skip_without("haproxy") {
             return None;
         }
-        let defaults =
-            "defaults\n  timeout connect 5s\n  timeout client 20s\n  timeout server 20s\n";
+        let defaults = "defaults\n  timeout connect 5s\n  timeout client 20s\n  timeout server 20s\n  timeout check 20s\n";
         Some(Front::start(&format!("{defaults}{config}\n"), |config, _| {
             let mut command = Command::new("haproxy");
             command.arg("-db").arg("-f").arg(config);

@@ -3,8 +3,9 @@
 
 use std::path::Path;
 
+use super::raw::Raw;
 use crate::config::diagnostic::{Diagnostic, KeyPlaces};
-use crate::config::settings::SocketAccess;
+use crate::config::settings::{ProxyProtocol, SocketAccess};
 use crate::config::value::ListenAddress;
 
 /// Longest path of a Unix socket, in bytes: its address has room for 108, and one is the zero at the end (unix(7)).
@@ -43,6 +44,23 @@ pub(super) fn resolve(
         }
         before.push(path);
     }
+}
+
+/// The error that no connection to an address of the server would be taken: only from proxies, and none is trusted. What
+/// comes over a Unix socket always is.
+pub(super) fn out_of_reach(raw: &Raw, places: &KeyPlaces) -> Option<Diagnostic> {
+    let Raw { server, access, .. } = raw;
+    let is_unix = |listen: &ListenAddress| matches!(listen, ListenAddress::Unix(_));
+    if server.proxy_protocol == ProxyProtocol::Off
+        || !access.trusted_proxies.is_empty()
+        || server.listen.iter().all(is_unix)
+    {
+        return None;
+    }
+    let title = "`server.proxy_protocol` is required, and `access.trusted_proxies` is empty";
+    let help = "name the proxies: a connection that comes from anywhere else is closed";
+    let place = places.get("server.proxy_protocol").cloned();
+    Some(Diagnostic::new(title, place).help(help))
 }
 
 /// The warning that a table says who may use its Unix sockets, and has none.

@@ -12,7 +12,7 @@ pub(super) mod schema;
 use std::path::{Path, PathBuf};
 
 use super::diagnostic::{Diagnostic, KeyPlaces};
-use super::settings::{Config, ProxyProtocol};
+use super::settings::Config;
 use raw::Raw;
 use routes::Routes;
 
@@ -45,13 +45,7 @@ pub(super) fn resolve(
         let title = "`supervisor.restart_delay` is longer than `supervisor.restart_delay_max`";
         diagnostics.push(Diagnostic::new(title, place));
     }
-    if raw.server.proxy_protocol == ProxyProtocol::Required && raw.access.trusted_proxies.is_empty()
-    {
-        let place = places.get("server.proxy_protocol").cloned();
-        let title = "`server.proxy_protocol` is required, and `access.trusted_proxies` is empty";
-        let help = "name the proxies: a connection that comes from anywhere else is closed";
-        diagnostics.push(Diagnostic::new(title, place).help(help));
-    }
+    diagnostics.extend(addresses::out_of_reach(raw, places));
     fit::check(raw, places, diagnostics);
     let folder = file.as_deref().and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
     let (server, admin) = (&mut raw.server, &mut raw.admin);
