@@ -29,7 +29,7 @@
 //! options.set = vec!["server.listen=127.0.0.1:8080".into()];
 //! let loaded = config::load(&options).unwrap_or_else(|errors| panic!("{errors}"));
 //! panics::install();
-//! log::start(loaded.config.log, loaded.config.colour);
+//! log::start(&loaded.config.log, loaded.config.colour);
 //! let code = match laneway::run(loaded.config, options, passed) {
 //!     Outcome::Exit(code) => code,
 //!     // The call returns in each forked child, too, which has one thing left to do.

@@ -15,7 +15,7 @@ fn main() {
         }
     };
     panics::install();
-    log::start(config.log, config.colour);
+    log::start(&config.log, config.colour);
     let code = match laneway::run(*config, *options, passed) {
         Outcome::Exit(code) => code,
         Outcome::Worker(worker) => worker.run(),

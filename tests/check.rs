@@ -306,3 +306,28 @@ fn the_verdict_of_check_comes_last() {
     let wrong = format!("{lanes} --set supervisor.group=no-such-group");
     assert_eq!(last(&wrong), "the server would not start here: 1 error");
 }
+
+#[test]
+fn where_the_access_log_would_be_written_is_said_and_whether_it_cannot_be() {
+    let scratch = Scratch::new();
+    for (path, problem) in [
+        ("stdout", None),
+        ("logs.txt", None),
+        ("none/logs.txt", Some("No such file or directory")),
+        ("/proc", Some("Is a directory")),
+    ] {
+        let output = check(scratch.path(), &["--set", &format!("log.access={path}")]);
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), told(&output));
+        let shown = format!("{path} (json)\n");
+        let row = out.lines().find(|line| line.starts_with("  access  "));
+        assert!(row.is_some_and(|row| row.ends_with(shown.trim_end())), "{out}");
+        assert_eq!(output.status.code(), Some(0), "{err}");
+        match problem {
+            None => assert!(!err.contains("access log"), "{err}"),
+            Some(problem) => {
+                assert!(err.contains("can't be written: ") && err.contains(problem), "{err}")
+            }
+        }
+    }
+    assert!(!scratch.path().join("logs.txt").exists(), "it changes nothing");
+}

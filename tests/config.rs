@@ -336,7 +336,6 @@ fn what_a_later_version_will_have_is_called_so() {
     let cases = [
         ("exec.command=[]", "the engine that starts other programs"),
         ("node.script=x", "the engine that starts Node workers"),
-        ("log.access=off", "the access log"),
     ];
     for (set, what) in cases {
         let text = load_toml("", &[set], &[]).unwrap_err();
@@ -1039,4 +1038,44 @@ fn a_proxy_protocol_that_is_required_needs_proxies_and_an_engine_that_reads_it()
           = help: may_minihttp takes the first bytes of a connection for a request
         "#,
     );
+}
+
+#[test]
+fn the_access_log_is_off_standard_output_or_a_file_beside_the_configuration() {
+    use laneway::config::{AccessFormat, AccessLog};
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("laneway.toml");
+    std::fs::write(&file, "[log]\naccess = \"logs/access.log\"\naccess_format = \"combined\"\n")
+        .unwrap();
+    let mut options = Options::default();
+    options.file = Some(file);
+    let loaded = load(&options).unwrap();
+    let path = folder.path().join("logs/access.log");
+    assert_eq!(loaded.config.log.access, AccessLog::File(path.clone()));
+    assert_eq!(loaded.config.log.access_format, AccessFormat::Combined);
+    assert!(loaded.to_toml().contains(&format!("access = \"{}\"", path.display())));
+    for (written, expected) in [("off", AccessLog::Off), ("stdout", AccessLog::Stdout)] {
+        let set = format!("log.access={written}");
+        assert_eq!(load_toml("", &[&set], &[]).unwrap().0.log.access, expected);
+    }
+    for (toml, message) in [
+        ("log.access = \"\"", "\"\" is no file's path"),
+        ("log.access = \"logs/\"", "\"logs/\" is no file's path"),
+        ("log.access = \"stderr\"", "standard error is the server's own log"),
+        ("log.access = true", "expected \"off\", \"stdout\" or a path in quotes"),
+        ("log.access_format = \"xml\"", "expected `json` or `combined`"),
+        ("access.send_request_id = true", "`access.send_request_id` needs `log.access`"),
+    ] {
+        let text = errors(toml);
+        assert!(text.contains(message), "{toml}: {text}");
+    }
+}
+
+#[cfg(feature = "may")]
+#[test]
+fn an_engine_that_cannot_write_an_access_log_says_why() {
+    let toml = "workers.engine = \"may\"\nworkers.mode = \"processes\"\nlog.access = \"stdout\"\n";
+    let text = errors(toml);
+    assert!(text.starts_with("error: the engine \"may\" writes no access log\n"), "{text}");
+    assert!(text.contains("doesn't tell when a response has left"), "{text}");
 }

@@ -18,7 +18,7 @@ const SIGNALS: List = &[
          workers and exits with 1. Signals of one kind that come at the same moment are one (signal(7)).",
     ),
     ("SIGHUP", "Read the configuration again. If it is not valid, the old one keeps serving."),
-    ("SIGUSR1", "Reserved for log files; there are none yet, and a warning says so."),
+    ("SIGUSR1", "Opens the access log by its name once more, after it was moved away."),
     (
         "SIGUSR2",
         "Replace the running binary by the one that lies where it was started from. If that fails, the old one goes on.",

@@ -4,7 +4,8 @@ use std::io::{self, IsTerminal, Write};
 
 use super::{Task, counted, print};
 use crate::config::{
-    Accept, Config, Content, Driver, Loaded, Mode, Options, ProxyProtocol, Route, RoutePath,
+    Accept, AccessFormat, AccessLog, Config, Content, Driver, Loaded, Mode, Options, ProxyProtocol,
+    Route, RoutePath,
 };
 use crate::supervisor::loading::rehearsal::{Rehearsal, rehearse};
 
@@ -70,6 +71,12 @@ fn summary(loaded: &Loaded, rehearsal: &Rehearsal) -> String {
         ProxyProtocol::Off => "",
     };
     let listen = format!("{}{introduced}", listen.join(", "));
+    let log = match (&config.log.access, config.log.access_format) {
+        (AccessLog::Off, _) => None,
+        (target, AccessFormat::Json) => Some(format!("{target} (json)")),
+        (target, AccessFormat::Combined) => Some(format!("{target} (combined)")),
+    };
+    let log = log.iter().map(|log| ("access", log.as_str()));
     let routes = config.routes.len();
     let mut text = String::new();
     let notes = rehearsal.notes.iter().map(|note| ("running", note.as_str()));
@@ -81,9 +88,9 @@ fn summary(loaded: &Loaded, rehearsal: &Rehearsal) -> String {
         ("accept", accept),
         ("engine", &engine),
         ("driver", driver),
-        ("routes", &routes.to_string()),
     ];
-    for (name, value) in notes.chain(rows) {
+    let routes_row = [("routes", &*routes.to_string())];
+    for (name, value) in notes.chain(rows).chain(log).chain(routes_row) {
         text.push_str(&format!("  {name:<7} {value}\n"));
     }
     const SHOWN: usize = 100;

@@ -41,6 +41,8 @@ pub enum Order {
     },
     /// Accept from the sockets of this lane no more, and close them.
     Release(usize),
+    /// To the access log's writer: open the log by its name once more.
+    Reopen,
     /// Accept once from the sockets of this lane: the worker that was woken for a connection may have ended, or hang.
     PollAgain(usize),
     /// To an acceptor: hand connections to this lane. The way there comes with the packet, except between threads.
@@ -118,6 +120,14 @@ pub enum WorkerEvent {
     Asks(u64),
     /// It had no descriptors for what it was passed of this lane.
     Missed(usize, Missed),
+    /// It writes the access log, and can't for this reason.
+    AccessLogFailed(String),
+    /// It can again.
+    AccessLogResumed,
+    /// It has opened the access log once more, as it was told to.
+    AccessLogReopened,
+    /// So many lines of the access log were dropped, since that was said last.
+    AccessLogDropped(u64),
     /// Whether it has as many connections as it may have; other workers may then accept in its place.
     Full(bool),
 }
@@ -152,11 +162,13 @@ impl WorkerEvent {
 
     /// The text that comes from elsewhere, and may be long.
     pub(super) fn text_mut(&mut self) -> Option<&mut String> {
-        use WorkerEvent::{AcceptPaused, Failed, Panicked, RequestPanicked};
+        use WorkerEvent::{AcceptPaused, AccessLogFailed, Failed, Panicked, RequestPanicked};
         match self {
-            Failed(text) | Panicked(text) | RequestPanicked(text) | AcceptPaused(text) => {
-                Some(text)
-            }
+            AccessLogFailed(text)
+            | Failed(text)
+            | Panicked(text)
+            | RequestPanicked(text)
+            | AcceptPaused(text) => Some(text),
             _ => None,
         }
     }

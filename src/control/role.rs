@@ -15,6 +15,8 @@ pub enum Role {
     Acceptor,
     /// It answers at the admin address.
     Admin,
+    /// It writes the lines of the access log that the lanes of its generation make.
+    AccessLog,
 }
 
 /// When a worker leaves.
@@ -26,7 +28,6 @@ pub enum Leaves {
     /// all workers that serve.
     AfterSuccessor,
     /// After all workers of its generation that serve.
-    #[allow(dead_code, reason = "for a role that takes what the lanes leave behind")]
     AfterLanes,
 }
 
@@ -74,6 +75,14 @@ impl Role {
                 has_sockets: true,
                 leaves: Leaves::AfterSuccessor,
             },
+            Role::AccessLog => Row {
+                name: "the access log's writer",
+                log: Some("access_log"),
+                title: "laneway log",
+                serves: false,
+                has_sockets: false,
+                leaves: Leaves::AfterLanes,
+            },
         }
     }
 
@@ -96,7 +105,7 @@ impl Role {
     pub fn lane(self) -> Option<usize> {
         match self {
             Role::Lane(lane) => Some(lane),
-            Role::Acceptor | Role::Admin => None,
+            Role::Acceptor | Role::Admin | Role::AccessLog => None,
         }
     }
 

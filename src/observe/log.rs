@@ -43,9 +43,9 @@ static IN_EFFECT: OnceLock<reload::Handle<Sink, Registry>> = OnceLock::new();
 /// options.folder = Some("/nonexistent".into());
 /// options.set = vec!["log.level=warn".into(), "log.format=json".into()];
 /// let config = load(&options).expect("valid").config;
-/// laneway::log::start(config.log, config.colour);
+/// laneway::log::start(&config.log, config.colour);
 /// ```
-pub fn start(log: Log, colour: bool) {
+pub fn start(log: &Log, colour: bool) {
     if let Some(in_effect) = IN_EFFECT.get() {
         // Fails if there is no subscriber any more, and then nothing is logged.
         let _ = in_effect.reload(sink(log, colour));
@@ -59,7 +59,7 @@ pub fn start(log: Log, colour: bool) {
     }
 }
 
-fn sink(log: Log, colour: bool) -> Sink {
+fn sink(log: &Log, colour: bool) -> Sink {
     let level = match log.level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,

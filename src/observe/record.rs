@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 
+use super::access::{Access, CLIENT_GONE, Ticket, Told};
 use super::ledger::labels::{Answered, Class, DurationPart, Method};
 use super::ledger::{Cells, Counters};
 use crate::sys::socket::{self, Peer};
@@ -23,6 +24,10 @@ pub struct Record {
     is_cut: bool,
     /// Bytes of its response so far, with its head and framing.
     bytes: u64,
+    /// Bytes of that head.
+    head_bytes: u32,
+    /// By which the access log finds what it keeps of it.
+    ticket: Ticket,
 }
 
 /// How a request ended.
@@ -45,6 +50,8 @@ pub struct Closing<'l> {
     pub socket: BorrowedFd<'l>,
     /// The address of its client, if the lane keeps it.
     pub client: Option<SocketAddr>,
+    /// What writes a line for each of them, if anything does.
+    pub access: Option<&'l Access>,
 }
 
 impl Closing<'_> {
@@ -52,12 +59,17 @@ impl Closing<'_> {
     #[inline]
     pub fn close(self, records: impl Iterator<Item = Record>, end: End, ended: &mut Ended) {
         let cells = self.counters.cells();
+        // A turn may take longer than all that is in it: what is logged is told by the clock.
+        let now_us = self.access.map_or(0, Access::now_us);
         let (count, whole, bytes) = records.fold((0, 0, 0), |(count, whole, bytes), record| {
             if let Some(status) = record.status() {
                 cells.answered.at(Answered(record.method, Class::of(status))).add(1);
                 ended.add(record.began_us);
             }
             let is_whole = end == End::Sent && !record.is_cut;
+            if let Some(access) = self.access {
+                access.close(record.ticket, &record.told(is_whole, now_us), now_us);
+            }
             (count + 1, whole + u64::from(is_whole), bytes + record.bytes)
         });
         if count == 0 {
@@ -70,8 +82,8 @@ impl Closing<'_> {
         }
     }
 
-    /// How long a request has taken, in microseconds.
-    #[allow(dead_code, reason = "tests alone ask for it until a histogram does")]
+    /// How long a request has taken, in microseconds, by the turn's time.
+    #[allow(dead_code, reason = "tests alone ask for it")]
     pub fn elapsed_us(self, record: &Record) -> u64 {
         self.now_us.saturating_sub(record.began_us)
     }
@@ -88,14 +100,38 @@ impl Closing<'_> {
 
 impl Record {
     /// Opened now, of a request with this method.
-    pub fn open(now_us: u64, method: Method) -> Record {
-        Record { began_us: now_us, method, status: 0, is_cut: false, bytes: 0 }
+    pub fn open(now_us: u64, method: Method, ticket: Ticket) -> Record {
+        let (status, is_cut, bytes, head_bytes) = (0, false, 0, 0);
+        Record { began_us: now_us, method, status, is_cut, bytes, head_bytes, ticket }
     }
 
-    /// Its response begins, with so many bytes.
-    pub fn respond(&mut self, status: u16, bytes: u64) {
+    /// What is logged of it when it is over.
+    fn told(&self, is_whole: bool, now_us: u64) -> Told {
+        Told {
+            status: self.status().unwrap_or(CLIENT_GONE),
+            bytes: self.bytes.saturating_sub(self.head_bytes.into()),
+            duration_us: now_us.saturating_sub(self.began_us),
+            is_aborted: !is_whole,
+        }
+    }
+
+    /// As it was before there was a response.
+    #[must_use]
+    pub fn reopen(self) -> Record {
+        Record { status: 0, is_cut: false, bytes: 0, head_bytes: 0, ..self }
+    }
+
+    /// Its response begins, with a head of so many bytes.
+    pub fn respond(&mut self, status: u16, head_bytes: usize) {
         self.status = status;
-        self.bytes += bytes;
+        self.bytes += head_bytes as u64;
+        // What was sent before is heads, too.
+        self.head_bytes = self.bytes as u32;
+    }
+
+    /// By which the access log finds what it keeps of it.
+    pub fn ticket(&self) -> Ticket {
+        self.ticket
     }
 
     /// So many bytes more of its response were made.

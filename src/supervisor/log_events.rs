@@ -57,6 +57,10 @@ pub(crate) fn worker_event(record: &WorkerRecord, event: &WorkerEvent, records: 
         WorkerEvent::DrainDeadline(connections) => {
             drain_deadline(record.worker, *connections as u64, records);
         }
+        WorkerEvent::AccessLogFailed(_)
+        | WorkerEvent::AccessLogResumed
+        | WorkerEvent::AccessLogReopened
+        | WorkerEvent::AccessLogDropped(_) => access_log_event(pid, generation, event),
         WorkerEvent::Ready { .. }
         | WorkerEvent::Failed(_)
         | WorkerEvent::Panicked(_)
@@ -66,6 +70,24 @@ pub(crate) fn worker_event(record: &WorkerRecord, event: &WorkerEvent, records: 
         | WorkerEvent::StoppedAccepting
         | WorkerEvent::Drained
         | WorkerEvent::ToldToEnd => {}
+    }
+}
+
+/// What the access log's writer reported.
+fn access_log_event(pid: Option<ProcessId>, generation: Option<u64>, event: &WorkerEvent) {
+    match event {
+        WorkerEvent::AccessLogFailed(reason) => {
+            let remedy = "it is tried again every second; until then lines wait, and are dropped when there are too many";
+            tracing::error!(pid, generation, reason, remedy, "access log failed");
+        }
+        WorkerEvent::AccessLogResumed => tracing::info!(pid, generation, "access log resumed"),
+        WorkerEvent::AccessLogReopened => tracing::info!(pid, generation, "access log reopened"),
+        WorkerEvent::AccessLogDropped(lines) => {
+            let reason = "they were made faster than they could be written";
+            tracing::warn!(pid, generation, lines, reason, "access log lines dropped");
+        }
+        // Of no access log.
+        _ => {}
     }
 }
 

@@ -43,6 +43,13 @@ pub fn reopen_without_waiting(file: impl AsFd) -> io::Result<File> {
     OpenOptions::new().write(true).custom_flags(flags.bits()).open(path)
 }
 
+/// Opens a file to append to without waiting for anything, and makes it if there is none, with these permissions as far as
+/// the umask allows them. A pipe that nothing reads is an error, and one without room is `WouldBlock` when it is written.
+pub fn open_for_appending(path: &Path, mode: u32) -> io::Result<File> {
+    let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    OpenOptions::new().append(true).create(true).mode(mode).custom_flags(flags.bits()).open(path)
+}
+
 /// Makes a file that nothing has the name of, a symbolic link included, for writing.
 pub fn create_new(path: &Path) -> io::Result<File> {
     let flags = OFlag::O_NOFOLLOW.bits();
@@ -103,6 +110,21 @@ pub fn could_create_in(folder: &Path, bytes: &[u8]) -> io::Result<()> {
             Ok(faccessat(AT_FDCWD, folder, access, AtFlags::AT_EACCESS)?)
         }
         Err(error) => Err(error),
+    }
+}
+
+/// Whether this process could append to a file, which need not be there yet.
+///
+/// # Errors
+/// What it would fail with.
+pub fn could_append(path: &Path) -> io::Result<()> {
+    let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let opened = OpenOptions::new().append(true).custom_flags(flags.bits()).open(path);
+    match opened {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            could_create_in(folder_of(path), b"1")
+        }
+        other => other.map(drop),
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicU64;
 
 use crossbeam::utils::CachePadded;
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
 /// `N` counters in cache lines of their own.
 pub type Block<const N: usize> = CachePadded<[AtomicU64; N]>;
@@ -102,10 +102,71 @@ impl<const N: usize> Drop for SharedBlocks<N> {
     }
 }
 
+/// Words in `MAP_SHARED` memory, all zero at first. A page of them takes memory when it is written for the first time,
+/// and none before, whatever the kernel's rules for memory that is promised.
+pub struct SharedWords {
+    start: NonNull<AtomicU64>,
+    count: usize,
+}
+
+// SAFETY: the words are atomics, and the mapping lives until the drop of this, its only owner.
+unsafe impl Send for SharedWords {}
+// SAFETY: as above; a shared reference gives out shared references to atomics alone.
+unsafe impl Sync for SharedWords {}
+
+impl SharedWords {
+    /// Maps `count` words; `name` is for /proc alone.
+    ///
+    /// # Errors
+    /// If there are no addresses for so many, or no file can be opened for them.
+    pub fn new(name: &str, count: usize) -> io::Result<SharedWords> {
+        let bytes = count.checked_mul(size_of::<AtomicU64>());
+        // Half of the addresses is the most that a pointer can be moved by.
+        let bytes = bytes.filter(|bytes| *bytes <= isize::MAX as usize).and_then(NonZeroUsize::new);
+        let bytes = bytes.ok_or(io::ErrorKind::OutOfMemory)?;
+        let file = file(name)?;
+        file.set_len(bytes.get() as u64)?;
+        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: a new mapping at an address the kernel chooses aliases nothing; the file, which has the name of no
+        // folder and is closed here, keeps its length.
+        let start = unsafe { mmap(None, bytes, protection, MapFlags::MAP_SHARED, &file, 0) }?;
+        Ok(SharedWords { start: start.cast(), count })
+    }
+
+    /// All of them.
+    pub fn words(&self) -> &[AtomicU64] {
+        // SAFETY: exactly the mapping made in `new`: it is aligned to a page, its zeroes are valid atomics, and it lives
+        // as long as self.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.count) }
+    }
+}
+
+impl Drop for SharedWords {
+    fn drop(&mut self) {
+        let bytes = self.count * size_of::<AtomicU64>();
+        // SAFETY: exactly the mapping made in `new`; no reference outlives self.
+        let unmapped = unsafe { munmap(self.start.cast(), bytes) };
+        debug_assert!(unmapped.is_ok());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::sync::atomic::Ordering;
+
+    #[test]
+    fn words_start_at_zero_and_more_than_there_are_addresses_are_refused() {
+        // More than this machine has memory for.
+        let words = SharedWords::new("test", 1 << 38).expect("addresses alone");
+        let last = words.words().last().expect("a word");
+        assert_eq!(last.swap(7, Ordering::Relaxed), 0);
+        assert_eq!(words.words()[(1 << 38) - 1].load(Ordering::Relaxed), 7);
+        for count in [0, usize::MAX / 8 + 2, usize::MAX] {
+            let error = SharedWords::new("test", count).err().expect("refused");
+            assert_eq!(error.kind(), io::ErrorKind::OutOfMemory, "{count}");
+        }
+    }
 
     #[test]
     fn blocks_share_no_cache_line_and_start_at_zero() {

@@ -52,6 +52,22 @@ pub fn which_have_input_within<const N: usize>(
     }
 }
 
+/// Waits until one of `inputs` has something to read, an end of stream included, `room` takes a write, or `patience` is over,
+/// and says which of `inputs` have something.
+pub fn wait_within<const N: usize>(
+    inputs: [Option<BorrowedFd<'_>>; N],
+    room: Option<BorrowedFd<'_>>,
+    patience: Duration,
+) -> [bool; N] {
+    let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
+    let has_input = inputs.iter().flatten().map(|fd| PollFd::new(*fd, PollFlags::POLLIN));
+    let has_room = room.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLOUT));
+    let mut fds: Vec<PollFd<'_>> = has_input.chain(has_room).collect();
+    let is_told = retry(|| poll(&mut fds, timeout)).is_ok_and(|ready| ready > 0);
+    let mut told = fds.iter().map(|fd| is_told && fd.any().unwrap_or(true));
+    inputs.map(|input| input.is_some() && told.next().unwrap_or(false))
+}
+
 /// Turns the `-1` of a libc call into the error that `errno` holds.
 fn cvt(result: libc::c_int) -> io::Result<libc::c_int> {
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(result) }

@@ -25,6 +25,8 @@ use crate::config::{self, Config, ProxyProtocol};
 use crate::content::Site;
 use crate::control::{Assignment, Control, GenerationNumber, Role, WorkerEvent};
 use crate::http::Limits;
+use crate::observe::access::Access;
+use crate::observe::access::ring::Rings;
 use crate::observe::ledger::Ledger;
 use crate::observe::panics;
 use crate::sys::cpu;
@@ -49,6 +51,8 @@ pub struct Generation {
     pub site: Arc<Site>,
     /// The ledger.
     pub ledger: Arc<Ledger>,
+    /// Where its lanes put the lines of the access log, if there is one.
+    pub access_log: Option<Arc<Rings>>,
 }
 
 impl Generation {
@@ -58,9 +62,10 @@ impl Generation {
         config: Config,
         addresses: Arc<[SocketAddr]>,
         ledger: Arc<Ledger>,
+        access_log: Option<Arc<Rings>>,
     ) -> Generation {
         let site = Arc::new(Site::new(&config.routes));
-        Generation { number, site, config: Arc::new(config), addresses, ledger }
+        Generation { number, site, config: Arc::new(config), addresses, ledger, access_log }
     }
 }
 
@@ -108,6 +113,7 @@ fn work(
         Role::Acceptor => accept(assignment, generation, control, channels),
         Role::Lane(_) => drive(assignment, generation, control, channels),
         Role::Admin => attendants::admin::run(assignment, generation, control),
+        Role::AccessLog => attendants::access_log::run(assignment, generation, control),
     }
 }
 
@@ -142,8 +148,12 @@ fn drive(
     if config.workers.engine == Engine::May {
         return engines::may::run(assignment, generation, limits, control);
     }
+    let access = access(assignment, generation);
     let mut context = Context::new(&generation.site, &limits, config, &generation.ledger, block);
     context.are_introduced = config.server.proxy_protocol == ProxyProtocol::Required;
+    if let Some(access) = &access {
+        context.log_to(access, config.access.send_request_id);
+    }
     let (driver, reason) = open_driver(&config.workers)
         .map_err(|error| format!("cannot set up the driver of {role}: {error}"))?;
     let name = Some(driver.name().to_owned());
@@ -151,6 +161,14 @@ fn drive(
         .map_err(|error| format!("cannot set up the event loop of {role}: {error}"))?;
     control.report(worker, WorkerEvent::Ready { driver: name, reason });
     event_loop.run().map_err(|error| format!("the event loop of {role} failed: {error}"))
+}
+
+/// The access log of a lane's worker, if there is one.
+fn access(assignment: &Assignment, generation: &Generation) -> Option<Access> {
+    let Assignment { role, block, .. } = *assignment;
+    let rings = generation.access_log.as_ref()?;
+    let format = generation.config.log.access_format;
+    Some(Access::new(rings, format, role.lane()?, &generation.ledger, block))
 }
 
 /// What a request may be like, by `config`.

@@ -12,12 +12,12 @@ use std::time::Instant;
 pub(crate) struct Event(pub(crate) Value);
 
 impl Event {
-    /// An acceptor's events have names of their own here, so that "worker ready" is a lane's in every mode.
+    /// The events of workers that drive no lane have names of their own here ("acceptor ready"), so that "worker ready" is
+    /// a lane's in every mode.
     fn new(mut line: Value) -> Event {
         let name = line["message"].as_str().and_then(|name| name.strip_prefix("worker"));
-        if line["role"] == "acceptor"
-            && let Some(name) = name.map(|rest| format!("acceptor{rest}"))
-        {
+        let name = line["role"].as_str().zip(name).map(|(role, rest)| format!("{role}{rest}"));
+        if let Some(name) = name {
             line["message"] = name.into();
         }
         Event(line)

@@ -2,7 +2,7 @@
 
 use super::raw::{Echo, Raw};
 use crate::config::diagnostic::{Diagnostic, KeyPlaces};
-use crate::config::settings::{Accept, Mode, ProxyProtocol, Responses};
+use crate::config::settings::{Accept, AccessLog, Mode, ProxyProtocol, Responses};
 use crate::config::value::ListenAddress;
 
 /// Tells of everything in `raw` that its engine can't serve.
@@ -46,6 +46,11 @@ pub(super) fn check(raw: &Raw, places: &KeyPlaces, diagnostics: &mut Vec<Diagnos
         let title = format!("the engine \"{name}\" can't run as supervisor.user");
         let help = "its workers open their own sockets, which the kernel lets share a port only with the same user's";
         refuse(&["supervisor.user", "supervisor.group", ENGINE], title, help);
+    }
+    let is_logged = raw.log.access != AccessLog::Off;
+    if let Some(help) = engine.no_access_log.filter(|_| is_logged) {
+        let title = format!("the engine \"{name}\" writes no access log");
+        refuse(&["log.access", ENGINE], title, help);
     }
     let Some(responses) = &engine.responses else { return };
     let Responses { statuses_refused, fields_max, echo_bytes_max } = responses;

@@ -12,7 +12,7 @@ pub(super) mod schema;
 use std::path::{Path, PathBuf};
 
 use super::diagnostic::{Diagnostic, KeyPlaces};
-use super::settings::Config;
+use super::settings::{AccessLog, Config};
 use raw::Raw;
 use routes::Routes;
 
@@ -47,6 +47,7 @@ pub(super) fn resolve(
     }
     diagnostics.extend(addresses::out_of_reach(raw, places));
     fit::check(raw, places, diagnostics);
+    check_request_id(raw, places, diagnostics);
     let folder = file.as_deref().and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
     let (server, admin) = (&mut raw.server, &mut raw.admin);
     addresses::resolve("server", &mut server.listen, &folder, places, diagnostics);
@@ -62,6 +63,7 @@ pub(super) fn resolve(
             *name = path.to_owned();
         }
     }
+    raw.log.access.resolve_from(&folder);
     let merge_slashes = raw.server.merge_slashes;
     let routes =
         Routes::new(folder, merge_slashes, places, diagnostics, told.warnings).resolve(&raw.route);
@@ -73,11 +75,21 @@ pub(super) fn resolve(
         supervisor: raw.supervisor.clone(),
         limits: raw.limits.clone(),
         timeouts: raw.timeouts.clone(),
-        log: raw.log,
+        log: raw.log.clone(),
         access: raw.access.clone(),
         admin: raw.admin.clone(),
         colour: false, // What the environment says of it follows.
         routes,
         warnings: Vec::new(),
+    }
+}
+
+/// Tells of request ids that are to be sent and are in no log.
+fn check_request_id(raw: &Raw, places: &KeyPlaces, diagnostics: &mut Vec<Diagnostic>) {
+    if raw.access.send_request_id && raw.log.access == AccessLog::Off {
+        let title = "`access.send_request_id` needs `log.access`";
+        let place = places.get("access.send_request_id").cloned();
+        let help = "without an access log a request has no id: set log.access, or leave this out";
+        diagnostics.push(Diagnostic::new(title, place).help(help));
     }
 }

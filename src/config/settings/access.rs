@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Config, Content};
+use super::{AccessLog, Config, Content};
 use crate::config::value::Networks;
 
 /// `[access]`
@@ -14,12 +14,15 @@ pub struct Access {
     /// The proxies in front of this server. What they say of where a request comes from is believed, and nothing that
     /// other clients say of it. What comes over a Unix socket is trusted as well.
     pub trusted_proxies: Networks,
+    /// Whether a response tells its client the id that its request has in the access log, as `X-Request-Id`.
+    pub send_request_id: bool,
 }
 
 impl Config {
     /// Whether something shows where requests come from, so that a lane keeps the addresses of its clients.
     pub(crate) fn shows_clients(&self) -> bool {
         self.server.proxy_protocol == ProxyProtocol::Required
+            || self.log.access != AccessLog::Off
             || self.routes.iter().any(|route| matches!(route.content, Content::EchoRequest))
     }
 }

@@ -38,6 +38,8 @@ pub struct Abilities {
     /// that serves nothing any more once a connection reaches the limit on open files, so that the limit has to be
     /// refused.
     pub files_of_address: Option<u64>,
+    /// Why it writes no access log, if it can't.
+    pub no_access_log: Option<&'static str>,
     /// What its responses can't be, if it can't send all that a route can ask for.
     pub responses: Option<Responses>,
     /// What a user who chose it should know, and what to do about it.
@@ -64,6 +66,7 @@ const NATIVE: Abilities = Abilities {
     no_proxy_protocol: None,
     has_driver: true,
     files_of_address: None,
+    no_access_log: None,
     responses: None,
     warning: None,
 };
@@ -80,6 +83,7 @@ const MAY: Abilities = Abilities {
     has_driver: false,
     // The socket, a connection that waits to be looked at, and one over the limit that is about to be closed.
     files_of_address: Some(3),
+    no_access_log: Some("may_minihttp doesn't tell when a response has left, or whether it did"),
     responses: Some(Responses {
         // It sends a Content-Length with everything.
         statuses_refused: &[204, 304],

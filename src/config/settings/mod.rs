@@ -4,12 +4,14 @@
 //! A table is read into the very struct that everything after uses: `As` says how a value is written, and checks it.
 
 mod access;
+mod access_log;
 mod admin;
 mod engine;
 mod server;
 mod socket_access;
 
 pub use access::{Access, ProxyProtocol};
+pub use access_log::{AccessFormat, AccessLog};
 pub use admin::Admin;
 pub use engine::{Abilities, Engine, Responses};
 pub use server::Server;
@@ -35,7 +37,7 @@ const WATCHDOG_MIN_MS: u64 = 100;
 ///
 /// ```
 /// use laneway::config::{Accept, Driver, Engine, LogFormat, LogLevel, Mode, Options, load};
-/// use laneway::config::{Config, Limits, Log, Server, Supervisor, Timeouts, Workers};
+/// use laneway::config::{AccessFormat, AccessLog, Config, Limits, Log, Server, Supervisor, Timeouts, Workers};
 ///
 /// let mut options = Options::default();
 /// options.folder = Some("/nonexistent".into()); // Without a file, the defaults apply.
@@ -53,8 +55,9 @@ const WATCHDOG_MIN_MS: u64 = 100;
 /// assert_eq!((body, headers), (1 << 20, 100));
 /// let Timeouts { header, keep_alive, .. } = config.timeouts;
 /// assert_eq!((header.as_secs(), keep_alive.as_secs()), (10, 75));
-/// let Log { level, format, .. } = config.log;
+/// let Log { level, format, access, access_format, .. } = config.log;
 /// assert_eq!((level, format), (LogLevel::Debug, LogFormat::Auto));
+/// assert_eq!((access, access_format), (AccessLog::Off, AccessFormat::Json));
 /// ```
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -321,7 +324,7 @@ impl Default for Timeouts {
 }
 
 /// `[log]`
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "_schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
@@ -332,11 +335,21 @@ pub struct Log {
     /// How lines look.
     #[serde(deserialize_with = "word")]
     pub format: LogFormat,
+    /// Where a line for each request is written, if anywhere.
+    pub access: AccessLog,
+    /// How such a line looks.
+    #[serde(deserialize_with = "word")]
+    pub access_format: AccessFormat,
 }
 
 impl Default for Log {
     fn default() -> Log {
-        Log { level: LogLevel::Info, format: LogFormat::Auto }
+        Log {
+            level: LogLevel::Info,
+            format: LogFormat::Auto,
+            access: AccessLog::Off,
+            access_format: AccessFormat::Json,
+        }
     }
 }
 

@@ -27,4 +27,4 @@ pub use head::Head;
 pub use receiver::{Receiver, Step};
 #[cfg(feature = "may")]
 pub use writer::connection_field;
-pub use writer::{CONTINUE, DATE_LINE_BYTES, GOAWAY, Recipient, Writer};
+pub use writer::{CONTINUE, DATE_LINE_BYTES, GOAWAY, Recipient, Writer, add_field};

@@ -148,6 +148,24 @@ impl Writer {
     }
 }
 
+/// Adds a field to a head that ends `output`, unless its value turns out to be empty.
+pub fn add_field(output: &mut Vec<u8>, name: &str, put_value: impl FnOnce(&mut Vec<u8>)) {
+    const END: &[u8] = b"\r\n";
+    debug_assert!(output.ends_with(b"\r\n\r\n"));
+    let before = output.len();
+    output.truncate(before - END.len());
+    output.extend_from_slice(name.as_bytes());
+    output.extend_from_slice(b": ");
+    let start = output.len();
+    put_value(output);
+    if output.len() == start {
+        output.truncate(before - END.len());
+    } else {
+        output.extend_from_slice(END);
+    }
+    output.extend_from_slice(END);
+}
+
 /// The `Connection` field of a response (RFC 9112 §9.3), as `name: value`: HTTP/1.1 keeps a connection by saying nothing,
 /// and a client of HTTP/1.0 that asked is told.
 pub fn connection_field(version: Version, keep: bool) -> Option<&'static str> {

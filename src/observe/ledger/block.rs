@@ -27,6 +27,8 @@ block! {
         aborted: Requests, "requests_aborted_total";
         /// Bytes of responses made, with their heads, of those that have left and those that have not.
         response_bytes: Bytes, "response_bytes_total";
+        /// Lines of the access log that there was no room for.
+        access_log_dropped: Lines, "access_log_dropped_total";
         /// Bytes that came from clients.
         received_bytes: Bytes, "received_bytes_total";
         /// Turns of the event loop.
@@ -127,6 +129,8 @@ pub enum Unit {
     Responses,
     /// Bytes.
     Bytes,
+    /// Lines of a log.
+    Lines,
     /// Turns.
     Turns,
     /// Microseconds; on a page of metrics, seconds.

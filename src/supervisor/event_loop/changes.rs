@@ -232,7 +232,7 @@ impl Supervisor {
             self.begin_to_listen()?;
         }
         if let Some(config) = self.config() {
-            log::start(config.log, config.colour);
+            log::start(&config.log, config.colour);
         }
         self.keep_current_listeners();
         Ok(())

@@ -38,6 +38,7 @@ impl Supervisor {
                 Signal::SIGUSR2 => events.push_back(Event::ChangeRequested(Change::Upgrade)),
                 Signal::SIGTTIN => events.push_back(Event::ChangeRequested(Change::Resize(1))),
                 Signal::SIGTTOU => events.push_back(Event::ChangeRequested(Change::Resize(-1))),
+                Signal::SIGUSR1 => events.push_back(Event::ReopenLogs),
                 signal if STOPPING.contains(&signal) => events.push_back(Event::Stop(signal)),
                 signal => events.push_back(Event::IgnoredSignal(signal)),
             }

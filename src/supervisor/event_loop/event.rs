@@ -27,6 +27,8 @@ pub(super) enum Event {
     HeirReady,
     /// A message of the supervisor before this one.
     FromPredecessor(ToHeir),
+    /// The access log is to be opened by its name once more.
+    ReopenLogs,
     /// A signal that means nothing here.
     IgnoredSignal(Signal),
     /// A child ended, and was reaped: a worker process or, for pid 1, an orphan.

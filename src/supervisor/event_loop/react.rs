@@ -7,6 +7,7 @@ use crate::control::{Report, WorkerEvent};
 use crate::supervisor::log_events;
 use crate::supervisor::policy::Input;
 use crate::supervisor::succession::upgrade::Heir;
+use crate::sys::process::signal::Signal;
 
 impl Supervisor {
     /// Lets the policy decide about one event, and carries its decision out.
@@ -55,6 +56,13 @@ impl Supervisor {
             }
             Event::Command(client, request) => self.take_command(client, request),
             Event::Remeasure => self.measure(),
+            Event::ReopenLogs => {
+                if !self.processes.reopen_logs() {
+                    let (signal, reason) = (Signal::SIGUSR1.as_str(), "there is no access log");
+                    tracing::warn!(signal, reason, "signal ignored");
+                }
+                None
+            }
             Event::IgnoredSignal(signal) => {
                 tracing::warn!(signal = signal.as_str(), "signal ignored");
                 None

@@ -5,10 +5,11 @@ use super::claims;
 use super::file_limit::{FileLimit, check_file_limit};
 use super::sockets::check_address_count;
 use super::startup::LANES_SHARE_CPUS;
-use crate::config::{Config, ListenAddress, Options};
+use crate::config::{AccessLog, Config, ListenAddress, Options};
 use crate::supervisor::listeners::{Accesses, Error, PortHolders, Purpose, clashes, resolve};
 use crate::supervisor::presence::socket_file::{self, NotOpened};
 use crate::supervisor::processes::sizing;
+use crate::sys::file::could_append;
 use crate::sys::process::{Identity, ProcessId};
 use crate::sys::socket::{self, Address, Bound, Sharing};
 
@@ -52,6 +53,13 @@ pub fn rehearse(config: &Config, options: &Options) -> Rehearsal {
     for purpose in [Purpose::Serve, Purpose::Admin] {
         let count = addresses.iter().filter(|(_, of)| *of == purpose).count();
         errors.extend(check_address_count(count, purpose).err());
+    }
+    if let AccessLog::File(path) = &config.log.access
+        && let Err(error) = could_append(path)
+    {
+        let reason = format!("the access log {} can't be written: {error}", path.display());
+        let remedy = "the server would serve without it, and try again every second";
+        warnings.push((reason, remedy.to_owned()));
     }
     errors.extend(claims.errors);
     warnings.extend(claims.warnings);

@@ -1,13 +1,15 @@
 //! From a configuration to a generation that is ready to be started: sizing, descriptors, sockets, content.
 
 use crate::control::{GenerationNumber, Role};
+use std::io;
 use std::sync::Arc;
 
 use super::file_limit::{FileLimit, check_file_limit};
 use super::loader::Loaded;
 use super::sockets::{self, Asked};
 use super::warned::Warned;
-use crate::config::{Config, Warning};
+use crate::config::{AccessLog, Config, Log, Warning};
+use crate::observe::access::ring::Rings;
 use crate::observe::ledger::Ledger;
 use crate::supervisor::listeners::Listeners;
 use crate::supervisor::policy::{Plan, Settings};
@@ -49,6 +51,8 @@ pub(crate) fn prepare(
     let asked = Asked { addresses, admin_addresses, holders, accesses };
     let (addresses, admin_addresses) =
         sockets::open(number, &config, &asked, lanes, (listeners, admin_listeners), warned)?;
+    let access_log = rings(&config.log, ledger.blocks());
+    let access_log = access_log.map_err(|error| format!("cannot map the access log: {error}"))?;
     let plan = Plan {
         settings: settings(&config.supervisor),
         lanes,
@@ -61,7 +65,7 @@ pub(crate) fn prepare(
     let cpus = if config.workers.pin { machine.cpus } else { Vec::new() };
     let real = listeners.addresses(&addresses);
     warned.turn();
-    let generation = Generation::new(number, config, real, Arc::clone(ledger));
+    let generation = Generation::new(number, config, real, Arc::clone(ledger), access_log);
     let prepared = PreparedGeneration {
         generation,
         addresses,
@@ -74,6 +78,12 @@ pub(crate) fn prepare(
     Ok((prepared, plan))
 }
 
+/// Where workers with so many blocks of the ledger put the lines of the access log, if there is one.
+fn rings(log: &Log, blocks: usize) -> io::Result<Option<Arc<Rings>>> {
+    let is_on = log.access != AccessLog::Off;
+    is_on.then(|| Rings::new(blocks).map(Arc::new)).transpose()
+}
+
 /// Why lanes beyond the number of CPUs are warned of.
 pub(crate) const LANES_SHARE_CPUS: &str =
     "lanes will share CPUs, which costs more than it gives; workers.count = \"auto\" fits";
@@ -81,7 +91,8 @@ pub(crate) const LANES_SHARE_CPUS: &str =
 /// The roles of the workers that `config` asks for and through which no clients are served.
 fn attendants(config: &Config) -> Vec<Role> {
     let admin = (!config.admin.listen.is_empty()).then_some(Role::Admin);
-    admin.into_iter().collect()
+    let access_log = (config.log.access != AccessLog::Off).then_some(Role::AccessLog);
+    admin.into_iter().chain(access_log).collect()
 }
 
 fn settings(supervisor: &crate::config::Supervisor) -> Settings {

@@ -176,6 +176,10 @@ impl Policy {
             | WorkerEvent::NotPinned(_)
             | WorkerEvent::RequestPanicked(_)
             | WorkerEvent::AcceptPaused(_)
+            | WorkerEvent::AccessLogFailed(_)
+            | WorkerEvent::AccessLogResumed
+            | WorkerEvent::AccessLogReopened
+            | WorkerEvent::AccessLogDropped(_)
             | WorkerEvent::AcceptResumed
             // The event loop answers.
             | WorkerEvent::Asks(_) => {}

@@ -2,6 +2,7 @@
 
 use crate::control::GenerationNumber;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::sizing::Size;
 use crate::supervisor::listeners::{Accesses, RequestedAddress};
@@ -46,7 +47,14 @@ impl Generations {
     /// Makes a generation known that is the same as generation `of` but for its number.
     pub(crate) fn renew(&mut self, number: GenerationNumber, of: GenerationNumber) {
         if let Some(prepared) = self.0.get(&of) {
-            let generation = Generation { number, ..prepared.generation.clone() };
+            let mut generation = Generation { number, ..prepared.generation.clone() };
+            if let Some(rings) = &prepared.generation.access_log {
+                // A ring has one reader: each generation's writer has rings of its own.
+                let rings = rings.another().inspect_err(|error| {
+                    tracing::error!(generation = number.0, reason = %error, "access log failed");
+                });
+                generation.access_log = rings.ok().map(Arc::new);
+            }
             self.add(PreparedGeneration { generation, ..prepared.clone() });
         }
     }

@@ -247,6 +247,14 @@ impl Processes {
         }
     }
 
+    /// Has the access log's writers of all generations open it by its name once more. False if there are none.
+    pub(crate) fn reopen_logs(&mut self) -> bool {
+        let writers = self.records.iter().map(|record| record.worker);
+        let writers: Vec<Worker> = writers.filter(|of| of.role == Role::AccessLog).collect();
+        writers.iter().for_each(|worker| self.order(*worker, Order::Reopen, &[]));
+        !writers.is_empty()
+    }
+
     /// Orders one worker, and passes copies of `files` along.
     pub(crate) fn order(&mut self, worker: Worker, order: Order, files: &[BorrowedFd<'_>]) {
         self.command(worker.process, Command::To(worker.number, order), files);

@@ -20,7 +20,7 @@ pub mod signal;
 pub mod usage;
 
 pub use identity::{Identity, effective_group, effective_user, group_id, user_id, user_in_words};
-pub use role::{become_loader, become_worker, leave_signals_to_main_thread};
+pub use role::{become_loader, become_worker, is_orphan, leave_signals_to_main_thread};
 
 use super::cvt;
 use super::ring::connected;
@@ -51,6 +51,13 @@ fn end(child: Pid) {
     let _ = nix::sys::signal::kill(child, Signal::SIGKILL);
     let ended = super::retry(|| nix::sys::wait::waitpid(child, None));
     debug_assert!(ended.is_ok(), "a child that nothing else has reaped");
+}
+
+/// Whether a process with this id lives, or waits to be reaped.
+pub fn lives(process: ProcessId) -> bool {
+    // One of another user may not be sent a signal.
+    let sent = nix::sys::signal::kill(Pid::from_raw(process), None);
+    process > 0 && matches!(sent, Ok(()) | Err(nix::errno::Errno::EPERM))
 }
 
 /// Which side of a fork this is.

@@ -52,6 +52,11 @@ pub fn become_worker(
     end_with(parent, Signal::SIGCONT)
 }
 
+/// Whether the parent of this worker has died.
+pub fn is_orphan() -> bool {
+    nix::unistd::getppid().as_raw() != PARENT.load(Ordering::Relaxed)
+}
+
 /// For alarm(2), which knows whole seconds: at least `grace`, and never the 0 that would take the alarm back.
 fn alarm_seconds(grace: Duration) -> u32 {
     u32::try_from(grace.as_secs()).unwrap_or(u32::MAX).saturating_add(1)

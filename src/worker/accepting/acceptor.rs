@@ -273,8 +273,9 @@ impl<'s> Acceptor<'s> {
                     self.waiting.extend(attached.batch);
                 }
             }
-            Order::Snapshot(_) | Order::Drain { .. } => self.drain(),
-            Order::PollAgain(_) => {} // No other worker accepts from its sockets.
+            Order::Drain { .. } => self.drain(),
+            // No other worker accepts from its sockets; it writes no log, and asks nothing.
+            Order::PollAgain(_) | Order::Reopen | Order::Snapshot(_) => {}
         }
         Ok(())
     }

@@ -33,8 +33,8 @@ impl<'s> Connection<'s> {
             return stop;
         }
         if let Stage::Serving(session) = &mut self.stage {
-            self.transport.take_input();
-            session.refuse(Refusal::OVERLOADED, lane);
+            let input = self.transport.take_input();
+            session.refuse(Refusal::OVERLOADED, &input, lane);
         }
         Stop::Occupied
     }

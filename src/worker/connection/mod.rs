@@ -220,7 +220,7 @@ impl<'s> Connection<'s> {
                 let waited_for =
                     if session.is_in_head() { TimedOut::Header } else { TimedOut::Body };
                 lane.counters.cells().timed_out.at(waited_for).add(1);
-                session.refuse(Refusal::TIMEOUT, lane);
+                session.refuse(Refusal::TIMEOUT, self.transport.input(), lane);
                 self.resume(input, lane)
             }
             Phase::Waiting { .. } => {
@@ -262,16 +262,17 @@ impl<'s> Connection<'s> {
         let Stage::Serving(session) = &mut self.stage else {
             return Next::Close;
         };
-        if self.transport.is_blocked() || !lane.output.undo() {
+        let undone = if self.transport.is_blocked() { None } else { lane.output.undo() };
+        let Some(undone) = undone else {
             // Where a response is on its way, its client must not take it for whole.
             if session.is_in_stream() {
                 self.transport.reset_on_close();
             }
             self.transport.forget_gathered(lane);
             return Next::Close;
-        }
+        };
         self.transport.forget_waiting(lane);
-        session.refuse(Refusal::INTERNAL, lane);
+        session.refuse_failed(undone, lane);
         self.resume(input, lane)
     }
 

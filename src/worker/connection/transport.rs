@@ -120,9 +120,14 @@ impl<'s> Transport<'s> {
         closing.close(lane.output.abandon(), End::Broken, &mut lane.ended);
     }
 
+    /// The input that waits.
+    pub(super) fn input(&self) -> &[u8] {
+        self.waiting.as_ref().map_or(&[], |waiting| &waiting.input)
+    }
+
     /// How much input waits, in bytes.
     pub(super) fn waiting_input(&self) -> usize {
-        self.waiting.as_ref().map_or(0, |waiting| waiting.input.len())
+        self.input().len()
     }
 
     /// Keeps input behind what waits already.

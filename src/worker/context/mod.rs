@@ -1,5 +1,6 @@
 //! What a lane lends to the connection it works on: its configuration, its time, and its output buffer.
 
+mod access;
 pub mod clients;
 pub mod inquiries;
 pub mod jobs;
@@ -21,6 +22,7 @@ use crate::content::Site;
 use crate::control::DrainKind;
 use crate::http::h1::DATE_LINE_BYTES;
 use crate::http::{Fields, Limits};
+use crate::observe::access::Access;
 use crate::observe::ledger::{Counters, Ledger};
 use crate::observe::record::{Closing, Ended};
 use crate::sys::cpu;
@@ -78,6 +80,8 @@ pub struct Context<'s> {
     pub clients: Option<Clients>,
     /// Whether each connection begins with a header of the PROXY protocol, by which a proxy says whose it is.
     pub are_introduced: bool,
+    /// The access log, if there is one.
+    pub access: Option<&'s Access>,
     clock: Clock,
 }
 
@@ -175,6 +179,7 @@ impl<'s> Context<'s> {
                 .shows_clients()
                 .then(|| Clients::new(config.access.trusted_proxies.clone())),
             are_introduced: false,
+            access: None,
             clock: Clock { start: Instant::now(), before_ms: ledger.now_ms(), date_until_ms: 0 },
         };
         context.begin_turn();
@@ -195,6 +200,9 @@ impl<'s> Context<'s> {
             let since_epoch = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
             let rest_ms = 1000 - u64::from(since_epoch.subsec_millis());
             self.clock.date_until_ms = self.now_ms + rest_ms;
+            if let Some(access) = self.access {
+                access.set_clock(now);
+            }
             self.count_cpu_time();
         }
     }
@@ -225,6 +233,13 @@ impl<'s> Context<'s> {
         }
     }
 
+    /// Has a line be logged for each request from here on, and its id sent back if that is wanted.
+    pub fn log_to(&mut self, access: &'s Access, sends_ids: bool) {
+        access.begin(self.clock.start);
+        self.access = Some(access);
+        self.output.ids = sends_ids.then_some(access);
+    }
+
     /// Why the lane drains, if it does.
     pub fn draining(&self) -> Option<DrainKind> {
         self.drain.map(|drain| drain.kind)
@@ -236,10 +251,10 @@ impl<'s> Context<'s> {
     where
         's: 'c,
     {
-        let Context { counters, now_us, .. } = *self;
+        let Context { counters, now_us, access, .. } = *self;
         let clients = self.clients.as_ref();
         let client = clients.and_then(|clients| clients.of(self.jobs.at_work.index).address);
-        Closing { counters, now_us, socket: socket.as_fd(), client }
+        Closing { counters, now_us, socket: socket.as_fd(), client, access }
     }
 
     /// Where a request with these fields comes from that the connection at work has brought; `None` if that isn't kept, or

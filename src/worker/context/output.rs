@@ -2,7 +2,8 @@
 
 use crate::content::{Body, Piece, Stream};
 use crate::http::Response;
-use crate::http::h1::{DATE_LINE_BYTES, Recipient, Writer};
+use crate::http::h1::{self, DATE_LINE_BYTES, Recipient, Writer};
+use crate::observe::access::Access;
 use crate::observe::record::Record;
 use crate::worker::driver::Payload;
 
@@ -29,6 +30,8 @@ pub(in crate::worker) struct Outgoing<'s> {
 #[derive(Default)]
 pub struct Output<'s> {
     pub(in crate::worker) outgoing: Outgoing<'s>,
+    /// Whose requests have ids that their responses repeat, if that is wanted.
+    pub(in crate::worker) ids: Option<&'s Access>,
     /// How much of it is whole responses; `None` once some may have been sent.
     whole: Option<usize>,
 }
@@ -175,16 +178,35 @@ impl<'s> Output<'s> {
         self.whole = None;
     }
 
-    /// Goes back to the last mark. False if some may have been sent since.
-    pub(in crate::worker) fn undo(&mut self) -> bool {
-        let Some(whole) = self.whole else {
-            return false;
-        };
+    /// Goes back to the last mark, and gives out the record of the response behind it, if there was one. `None` if some
+    /// may have been sent since.
+    pub(in crate::worker) fn undo(&mut self) -> Option<Option<Record>> {
+        let whole = self.whole?;
         let kept = self.outgoing.ended_by(whole);
-        self.outgoing.records.truncate(kept);
+        let undone = self.outgoing.records.drain(kept..).next();
         self.outgoing.bytes.truncate(whole);
         self.outgoing.body = None;
-        true
+        Some(undone.map(|(_, record)| record.reopen()))
+    }
+
+    /// Begins a response in front of whose content nothing is but its head.
+    #[inline]
+    fn begin_head(
+        &mut self,
+        response: &Response,
+        length: Option<u64>,
+        to: Recipient,
+        date: &[u8; DATE_LINE_BYTES],
+        record: &mut Record,
+    ) -> (Writer, bool) {
+        let bytes = &mut self.outgoing.bytes;
+        let start = bytes.len();
+        let begun = Writer::begin(bytes, response, length, to, date);
+        if let Some(access) = self.ids {
+            h1::add_field(bytes, "X-Request-Id", |value| access.put_id(record.ticket(), value));
+        }
+        record.respond(response.status(), bytes.len() - start);
+        begun
     }
 
     /// Adds a response to the recipient of it, with its content, which is there as a whole: in memory, or in a file. Says
@@ -198,10 +220,10 @@ impl<'s> Output<'s> {
         date: &[u8; DATE_LINE_BYTES],
         mut record: Record,
     ) -> bool {
+        let length = body.length();
+        let (mut writer, keep) = self.begin_head(response, length, to, date, &mut record);
         let bytes = &mut self.outgoing.bytes;
         let start = bytes.len();
-        let length = body.length();
-        let (mut writer, keep) = Writer::begin(bytes, response, length, to, date);
         let mut is_whole = true;
         // What is as long as the head says needs no framing.
         let is_sized = length.is_some_and(|remaining| writer == Writer::Sized { remaining });
@@ -227,7 +249,7 @@ impl<'s> Output<'s> {
         if length_apart > 0 {
             self.outgoing.body = apart;
         }
-        record.respond(response.status(), made as u64);
+        record.add(made as u64);
         if !is_whole {
             // The end of the connection tells of it.
             record.cut();
@@ -246,12 +268,9 @@ impl<'s> Output<'s> {
         date: &[u8; DATE_LINE_BYTES],
         mut record: Record,
     ) -> (bool, Option<Unfinished<'s>>) {
-        let bytes = &mut self.outgoing.bytes;
-        let start = bytes.len();
-        let (writer, keep) = Writer::begin(bytes, response, stream.length(), to, date);
-        record.respond(response.status(), (bytes.len() - start) as u64);
+        let (writer, keep) = self.begin_head(response, stream.length(), to, date, &mut record);
         if writer.is_over() {
-            self.outgoing.records.push((bytes.len(), record));
+            self.outgoing.records.push((self.outgoing.bytes.len(), record));
             return (keep, None);
         }
         (keep, Some(Unfinished { writer, stream, record }))
@@ -300,7 +319,7 @@ impl<'s> Output<'s> {
     /// Adds a whole response that isn't one of HTTP/1.
     pub(in crate::worker) fn put_whole(&mut self, bytes: &[u8], status: u16, mut record: Record) {
         self.put(bytes);
-        record.respond(status, bytes.len() as u64);
+        record.respond(status, bytes.len());
         self.outgoing.records.push((self.outgoing.bytes.len(), record));
     }
 

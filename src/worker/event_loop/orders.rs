@@ -58,7 +58,7 @@ impl EventLoop<'_> {
                 }
                 Ok(())
             }
-            Order::Attach { .. } | Order::Detach(_) => Ok(()),
+            Order::Attach { .. } | Order::Detach(_) | Order::Reopen => Ok(()),
         }
     }
 

@@ -37,7 +37,7 @@ fn with_loop_of(
     config.workers.accept = accept;
     let ledger = Arc::new(Ledger::new(1).expect("a ledger"));
     let generation =
-        Generation::new(GenerationNumber::FIRST, config, Arc::new([]), Arc::clone(&ledger));
+        Generation::new(GenerationNumber::FIRST, config, Arc::new([]), Arc::clone(&ledger), None);
     let config = &generation.config;
     let limits = worker::limits(config);
     let (ours, theirs) = packet_pair().expect("a pair");

@@ -9,7 +9,7 @@ pub fn hosting(role: Role, mode: Mode) -> Hosting {
     match (mode, role) {
         (Mode::Threads, Role::Lane(_) | Role::Acceptor) => Hosting::Threads,
         (Mode::Processes, Role::Lane(_) | Role::Acceptor) => Hosting::Single(role),
-        // Whatever becomes of the lanes' process, it answers.
-        (Mode::Threads | Mode::Processes, Role::Admin) => Hosting::Single(role),
+        // Whatever becomes of the lanes' process, these go on.
+        (Mode::Threads | Mode::Processes, Role::Admin | Role::AccessLog) => Hosting::Single(role),
     }
 }

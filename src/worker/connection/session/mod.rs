@@ -232,7 +232,7 @@ impl<'s> Session<'s> {
                 }
                 Step::Body(piece) => self.collect(piece, beside, lane),
                 Step::End => self.end(beside, lane),
-                Step::Refused(refusal) => self.refuse(refusal, lane),
+                Step::Refused(refusal) => self.refuse(refusal, &bytes[position..], lane),
             }
             if lane.output.is_full() || !self.takes_input() {
                 return (position, Stop::Occupied);
@@ -243,6 +243,8 @@ impl<'s> Session<'s> {
     /// A head is whole: finds what answers it, and answers if no body follows.
     fn begin(&mut self, head: &Head<'_>, beside: usize, lane: &mut Context<'s>) {
         let request = &head.request;
+        let record =
+            Record::open(lane.now_us, labels::of_method(request.method), lane.note(request));
         let (route, found) = lane.site.find(request);
         // Before it is answered: what hangs or panics is told by its route.
         lane.counters.begin_request(route);
@@ -254,7 +256,6 @@ impl<'s> Session<'s> {
             is_head: request.method == Method::Head,
             keep_alive: head.keep_alive && (limit == 0 || self.requests() < limit),
         };
-        let record = Record::open(lane.now_us, labels::of_method(request.method));
         let asked = Asked { to, record, is_whole: head.keep_alive || head.is_last };
         let answer = match answer {
             Answer::Known(outcome) if request.body == BodyLength::None => {
@@ -296,7 +297,7 @@ impl<'s> Session<'s> {
         };
         if let Some(Answer::Collect(collect)) = &mut incoming.answer {
             if !lane.may_hold(beside + collect.held_bytes_with(piece.len())) {
-                return self.refuse(Refusal::OVERLOADED, lane);
+                return self.refuse(Refusal::OVERLOADED, &[], lane);
             }
             collect.push(piece);
             incoming.held_bytes = collect.held_bytes();
@@ -368,11 +369,20 @@ impl<'s> Session<'s> {
         }
     }
 
-    /// Answers with an error, after which the connection closes. A HEAD gets the head alone, as of any response.
-    pub fn refuse(&mut self, cause: Refusal, lane: &mut Context<'s>) {
-        let unknown = || Record::open(lane.now_us, labels::Method::Other);
+    /// Answers with an error, after which the connection closes. A HEAD gets the head alone, as of any response. `head` is
+    /// what came of a request whose head isn't whole, or is what is wrong with it.
+    pub fn refuse(&mut self, cause: Refusal, head: &[u8], lane: &mut Context<'s>) {
+        let unknown = || Record::open(lane.now_us, labels::Method::Other, lane.note_part(head));
         let record = self.open_record().unwrap_or_else(unknown);
         self.refuse_request(record, cause, lane);
+    }
+
+    /// Answers with an error in place of what has panicked, the response with this record if it was made.
+    pub(super) fn refuse_failed(&mut self, undone: Option<Record>, lane: &mut Context<'s>) {
+        // One that panicked before it was kept anywhere began in this step.
+        let begun = || Record::open(lane.now_us, labels::Method::Other, lane.last_ticket());
+        let record = self.open_record().or(undone).unwrap_or_else(begun);
+        self.refuse_request(record, Refusal::INTERNAL, lane);
     }
 
     fn refuse_request(&mut self, record: Record, cause: Refusal, lane: &mut Context<'s>) {

@@ -4,6 +4,7 @@ use std::fs::File;
 
 use super::*;
 use crate::config::Networks;
+use crate::observe::access::Ticket;
 use crate::observe::ledger;
 use crate::sys::has_input_within;
 use crate::worker::context::clients::Clients;
@@ -186,7 +187,11 @@ fn where_a_record_is_closed_the_address_of_the_client_and_the_time_are_known() {
     let (file, _) = file(1);
     let (site, lane) = (site(&file, 0, 1, None), Lane::new());
     let (client, connection, mut context) = over_tcp(&lane, &site);
-    let record = crate::observe::record::Record::open(context.now_us, ledger::labels::Method::Get);
+    let record = crate::observe::record::Record::open(
+        context.now_us,
+        ledger::labels::Method::Get,
+        Ticket::NONE,
+    );
     context.now_us += 7;
     let closing = context.closing(connection.socket());
     assert_eq!(closing.client(), Some(client.local_addr().expect("an address")));
