@@ -20,6 +20,7 @@ in_every_mode!(
     each_reason_to_refuse_a_request_is_counted,
     each_reason_to_end_a_connection_for_its_time_is_counted,
     durations_have_the_delay_of_a_route,
+    restarts_are_counted_by_their_cause,
     other_programs_read_the_page,
 );
 
@@ -300,6 +301,29 @@ fn durations_have_the_delay_of_a_route(mode: Mode) {
     let sum = values.sum("laneway_request_duration_seconds_sum", "");
     assert!((0.3..20.0).contains(&sum), "{sum}");
     assert_eq!(below("+Inf"), 1.0);
+}
+
+fn restarts_are_counted_by_their_cause(mode: Mode) {
+    if skip_without_faults() {
+        return;
+    }
+    let server =
+        setup(mode).lanes(1).faults("requests").set("supervisor.watchdog", "500ms").start();
+    let cases = [("panic-worker", "panic"), ("abort", "signal"), ("hang", "hung")];
+    for (fault, cause) in cases {
+        let mut client = server.connect();
+        client.send(format!("GET /.fault/{fault} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        let label = format!("lane=\"0\",cause=\"{cause}\"");
+        expect(
+            &server,
+            &[
+                ("laneway_worker_restarts_total", &label, 1.0),
+                ("laneway_lanes", "state=\"ready\"", 1.0),
+            ],
+        );
+    }
+    let values = expect(&server, &[("laneway_worker_restarts_total", "lane=\"0\"", 3.0)]);
+    assert!(values.sum("laneway_heartbeat_age_seconds", "") < 20.0);
 }
 
 fn other_programs_read_the_page(mode: Mode) {

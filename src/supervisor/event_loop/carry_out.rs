@@ -8,7 +8,7 @@ use super::state::{Outcome, Supervisor};
 use crate::control::{Order, ProcessNumber, WorkerEvent};
 use crate::supervisor::commands::Answer;
 use crate::supervisor::log_events;
-use crate::supervisor::policy::{Action, Fact, Input, Worker};
+use crate::supervisor::policy::{Action, Fact, HUNG, Input, Worker};
 use crate::supervisor::presence::manager;
 use crate::supervisor::processes::WorkerRecord;
 use crate::supervisor::succession::upgrade;
@@ -190,6 +190,12 @@ impl Supervisor {
                 self.generation_settled(*generation, &Answer::Done(text));
             }
             Fact::WorkerRestarting { worker, cause, .. } => {
+                self.processes.count_restart(*worker, cause);
+            }
+            // A thread that hangs beside others isn't restarted in its seat: all of them are followed by another generation.
+            Fact::WorkerExited { worker, cause }
+                if cause == HUNG && self.processes.generation_of(*worker) != Some(self.current) =>
+            {
                 self.processes.count_restart(*worker, cause);
             }
             _ => {}

@@ -372,6 +372,11 @@ impl Processes {
         Some(Input::Reported(worker, event))
     }
 
+    /// The generation of a worker.
+    pub(crate) fn generation_of(&self, worker: Worker) -> Option<GenerationNumber> {
+        self.records.get(worker.number).map(|record| record.generation)
+    }
+
     /// Takes note that a worker is restarted, whose end has this `cause` in words.
     pub(crate) fn count_restart(&mut self, worker: Worker, cause: &str) {
         let said = self.records.get(worker.number).and_then(|record| record.own_cause);

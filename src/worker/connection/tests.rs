@@ -15,6 +15,7 @@ use crate::content::{
     Answer, Body, FileSpan, Handler, Job, Outcome, Pending, Piece, Reply, ResponseOf, Site, Stream,
 };
 use crate::http::{Limits, Request, Response};
+use crate::observe::ledger::labels::RefusedFor;
 use crate::observe::ledger::{self, Ledger};
 use crate::worker::driver::epoll;
 use crate::worker::{self, context};
@@ -361,12 +362,16 @@ fn a_full_lane_takes_no_reply_that_holds_memory() {
         (ready, upload),
     ] {
         let (site, lane) = (Site::of(Box::new(Answers(answer))), Lane::new());
+        let mut refused = 0;
         for (room, is_refused) in [(HELD, false), (HELD - 1, true)] {
             let mut pair = lane.serve(&site);
             pair.context.held_elsewhere = context::HELD_BYTES_MAX - room;
             pair.ask(request);
             let text = String::from_utf8(pair.received()).expect("text");
             assert_eq!(text.starts_with("HTTP/1.1 503 "), is_refused, "{request:?}: {room}");
+            refused += u64::from(is_refused);
+            let counted = lane.ledger.block(0).counts().refused(RefusedFor::Overloaded);
+            assert_eq!(counted, refused, "{request:?}: {room}");
         }
     }
 }

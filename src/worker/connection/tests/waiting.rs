@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::control::DrainKind;
+use crate::observe::ledger::labels::RejectedFor;
 use crate::worker::context::{Drain, DrainStage};
 
 const WHOLE: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -87,6 +88,8 @@ fn what_the_kernel_has_no_room_for_in_the_end_waits_if_the_lane_may_hold_it() {
         let next = pair.connection.keep_unsent(b"bytes", &pair.context);
         assert_eq!(matches!(next, Next::WaitUntil(_)), is_kept, "{next:?}");
         assert_eq!(next == Next::Close, !is_kept, "{next:?}");
+        let rejected = pair.context.counters.counts().rejected(RejectedFor::Memory);
+        assert_eq!(rejected, u64::from(!is_kept));
         if is_kept {
             pair.turn(false);
             assert_eq!(pair.received(), b"bytes");
