@@ -14,8 +14,8 @@ use harness::{
     eventually, in_every_mode, private_loopback, reload, replace_program, send_signal,
     skip_without,
 };
-use nix::sys::signal::{SIGCONT, SIGKILL, SIGSTOP, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR2};
-use nix::unistd::Uid;
+use nix::sys::signal::{SIGCONT, SIGKILL, SIGSTOP, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR2, kill};
+use nix::unistd::{Pid, Uid};
 
 in_every_mode!(
     requests_are_answered_beside_those_over_tcp,
@@ -87,14 +87,18 @@ fn inode(path: &Path) -> Option<u64> {
     fs::symlink_metadata(path).ok().map(|found| found.ino())
 }
 
-/// Stops every worker, so that what connects waits in a queue.
+/// Stops every worker, so that what connects waits in a queue. One that was about to end has ended by then.
 fn stop_workers(server: &Server) -> Vec<i32> {
     let mut workers: Vec<i32> = server.processes();
     workers.retain(|pid| *pid != server.pid());
-    for pid in &workers {
-        send_signal(*pid, SIGSTOP);
-        eventually("it is stopped", || harness::is_stopped(*pid).then_some(()));
-    }
+    workers.retain(|pid| {
+        // ESRCH: it has ended.
+        let _ = kill(Pid::from_raw(*pid), SIGSTOP);
+        eventually("it is stopped, or has ended", || {
+            let is_stopped = harness::is_stopped(*pid);
+            (is_stopped || !server.processes().contains(pid)).then_some(is_stopped)
+        })
+    });
     workers
 }
 
