@@ -27,6 +27,7 @@ in_every_mode!(
     an_end_within_or_behind_a_header_is_an_end,
     the_admin_address_takes_requests_without_a_header,
     what_comes_over_a_unix_socket_is_trusted,
+    the_access_log_has_the_client_that_a_header_states,
 );
 
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
@@ -282,6 +283,30 @@ fn the_admin_address_takes_requests_without_a_header(mode: Mode) {
     let mut client = Client::connect(admin);
     client.send([V1, ask].concat());
     assert_eq!(client.response().status, 400);
+}
+
+fn the_access_log_has_the_client_that_a_header_states(mode: Mode) {
+    let setup = setup(mode);
+    let path = setup.scratch().path().join("access.log");
+    let server = setup.set("log.access", path.display()).start();
+    let of_field = b"GET /client HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 203.0.113.9\r\n\r\n";
+    let proxy = &b"PROXY TCP4 192.0.2.200 198.51.100.1 1 2\r\n"[..];
+    let expected =
+        [(V1, "192.0.2.1", 56324, "192.0.2.1"), (proxy, "192.0.2.200", 1, "203.0.113.9")];
+    for (header, _, _, client) in expected {
+        assert_eq!(client_in(&server.connect().request([header, of_field].concat())), client);
+    }
+    let lines = eventually("both are logged", || {
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        (text.lines().count() == 2 && text.ends_with('\n')).then_some(text)
+    });
+    for (remote, port, client) in expected.map(|(_, remote, port, client)| (remote, port, client)) {
+        let of_this = |line: &&str| line.contains(&format!("\"client_ip\":\"{client}\""));
+        let line = lines.lines().find(of_this).unwrap_or_else(|| panic!("{client}: {lines}"));
+        let line: Value = serde_json::from_str(line).expect("JSON");
+        assert_eq!(line["request"]["remote_ip"], remote);
+        assert_eq!(line["request"]["remote_port"].to_string().trim_matches('"'), port.to_string());
+    }
 }
 
 fn what_comes_over_a_unix_socket_is_trusted(mode: Mode) {

@@ -20,7 +20,7 @@ impl Context<'_> {
             host: &request.target.host,
             target: request.target.raw,
             remote: self.remote(),
-            client: self.client(request.fields),
+            client: request.client,
             ..Seen::default()
         };
         for (name, value) in request.fields.iter() {
