@@ -496,10 +496,11 @@ impl Server {
         self.child.id().cast_signed()
     }
 
-    /// Every address of the internet's families it said that it listens on, in that order.
+    /// Every address of the internet's families it said that it serves, in that order.
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
         let listening = self.journal.named("listening");
-        let addresses = listening.iter().map(|event| event.text("address"));
+        let serving = listening.iter().filter(|event| !event.has("role"));
+        let addresses = serving.map(|event| event.text("address"));
         let internet = addresses.filter(|address| !address.starts_with("unix:"));
         internet.map(|address| address.parse().expect("a socket address")).collect()
     }

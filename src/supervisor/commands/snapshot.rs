@@ -4,12 +4,17 @@ use crate::control::Role;
 use crate::observe::snapshot::Health;
 use crate::supervisor::policy::Policy;
 
-/// How the server is now. `change` is what is under way.
-pub(crate) fn health(policy: &Policy, change: Option<&str>, now_ms: u64) -> Health {
+/// How the server is now. `change` is what is under way; one that `is_followed` by another server goes on as that one.
+pub(crate) fn health(
+    policy: &Policy,
+    change: Option<&str>,
+    is_followed: bool,
+    now_ms: u64,
+) -> Health {
     let states: Vec<&str> = policy.lane_states().into_iter().map(|(state, _)| state).collect();
     let is_ready = |state: &&&str| matches!(**state, "ready" | "full");
     let lanes_ready = states.iter().filter(is_ready).count();
-    let is_served = policy.is_served(now_ms);
+    let is_served = is_followed || policy.is_served(now_ms);
     let all_hang = !states.is_empty() && states.iter().all(|state| *state == "hung");
     let dead = if policy.is_followed() {
         // An answer that the admin worker still owes. The server is there: the next supervisor serves.
@@ -27,7 +32,7 @@ pub(crate) fn health(policy: &Policy, change: Option<&str>, now_ms: u64) -> Heal
         None
     } else if states.is_empty() {
         dead.clone()
-    } else if policy.is_ending() {
+    } else if policy.is_ending() && !is_followed {
         Some("it was told to stop".to_owned())
     } else if !is_served {
         let why = troubles(policy).join(", ");
@@ -115,14 +120,14 @@ mod tests {
 
     #[test]
     fn a_server_that_starts_is_neither_alive_nor_ready() {
-        let Health { lanes, dead, unready, .. } = health(&begun(), None, 0);
+        let Health { lanes, dead, unready, .. } = health(&begun(), None, false, 0);
         assert_eq!((lanes, dead.is_some(), dead == unready), (0, true, true));
     }
 
     #[test]
     fn what_is_under_way_degrades_a_server_that_is_ready() {
         let Health { lanes_ready, dead, unready, degraded, .. } =
-            health(&serving(), Some("a reload is under way"), 0);
+            health(&serving(), Some("a reload is under way"), false, 0);
         assert_eq!((lanes_ready, dead, unready), (2, None, None));
         assert_eq!(degraded, ["a reload is under way"]);
     }
@@ -131,7 +136,7 @@ mod tests {
     fn a_server_with_one_lane_that_works_is_ready_and_says_what_the_other_does() {
         let mut policy = serving();
         policy.decide(Input::Beats(vec![(worker(1, 0), 5_000)]), 100);
-        let Health { dead, unready, degraded, .. } = health(&policy, None, 5_000);
+        let Health { dead, unready, degraded, .. } = health(&policy, None, false, 5_000);
         assert_eq!((dead, unready), (None, None));
         assert_eq!(degraded, ["lane 0 hangs"]);
     }
@@ -140,9 +145,9 @@ mod tests {
     fn a_server_whose_lanes_all_hang_is_dead_and_after_a_moment_not_ready() {
         let mut policy = serving();
         policy.decide(Input::Beats(vec![(worker(1, 0), 5_000), (worker(2, 1), 5_000)]), 100);
-        let Health { dead, unready, .. } = health(&policy, None, 101);
+        let Health { dead, unready, .. } = health(&policy, None, false, 101);
         assert_eq!((dead.as_deref(), unready), (Some("every lane hangs"), None));
-        let unready = health(&policy, None, 1_101).unready.expect("it is told");
+        let unready = health(&policy, None, false, 1_101).unready.expect("it is told");
         assert!(unready.ends_with("lane 0 hangs, lane 1 hangs"), "{unready}");
     }
 
@@ -151,13 +156,13 @@ mod tests {
         let mut policy = serving();
         end(&mut policy, 1, 100);
         end(&mut policy, 2, 100);
-        let soon = health(&policy, None, 1_099);
+        let soon = health(&policy, None, false, 1_099);
         assert_eq!((soon.lanes_ready, soon.dead, soon.unready), (0, None, None));
         assert_eq!(soon.degraded, ["lane 0 starts", "lane 1 starts"]);
-        let late = health(&policy, None, 1_100);
+        let late = health(&policy, None, false, 1_100);
         assert!(late.dead.is_some() && late.unready.is_some(), "{late:?}");
         ready(&mut policy, worker(3, 0), 1_200);
-        assert_eq!(health(&policy, None, 9_000).unready, None);
+        assert_eq!(health(&policy, None, false, 9_000).unready, None);
     }
 
     #[test]
@@ -175,8 +180,16 @@ mod tests {
         // First it delays, then it drains.
         for now_ms in [0, 5_000] {
             policy.decide(Input::Tick, now_ms);
-            let Health { dead, unready, .. } = health(&policy, None, now_ms);
+            let Health { dead, unready, .. } = health(&policy, None, false, now_ms);
             assert_eq!((dead, unready.as_deref()), (None, Some("it was told to stop")));
         }
+    }
+
+    #[test]
+    fn a_server_that_another_one_has_followed_is_as_ready_as_that() {
+        let mut policy = serving();
+        policy.decide(Input::HandedOver, 0);
+        let Health { dead, unready, .. } = health(&policy, None, true, 0);
+        assert_eq!((dead, unready), (None, None));
     }
 }

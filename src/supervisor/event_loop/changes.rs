@@ -89,7 +89,8 @@ impl Supervisor {
         let asker = record.map(|record| record.worker).filter(|worker| worker.process == key);
         let Some(asker) = asker.filter(|asker| asker.role == Role::Admin) else { return };
         let status = self.status().and_then(|status| serde_json::to_string_pretty(&status).ok());
-        let health = snapshot::health(&self.policy, self.under_way(), self.now_ms());
+        let is_followed = self.heir.as_ref().is_some_and(Heir::serves);
+        let health = snapshot::health(&self.policy, self.under_way(), is_followed, self.now_ms());
         let (status, metrics) = (status.map(|text| text + "\n"), self.facts());
         let file = Snapshot { status, health, metrics }.write();
         // Nothing that grows is less on the heir's page, which may be asked for next.

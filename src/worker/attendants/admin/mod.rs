@@ -15,7 +15,7 @@ use crate::worker::{Generation, limits, open_driver};
 use pages::Pages;
 
 /// Most open connections: each probe, scraper and person has one.
-const CONNECTIONS_MAX: u32 = 256;
+const CONNECTIONS_MAX: u32 = 512;
 
 /// Does the admin worker's work until a drain is over.
 pub fn run(
@@ -61,7 +61,7 @@ fn own(config: &Config) -> Config {
     own.timeouts = Timeouts {
         header: Duration::from_secs(5),
         body: Duration::from_secs(5),
-        keep_alive: Duration::from_secs(75),
+        keep_alive: Duration::from_secs(20),
         write: Duration::from_secs(10),
     };
     own
