@@ -9,7 +9,7 @@ use harness::{
 use nix::sys::signal::{SIGCONT, SIGKILL, SIGSTOP, SIGTERM, SIGUSR2};
 use serde_json::Value;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -428,7 +428,9 @@ fn a_flood_of_questions_is_answered_and_the_lanes_serve_on() {
 
 #[test]
 fn an_address_that_the_lanes_have_is_refused() {
-    let address = private_loopback(8080);
+    // A port of its own: whose it is is found by its number alone.
+    let free = TcpListener::bind("127.0.0.1:0").and_then(|of| of.local_addr()).expect("a port");
+    let address = private_loopback(free.port());
     for command in ["check", "run"] {
         let mut server = Setup::bare()
             .set("server.listen", address)
