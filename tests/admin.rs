@@ -273,6 +273,7 @@ fn a_supervisor_that_is_stopped_is_told_in_about_a_second(mode: Mode) {
 fn an_admin_worker_that_is_killed_comes_back_however_often_and_harms_no_lane(mode: Mode) {
     let site = with_admin(mode, private_loopback(9180));
     let server = site.setup().set("supervisor.max_restarts", 2).start();
+    server.journal.wait_where("worker ready", is_admin);
     let traffic = site.traffic();
     for count in 1..=6 {
         let events = server.journal.named("worker ready");

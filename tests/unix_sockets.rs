@@ -413,6 +413,8 @@ fn the_admin_address_may_be_a_unix_socket() {
         let ask = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
         let healthy = |path: &Path| Client::connect(path).request(ask).status == 200;
         assert!(healthy(&path));
+        let any = "GET /healthz HTTP/1.1\r\nHost: a.name\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n";
+        assert_eq!(Client::connect(&*path).request(any).status, 200, "no browser asks there");
         of.site.more = "admin.listen = [\"unix:admin.sock\", \"unix:other.sock\"]\n".into();
         of.site.write();
         assert_eq!(reload(&server).name(), "reload done");

@@ -169,7 +169,7 @@ mod tests {
     fn a_server_that_another_one_follows_is_ready_until_its_end() {
         let mut policy = serving();
         policy.decide(Input::HandedOver, 0);
-        let Health { dead, unready, .. } = health(&policy, None, 5_000);
+        let Health { dead, unready, .. } = health(&policy, None, false, 5_000);
         assert_eq!((dead, unready), (None, None));
     }
 

@@ -12,6 +12,8 @@ use crate::worker::driver::{self, Peer};
 /// The clients of one lane.
 pub struct Clients {
     trusted: Networks,
+    /// Whether what comes over a Unix socket is trusted.
+    is_unix_trusted: bool,
     /// By the index of a connection's place. What is of a connection that is closed means nothing.
     places: Vec<Client>,
 }
@@ -28,14 +30,20 @@ pub struct Client {
 impl Clients {
     /// Of a lane without connections, before which there are these proxies.
     pub fn new(trusted: Networks) -> Clients {
-        Clients { trusted, places: Vec::new() }
+        Clients { trusted, is_unix_trusted: true, places: Vec::new() }
+    }
+
+    /// Of a lane without connections, where no word is taken: a client is what is at the other end of its connection, and
+    /// has no address on a Unix socket alone.
+    pub fn without_proxies() -> Clients {
+        Clients { is_unix_trusted: false, ..Clients::new(Networks::default()) }
     }
 
     /// What is at the other end of a connection that was accepted.
     pub fn at_other_end(&self, socket: &Connected) -> Client {
         match driver::peer(socket) {
             Peer::Internet(address) => self.at(address),
-            Peer::Unix => Client { address: None, is_trusted: true },
+            Peer::Unix => Client { address: None, is_trusted: self.is_unix_trusted },
             Peer::Gone => Client::default(),
         }
     }

@@ -9,6 +9,7 @@ use crate::config::{Accept, Config, Driver, Limits, Timeouts};
 use crate::content::Site;
 use crate::control::{Assignment, Control, WorkerEvent};
 use crate::worker::context::Context;
+use crate::worker::context::clients::Clients;
 use crate::worker::context::inquiries::Inquiries;
 use crate::worker::event_loop::EventLoop;
 use crate::worker::{Generation, limits, open_driver};
@@ -31,7 +32,8 @@ pub fn run(
     let inquiries = Arc::new(Inquiries::new(worker, own_control));
     let pages = Pages::new(Arc::clone(&inquiries), config.admin.hosts.clone());
     let (limits, site) = (limits(&config), Site::of(Box::new(pages)).read_alone());
-    let context = Context::new(&site, &limits, &config, &generation.ledger, block);
+    let mut context = Context::new(&site, &limits, &config, &generation.ledger, block);
+    context.clients = Some(Clients::without_proxies());
     let (driver, reason) = open_driver(&config.workers)
         .map_err(|error| format!("cannot set up the driver of the admin worker: {error}"))?;
     let name = Some(driver.name().to_owned());

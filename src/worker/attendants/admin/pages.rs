@@ -46,8 +46,12 @@ impl Pages {
     }
 
     /// Whether a page may be read by this name. A browser that was led here by a name of another site (DNS rebinding)
-    /// states that name; no name can be an address, and a client of HTTP/1.0 that states none is no browser.
+    /// states that name; no name can be an address, a client of HTTP/1.0 that states none is no browser, and no browser asks
+    /// over a Unix socket, whose client alone has no address.
     fn is_allowed(&self, request: &Request<'_>) -> bool {
+        if request.client.is_none() {
+            return true;
+        }
         let Ok(host) = std::str::from_utf8(&request.target.host) else { return false };
         let name = host.strip_suffix('.').unwrap_or(host);
         let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
