@@ -4,10 +4,11 @@ mod harness;
 
 use harness::{
     Client, Mode, Response, Server, Setup, Site, eventually, is_refused, is_stopped,
-    private_loopback, reload, send_signal,
+    private_loopback, reload, send_signal, skip_without_faults,
 };
 use nix::sys::signal::{SIGCONT, SIGKILL, SIGSTOP, SIGTERM, SIGUSR2};
 use serde_json::Value;
+use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -24,11 +25,13 @@ in_both_modes!(
     every_page_is_answered_and_none_is_kept,
     the_status_is_the_one_of_the_command,
     what_is_asked_there_is_counted_for_no_lane,
+    a_server_is_ready_when_its_lanes_are,
     lanes_that_hang_are_told_while_they_do,
     one_crash_leaves_the_server_ready,
     a_server_that_is_full_is_ready_and_says_so,
     a_server_that_was_told_to_stop_is_not_ready_and_says_so_until_its_lanes_have_drained,
     a_supervisor_that_is_stopped_is_told_in_about_a_second,
+    an_admin_worker_that_is_killed_comes_back_however_often_and_harms_no_lane,
     a_reload_adds_changes_and_removes_the_address,
     an_upgrade_moves_the_address_without_a_failed_request,
     clients_that_send_nothing_or_read_nothing_keep_it_from_none,
@@ -150,6 +153,27 @@ fn what_is_asked_there_is_counted_for_no_lane(mode: Mode) {
     });
 }
 
+fn a_server_is_ready_when_its_lanes_are(mode: Mode) {
+    if skip_without_faults() {
+        return;
+    }
+    let setup = setup(mode);
+    setup.scratch().write("hold-start", "");
+    let server = setup.spawn();
+    server.journal.wait_for("admin ready");
+    for path in ["/readyz", "/healthz"] {
+        let (status, said) = verdict(&server, path);
+        assert_eq!((status, &said["lanes"]), (503, &0.into()), "{path}: {said}");
+        assert!(said["reason"].as_str().is_some_and(|reason| reason.contains("starts")), "{said}");
+    }
+    fs::remove_file(server.folder().join("hold-start")).expect("let them start");
+    server.journal.wait_for("ready");
+    for path in ["/readyz", "/healthz"] {
+        let (status, said) = verdict(&server, path);
+        assert_eq!((status, &said["lanes_ready"]), (200, &2.into()), "{path}: {said}");
+    }
+}
+
 fn lanes_that_hang_are_told_while_they_do(mode: Mode) {
     let server = setup(mode).set("supervisor.watchdog", "500ms").start();
     let mut workers: Vec<i32> = (0..2).map(|lane| server.worker_pid(lane)).collect();
@@ -240,6 +264,21 @@ fn a_supervisor_that_is_stopped_is_told_in_about_a_second(mode: Mode) {
     assert_eq!(ask(&server, "/status").status, 503);
     server.signal(SIGCONT);
     wait_for_verdict(&server, "/healthz", 200, "alive");
+}
+
+fn an_admin_worker_that_is_killed_comes_back_however_often_and_harms_no_lane(mode: Mode) {
+    let site = with_admin(mode, private_loopback(9180));
+    let server = site.setup().set("supervisor.max_restarts", 2).start();
+    server.journal.wait_for("admin ready");
+    let traffic = site.traffic();
+    for count in 1..=6 {
+        send_signal(server.journal.wait_nth("admin ready", count).pid(), SIGKILL);
+        server.journal.wait_nth("admin ready", count + 1);
+        assert_eq!(ask(&server, "/readyz").status, 200);
+    }
+    let tally = traffic.stop();
+    assert_eq!(tally.failures(), 0, "{tally:?}");
+    assert!(server.journal.named("worker gave up").is_empty());
 }
 
 /// A site with this admin address.
