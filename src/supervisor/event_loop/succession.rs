@@ -314,8 +314,7 @@ impl Supervisor {
             ToHeir::HandedOver
             | ToHeir::Group { .. }
             | ToHeir::Happening(_)
-            | ToHeir::Lanes(_)
-            | ToHeir::Reloads(_)
+            | ToHeir::Lanes { .. }
             | ToHeir::HasCommandSocket
             | ToHeir::End => {}
         }

@@ -100,11 +100,16 @@ pub(crate) enum ToHeir {
     /// Something that happened.
     Happening(Box<Happening>),
     /// How the lanes came to be that there are.
-    Lanes(PreviousSize),
+    Lanes {
+        #[serde(flatten)]
+        size: PreviousSize,
+        /// What came of reloads. It has no message of its own, which a version before it would take for the end of the
+        /// conversation, and could not be gone back to.
+        #[serde(default)]
+        reloads: Reloads,
+    },
     /// What was counted so far, by the predecessor and those before it. Comes again, with what it counts while it drains.
     Totals(Vec<(Role, Totals)>),
-    /// What came of reloads.
-    Reloads(Reloads),
     /// The predecessor has a command socket.
     HasCommandSocket,
     /// That is all that the heir needs to start.
@@ -187,9 +192,8 @@ impl Unsent {
         });
         let happenings = history.0.iter().map(|of| ToHeir::Happening(Box::new(of.clone())));
         let messages = happenings
-            .chain(lanes.map(ToHeir::Lanes))
+            .chain(lanes.map(|size| ToHeir::Lanes { size, reloads }))
             .chain(totals_messages(totals))
-            .chain([ToHeir::Reloads(reloads)])
             .chain(has_command_socket.then_some(ToHeir::HasCommandSocket))
             .chain([ToHeir::End]);
         Unsent(sockets.chain(messages.map(Part::Message)).collect())
@@ -419,9 +423,10 @@ impl Inheritance {
                 Received::Message(ToHeir::Happening(happening), _) => {
                     history.0.push_back(*happening);
                 }
-                Received::Message(ToHeir::Lanes(before), _) => lanes = Some(before),
+                Received::Message(ToHeir::Lanes { size, reloads: before }, _) => {
+                    (lanes, reloads) = (Some(size), before);
+                }
                 Received::Message(ToHeir::Totals(more), _) => totals.extend(more),
-                Received::Message(ToHeir::Reloads(before), _) => reloads = before,
                 Received::Message(ToHeir::HasCommandSocket, _) => from.has_command_socket = true,
                 Received::Message(ToHeir::End, _) => break,
                 Received::Message(ToHeir::Changes(_) | ToHeir::HandedOver, _) => {

@@ -62,3 +62,37 @@ fn more_than_a_socket_holds_is_sent_as_the_heir_takes_it() {
     let from = received.from.expect("a predecessor");
     assert_eq!((from.pid, from.has_command_socket), (process::id(), true));
 }
+
+#[test]
+fn a_server_can_go_back_to_the_version_before_which_knows_so_many_messages() {
+    let size = PreviousSize { count: Count::Auto, configured: 1, lanes: 2 };
+    let listeners = (&Listeners::of(Purpose::Serve), &Listeners::of(Purpose::Admin));
+    let unsent = Unsent::of(Handover {
+        listeners,
+        history: &History([Happening::default()].into()),
+        lanes: Some(size),
+        totals: BTreeMap::from([(Role::Lane(0), Totals::most())]),
+        reloads: Reloads { done: 7, ..Reloads::default() },
+        has_command_socket: true,
+    });
+    for part in unsent.0 {
+        let Part::Message(message) = part else { continue };
+        let text = serde_json::to_string(&message).expect("a message");
+        let known: Before =
+            serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+        if let Before::Lanes(known) = known {
+            assert_eq!(known, size);
+        }
+    }
+}
+
+/// What the version before understands.
+#[derive(Deserialize)]
+#[allow(dead_code, reason = "it is enough that they are read")]
+enum Before {
+    Happening(Box<Happening>),
+    Lanes(PreviousSize),
+    Totals(Vec<(Role, BTreeMap<String, serde_json::Value>)>),
+    HasCommandSocket,
+    End,
+}
