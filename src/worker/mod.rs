@@ -2,10 +2,10 @@
 //!
 //! [`process`] hosts the workers of one process, [`run`] is one worker, [`event_loop`] its loop, and
 //! [`connection`] what happens to a connection. A lane shares nothing with another on the request path, and
-//! nothing here locks. Some workers drive no lane: in accept mode handoff the acceptor ([`accepting`]), and `attendants`.
+//! nothing here locks. Some workers drive no lane: in accept mode handoff the acceptor ([`accepting`]), and `auxiliary`.
 
 pub mod accepting;
-mod attendants;
+mod auxiliary;
 pub mod connection;
 pub mod context;
 pub mod driver;
@@ -112,8 +112,8 @@ fn work(
     match role {
         Role::Acceptor => accept(assignment, generation, control, channels),
         Role::Lane(_) => drive(assignment, generation, control, channels),
-        Role::Admin => attendants::admin::run(assignment, generation, control),
-        Role::AccessLog => attendants::access_log::run(assignment, generation, control),
+        Role::Admin => auxiliary::admin::run(assignment, generation, control),
+        Role::AccessLog => auxiliary::access_log::run(assignment, generation, control),
     }
 }
 

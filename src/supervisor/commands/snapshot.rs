@@ -90,7 +90,7 @@ mod tests {
             mode: Mode::Processes,
             accept: Accept::Reuseport,
             sockets: 2,
-            attendants: Vec::new(),
+            auxiliary: Vec::new(),
             takes_early: true,
         };
         Policy::begin(plan, 1, 0).0

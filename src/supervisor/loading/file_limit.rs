@@ -1,7 +1,7 @@
 //! Whether this process and its workers may open as many files as the configuration could need, and what to do where they
 //! may not. It raises the limit as far as it can, and opens nothing.
 
-use crate::config::{Accept, Config, Mode};
+use crate::config::{Accept, AccessLog, Config, Mode};
 use crate::sys::cpu::{self, OTHER_FILES};
 
 /// That fewer files may be open than could have to be.
@@ -57,10 +57,10 @@ pub(crate) fn check_file_limit(config: &Config, lanes: usize) -> Result<Option<F
         Accept::Reuseport | Accept::Shared => (0, 0),
     };
     let admin = config.admin.listen.len() as u64;
-    let attendants = u64::from(admin > 0);
+    let auxiliary = u64::from(admin > 0) + u64::from(config.log.access != AccessLog::Off);
     let of_worker = connections + listeners + OTHER_FILES;
     // Twice the processes, because a reload has two generations at a time; a pidfd and a socket for each.
-    let processes = processes + acceptors + attendants;
+    let processes = processes + acceptors + auxiliary;
     let of_supervisor = listeners + admin + 4 * processes + 2 * conduits + OTHER_FILES;
     let needed = of_worker.max(of_supervisor);
     if needed <= limit {

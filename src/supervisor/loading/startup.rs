@@ -59,7 +59,7 @@ pub(crate) fn prepare(
         mode: config.workers.mode,
         accept: config.workers.accept,
         sockets: listeners.lanes(),
-        attendants: attendants(&config),
+        auxiliary: auxiliary(&config),
         takes_early: !listeners.are_lent(),
     };
     let cpus = if config.workers.pin { machine.cpus } else { Vec::new() };
@@ -89,7 +89,7 @@ pub(crate) const LANES_SHARE_CPUS: &str =
     "lanes will share CPUs, which costs more than it gives; workers.count = \"auto\" fits";
 
 /// The roles of the workers that `config` asks for and through which no clients are served.
-fn attendants(config: &Config) -> Vec<Role> {
+fn auxiliary(config: &Config) -> Vec<Role> {
     let admin = (!config.admin.listen.is_empty()).then_some(Role::Admin);
     let access_log = (config.log.access != AccessLog::Off).then_some(Role::AccessLog);
     admin.into_iter().chain(access_log).collect()

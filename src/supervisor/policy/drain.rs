@@ -8,7 +8,7 @@ use crate::control::{DrainKind, Hosting, Role};
 impl Policy {
     /// Has a generation drain. Lanes that are handed connections are sealed when the acceptor has handed out what it
     /// has; a process that hosts the acceptor, too, sees to that by itself. A process that drains already is told again
-    /// if it has become urgent, and keeps its deadline. Attendants stay until they aren't needed any more.
+    /// if it has become urgent, and keeps its deadline. Auxiliary workers stay until they aren't needed any more.
     pub(super) fn drain_generation(&mut self, index: usize, kind: DrainKind) {
         let generation = &mut self.generations[index];
         let deadline_ms = self.now_ms + generation.settings.drain_timeout_ms;
@@ -16,8 +16,8 @@ impl Policy {
         let has_acceptor =
             generation.seat(Role::Acceptor).is_some_and(|seat| seat.state.worker().is_some());
         for process in &mut generation.processes {
-            let is_attendant = !process.hosting.serves();
-            if is_attendant || !matches!(process.stage, ProcessStage::Serving) {
+            let is_auxiliary = !process.hosting.serves();
+            if is_auxiliary || !matches!(process.stage, ProcessStage::Serving) {
                 if process.hurry(kind) {
                     self.actions.push(Action::Drain(process.number, kind));
                 }

@@ -38,7 +38,7 @@ pub struct Plan {
     /// How many lanes have sockets by now, which may be more than it needs.
     pub sockets: usize,
     /// The roles of workers through which no clients are served.
-    pub attendants: Vec<Role>,
+    pub auxiliary: Vec<Role>,
     /// Of the first generation: whether these take their sockets before it serves. No other server has them.
     pub takes_early: bool,
 }
@@ -47,7 +47,7 @@ impl Plan {
     /// The roles that its workers have.
     pub(super) fn roles(&self) -> impl Iterator<Item = Role> {
         let acceptor = (self.accept == Accept::Handoff).then_some(Role::Acceptor);
-        (0..self.lanes).map(Role::Lane).chain(acceptor).chain(self.attendants.iter().copied())
+        (0..self.lanes).map(Role::Lane).chain(acceptor).chain(self.auxiliary.iter().copied())
     }
 }
 

@@ -14,7 +14,7 @@
 //!               in accept mode shared by all that are ready, in handoff by the acceptor;
 //!               of a lane that is given up: Closing, steered away from and adopted until it is empty
 //!
-//! an attendant: as a lane, but it is restarted for ever, and leaves when it isn't needed any more (`attendants`)
+//! an auxiliary worker: as a lane, but it is restarted for ever, and leaves when it isn't needed any more (`auxiliary`)
 //!
 //! the whole:    Starting ── first generation Current ─▶ Serving ── TERM, or giving up ─▶ Draining ─▶ Over
 //!                   │                                          └ TERM, with a delay ─▶ Delaying ─▲
@@ -25,7 +25,7 @@
 //! No I/O and no clock: time comes in as milliseconds since the supervisor began, and what is to be done
 //! goes out as [`Action`]s. Jitter comes from a generator that is part of the state.
 
-mod attendants;
+mod auxiliary;
 mod drain;
 mod full;
 mod generation;
@@ -35,7 +35,7 @@ mod watchdog;
 
 use std::mem;
 
-use attendants::{LEAVE_MS, OwnSockets};
+use auxiliary::{LEAVE_MS, OwnSockets};
 pub use generation::hosting;
 use generation::{Generation, Replacing, SeatState, Stage};
 pub use interface::{Action, Fact, Input, Plan, Settings, Worker};
@@ -89,7 +89,7 @@ enum Phase {
         is_asked: bool,
         kind: DrainKind,
     },
-    /// Every process was killed, but for attendants that take what the lanes leave behind: they have until then. Gone when
+    /// Every process was killed, but for auxiliary workers that take what the lanes leave behind: they have until then. Gone when
     /// all of them are.
     Stopping {
         code: i32,
@@ -155,7 +155,7 @@ impl Policy {
         self.own_sockets();
         self.pass_time();
         self.own_sockets();
-        self.attend();
+        self.keep_auxiliary();
         self.note_whether_served();
         mem::take(&mut self.actions)
     }
@@ -234,7 +234,7 @@ impl Policy {
             Phase::Over => None,
             Phase::Stopping { until_ms, .. } => until_ms,
             Phase::Draining { deadline_ms, .. } => {
-                self.attendants_next_ms().into_iter().chain([deadline_ms]).min()
+                self.auxiliary_next_ms().into_iter().chain([deadline_ms]).min()
             }
             Phase::Starting | Phase::Serving | Phase::Delaying { .. } => {
                 let delayed = match self.phase {

@@ -12,7 +12,7 @@ use crate::control::DrainKind::{Replaced, Stop};
 use crate::control::{HANDSHAKES_MS, Missed};
 
 mod accept;
-mod attendants;
+mod auxiliary;
 mod model;
 mod resizing;
 
@@ -36,7 +36,7 @@ fn plan(settings: &Settings, lanes: usize, mode: Mode) -> Plan {
         mode,
         accept: Accept::Reuseport,
         sockets: 0,
-        attendants: Vec::new(),
+        auxiliary: Vec::new(),
         takes_early: true,
     }
 }

@@ -102,7 +102,7 @@ impl Policy {
             mode: generation.mode,
             accept: generation.accept,
             sockets: self.sockets.count(),
-            attendants: generation.seats.keys().copied().filter(|role| !role.serves()).collect(),
+            auxiliary: generation.seats.keys().copied().filter(|role| !role.serves()).collect(),
             takes_early: false,
         };
         let ends: Vec<_> =

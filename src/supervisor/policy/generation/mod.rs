@@ -162,7 +162,7 @@ impl Policy {
     pub(super) fn generation_next_ms(&self, index: usize) -> Option<u64> {
         let generation = &self.generations[index];
         let seats_ms = match generation.is_outgoing() {
-            true => self.attendants_seats_next_ms(index),
+            true => self.auxiliary_seats_next_ms(index),
             false => generation.seats_next_ms(),
         };
         generation.drains_until_ms().into_iter().chain(seats_ms).min()
@@ -170,8 +170,7 @@ impl Policy {
 
     /// Has the incoming generation take over if it can.
     pub(super) fn promote_ready(&mut self) {
-        let Some(index) = self.incoming().filter(|index| self.are_attendants_settled(*index))
-        else {
+        let Some(index) = self.incoming().filter(|index| self.are_auxiliary_settled(*index)) else {
             return;
         };
         let seats = self.generations[index].seats.iter().filter(|(role, _)| role.serves());

@@ -57,7 +57,7 @@ impl Process {
         }
     }
 
-    /// Whether it hosts an attendant that takes what the lanes leave behind, and was not killed.
+    /// Whether it hosts an auxiliary worker that takes what the lanes leave behind, and was not killed.
     pub(in crate::supervisor::policy) fn ends_last(&self) -> bool {
         let is_killed = matches!(self.stage, ProcessStage::Killed { .. });
         matches!(self.hosting, Hosting::Single(role) if role.leaves() == Leaves::AfterLanes)

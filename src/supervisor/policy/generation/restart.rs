@@ -111,7 +111,7 @@ impl Policy {
         match lost[..] {
             [] => return,
             [worker] if !worker.role.serves() => {
-                return self.restart_attendant(index, worker, cause);
+                return self.restart_auxiliary(index, worker, cause);
             }
             _ => {}
         }

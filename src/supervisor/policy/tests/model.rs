@@ -273,11 +273,11 @@ fn random_plan(random: &mut Random) -> Plan {
     let accept = [Accept::Reuseport, Accept::Shared, Accept::Handoff][random.below(3)];
     let lanes = 1 + random.below(4);
     let sockets = accept.sockets(lanes);
-    let attendants = if random.below(2) == 0 { vec![Role::Admin] } else { Vec::new() };
+    let auxiliary = if random.below(2) == 0 { vec![Role::Admin] } else { Vec::new() };
     Plan {
         accept,
         sockets,
-        attendants,
+        auxiliary,
         ..plan(&WATCHED, lanes, if random.below(2) == 0 { Mode::Threads } else { Mode::Processes })
     }
 }

@@ -1,10 +1,10 @@
 //! Workers through which no clients are served: none of their ends is the server's.
 
-use super::super::attendants::LEAVE_MS;
+use super::super::auxiliary::LEAVE_MS;
 use super::*;
 
 fn with_admin(mode: Mode) -> Plan {
-    Plan { attendants: vec![Role::Admin], ..plan(&SETTINGS, 1, mode) }
+    Plan { auxiliary: vec![Role::Admin], ..plan(&SETTINGS, 1, mode) }
 }
 
 /// The `id`th worker that was started, in the `process`th process.

@@ -1,8 +1,8 @@
-//! Attendants: workers through which no clients are served, as the one that answers at the admin address. Each has a
+//! Auxiliary workers: workers through which no clients are served, as the one that answers at the admin address. Each has a
 //! process of its own, and whatever becomes of it, the server serves.
 //!
 //! One that ends is restarted for ever. One leaves when it isn't needed any more, which [`Leaves`] says for its role; so
-//! an attendant may outlive its generation, and the lanes of a server that stops.
+//! an auxiliary worker may outlive its generation, and the lanes of a server that stops.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,10 +10,10 @@ use super::generation::{Drain, Generation, ProcessStage, SeatState};
 use super::{Action, Fact, Phase, Policy, Worker};
 use crate::control::{DrainKind, Hosting, Leaves, Role};
 
-/// How long an attendant may take to leave.
+/// How long an auxiliary worker may take to leave.
 pub(super) const LEAVE_MS: u64 = 5_000;
 
-/// The sockets of attendants, as far as the policy has to know them.
+/// The sockets of auxiliary workers, as far as the policy has to know them.
 #[derive(Clone, Debug)]
 pub(super) struct OwnSockets {
     /// Which worker of a role has them.
@@ -29,11 +29,11 @@ impl OwnSockets {
 }
 
 impl Policy {
-    /// Gives the attendants that are ready their sockets, and has those leave that aren't needed any more.
-    pub(super) fn attend(&mut self) {
-        self.own_attendants_sockets();
+    /// Gives the auxiliary workers that are ready their sockets, and has those leave that aren't needed any more.
+    pub(super) fn keep_auxiliary(&mut self) {
+        self.own_auxiliary_sockets();
         for index in 0..self.generations.len() {
-            self.dismiss_attendants(index);
+            self.dismiss_auxiliary(index);
         }
     }
 
@@ -57,7 +57,7 @@ impl Policy {
         }
     }
 
-    /// Whether it ends: nothing of it is started any more but what attends to that.
+    /// Whether it ends: nothing of it is started any more but what sees to that.
     fn is_over(&self) -> bool {
         matches!(self.phase, Phase::Draining { .. } | Phase::Stopping { .. } | Phase::Over)
     }
@@ -69,7 +69,7 @@ impl Policy {
 
     /// The sockets of a role belong to its worker in the current generation as soon as that is ready; until then, to the
     /// one that had them before.
-    fn own_attendants_sockets(&mut self) {
+    fn own_auxiliary_sockets(&mut self) {
         let seats = self.generations.iter().flat_map(|generation| generation.seats.keys());
         let roles: BTreeSet<Role> = seats.copied().filter(|role| role.has_sockets()).collect();
         for role in roles {
@@ -108,7 +108,7 @@ impl Policy {
         self.own_sockets.owners.get(&worker.role) == Some(&worker)
     }
 
-    fn dismiss_attendants(&mut self, index: usize) {
+    fn dismiss_auxiliary(&mut self, index: usize) {
         let deadline_ms = self.now_ms + LEAVE_MS;
         let kind = match self.phase {
             Phase::Draining { kind, .. } => kind,
@@ -134,8 +134,8 @@ impl Policy {
         }
     }
 
-    /// An attendant has ended: another one follows, the later the more often that happened in a row.
-    pub(super) fn restart_attendant(&mut self, index: usize, worker: Worker, cause: &str) {
+    /// An auxiliary worker has ended: another one follows, the later the more often that happened in a row.
+    pub(super) fn restart_auxiliary(&mut self, index: usize, worker: Worker, cause: &str) {
         let (now_ms, generation) = (self.now_ms, &mut self.generations[index]);
         let window_ms = generation.settings.restart_window_ms;
         let Some(seat) = generation.seat_mut(worker.role) else { return };
@@ -149,29 +149,29 @@ impl Policy {
         self.promote_ready();
     }
 
-    /// Whether a generation can take over as far as its attendants go: where there are others until then, these are to be
+    /// Whether a generation can take over as far as its auxiliary workers go: where there are others until then, these are to be
     /// followed by some that are ready. One that has failed is waited for no longer.
-    pub(super) fn are_attendants_settled(&self, index: usize) -> bool {
+    pub(super) fn are_auxiliary_settled(&self, index: usize) -> bool {
         let is_first = self.current().is_none() && self.own_sockets.early;
         let seats = self.generations[index].seats.iter();
-        let mut attendants = seats.filter(|(role, _)| !role.serves()).map(|(_, seat)| seat);
-        is_first || attendants.all(|seat| seat.was_ready || seat.has_failed())
+        let mut auxiliary = seats.filter(|(role, _)| !role.serves()).map(|(_, seat)| seat);
+        is_first || auxiliary.all(|seat| seat.was_ready || seat.has_failed())
     }
 
-    /// When something is due for the attendants of a server that drains, if nothing else happens.
-    pub(super) fn attendants_next_ms(&self) -> Option<u64> {
+    /// When something is due for the auxiliary workers of a server that drains, if nothing else happens.
+    pub(super) fn auxiliary_next_ms(&self) -> Option<u64> {
         let due = self.generations.iter().enumerate().flat_map(|(index, generation)| {
             let processes = generation.processes.iter().filter(|process| !process.hosting.serves());
             let drains = processes.filter_map(|process| process.drain());
             let drains = drains.map(|drain| drain.deadline_ms);
-            drains.chain(self.attendants_seats_next_ms(index))
+            drains.chain(self.auxiliary_seats_next_ms(index))
         });
         due.min()
     }
 
     /// The same for the seats of a generation that is on its way out. One that hangs has as long as the others have to
     /// leave.
-    pub(super) fn attendants_seats_next_ms(&self, index: usize) -> Option<u64> {
+    pub(super) fn auxiliary_seats_next_ms(&self, index: usize) -> Option<u64> {
         let seats = self.generations[index].seats.iter();
         let needed = seats.filter(|(role, _)| !role.serves() && self.is_needed(index, **role));
         let due = needed.filter_map(|(_, seat)| match seat.state {
