@@ -63,7 +63,7 @@ struct Lane {
     free: Vec<u32>,
     /// Memory of all of them, in bytes.
     kept_bytes: usize,
-    /// What was opened last.
+    /// What was opened last for the connection at work.
     last: Ticket,
     line: Vec<u8>,
 }
@@ -125,9 +125,14 @@ impl Access {
         self.0.borrow_mut().open(seen)
     }
 
-    /// What was opened last, as long as it isn't closed: where a request fails before its record is anywhere.
+    /// What was opened last since [`Access::forget_last`]: of a request that fails before its record is anywhere.
     pub fn last(&self) -> Ticket {
         self.0.borrow().last
+    }
+
+    /// Another connection is worked on: what was opened last is no request of it.
+    pub fn forget_last(&self) {
+        self.0.borrow_mut().last = Ticket::NONE;
     }
 
     /// Adds the id of a request.
@@ -150,15 +155,14 @@ impl Lane {
     }
 
     fn open(&mut self, seen: &Seen<'_>) -> Ticket {
-        let index = match self.free.pop() {
-            Some(index) => index,
-            None if self.kept_bytes >= KEPT_BYTES_MAX => return Ticket::NONE,
-            None => {
-                self.requests.push(Kept::default());
-                self.kept_bytes += size_of::<Kept>();
-                (self.requests.len() - 1) as u32
-            }
-        };
+        if self.kept_bytes >= KEPT_BYTES_MAX {
+            return Ticket::NONE;
+        }
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.requests.push(Kept::default());
+            self.kept_bytes += size_of::<Kept>() + size_of::<u32>();
+            (self.requests.len() - 1) as u32
+        });
         let kept = &mut self.requests[index as usize];
         let before = kept.begun.text.capacity();
         let id = if is_sane(seen.request_id) { seen.request_id } else { self.ids.next() };
@@ -189,5 +193,33 @@ impl Lane {
 
     fn count_dropped(&self) {
         self.ledger.block(self.block).cells().access_log_dropped.add(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_under_way_take_no_more_memory_than_they_may_whatever_came_before_them() {
+        let rings = Arc::new(Rings::new(1).expect("rings"));
+        let ledger = Arc::new(Ledger::new(1).expect("a ledger"));
+        let access = Access::new(&rings, AccessFormat::Combined, 0, &ledger, 0);
+        let told = Told { status: 200, bytes: 1, duration_us: 1, is_aborted: false };
+        let text_bytes = || {
+            let lane = access.0.borrow();
+            lane.requests.iter().map(|kept| kept.begun.text.capacity()).sum::<usize>()
+        };
+        // Each of these characters takes four bytes of a line.
+        let long = "\u{7f}".repeat(512);
+        for agent in ["", &long, "", &long] {
+            let seen = Seen { agent: agent.as_bytes(), ..Seen::default() };
+            let opened = std::iter::repeat_with(|| access.open(&seen));
+            let tickets: Vec<_> = opened.take_while(|ticket| *ticket != Ticket::NONE).collect();
+            assert!(tickets.len() > 1_000, "{}", tickets.len());
+            assert!(text_bytes() <= KEPT_BYTES_MAX + ring::LINE_BYTES_MAX, "{}", text_bytes());
+            tickets.into_iter().for_each(|ticket| access.close(ticket, &told, 0));
+            assert!(text_bytes() <= SPARE_BYTES_MAX, "{}", text_bytes());
+        }
     }
 }

@@ -110,8 +110,11 @@ impl Rings {
         let ring = self.ring(number);
         self.shared().used.fetch_max(number as u64 + 1, Ordering::Release);
         ring.producer.store(process as u64, Ordering::Relaxed);
-        let published = ring.published.load(Ordering::Relaxed);
         let read = ring.read.load(Ordering::Acquire);
+        // What no producer leaves is begun anew.
+        let published = Some(ring.published.load(Ordering::Relaxed));
+        let published = published.filter(|published| is_sound(*published, read)).unwrap_or(read);
+        ring.published.store(published, Ordering::Release);
         Producer { rings: Arc::clone(self), number, published, read }
     }
 
@@ -119,6 +122,11 @@ impl Rings {
     pub fn consume(&self) -> Consumer<'_> {
         Consumer { rings: self }
     }
+}
+
+/// Whether a ring can be like that, by how many words were published and read.
+fn is_sound(published: u64, read: u64) -> bool {
+    published.checked_sub(read).is_some_and(|words| words <= RING_WORDS as u64)
 }
 
 /// Where a lane puts its lines.
@@ -179,11 +187,11 @@ impl Producer {
     /// own time does.
     fn wake_if_half_full(&mut self) {
         const HALF: u64 = RING_WORDS as u64 / 2;
-        if self.published - self.read < HALF {
+        if self.published.saturating_sub(self.read) < HALF {
             return;
         }
-        self.read = self.ring().read.load(Ordering::Acquire).min(self.published);
-        if self.published - self.read >= HALF {
+        self.read = self.ring().read.load(Ordering::Acquire);
+        if self.published.saturating_sub(self.read) >= HALF {
             self.wake();
         }
     }
@@ -222,6 +230,9 @@ impl Consumer<'_> {
         let ring = self.rings.ring(ring);
         let published = ring.published.load(Ordering::Acquire);
         let mut read = ring.read.load(Ordering::Relaxed);
+        if !is_sound(published, read) {
+            return published;
+        }
         while read < published {
             let word = |at: u64| {
                 ring.lines[at as usize % RING_WORDS].load(Ordering::Relaxed).to_le_bytes()

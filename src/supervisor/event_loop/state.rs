@@ -221,6 +221,7 @@ impl Supervisor {
 /// Keeps signals, the ends of children included, until they are read.
 fn watch_for_signals() -> Result<(Signals, Epoll), String> {
     process::keep_ended_children().map_err(doing("cannot wait for children"))?;
+    process::keep_file_size_an_error().map_err(doing("cannot ignore a signal"))?;
     let all: Vec<_> = [&STOPPING[..], &OTHERS].concat();
     let signals = Signals::block(&all).map_err(doing("cannot take signals"))?;
     let epoll = Epoll::new().map_err(doing("cannot set up epoll"))?;

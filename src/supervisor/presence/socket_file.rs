@@ -166,13 +166,15 @@ impl SocketFile {
         let _lock = lock_folder(path, patience);
         make_way(path, None)?;
         let bound = Bound::bind_unix(path, access.mode)?;
-        let named = Named::hold(path).inspect_err(|_| drop(fs::remove_file(path)))?;
+        // It doesn't listen yet, and is removed as one that was left behind, if it is still there.
+        let named = Named::hold(path).inspect_err(|_| drop(make_way(path, None)))?;
         let found = named.metadata()?;
-        let (path, identity) = (path.to_owned(), (found.dev(), found.ino()));
-        let file = SocketFile { path, identity, access: Some(access), owner: Some(process::id()) };
         if !found.file_type().is_socket() {
+            // Another program has put something else there.
             return Err(NotOpened::Failed(ErrorKind::NotFound.into()));
         }
+        let (path, identity) = (path.to_owned(), (found.dev(), found.ino()));
+        let file = SocketFile { path, identity, access: Some(access), owner: Some(process::id()) };
         if access.uid.is_some() || access.gid.is_some() {
             named.set_owner(access.uid, access.gid)?;
         }

@@ -236,6 +236,15 @@ pub fn keep_ended_children() -> io::Result<()> {
     Ok(())
 }
 
+/// Has a file that may not become as large (`RLIMIT_FSIZE`, getrlimit(2)) be an error where it is written, and no end of this
+/// process, nor of those that are forked from here on.
+pub fn keep_file_size_an_error() -> io::Result<()> {
+    let action = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
+    // SAFETY: an ignored signal runs no code of this process.
+    unsafe { sigaction(Signal::SIGXFSZ, &action) }?;
+    Ok(())
+}
+
 /// This process's id.
 pub fn id() -> ProcessId {
     nix::unistd::getpid().as_raw()
@@ -298,7 +307,7 @@ impl Inheritable {
 }
 
 /// execve(2): this process goes on as another program, with these arguments behind its own name. It gets the signals that
-/// are blocked here, and SIGPIPE as a process has it that Rust did not start. Returns only if that fails.
+/// are blocked here, and SIGPIPE and SIGXFSZ as a process has them that this one did not start. Returns only if that fails.
 pub fn execute(
     binary: &Path,
     arguments: &[OsString],
@@ -313,8 +322,10 @@ pub fn execute(
             words.map(|word| CString::new(word.as_bytes())).collect::<Result<Vec<_>, _>>()?;
         let variables = environment.map(variable).collect::<Result<Vec<_>, _>>()?;
         let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
-        // SAFETY: the default action runs no code of this process.
-        unsafe { sigaction(Signal::SIGPIPE, &default) }?;
+        for signal in [Signal::SIGPIPE, Signal::SIGXFSZ] {
+            // SAFETY: the default action runs no code of this process.
+            unsafe { sigaction(signal, &default) }?;
+        }
         io::Result::Ok((words, variables))
     };
     match prepared() {

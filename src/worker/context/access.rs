@@ -66,6 +66,13 @@ impl Context<'_> {
         self.access.map_or(Ticket::NONE, Access::last)
     }
 
+    /// A step of another connection begins.
+    pub(in crate::worker) fn forget_last_ticket(&self) {
+        if let Some(access) = self.access {
+            access.forget_last();
+        }
+    }
+
     fn open(&self, seen: Seen<'_>) -> Ticket {
         self.access.map_or(Ticket::NONE, |access| access.open(&seen))
     }

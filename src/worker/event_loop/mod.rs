@@ -219,6 +219,7 @@ impl<'s> EventLoop<'s> {
         let held = connection.held_bytes();
         context.held_elsewhere = context.held_bytes - held;
         context.jobs.at_work = key;
+        context.forget_last_ticket();
         let attempt =
             panic::catch_unwind(AssertUnwindSafe(|| step(connection, &mut input, context)));
         let mut next = attempt.unwrap_or_else(|payload| {

@@ -129,8 +129,10 @@ impl Writer<'_> {
         self.control.report(self.worker, WorkerEvent::Ready { driver: None, reason: None });
         loop {
             counters.begin_turn(ledger.now_ms());
+            // What a lane left behind is there once it has ended, and not before.
+            let are_left = self.stage == Stage::Orphaned && !self.has_producers();
             let wrote = self.write();
-            if self.is_over(wrote) {
+            if self.is_over(wrote, are_left) {
                 return self.tell_dropped();
             }
             if self.told_dropped_at.is_none_or(|at| at.elapsed() >= TELL) {
@@ -175,8 +177,14 @@ impl Writer<'_> {
         }
     }
 
-    /// Whether there is nothing left to do.
-    fn is_over(&mut self, wrote: Wrote) -> bool {
+    /// Whether a worker lives that may put lines into a ring.
+    fn has_producers(&self) -> bool {
+        let mut producers = (0..self.consumer.used()).filter_map(|of| self.consumer.producer(of));
+        producers.any(process::lives)
+    }
+
+    /// Whether there is nothing left to do, after what was written now. Whether the rings `are_left` was looked at before.
+    fn is_over(&mut self, wrote: Wrote, are_left: bool) -> bool {
         if matches!(wrote, Wrote::All | Wrote::Some) {
             self.progress_at = Instant::now();
         }
@@ -188,11 +196,7 @@ impl Writer<'_> {
             }
             // It was sent a signal to end, and its successor doesn't begin before it has ended.
             Stage::Silent(since) => since.elapsed() >= FAREWELL,
-            Stage::Orphaned => {
-                let mut producers =
-                    (0..self.consumer.used()).filter_map(|of| self.consumer.producer(of));
-                wrote == Wrote::All && !producers.any(process::lives)
-            }
+            Stage::Orphaned => wrote == Wrote::All && are_left,
             Stage::Draining if wrote == Wrote::All => true,
             Stage::Draining => {
                 let is_stuck = self.progress_at.elapsed() >= GIVE_UP;
@@ -338,8 +342,8 @@ impl Writer<'_> {
             self.control.try_report(self.worker, WorkerEvent::AccessLogFailed(reason.clone()));
             self.trouble = Some(Trouble { reason, told_at: now });
         }
-        use io::ErrorKind::{BrokenPipe, QuotaExceeded, StorageFull};
-        let stays = matches!(error.kind(), StorageFull | QuotaExceeded | BrokenPipe);
+        use io::ErrorKind::{BrokenPipe, FileTooLarge, QuotaExceeded, StorageFull};
+        let stays = matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge | BrokenPipe);
         if self.output.is_err() || !stays {
             self.output = Err(now + RETRY);
         }
