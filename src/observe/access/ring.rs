@@ -124,6 +124,15 @@ impl Rings {
     }
 }
 
+impl<'r> Ring<'r> {
+    /// So many words of lines, from the one that was published as this one.
+    fn span(self, from: u64, count: u64) -> impl Iterator<Item = &'r AtomicU64> {
+        let (start, count) = (from as usize % RING_WORDS, count as usize);
+        let end = (start + count).min(RING_WORDS);
+        self.lines[start..end].iter().chain(&self.lines[..start + count - end])
+    }
+}
+
 /// Whether a ring can be like that, by how many words were published and read.
 fn is_sound(published: u64, read: u64) -> bool {
     published.checked_sub(read).is_some_and(|words| words <= RING_WORDS as u64)
@@ -154,19 +163,16 @@ impl Producer {
             return false;
         }
         let ring = self.ring();
-        let mut at = self.published as usize % RING_WORDS;
-        let mut put = |word: u64| {
-            ring.lines[at].store(word, Ordering::Relaxed);
-            at = (at + 1) % RING_WORDS;
-        };
-        put(line.len() as u64);
         let (whole, rest) = line.as_chunks::<WORD_BYTES>();
-        whole.iter().for_each(|bytes| put(u64::from_le_bytes(*bytes)));
-        if !rest.is_empty() {
-            let mut bytes = [0; WORD_BYTES];
-            bytes[..rest.len()].copy_from_slice(rest);
-            put(u64::from_le_bytes(bytes));
-        }
+        let mut last = [0; WORD_BYTES];
+        last[..rest.len()].copy_from_slice(rest);
+        let length = (line.len() as u64).to_le_bytes();
+        let first = [length];
+        let mut bytes = first.iter().chain(whole);
+        ring.span(self.published, words).for_each(|word| {
+            let bytes = bytes.next().unwrap_or(&last);
+            word.store(u64::from_le_bytes(*bytes), Ordering::Relaxed);
+        });
         ring.published.store(end, Ordering::Release);
         self.published = end;
         self.wake_if_half_full();
@@ -234,10 +240,7 @@ impl Consumer<'_> {
             return published;
         }
         while read < published {
-            let word = |at: u64| {
-                ring.lines[at as usize % RING_WORDS].load(Ordering::Relaxed).to_le_bytes()
-            };
-            let length = u64::from_le_bytes(word(read)) as usize;
+            let length = ring.lines[read as usize % RING_WORDS].load(Ordering::Relaxed) as usize;
             let end = read.saturating_add(1 + length.div_ceil(WORD_BYTES) as u64);
             if length == 0 || length > LINE_BYTES_MAX || end > published {
                 return published;
@@ -246,7 +249,14 @@ impl Consumer<'_> {
                 break;
             }
             let before = lines.len();
-            (read + 1..end).for_each(|at| lines.extend_from_slice(&word(at)));
+            let words = end - read - 1;
+            lines.resize(before + words as usize * WORD_BYTES, 0);
+            let mut bytes = lines[before..].as_chunks_mut::<WORD_BYTES>().0.iter_mut();
+            ring.span(read + 1, words).for_each(|word| {
+                if let Some(bytes) = bytes.next() {
+                    *bytes = word.load(Ordering::Relaxed).to_le_bytes();
+                }
+            });
             lines.truncate(before + length);
             read = end;
         }
