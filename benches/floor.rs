@@ -67,6 +67,27 @@ struct Options {
     /// Another server to run in the same rounds
     #[arg(long, value_name = "NAME")]
     peer: Vec<Peer>,
+    /// Run each server in the same rounds with its access log on, too, which goes to a file
+    #[arg(long, value_name = "FORMAT")]
+    access_log: Vec<AccessLog>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum AccessLog {
+    Json,
+    Combined,
+}
+
+impl AccessLog {
+    /// What a server is told, and called.
+    fn settings(self) -> (&'static [&'static str], &'static str) {
+        match self {
+            AccessLog::Json => (&["log.access=access.log"], "json log"),
+            AccessLog::Combined => {
+                (&["log.access=access.log", "log.access_format=combined"], "combined log")
+            }
+        }
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -141,7 +162,11 @@ fn contenders(options: &Options) -> Outcome<Vec<Contender>> {
     let mut kinds = Vec::new();
     for (n, path) in servers.iter().enumerate() {
         let name = if servers.len() == 1 { "laneway".into() } else { format!("laneway {}", n + 1) };
-        kinds.push((name, Kind::Laneway { program: path.clone(), settings: &[] }));
+        let logs = options.access_log.iter().map(|log| log.settings());
+        let logs = logs.map(|(settings, what)| (format!("{name}, {what}"), settings));
+        for (name, settings) in [(name.clone(), &[][..])].into_iter().chain(logs) {
+            kinds.push((name, Kind::Laneway { program: path.clone(), settings }));
+        }
     }
     kinds.extend(options.peer.iter().map(|peer| match peer {
         Peer::Nginx => ("nginx".into(), Kind::Installed(Installed::Nginx)),
@@ -268,7 +293,7 @@ fn print_costs(rows: &[Row]) {
             format!("{:.2}", median(Sample::client_us)),
             match &contender.kind {
                 Kind::Floor(_) => String::new(),
-                Kind::Laneway { .. } if has_goal(*load) => {
+                Kind::Laneway { settings: [], .. } if has_goal(*load) => {
                     let met = verdict(ratio.median <= RATIO_GOAL);
                     format!("{ratio:.2}  goal ≤ {RATIO_GOAL}: {met}")
                 }
