@@ -1,5 +1,5 @@
 //! What a worker asks the supervisor, for requests that wait for the answer: one question for all that wait, and the next
-//! one a moment later, so that many requests cost the supervisor no more than a few do. No request gets an answer that was
+//! one a while after the answer, so that many requests cost the supervisor no more than a tenth of its time. No request gets an answer that was
 //! made before it came.
 
 use std::fs::File;
@@ -11,8 +11,11 @@ use std::task::Waker;
 use crate::control::{Control, WorkerEvent, WorkerNumber};
 use crate::observe::snapshot::Snapshot;
 
-/// How soon another question may follow a question, in milliseconds.
-const EVERY_MS: u64 = 10;
+/// How soon another question may follow an answer, in milliseconds: at the soonest, and as a multiple of what the answer
+/// took. No pause is so long that a request which waits for its end could not be answered in time.
+const PAUSE_MS: u64 = 10;
+const PAUSE_FACTOR: u64 = 9;
+const PAUSE_MAX_MS: u64 = 500;
 /// After so long a question is asked again that was not answered, in milliseconds: the requests that waited for it have
 /// been answered without by then.
 const LOST_MS: u64 = 1_000;
@@ -30,9 +33,10 @@ struct State {
     waiting: Vec<Weak<Inquiry>>,
     /// The number of the last question, when it was asked, and what waits for its answer.
     number: u64,
-    asked_ms: Option<u64>,
+    asked_ms: u64,
     asked: Vec<Weak<Inquiry>>,
-    is_under_way: bool,
+    /// When the next one may be asked.
+    next_ms: u64,
 }
 
 /// A request that waits for an answer.
@@ -83,10 +87,14 @@ impl Inquiries {
         if state.due_ms().is_none_or(|due_ms| due_ms > now_ms) {
             return;
         }
-        state.number += 1;
-        state.asked_ms = Some(now_ms);
-        // If there is no room, the supervisor hangs: it is asked again.
-        state.is_under_way = self.control.try_report(self.worker, WorkerEvent::Asks(state.number));
+        let number = state.number + 1;
+        if !self.control.try_report(self.worker, WorkerEvent::Asks(number)) {
+            // There was no room: the supervisor hangs. Those that still wait are asked for again.
+            state.waiting.retain(|inquiry| inquiry.strong_count() > 0);
+            state.next_ms = now_ms + PAUSE_MS;
+            return;
+        }
+        (state.number, state.asked_ms, state.next_ms) = (number, now_ms, now_ms + LOST_MS);
         state.asked = mem::take(&mut state.waiting);
     }
 
@@ -96,13 +104,15 @@ impl Inquiries {
     }
 
     /// The answer to a question has come, with what it is in. To a question that was given up there is none.
-    pub fn answer(&self, number: u64, files: Vec<OwnedFd>) {
+    pub fn answer(&self, number: u64, files: Vec<OwnedFd>, now_ms: u64) {
         let asked = {
             let mut state = lock(&self.state);
             if state.number != number {
                 return;
             }
-            state.is_under_way = false;
+            let took_ms = now_ms.saturating_sub(state.asked_ms);
+            let pause_ms = took_ms.saturating_mul(PAUSE_FACTOR).clamp(PAUSE_MS, PAUSE_MAX_MS);
+            state.next_ms = now_ms + pause_ms;
             mem::take(&mut state.asked)
         };
         let file = files.into_iter().next().map(File::from);
@@ -115,9 +125,7 @@ impl Inquiries {
 
 impl State {
     fn due_ms(&self) -> Option<u64> {
-        let pause_ms = if self.is_under_way { LOST_MS } else { EVERY_MS };
-        let due_ms = self.asked_ms.map_or(0, |asked_ms| asked_ms + pause_ms);
-        (!self.waiting.is_empty()).then_some(due_ms)
+        (!self.waiting.is_empty()).then_some(self.next_ms)
     }
 }
 
@@ -172,12 +180,13 @@ mod tests {
             std::iter::from_fn(next).collect()
         }
 
-        fn answer(&self, number: u64, lanes: usize) {
+        fn answer(&self, number: u64, lanes: usize, now_ms: u64) {
             let health = Health { lanes, ..Health::default() };
             let file = Snapshot { status: None, health, metrics: Facts::default() }
                 .write()
                 .expect("a file");
-            self.inquiries.answer(number, vec![file.as_fd().try_clone_to_owned().unwrap()]);
+            let files = vec![file.as_fd().try_clone_to_owned().unwrap()];
+            self.inquiries.answer(number, files, now_ms);
         }
     }
 
@@ -193,16 +202,16 @@ mod tests {
         let late = subject.begin();
         subject.inquiries.ask(100);
         assert_eq!(subject.asked(), [1]);
-        subject.answer(1, 3);
+        subject.answer(1, 3, 101);
         assert_eq!(first.map(|inquiry| lanes(&inquiry)), [Some(3), Some(3)]);
         assert_eq!(lanes(&late), None, "it came after the question");
         assert_eq!(subject.woken.0.load(Ordering::Relaxed), 2);
-        assert_eq!(subject.inquiries.due_ms(), Some(100 + EVERY_MS));
-        subject.inquiries.ask(100 + EVERY_MS - 1);
+        assert_eq!(subject.inquiries.due_ms(), Some(101 + PAUSE_MS));
+        subject.inquiries.ask(101 + PAUSE_MS - 1);
         assert!(subject.asked().is_empty());
-        subject.inquiries.ask(100 + EVERY_MS);
+        subject.inquiries.ask(101 + PAUSE_MS);
         assert_eq!(subject.asked(), [2]);
-        subject.answer(2, 4);
+        subject.answer(2, 4, 101 + PAUSE_MS);
         assert_eq!((lanes(&late), subject.inquiries.due_ms()), (Some(4), None));
     }
 
@@ -216,10 +225,41 @@ mod tests {
         assert_eq!(subject.asked(), [1]);
         subject.inquiries.ask(LOST_MS);
         assert_eq!(subject.asked(), [2]);
-        subject.answer(1, 1);
+        subject.answer(1, 1, LOST_MS);
         assert_eq!((lanes(&lost), lanes(&next)), (None, None));
-        subject.answer(2, 2);
+        subject.answer(2, 2, LOST_MS);
         assert_eq!((lanes(&lost), lanes(&next)), (None, Some(2)));
+    }
+
+    #[test]
+    fn answers_take_a_tenth_of_the_supervisors_time_at_most_and_no_pause_is_long() {
+        let subject = Subject::new();
+        subject.begin();
+        subject.inquiries.ask(0);
+        subject.begin();
+        subject.answer(1, 1, 20);
+        assert_eq!(subject.inquiries.due_ms(), Some(20 + 9 * 20), "by when it was answered");
+        subject.inquiries.ask(200);
+        subject.begin();
+        subject.answer(2, 1, 1_100);
+        assert_eq!(subject.inquiries.due_ms(), Some(1_100 + PAUSE_MAX_MS));
+    }
+
+    #[test]
+    fn what_waits_for_a_question_that_there_was_no_room_for_waits_for_the_next() {
+        let subject = Subject::new();
+        let filler = || subject.inquiries.control.try_report(WorkerNumber(7), WorkerEvent::Asks(0));
+        while filler() {}
+        let patient = subject.begin();
+        drop(subject.begin());
+        subject.inquiries.ask(0);
+        assert_eq!(subject.inquiries.due_ms(), Some(PAUSE_MS));
+        assert_eq!(lock(&subject.inquiries.state).waiting.len(), 1, "one has given up");
+        assert!(!subject.asked().contains(&1));
+        subject.inquiries.ask(PAUSE_MS);
+        assert_eq!(subject.asked(), [1]);
+        subject.answer(1, 5, PAUSE_MS);
+        assert_eq!(lanes(&patient), Some(5));
     }
 
     #[test]
@@ -227,7 +267,7 @@ mod tests {
         let subject = Subject::new();
         let inquiry = subject.begin();
         subject.inquiries.ask(0);
-        subject.inquiries.answer(1, Vec::new());
+        subject.inquiries.answer(1, Vec::new(), 0);
         assert_eq!(lanes(&inquiry), None);
         assert_eq!(subject.woken.0.load(Ordering::Relaxed), 1);
     }

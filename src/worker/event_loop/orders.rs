@@ -54,7 +54,7 @@ impl EventLoop<'_> {
             }
             Order::Snapshot(number) => {
                 if let Some(inquiries) = &self.inquiries {
-                    inquiries.answer(number, files);
+                    inquiries.answer(number, files, self.context.now_ms);
                 }
                 Ok(())
             }
