@@ -234,7 +234,7 @@ fn doing(worker: Worker, processes: &Processes) -> String {
 
 /// The last line.
 pub(crate) fn stopped(code: i32, uptime: Duration, records: &WorkerRecords) {
-    let counts = records.served_totals().counts;
+    let counts = records.accounts().served().counts;
     let (connections, requests) = (counts.accepted(), counts.requests());
     let uptime_s = (uptime.as_secs_f64() * 1000.0).round() / 1000.0;
     tracing::info!(code, uptime_s, connections, requests, "stopped");

@@ -3,35 +3,33 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::config::{Accept, Config};
-use crate::control::{GenerationNumber, Role};
+use crate::config::Accept;
+use crate::control::Role;
 use crate::observe::metrics::{
     Facts, LaneFacts, Listens, ProcessFacts, QueueFacts, Reloads, RoleFacts,
 };
+use crate::supervisor::commands::status::Subject;
 use crate::supervisor::listeners::Listeners;
-use crate::supervisor::policy::{Policy, Worker};
-use crate::supervisor::processes::totals::{Restarts, Totals};
-use crate::supervisor::processes::{Processes, WorkerRecord, WorkerRecords};
+use crate::supervisor::policy::Worker;
+use crate::supervisor::processes::{WorkerRecord, WorkerRecords};
 use crate::sys::process::usage::{Usage, usage};
 use crate::sys::socket::listen_drops;
 
-/// The server as it is now.
-pub(crate) fn facts(
-    generation: GenerationNumber,
-    policy: &Policy,
-    processes: &Processes,
-    listeners: &Listeners,
-    reloads: Reloads,
-) -> Facts {
+/// The server as it is now, with what came of its reloads.
+pub(crate) fn facts(subject: &Subject<'_>, reloads: Reloads) -> Facts {
+    let Subject { generation, policy, processes, .. } = *subject;
     let records = processes.records();
     let config = processes.generations.get(generation).map(|of| &*of.generation.config);
     let (mut lanes, mut roles) = (BTreeMap::new(), BTreeMap::new());
-    for (role, totals) in records.all_totals() {
+    for (role, totals, levels) in subject.accounts.iter() {
+        let restarts = totals.restarts_by_cause.into();
         match role {
-            Role::Lane(lane) => drop(lanes.insert(lane, of_totals(totals))),
+            Role::Lane(lane) => {
+                let counts = totals.counts;
+                lanes.insert(lane, LaneFacts { counts, levels, restarts, ..LaneFacts::default() });
+            }
             role => {
                 let name = role.log_name().unwrap_or_default().to_owned();
-                let restarts = by_cause(totals.restarts_by_cause);
                 roles.insert(name, RoleFacts { restarts });
             }
         }
@@ -43,12 +41,6 @@ pub(crate) fn facts(
         facts.heartbeat_age_ms = Some(records.since_last_turn_ms(Role::Lane(lane), worker));
         facts.longest_turn_us = longest_turn_us(worker, records).or(Some(0));
     }
-    for record in records.iter() {
-        if let Some(facts) = record.worker.role.lane().and_then(|lane| lanes.get_mut(&lane)) {
-            let levels = records.counters(record).cells().levels();
-            facts.levels = [facts.levels, levels].into_iter().sum();
-        }
-    }
     let listens = listen_drops();
     Facts {
         version: env!("CARGO_PKG_VERSION").into(),
@@ -57,21 +49,12 @@ pub(crate) fn facts(
         roles,
         lane_states,
         connections_max: config.map_or(0, |config| config.workers.max_connections.into()),
-        queues: config.map(|of| queues(of, listeners, policy.lanes())).unwrap_or_default(),
+        queues: subject.queues.clone(),
         reloads,
         is_draining: policy.is_ending() && !policy.is_followed(),
         listens: listens.map(|of| Listens { overflows: of.overflows, drops: of.drops }),
         process: usage().ok().map(of_process),
     }
-}
-
-fn of_totals(totals: Totals) -> LaneFacts {
-    let restarts = by_cause(totals.restarts_by_cause);
-    LaneFacts { counts: totals.counts, restarts, ..LaneFacts::default() }
-}
-
-fn by_cause(restarts: Restarts) -> BTreeMap<String, u64> {
-    restarts.into()
 }
 
 fn longest_turn_us(worker: Option<Worker>, records: &WorkerRecords) -> Option<u64> {
@@ -80,23 +63,38 @@ fn longest_turn_us(worker: Option<Worker>, records: &WorkerRecords) -> Option<u6
 }
 
 /// The accept queues that there are. An engine that opens its own sockets keeps theirs to itself.
-fn queues(config: &Config, listeners: &Listeners, lanes: usize) -> Vec<QueueFacts> {
-    let is_shared = config.workers.accept != Accept::Reuseport;
+pub(crate) fn queues(accept: Accept, listeners: &Listeners, lanes: usize) -> Vec<QueueFacts> {
     let groups = listeners.groups().iter().filter(|group| !group.is_held);
     let queues = groups.flat_map(|group| {
         let is_alone = group.listeners.len() == 1 && lanes > 1;
-        let is_one = is_shared || is_alone || group.is_shared();
-        group.listeners.iter().enumerate().filter_map(move |(lane, listener)| {
+        let are_shared = accept != Accept::Reuseport || is_alone || group.is_shared();
+        let of_sockets = group.listeners.iter().enumerate().filter_map(|(lane, listener)| {
             let queue = listener.accept_queue().ok()?;
+            let (waiting, backlog) = (queue.waiting.into(), queue.backlog.into());
             Some(QueueFacts {
-                lane: (!is_one).then_some(lane),
+                lane: Some(lane),
                 address: group.address.to_string(),
-                waiting: queue.waiting.into(),
-                backlog: queue.backlog.into(),
+                waiting,
+                backlog,
             })
-        })
+        });
+        of_group(of_sockets.collect(), are_shared)
     });
     queues.collect()
+}
+
+/// The queues of one address: as they are, or, where no lane has one to itself, as one. A group may have more sockets than
+/// its lanes still ask for, while those of the generation before are drained.
+fn of_group(queues: Vec<QueueFacts>, are_shared: bool) -> Vec<QueueFacts> {
+    if !are_shared {
+        return queues;
+    }
+    let sum = queues.into_iter().reduce(|sum, of| QueueFacts {
+        waiting: sum.waiting + of.waiting,
+        backlog: sum.backlog + of.backlog,
+        ..sum
+    });
+    sum.map(|sum| QueueFacts { lane: None, ..sum }).into_iter().collect()
 }
 
 fn of_process(usage: Usage) -> ProcessFacts {
@@ -108,5 +106,22 @@ fn of_process(usage: Usage) -> ProcessFacts {
         open_fds: usage.open_files,
         max_fds: usage.open_files_max,
         start_ms: us(usage.started) / 1000,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_queues_of_an_address_that_no_lane_has_to_itself_are_one() {
+        let queue = |lane, waiting, backlog| {
+            let address = "127.0.0.1:80".to_owned();
+            QueueFacts { lane, address, waiting, backlog }
+        };
+        let own = vec![queue(Some(0), 1, 10), queue(Some(1), 2, 10)];
+        assert_eq!(of_group(own.clone(), false), own);
+        assert_eq!(of_group(own, true), [queue(None, 3, 20)]);
+        assert_eq!(of_group(Vec::new(), true), []);
     }
 }

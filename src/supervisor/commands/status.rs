@@ -1,6 +1,6 @@
 //! What `server status` shows: the lanes as they are, and the last things that happened to their workers.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -8,11 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Accept, Engine, Mode, Workers, are_same};
 use crate::control::{GenerationNumber, Role};
-use crate::observe::ledger::Levels;
-use crate::supervisor::listeners::{Group, Listeners};
+use crate::observe::metrics::QueueFacts;
+use crate::supervisor::listeners::Listeners;
 use crate::supervisor::policy::{Fact, Policy, Worker};
+use crate::supervisor::processes::Processes;
+use crate::supervisor::processes::totals::Accounts;
 pub use crate::supervisor::processes::totals::Totals;
-use crate::supervisor::processes::{Processes, WorkerRecords};
 use crate::sys::process::{self, Ended};
 
 /// The server, at one moment.
@@ -119,7 +120,7 @@ pub struct AdminStatus {
 }
 
 /// Accept queues, those of all addresses together.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Queue {
     /// Connections that wait to be accepted.
     pub queue: u32,
@@ -253,6 +254,8 @@ pub(crate) struct Subject<'s> {
     pub(crate) policy: &'s Policy,
     pub(crate) processes: &'s Processes,
     pub(crate) listeners: &'s Listeners,
+    pub(crate) accounts: Accounts,
+    pub(crate) queues: Vec<QueueFacts>,
     pub(crate) admin_listeners: &'s Listeners,
     pub(crate) history: &'s History,
 }
@@ -262,16 +265,12 @@ pub(crate) fn status(subject: &Subject<'_>) -> Option<Status> {
     let Subject { generation, uptime_ms, policy, processes, listeners, history, .. } = *subject;
     let config = &processes.generations.get(generation)?.generation.config;
     let Workers { accept, engine, .. } = config.workers;
-    let records = processes.records();
-    // An engine that opens its own sockets keeps their queues to itself.
-    let has_own = accept == Accept::Reuseport && engine.abilities().own_sockets.is_none();
-    let is_own = |group: &&Group| !group.is_shared();
-    let queue = |lane| has_own.then(|| queue(lane, listeners.groups().iter().filter(is_own)));
-    let is_shared = |group: &&Group| accept != Accept::Reuseport || group.is_shared();
-    let shared: Vec<&Group> = listeners.groups().iter().filter(is_shared).collect();
+    let (own, shared) = by_lane(&subject.queues);
     let lanes = policy.lane_states().into_iter().enumerate();
-    let lanes =
-        lanes.map(|(lane, (state, worker))| of_lane(lane, state, worker, records, queue(lane)));
+    let lanes = lanes.map(|(lane, (state, worker))| {
+        let queue = own.get(&lane).copied();
+        LaneStatus { queue, ..of_lane(lane, state, worker, subject) }
+    });
     let acceptor = policy.state_of(Role::Acceptor);
     let groups = listeners.groups().iter();
     Some(Status {
@@ -284,25 +283,19 @@ pub(crate) fn status(subject: &Subject<'_>) -> Option<Status> {
         addresses: groups.map(|group| group.address.to_string()).collect(),
         accept,
         engine,
-        totals: records.served_totals(),
+        totals: subject.accounts.served(),
         lanes: lanes.collect(),
-        acceptor: acceptor.map(|(state, worker)| of_acceptor(state, worker, records)),
+        acceptor: acceptor.map(|(state, worker)| of_acceptor(state, worker, subject)),
         admin: of_admin(subject),
-        shared_queue: (!shared.is_empty()).then(|| self::queue(0, shared.into_iter())),
+        shared_queue: shared,
         history: history.0.clone(),
     })
 }
 
-fn of_lane(
-    lane: usize,
-    state: &str,
-    worker: Option<Worker>,
-    records: &WorkerRecords,
-    queue: Option<Queue>,
-) -> LaneStatus {
-    let totals = records.totals(Role::Lane(lane));
-    let of_lane = records.iter().filter(|record| record.worker.role == Role::Lane(lane));
-    let levels: Levels = of_lane.map(|record| records.counters(record).cells().levels()).sum();
+fn of_lane(lane: usize, state: &str, worker: Option<Worker>, subject: &Subject<'_>) -> LaneStatus {
+    let (records, accounts) = (subject.processes.records(), &subject.accounts);
+    let totals = accounts.totals_of(Role::Lane(lane));
+    let levels = accounts.levels_of(Role::Lane(lane));
     let record = worker.and_then(|worker| records.get(worker.number));
     LaneStatus {
         lane,
@@ -315,17 +308,18 @@ fn of_lane(
         connections: levels.open,
         accepted: totals.counts.accepted(),
         requests: totals.counts.requests(),
-        queue,
+        queue: None,
     }
 }
 
-fn of_acceptor(state: &str, worker: Option<Worker>, records: &WorkerRecords) -> AcceptorStatus {
+fn of_acceptor(state: &str, worker: Option<Worker>, subject: &Subject<'_>) -> AcceptorStatus {
+    let records = subject.processes.records();
     let record = worker.and_then(|worker| records.get(worker.number));
     AcceptorStatus {
         state: state.into(),
         pid: record.and_then(|record| record.pid),
         uptime_ms: record.map(|record| records.uptime_ms(record)),
-        restarts: records.totals(Role::Acceptor).restarts,
+        restarts: subject.accounts.totals_of(Role::Acceptor).restarts,
     }
 }
 
@@ -339,15 +333,20 @@ fn of_admin(subject: &Subject<'_>) -> Option<AdminStatus> {
         state: state.into(),
         pid: record.and_then(|record| record.pid),
         uptime_ms: record.map(|record| records.uptime_ms(record)),
-        restarts: records.totals(Role::Admin).restarts,
+        restarts: subject.accounts.totals_of(Role::Admin).restarts,
     })
 }
 
-fn queue<'g>(lane: usize, groups: impl Iterator<Item = &'g Group>) -> Queue {
-    let queues = groups.filter_map(|group| group.listeners.get(lane));
-    let queues = queues.filter_map(|listener| listener.accept_queue().ok());
-    queues.fold(Queue { queue: 0, backlog: 0 }, |sum, of| Queue {
-        queue: sum.queue + of.waiting,
-        backlog: sum.backlog + of.backlog,
-    })
+/// The queues of each lane that has its own, and those that lanes share, of all addresses together.
+fn by_lane(queues: &[QueueFacts]) -> (BTreeMap<usize, Queue>, Option<Queue>) {
+    let (mut own, mut shared) = (BTreeMap::<usize, Queue>::new(), None::<Queue>);
+    for of in queues {
+        let sum = match of.lane {
+            Some(lane) => own.entry(lane).or_default(),
+            None => shared.get_or_insert_default(),
+        };
+        sum.queue += of.waiting as u32;
+        sum.backlog += of.backlog as u32;
+    }
+    (own, shared)
 }

@@ -13,8 +13,9 @@ use crate::config::{self, Abilities, LANES_MAX};
 use crate::control::{GenerationNumber, Order, ProcessNumber, Role, WorkerNumber};
 use crate::observe::log;
 use crate::observe::snapshot::Snapshot;
+use crate::supervisor::commands::facts::{facts, queues};
 use crate::supervisor::commands::snapshot;
-use crate::supervisor::commands::status::{self, Status, Subject};
+use crate::supervisor::commands::status::{self, Subject};
 use crate::supervisor::commands::waiting::Change;
 use crate::supervisor::commands::{Answer, Request};
 use crate::supervisor::loading::sockets::ADMIN_BACKLOG;
@@ -34,7 +35,7 @@ impl Supervisor {
         match request {
             Request::Status => {
                 let unready = || Answer::Failed("no generation serves".into());
-                let status = self.status();
+                let status = status::status(&self.subject());
                 let answer = status.map_or_else(unready, |status| Answer::Status(Box::new(status)));
                 self.commands.answer(client, &answer);
                 None
@@ -69,9 +70,11 @@ impl Supervisor {
         }
     }
 
-    /// The server as it is now; none if no generation serves.
-    fn status(&self) -> Option<Status> {
-        status::status(&Subject {
+    /// The server as it is now.
+    fn subject(&self) -> Subject<'_> {
+        let accept = self.config().map(|config| config.workers.accept);
+        let queues = accept.map(|accept| queues(accept, &self.listeners, self.policy.lanes()));
+        Subject {
             configuration: config::file_path(&self.options),
             generation: self.current,
             uptime_ms: self.now_ms(),
@@ -79,8 +82,10 @@ impl Supervisor {
             processes: &self.processes,
             listeners: &self.listeners,
             admin_listeners: &self.admin_listeners,
+            accounts: self.processes.records().accounts(),
+            queues: queues.unwrap_or_default(),
             history: &self.history,
-        })
+        }
     }
 
     /// Answers an admin worker's question. One that can't be answered is answered by the silence.
@@ -88,10 +93,12 @@ impl Supervisor {
         let record = self.processes.records().get(worker);
         let asker = record.map(|record| record.worker).filter(|worker| worker.process == key);
         let Some(asker) = asker.filter(|asker| asker.role == Role::Admin) else { return };
-        let status = self.status().and_then(|status| serde_json::to_string_pretty(&status).ok());
+        let subject = self.subject();
+        let status = status::status(&subject);
+        let status = status.and_then(|status| serde_json::to_string_pretty(&status).ok());
         let is_followed = self.heir.as_ref().is_some_and(Heir::serves);
         let health = snapshot::health(&self.policy, self.under_way(), is_followed, self.now_ms());
-        let (status, metrics) = (status.map(|text| text + "\n"), self.facts());
+        let (status, metrics) = (status.map(|text| text + "\n"), facts(&subject, self.reloads));
         let file = Snapshot { status, health, metrics }.write();
         // Nothing that grows is less on the heir's page, which may be asked for next.
         self.send_totals();

@@ -8,9 +8,8 @@ use std::time::Instant;
 use crate::config::{self, Config, Count, LANES_MAX};
 use crate::control::{Control, GenerationNumber};
 use crate::observe::ledger::Ledger;
-use crate::observe::metrics::{Facts, Reloads};
+use crate::observe::metrics::Reloads;
 use crate::supervisor::commands::Commands;
-use crate::supervisor::commands::facts::facts;
 use crate::supervisor::commands::status::{History, unix_ms};
 use crate::supervisor::commands::waiting::Waiting;
 use crate::supervisor::listeners::Listeners;
@@ -205,11 +204,6 @@ impl Supervisor {
         let config = self.config()?;
         (config.workers.count == Count::Auto && self.under_way().is_none())
             .then_some(self.measure_ms)
-    }
-
-    /// What a page of metrics is made of, now.
-    pub(super) fn facts(&self) -> Facts {
-        facts(self.current, &self.policy, &self.processes, &self.listeners, self.reloads)
     }
 
     /// The configuration of the generation that serves.

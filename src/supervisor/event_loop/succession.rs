@@ -64,7 +64,7 @@ impl Supervisor {
             listeners: (&self.listeners, &self.admin_listeners),
             history: &self.history,
             lanes: self.lanes_now(),
-            totals: self.processes.records().all_totals(),
+            totals: self.processes.records().accounts().totals(),
             reloads: self.reloads,
             has_command_socket: self.commands.is_open(),
         };
@@ -247,7 +247,7 @@ impl Supervisor {
             return;
         }
         self.totals_ms = self.now_ms() + TOTALS_MS;
-        for message in upgrade::totals_messages(self.processes.records().all_totals()) {
+        for message in upgrade::totals_messages(self.processes.records().accounts().totals()) {
             // What it has no room for now is part of the next account.
             self.send_to_heir(&message);
         }

@@ -3,13 +3,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::ops::Add;
 use std::sync::Arc;
 
-use super::totals::Totals;
+use super::totals::{Accounts, Totals};
 use crate::control::{Assignment, GenerationNumber, Role, WorkerNumber};
 use crate::observe::ledger::labels::RestartCause;
-use crate::observe::ledger::{Counters, Ledger};
+use crate::observe::ledger::{Counters, Ledger, Levels};
 use crate::supervisor::policy::Worker;
 use crate::sys::process::ProcessId;
 
@@ -132,26 +131,18 @@ impl WorkerRecords {
         self.ledger.now_ms().saturating_sub(turned_ms)
     }
 
-    /// What was counted since the server began for a lane, or for the acceptors: by workers that have ended and that
-    /// run, and by the supervisors before this one.
-    pub(crate) fn totals(&self, role: Role) -> Totals {
-        let of = |totals: &BTreeMap<Role, Totals>| totals.get(&role).copied().unwrap_or_default();
-        let running = self.records.values().filter(|record| record.worker.role == role);
-        let running = running.map(|record| Totals::counted(self.counters(record)));
-        running.fold(of(&self.totals) + of(&self.inherited), Totals::add)
-    }
-
-    /// The same of every lane that there is or was, and of the acceptors.
-    pub(crate) fn all_totals(&self) -> BTreeMap<Role, Totals> {
-        let running = self.records.values().map(|record| record.worker.role);
-        let roles = self.totals.keys().chain(self.inherited.keys()).copied().chain(running);
-        roles.map(|role| (role, self.totals(role))).collect()
-    }
-
-    /// What was counted for the lanes and the acceptors in all: for those through which clients are served.
-    pub(crate) fn served_totals(&self) -> Totals {
-        let all = self.all_totals().into_iter().filter(|(role, _)| role.serves());
-        all.map(|(_, totals)| totals).fold(Totals::default(), Totals::add)
+    /// What was counted since the server began for every role that there is or was: by workers that have ended and that
+    /// run, and by the supervisors before this one. Each record is read once, however many there are.
+    pub(crate) fn accounts(&self) -> Accounts {
+        let mut accounts = Accounts::default();
+        for (role, totals) in self.totals.iter().chain(&self.inherited) {
+            accounts.add(*role, *totals, Levels::default());
+        }
+        for record in self.records.values() {
+            let counters = self.counters(record);
+            accounts.add(record.worker.role, Totals::counted(counters), counters.cells().levels());
+        }
+        accounts
     }
 
     /// Takes note of what the supervisors before this one have counted by now.
@@ -175,5 +166,41 @@ impl WorkerRecords {
             self.last_turns_ms.insert(record.worker.role, counters.turned_ms());
             self.free_blocks.push(record.block);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::ProcessNumber;
+
+    fn worker(number: u64, role: Role) -> Worker {
+        Worker { number: WorkerNumber(number), process: ProcessNumber(number), role }
+    }
+
+    #[test]
+    fn an_account_has_what_each_worker_of_a_role_counts_once_beside_what_was_counted_before() {
+        let ledger = Arc::new(Ledger::new(4).expect("a ledger"));
+        let mut records = WorkerRecords::new(Arc::clone(&ledger));
+        let lane = Role::Lane(0);
+        for (number, role) in [(1, lane), (2, lane), (3, Role::Lane(1)), (4, Role::Admin)] {
+            let of = records.add(worker(number, role), GenerationNumber::FIRST, None);
+            let cells = ledger.block(of.expect("a block").block);
+            cells.cells().accepted.add(10 * number);
+            cells.cells().open.set(number);
+        }
+        records.count_restart(lane, RestartCause::Exit);
+        records.inherit(vec![(lane, Totals { restarts: 5, ..Totals::default() })]);
+        let accounts = records.accounts();
+        let of = |role| (accounts.totals_of(role).counts.accepted(), accounts.levels_of(role).open);
+        assert_eq!([lane, Role::Lane(1), Role::Admin].map(of), [(30, 3), (30, 3), (40, 4)]);
+        assert_eq!(accounts.totals_of(lane).restarts, 6);
+        assert_eq!(accounts.served().counts.accepted(), 60, "without the admin worker's");
+        assert_eq!(of(Role::Lane(7)), (0, 0));
+        records.get_mut(WorkerNumber(1)).expect("its record").is_over = true;
+        records.sweep();
+        let accounts = records.accounts();
+        assert_eq!(accounts.totals_of(lane).counts.accepted(), 30, "an end takes nothing back");
+        assert_eq!(accounts.levels_of(lane).open, 2);
     }
 }

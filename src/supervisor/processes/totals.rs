@@ -7,8 +7,9 @@ use std::ops::Add;
 
 use serde::{Deserialize, Serialize};
 
+use crate::control::Role;
 use crate::observe::ledger::labels::{Label, RestartCause};
-use crate::observe::ledger::{Counters, Counts};
+use crate::observe::ledger::{Counters, Counts, Levels};
 
 /// Counts since the server began. One supervisor tells the next by these names; one that it doesn't know is left out,
 /// and one that it isn't told of is 0.
@@ -31,6 +32,44 @@ const CAUSES: usize = RestartCause::DIMENSION.values.len();
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "BTreeMap<String, u64>", from = "BTreeMap<String, u64>")]
 pub struct Restarts([u64; CAUSES]);
+
+/// What was counted for every role that there is or was, and what its workers have now.
+#[derive(Debug, Default)]
+pub(crate) struct Accounts(BTreeMap<Role, (Totals, Levels)>);
+
+impl Accounts {
+    /// Adds to those of a role.
+    pub(super) fn add(&mut self, role: Role, totals: Totals, levels: Levels) {
+        let (all, now) = self.0.entry(role).or_default();
+        (*all, *now) = (*all + totals, [*now, levels].into_iter().sum());
+    }
+
+    /// Of each role.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Role, Totals, Levels)> {
+        self.0.iter().map(|(role, (totals, levels))| (*role, *totals, *levels))
+    }
+
+    /// What was counted, by role.
+    pub(crate) fn totals(&self) -> BTreeMap<Role, Totals> {
+        self.iter().map(|(role, totals, _)| (role, totals)).collect()
+    }
+
+    /// What was counted for a role.
+    pub(crate) fn totals_of(&self, role: Role) -> Totals {
+        self.0.get(&role).map(|(totals, _)| *totals).unwrap_or_default()
+    }
+
+    /// What the workers of a role have now.
+    pub(crate) fn levels_of(&self, role: Role) -> Levels {
+        self.0.get(&role).map(|(_, levels)| *levels).unwrap_or_default()
+    }
+
+    /// What was counted for the lanes and the acceptors in all: for those through which clients are served.
+    pub(crate) fn served(&self) -> Totals {
+        let served = self.iter().filter(|(role, ..)| role.serves());
+        served.fold(Totals::default(), |sum, (_, totals, _)| sum + totals)
+    }
+}
 
 impl Totals {
     /// What one worker has counted.
