@@ -35,7 +35,8 @@ impl Format {
     pub fn negotiate<'a>(accept: impl Iterator<Item = &'a str> + Clone) -> Format {
         let wanted = |format: Format| {
             let ranges = accept.clone().flat_map(|value| value.split(','));
-            ranges.filter_map(|range| format.wanted_by(range)).max_by_key(|(closely, _)| *closely)
+            // Of two that name it as closely, the one that wants it more.
+            ranges.filter_map(|range| format.wanted_by(range)).max()
         };
         match (wanted(Format::OpenMetrics), wanted(Format::Text)) {
             (None | Some((_, 0)), _) => Format::Text,
@@ -62,7 +63,8 @@ impl Format {
             _ => return None,
         };
         let mut thousandths = 1000;
-        for parameter in parts {
+        // A parameter may be empty (RFC 9110 §5.6.6).
+        for parameter in parts.filter(|parameter| !parameter.is_empty()) {
             let (name, value) = parameter.split_once('=')?;
             let value = value.trim().trim_matches('"');
             match name.trim() {
@@ -113,6 +115,20 @@ mod tests {
             ("application/openmetrics-text", OpenMetrics),
             ("Application/OpenMetrics-Text ; Version=1.0.0", OpenMetrics),
             ("application/openmetrics-text; version=\"1.0.0\"; charset=utf-8", OpenMetrics),
+            ("application/openmetrics-text;version=1.0.0;", OpenMetrics),
+            (
+                "application/openmetrics-text;; version=1.0.0 ; ;q=0.5, text/plain;q=0.4;",
+                OpenMetrics,
+            ),
+            ("application/openmetrics-text; version", Text),
+            (
+                "application/openmetrics-text, application/openmetrics-text; q=0, */*; q=0.5",
+                OpenMetrics,
+            ),
+            (
+                "application/openmetrics-text; q=0.9, application/openmetrics-text; q=0.1, text/plain; q=0.5",
+                OpenMetrics,
+            ),
             ("application/*", OpenMetrics),
             ("application/openmetrics-text; version=0.0.1", Text),
             ("application/openmetrics-text; version=2.0.0, text/plain; q=0.1", Text),
