@@ -1,5 +1,6 @@
 //! A page, written family by family: how names, labels and values look in each format. It knows no family.
 
+use std::collections::BTreeSet;
 use std::fmt::{Display, Write};
 
 use super::Format;
@@ -30,11 +31,13 @@ pub(super) type Labels<'l> = &'l [(&'l str, &'l str)];
 pub(super) struct Page {
     text: String,
     format: Format,
+    /// The names and labels of the samples so far, where it is checked that none comes twice.
+    samples: BTreeSet<String>,
 }
 
 impl Page {
     pub(super) fn new(format: Format) -> Page {
-        Page { text: String::new(), format }
+        Page { text: String::new(), format, samples: BTreeSet::new() }
     }
 
     /// Begins a family. Its samples follow.
@@ -66,8 +69,9 @@ impl Page {
         }
     }
 
-    /// A sample.
+    /// A sample. No two of a page have the same name and labels: a scraper would refuse all of it.
     pub(super) fn sample(&mut self, name: &str, labels: Labels<'_>, value: impl Display) {
+        let start = self.text.len();
         self.text.push_str(name);
         for (at, (label, value)) in labels.iter().enumerate() {
             let before = if at == 0 { '{' } else { ',' };
@@ -76,6 +80,11 @@ impl Page {
         }
         if !labels.is_empty() {
             self.text.push('}');
+        }
+        if cfg!(debug_assertions) {
+            let sample = self.text[start..].to_owned();
+            debug_assert!(!self.samples.contains(&sample), "{sample} comes twice");
+            self.samples.insert(sample);
         }
         self.line(format_args!(" {value}"));
     }
@@ -155,6 +164,16 @@ mod tests {
             "# HELP a_bytes A \\\"b\\\"\\nc\\\\.\n# TYPE a_bytes counter\n# UNIT a_bytes bytes\n\
              a_bytes_total{l=\"\\\"x\\\"\\n\\\\\",m=\"\"} 7\n# HELP b B.\n# TYPE b info\nb_info 1\n# EOF\n"
         );
+    }
+
+    #[test]
+    #[cfg(debug_assertions)]
+    #[should_panic(expected = "a{l=\"1\"} comes twice")]
+    fn no_sample_comes_twice() {
+        let mut page = Page::new(Format::Text);
+        for label in ["1", "2", "1"] {
+            page.sample("a", &[("l", label)], 0);
+        }
     }
 
     #[test]
