@@ -247,7 +247,7 @@ impl Supervisor {
             return;
         }
         self.totals_ms = self.now_ms() + TOTALS_MS;
-        for message in upgrade::totals_messages(self.processes.records().accounts().totals()) {
+        for message in upgrade::totals_messages(&self.processes.records().accounts().totals()) {
             // What it has no room for now is part of the next account.
             self.send_to_heir(&message);
         }

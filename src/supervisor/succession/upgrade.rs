@@ -107,8 +107,12 @@ pub(crate) enum ToHeir {
         /// conversation, and could not be gone back to.
         #[serde(default)]
         reloads: Reloads,
+        /// What was counted for auxiliary workers, by the names of their roles, which that version may not know.
+        #[serde(default)]
+        auxiliary: BTreeMap<String, Totals>,
     },
-    /// What was counted so far, by the predecessor and those before it. Comes again, with what it counts while it drains.
+    /// What was counted so far for those that serve, by the predecessor and those before it. Comes again, with what it
+    /// counts while it drains.
     Totals(Vec<(Role, Totals)>),
     /// The predecessor has a command socket.
     HasCommandSocket,
@@ -174,10 +178,23 @@ type AllListeners<'s> = (&'s Listeners, &'s Listeners);
 /// Most lanes whose totals one message holds: with every count as long as it can be.
 const TOTALS_MAX: usize = 6;
 
-/// What was counted, in as many messages as it takes.
-pub(crate) fn totals_messages(totals: BTreeMap<Role, Totals>) -> Vec<ToHeir> {
-    let totals: Vec<_> = totals.into_iter().collect();
+/// What was counted for those that serve, in as many messages as it takes.
+pub(crate) fn totals_messages(totals: &BTreeMap<Role, Totals>) -> Vec<ToHeir> {
+    let serving = totals.iter().filter(|(role, _)| role.serves());
+    let totals: Vec<_> = serving.map(|(role, totals)| (*role, *totals)).collect();
     totals.chunks(TOTALS_MAX).map(|totals| ToHeir::Totals(totals.to_vec())).collect()
+}
+
+/// What was counted for the others, by their names.
+fn auxiliary(totals: &BTreeMap<Role, Totals>) -> BTreeMap<String, Totals> {
+    let others = totals.iter().filter(|(role, _)| !role.serves());
+    others.filter_map(|(role, totals)| Some((role.log_name()?.to_owned(), *totals))).collect()
+}
+
+/// The same by the roles that are known here.
+fn auxiliary_roles(told: &BTreeMap<String, Totals>) -> impl Iterator<Item = (Role, Totals)> {
+    let roles = [Role::Admin, Role::AccessLog].into_iter();
+    roles.filter_map(|role| Some((role, *told.get(role.log_name()?)?)))
 }
 
 impl Unsent {
@@ -192,8 +209,8 @@ impl Unsent {
         });
         let happenings = history.0.iter().map(|of| ToHeir::Happening(Box::new(of.clone())));
         let messages = happenings
-            .chain(lanes.map(|size| ToHeir::Lanes { size, reloads }))
-            .chain(totals_messages(totals))
+            .chain(lanes.map(|size| ToHeir::Lanes { size, reloads, auxiliary: auxiliary(&totals) }))
+            .chain(totals_messages(&totals))
             .chain(has_command_socket.then_some(ToHeir::HasCommandSocket))
             .chain([ToHeir::End]);
         Unsent(sockets.chain(messages.map(Part::Message)).collect())
@@ -423,8 +440,9 @@ impl Inheritance {
                 Received::Message(ToHeir::Happening(happening), _) => {
                     history.0.push_back(*happening);
                 }
-                Received::Message(ToHeir::Lanes { size, reloads: before }, _) => {
+                Received::Message(ToHeir::Lanes { size, reloads: before, auxiliary }, _) => {
                     (lanes, reloads) = (Some(size), before);
+                    totals.extend(auxiliary_roles(&auxiliary));
                 }
                 Received::Message(ToHeir::Totals(more), _) => totals.extend(more),
                 Received::Message(ToHeir::HasCommandSocket, _) => from.has_command_socket = true,

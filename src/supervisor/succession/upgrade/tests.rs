@@ -8,9 +8,10 @@ use crate::config::{self, Count, Engine, LANES_MAX, ListenAddress};
 use crate::supervisor::listeners::{Accesses, PortHolders, Wanted};
 use crate::sys::{process, takes_write_within};
 
-/// The most that as many lanes as there can be have counted.
+/// The most that as many lanes as there can be have counted, and auxiliary workers.
 fn totals() -> BTreeMap<Role, Totals> {
-    (0..LANES_MAX).map(|lane| (Role::Lane(lane), Totals::most())).collect()
+    let lanes = (0..LANES_MAX).map(Role::Lane);
+    lanes.chain([Role::Admin, Role::AccessLog]).map(|role| (role, Totals::most())).collect()
 }
 
 #[test]
@@ -56,7 +57,8 @@ fn more_than_a_socket_holds_is_sent_as_the_heir_takes_it() {
         }
     }
     let received = heir.join().expect("the thread").expect("all of it");
-    assert_eq!(received.totals, totals().into_iter().collect::<Vec<_>>());
+    assert_eq!(received.totals.len(), totals().len());
+    assert_eq!(received.totals.into_iter().collect::<BTreeMap<_, _>>(), totals());
     assert_eq!((received.listeners.lanes(), received.reloads.done), (lanes, 7));
     assert_eq!(received.admin_listeners.groups()[0].address, listeners.1.groups()[0].address);
     let from = received.from.expect("a predecessor");
@@ -71,7 +73,7 @@ fn a_server_can_go_back_to_the_version_before_which_knows_so_many_messages() {
         listeners,
         history: &History([Happening::default()].into()),
         lanes: Some(size),
-        totals: BTreeMap::from([(Role::Lane(0), Totals::most())]),
+        totals: totals(),
         reloads: Reloads { done: 7, ..Reloads::default() },
         has_command_socket: true,
     });
@@ -92,7 +94,14 @@ fn a_server_can_go_back_to_the_version_before_which_knows_so_many_messages() {
 enum Before {
     Happening(Box<Happening>),
     Lanes(PreviousSize),
-    Totals(Vec<(Role, BTreeMap<String, serde_json::Value>)>),
+    Totals(Vec<(RoleBefore, BTreeMap<String, serde_json::Value>)>),
     HasCommandSocket,
     End,
+}
+
+#[derive(Deserialize)]
+#[allow(dead_code, reason = "as above")]
+enum RoleBefore {
+    Lane(usize),
+    Acceptor,
 }
