@@ -1,7 +1,7 @@
 //! Where the clients of a lane's connections are, by connection. Kept only where something asks for it: else an idle
 //! connection would cost more, and its accept a call to the kernel.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::config::Networks;
 use crate::http::Fields;
@@ -14,6 +14,8 @@ pub struct Clients {
     trusted: Networks,
     /// Whether what comes over a Unix socket is trusted.
     is_unix_trusted: bool,
+    /// Of a client that was gone before it was asked for.
+    gone: Client,
     /// By the index of a connection's place. What is of a connection that is closed means nothing.
     places: Vec<Client>,
 }
@@ -21,7 +23,8 @@ pub struct Clients {
 /// The client of a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Client {
-    /// Its address; `None` if it has none, on a Unix socket, or was gone before it was asked for.
+    /// Its address; `None` if it has none, on a Unix socket, or was gone before it was asked for: see
+    /// [`Clients::without_proxies`].
     pub address: Option<SocketAddr>,
     /// Whether it is a proxy whose word about its own clients is taken.
     pub is_trusted: bool,
@@ -30,13 +33,15 @@ pub struct Client {
 impl Clients {
     /// Of a lane without connections, before which there are these proxies.
     pub fn new(trusted: Networks) -> Clients {
-        Clients { trusted, is_unix_trusted: true, places: Vec::new() }
+        Clients { trusted, is_unix_trusted: true, gone: Client::default(), places: Vec::new() }
     }
 
     /// Of a lane without connections, where no word is taken: a client is what is at the other end of its connection, and
-    /// has no address on a Unix socket alone.
+    /// has no address on a Unix socket alone. One that was gone has an address that no other has.
     pub fn without_proxies() -> Clients {
-        Clients { is_unix_trusted: false, ..Clients::new(Networks::default()) }
+        let address = Some((Ipv4Addr::UNSPECIFIED, 0).into());
+        let gone = Client { address, is_trusted: false };
+        Clients { is_unix_trusted: false, gone, ..Clients::new(Networks::default()) }
     }
 
     /// What is at the other end of a connection that was accepted.
@@ -44,7 +49,7 @@ impl Clients {
         match driver::peer(socket) {
             Peer::Internet(address) => self.at(address),
             Peer::Unix => Client { address: None, is_trusted: self.is_unix_trusted },
-            Peer::Gone => Client::default(),
+            Peer::Gone => self.gone,
         }
     }
 
@@ -141,12 +146,16 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_is_gone_is_not_trusted() {
+    fn a_client_that_is_gone_is_not_trusted_and_may_no_more_than_others() {
         let clients = clients_trusting(&["0.0.0.0/0", "::/0"]);
         let (client, socket) = connected();
         driver::forget_unsent(&client);
         drop(client);
         assert!(crate::sys::has_input_within(&socket, std::time::Duration::from_secs(5)));
         assert_eq!(clients.at_other_end(&socket), Client::default());
+        let none = Clients::without_proxies();
+        assert!(none.at_other_end(&socket).address.is_some(), "it is none of a Unix socket");
+        let local = Connected::from(OwnedFd::from(UnixStream::pair().unwrap().0));
+        assert_eq!(none.at_other_end(&local), Client::default());
     }
 }
