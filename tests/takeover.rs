@@ -12,9 +12,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use harness::{
-    Accept, DEADLINE, Mode, NEW, OLD, Server, Setup, Site, Traffic, eventually, in_every_mode,
-    let_time_pass, private_loopback, process_state, reload, send_signal, skip_without,
-    skip_without_faults, status_field,
+    Accept, DEADLINE, Mode, NEW, OLD, Server, Setup, Site, Traffic, children_of, eventually,
+    in_every_mode, let_time_pass, private_loopback, process_state, reload, send_signal,
+    skip_without, skip_without_faults, status_field,
 };
 use nix::sys::signal::{SIGHUP, SIGKILL, SIGPIPE, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR2};
 use nix::unistd::Uid;
@@ -41,6 +41,7 @@ in_every_mode!(
     the_first_term_after_a_hand_over_cuts_nothing_and_the_second_forces,
     an_upgrade_and_a_reload_keep_the_lanes_that_signals_made,
     totals_never_go_backwards,
+    what_a_server_counts_that_two_have_followed_reaches_the_last,
     a_service_manager_is_told_of_every_change,
     a_service_manager_hears_that_the_loop_turns,
     an_activated_socket_is_joined_by_the_other_lanes,
@@ -855,6 +856,37 @@ fn totals_never_go_backwards(mode: Mode) {
     send_signal(heir, SIGTERM);
     let stopped = of.server.journal.wait_where("stopped", |event| event.number("requests") >= all);
     assert!(stopped.number("connections") > 30, "{stopped:?}");
+}
+
+fn what_a_server_counts_that_two_have_followed_reaches_the_last(mode: Mode) {
+    let mut of = Replaceable::start(mode);
+    // A server waits for the first request of a connection that was never used.
+    let mut unused = of.server.connect();
+    let old = of.server.pid();
+    let count = |pid: i32, name: &str| status_of(&of, pid)["totals"][name].as_u64();
+    eventually("it is accepted", || (count(old, "accepted") == Some(1)).then_some(()));
+    let mut upload = of.server.connect();
+    upload.send("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n");
+    eventually("the request is counted", || (count(old, "requests") == Some(1)).then_some(()));
+    of.server.signal(SIGUSR2);
+    let second = of.server.journal.wait_for("upgrade done").pid();
+    send_signal(second, SIGUSR2);
+    let third = of.server.journal.wait_nth("upgrade done", 2).pid();
+    // The second has nothing in flight: it is there for the first one's sake.
+    eventually("the second one's workers leave", || {
+        let children = children_of(second);
+        children.iter().all(|pid| *pid == third || process_state(*pid) == Some('Z')).then_some(())
+    });
+    assert_eq!(unused.get("/").text(), OLD);
+    upload.send("x");
+    let two = || (count(third, "requests") == Some(2)).then_some(());
+    eventually("what the first one did last is known", two);
+    eventually("the second one leaves", || {
+        process_state(second).is_none_or(|state| state == 'Z').then_some(())
+    });
+    assert_eq!(of.server.wait_exit(), 0);
+    send_signal(third, SIGTERM);
+    of.server.wait_gone();
 }
 
 /// A socket that listens as a service manager does.

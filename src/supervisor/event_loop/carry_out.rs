@@ -48,16 +48,11 @@ impl Supervisor {
                     actions.clear();
                     Input::CannotServe(cause)
                 }),
-                Action::Exit(code) => {
-                    self.send_totals();
-                    self.disappear();
-                    log_events::stopped(code, self.started.elapsed(), self.processes.records());
-                    self.commands.answer_end(&match code {
-                        0 => Answer::Done("stopped".into()),
-                        _ => Answer::Failed(format!("it ended with code {code}; its log says why")),
-                    });
-                    return Carried::Out(Outcome::Exit(code));
+                Action::Exit(code) if self.has_to_pass_on() => {
+                    self.stay(code);
+                    None
                 }
+                Action::Exit(code) => return Carried::Out(self.exit(code)),
                 Action::ReadBeats => {
                     actions.extend(self.read_beats());
                     None
@@ -70,6 +65,18 @@ impl Supervisor {
             }
         }
         Carried::On
+    }
+
+    /// All is done.
+    pub(super) fn exit(&mut self, code: i32) -> Outcome {
+        self.send_totals();
+        self.disappear();
+        log_events::stopped(code, self.started.elapsed(), self.processes.records());
+        self.commands.answer_end(&match code {
+            0 => Answer::Done("stopped".into()),
+            _ => Answer::Failed(format!("it ended with code {code}; its log says why")),
+        });
+        Outcome::Exit(code)
     }
 
     /// Carries out an action that neither forks nor ends anything here; what came of it may concern the

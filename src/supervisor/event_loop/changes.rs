@@ -195,6 +195,10 @@ impl Supervisor {
     /// Begins the end of this server, or forces it.
     pub(super) fn stop(&mut self, reason: &'static str) -> Option<Input> {
         self.give_up_changes("this server was told to stop");
+        if let Some((_, until_ms)) = &mut self.over {
+            // It stays for counts alone.
+            *until_ms = 0;
+        }
         if !self.heir.as_ref().is_some_and(Heir::serves) {
             manager::stopping();
         }

@@ -98,6 +98,9 @@ impl Supervisor {
                     events.push_front(Event::ChangeDue(change));
                 }
             }
+            if let Some(outcome) = supervisor.leave() {
+                return Ok(outcome);
+            }
         }
     }
 }

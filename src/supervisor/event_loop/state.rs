@@ -97,6 +97,8 @@ pub(super) struct Supervisor {
     pub(super) measure_ms: u64,
     /// What came of reloads.
     pub(super) reloads: Reloads,
+    /// The code that it is about to exit with, and until when it stays for what the supervisor before still counts.
+    pub(super) over: Option<(i32, u64)>,
     /// When the heir is sent next what was counted.
     pub(super) totals_ms: u64,
     pub(super) warned: Warned,
@@ -169,6 +171,7 @@ impl Supervisor {
             warned,
             measure_ms: MEASURE_MS,
             reloads: Reloads::begun(unix_ms(), reloads),
+            over: None,
             totals_ms: 0,
             started: Instant::now(),
         };
@@ -184,6 +187,7 @@ impl Supervisor {
         let alive_ms = self.alive_every_ms.map(|_| self.alive_ms);
         let heir_ms = self.heir.as_ref().and_then(Heir::until_ms);
         let heir_ms = heir_ms.into_iter().chain(self.totals_due_ms());
+        let heir_ms = heir_ms.chain(self.over.map(|(_, until_ms)| until_ms));
         let own = alive_ms.into_iter().chain(heir_ms).chain(self.loading_until_ms());
         let are_starved = self.processes.are_starved() || self.is_heir_starved();
         let starved_ms = are_starved.then(|| self.now_ms() + STARVED_MS);

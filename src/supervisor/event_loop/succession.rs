@@ -303,6 +303,26 @@ impl Supervisor {
         self.predecessor_control = None;
     }
 
+    /// Whether the supervisor before this one still drains when the heir serves, which learns of its counts, and of what it
+    /// is asked for, through this one alone.
+    pub(super) fn has_to_pass_on(&self) -> bool {
+        self.predecessor_control.is_some() && self.heir.as_ref().is_some_and(Heir::serves)
+    }
+
+    /// All is done but that. No supervisor stays for it longer than for its own connections.
+    pub(super) fn stay(&mut self, code: i32) {
+        let timeout = self.config().map(|config| config.supervisor.drain_timeout);
+        let until_ms = self.now_ms() + timeout.unwrap_or_default().as_millis() as u64;
+        self.over = Some((code, until_ms));
+    }
+
+    /// The end of a supervisor that has stayed, when nothing keeps it any more.
+    pub(super) fn leave(&mut self) -> Option<Outcome> {
+        let (code, until_ms) = self.over?;
+        let is_over = !self.has_to_pass_on() || until_ms <= self.now_ms();
+        is_over.then(|| self.exit(code))
+    }
+
     /// Takes note of what the supervisor before this one says.
     pub(super) fn take_from_predecessor(&mut self, message: ToHeir) {
         match message {

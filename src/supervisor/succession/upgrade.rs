@@ -8,7 +8,7 @@
 //! predecessor: drains; sends the changes that waited ── HandedOver ────────────────────────▶
 //! heir:        from here on what the kernel keeps for the sockets is its own to change
 //! predecessor: passes on what it is still asked for, and counts ── Changes, Totals ────────▶
-//! predecessor: exits with code 0, which is the end of the conversation
+//! predecessor: exits, after the one before it: the end of the conversation
 //! ```
 //!
 //! Until `Ready` the predecessor serves as before; if the heir ends before, or takes too long, that is

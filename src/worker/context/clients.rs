@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn a_client_of_ipv4_at_a_socket_of_both_families_is_one_of_ipv4() {
         let listener = TcpListener::bind("[::]:0").unwrap();
-        let to = (std::net::Ipv4Addr::LOCALHOST, listener.local_addr().unwrap().port());
+        let to = (Ipv4Addr::LOCALHOST, listener.local_addr().unwrap().port());
         let Ok(client) = TcpStream::connect(to) else { return }; // net.ipv6.bindv6only
         let socket = Connected::from(OwnedFd::from(listener.accept().unwrap().0));
         let found = clients_trusting(&["127.0.0.0/8"]).at_other_end(&socket);
