@@ -16,7 +16,7 @@ use harness::{
     in_every_mode, let_time_pass, private_loopback, process_state, reload, send_signal,
     skip_without, skip_without_faults, status_field,
 };
-use nix::sys::signal::{SIGHUP, SIGKILL, SIGPIPE, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR2};
+use nix::sys::signal::{SIGHUP, SIGKILL, SIGPIPE, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR2, SIGXFSZ};
 use nix::unistd::Uid;
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -541,14 +541,15 @@ fn an_heir_is_given_what_an_heir_needs_and_nothing_else(mode: Mode) {
     let config = of.site.path();
     let words = [&of.binary, Path::new("--config"), &config].map(|word| word.display().to_string());
     assert_eq!(read("words").lines().collect::<Vec<_>>(), words);
-    // As whatever this test starts, but for SIGPIPE, which Rust ignores in its own processes.
+    // As whatever this test starts, but for those that the server ignores in its own processes.
     let ignored = |text: &str| {
         let found = text.lines().find_map(|line| line.strip_prefix("SigIgn:"));
         u64::from_str_radix(found.expect("the line").trim(), 16).expect("a mask")
     };
     let own = fs::read_to_string(format!("/proc/{}/status", of.server.pid())).expect("its status");
-    let pipe = 1 << (SIGPIPE as i32 - 1);
-    assert_eq!((ignored(&own) & pipe, ignored(&read("signals"))), (pipe, ignored(&own) & !pipe));
+    let of_server = [SIGPIPE, SIGXFSZ].iter().fold(0, |all, of| all | 1 << (*of as i32 - 1));
+    assert_eq!(ignored(&own) & of_server, of_server);
+    assert_eq!(ignored(&read("signals")), ignored(&own) & !of_server);
 }
 
 /// Replaces the binary by a script that waits for a file `go`, and then becomes the server, or fails.
