@@ -41,6 +41,8 @@ in_both_modes_by_either_driver!(
     a_stop_leaves_no_line_unwritten,
     a_killed_lane_loses_no_line_of_a_response_that_has_arrived,
     a_killed_writer_loses_no_line,
+    a_writer_told_to_end_is_followed_by_another,
+    a_stop_that_every_process_is_told_of_loses_no_line,
     a_file_that_is_moved_away_is_followed_by_another_at_usr1,
     a_reload_changes_where_and_how_it_is_written,
     an_upgrade_loses_no_line,
@@ -479,6 +481,45 @@ fn a_killed_writer_loses_no_line(mode: Mode) {
     assert!(missing <= dropped, "{missing} are missing, and {dropped} were dropped");
     assert!(dropped < answered.len() as u64 / 2);
     assert!(server.journal.named("worker exited").is_empty(), "no lane was touched");
+}
+
+fn a_writer_told_to_end_is_followed_by_another(mode: Mode) {
+    let mut server = setup(mode).start();
+    let load = Load::start(server.address(), 4, "");
+    for nth in 1..=2 {
+        load.wait(100);
+        let before = writer(&server, nth);
+        send_signal(before, SIGTERM);
+        let exited = server.journal.wait_nth("access_log exited", nth);
+        assert_eq!(exited.text("reason"), "told to end by a signal of its own");
+        assert_eq!(exited.pid(), before);
+        writer(&server, nth + 1);
+    }
+    load.wait(100);
+    let (answered, _) = load.stop();
+    stop(&mut server);
+    let dropped = server.journal.named("access log lines dropped");
+    assert!(dropped.is_empty(), "{dropped:?}");
+    assert_logged_once(&[log_of(&server)], &answered);
+}
+
+/// As systemd does by default, and a terminal.
+fn a_stop_that_every_process_is_told_of_loses_no_line(mode: Mode) {
+    // Longer than a writer that was told to end goes on.
+    let mut server =
+        setup(mode).lanes(1).route("/later", "text = \"later\"\ndelay = \"2s\"").start();
+    writer(&server, 1);
+    let mut client = server.in_flight("GET /later HTTP/1.1\r\nHost: a\r\n\r\n");
+    let processes = server.processes();
+    server.signal(SIGTERM);
+    server.journal.wait_for("drain started");
+    processes.into_iter().filter(|pid| *pid != server.pid()).for_each(|pid| {
+        send_signal(pid, SIGTERM);
+    });
+    assert_eq!(client.response().text(), "later");
+    assert_eq!(server.wait_exit(), 0);
+    let lines = lines(&log_of(&server));
+    assert_eq!(lines.last().expect("a line")["request"]["uri"], "/later");
 }
 
 fn a_file_that_is_moved_away_is_followed_by_another_at_usr1(mode: Mode) {

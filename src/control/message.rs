@@ -77,6 +77,9 @@ pub struct Assignment {
     pub block: usize,
 }
 
+/// Why a worker ends whose process was sent a signal to end.
+pub const TOLD_TO_END: &str = "told to end by a signal of its own";
+
 /// From a worker to the supervisor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {

@@ -17,7 +17,9 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use message::{Assignment, Command, DrainKind, Missed, Order, Report, WorkerEvent};
+pub use message::{
+    Assignment, Command, DrainKind, Missed, Order, Report, TOLD_TO_END, WorkerEvent,
+};
 pub use number::{GenerationNumber, ProcessNumber, WorkerNumber};
 pub use role::{Hosting, Leaves, Role};
 

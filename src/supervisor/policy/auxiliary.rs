@@ -6,8 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::generation::{Drain, Generation, ProcessStage, SeatState};
-use super::{Action, Fact, Phase, Policy, Worker};
+use super::generation::{Drain, Generation, ProcessStage, SeatState, hosting};
+use super::{Action, CLEAN_EXIT, Fact, Phase, Policy, Worker};
 use crate::control::{DrainKind, Hosting, Leaves, Role};
 
 /// How long an auxiliary worker may take to leave.
@@ -39,8 +39,7 @@ impl Policy {
 
     /// Whether a generation has to have a worker of this role.
     pub(super) fn is_needed(&self, index: usize, role: Role) -> bool {
-        let generation = &self.generations[index];
-        let goes_on = !generation.is_outgoing() && !self.is_over();
+        let (generation, goes_on) = (&self.generations[index], self.goes_on(index));
         match role.leaves() {
             Leaves::WithGeneration => goes_on,
             Leaves::AfterLanes => goes_on || generation.has_lanes(),
@@ -55,6 +54,11 @@ impl Policy {
                 }
             },
         }
+    }
+
+    /// Whether a generation is to serve, or does so, until another one takes over or the server ends.
+    fn goes_on(&self, index: usize) -> bool {
+        !self.generations[index].is_outgoing() && !self.is_over()
     }
 
     /// Whether it ends: nothing of it is started any more but what sees to that.
@@ -131,6 +135,61 @@ impl Policy {
             process.stage = ProcessStage::Draining(Drain { deadline_ms, kind });
             let number = process.number;
             self.act(Action::Drain(number, kind));
+        }
+    }
+
+    /// What the last lanes of a generation have left behind is taken, also where no worker is there any more that does so.
+    pub(super) fn take_what_is_left(&mut self) {
+        if matches!(self.phase, Phase::Stopping { .. } | Phase::Over) {
+            return;
+        }
+        for index in 0..self.generations.len() {
+            if !self.goes_on(index) && !self.generations[index].has_lanes() {
+                self.start_last(index);
+            }
+        }
+    }
+
+    /// Starts the workers that take what the lanes leave behind, where there are none: at once, whenever they should have
+    /// followed.
+    pub(super) fn start_last(&mut self, index: usize) {
+        let generation = &mut self.generations[index];
+        if !generation.has_served() {
+            return;
+        }
+        let (mode, processes) = (generation.mode, &generation.processes);
+        let is_missing =
+            |role| !processes.iter().any(|process| process.hosting == hosting(role, mode));
+        let seats = generation.seats.iter_mut();
+        let missing = seats.filter(|(role, seat)| {
+            role.leaves() == Leaves::AfterLanes && seat.last_tries > 0 && is_missing(**role)
+        });
+        let missing: Vec<Role> = missing
+            .map(|(role, seat)| {
+                seat.last_tries -= 1;
+                *role
+            })
+            .collect();
+        missing.iter().for_each(|role| self.fill(index, hosting(*role, mode), &[*role]));
+    }
+
+    /// Takes note of the end of a process: no other follows a worker that has left as it was told to, or could not.
+    pub(super) fn note_last(
+        &mut self,
+        index: usize,
+        of: Hosting,
+        stage: &ProcessStage,
+        cause: &str,
+    ) {
+        let is_last = match stage {
+            ProcessStage::Draining(_) => cause == CLEAN_EXIT,
+            ProcessStage::Killed { has_drained, .. } => *has_drained,
+            ProcessStage::Serving | ProcessStage::AwaitsAcceptor(_) => false,
+        };
+        if let Hosting::Single(role) = of
+            && let Some(seat) = self.generations[index].seat_mut(role).filter(|_| is_last)
+        {
+            seat.last_tries = 0;
         }
     }
 

@@ -63,14 +63,17 @@ impl Policy {
         }
     }
 
-    /// A worker ended because its drain was over.
+    /// A worker ended because its drain was over. Of an auxiliary worker the end of its process is what counts: it may not
+    /// have been told to leave.
     pub(super) fn drained(&mut self, worker: Worker) {
         let Some(index) = self.generation_of(worker.process) else {
             return;
         };
-        if let Some(process) = self.generations[index].process_mut(worker.process) {
-            process.workers.retain(|of| *of != worker);
-        }
+        let process = self.generations[index].process_mut(worker.process);
+        let Some(process) = process.filter(|process| process.hosting.serves()) else {
+            return;
+        };
+        process.workers.retain(|of| *of != worker);
         self.stopped_accepting(worker);
         if self.generations[index].is_outgoing() {
             self.kill_stuck(index);

@@ -104,8 +104,6 @@ pub const CLEAN_EXIT: &str = "exited with code 0";
 pub const HUNG: &str = "hung: no turn of its loop within supervisor.watchdog";
 /// The cause of the end of a worker that took too long to start.
 pub const NOT_READY: &str = "not ready within supervisor.ready_timeout";
-/// Why a worker ends whose process was sent a signal to end.
-pub const TOLD_TO_END: &str = "told to end by a signal of its own";
 
 impl Policy {
     /// Begins with a first generation. `seed` feeds the jitter.
@@ -323,11 +321,13 @@ impl Policy {
             let processes = self.generations[index].processes.iter();
             self.actions.extend(processes.map(|process| Action::Kill(process.number)));
         }
+        self.take_what_is_left();
         self.end_when_alone();
     }
 
     /// Kills every process, but for those that take what the lanes leave behind: they leave in a moment.
     fn kill_all(&mut self, code: i32) {
+        (0..self.generations.len()).for_each(|index| self.start_last(index));
         let processes = self.generations.iter().flat_map(|generation| &generation.processes);
         let (last, others): (Vec<_>, Vec<_>) = processes.partition(|process| process.ends_last());
         let until_ms = (!last.is_empty()).then_some(self.now_ms + LEAVE_MS);

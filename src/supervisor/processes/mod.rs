@@ -16,12 +16,12 @@ use std::sync::Arc;
 use crate::config::{Accept, Config};
 use crate::control::{
     Assignment, Command, Control, Delivery, DrainKind, GenerationNumber, Hosting, Order,
-    ProcessNumber, Report, Role, WorkerEvent,
+    ProcessNumber, Report, Role, TOLD_TO_END, WorkerEvent,
 };
 use crate::observe::ledger::Ledger;
 use crate::observe::ledger::labels::RestartCause;
 use crate::supervisor::listeners::RequestedAddress;
-use crate::supervisor::policy::{CLEAN_EXIT, HUNG, Input, NOT_READY, TOLD_TO_END, Worker, hosting};
+use crate::supervisor::policy::{CLEAN_EXIT, HUNG, Input, NOT_READY, Worker, hosting};
 use crate::supervisor::token::Token;
 use crate::sys::cpu::cgroup;
 use crate::sys::epoll::{Epoll, Interest};
@@ -355,7 +355,8 @@ impl Processes {
             WorkerEvent::Ready { driver, reason } => {
                 (record.driver, record.driver_reason) = (driver.clone(), reason.clone());
             }
-            WorkerEvent::Drained => record.is_over = true,
+            // Of any other the end of its process says whether it was meant to leave.
+            WorkerEvent::Drained => record.is_over = worker.role.serves(),
             WorkerEvent::Failed(_) | WorkerEvent::Panicked(_) => {
                 record.own_cause = Some(match event {
                     WorkerEvent::Panicked(_) => RestartCause::Panic,

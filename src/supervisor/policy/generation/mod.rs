@@ -83,6 +83,11 @@ impl Generation {
         matches!(self.stage, Stage::Outgoing { .. })
     }
 
+    /// Whether clients have been served by it.
+    pub(super) fn has_served(&self) -> bool {
+        matches!(self.stage, Stage::Current | Stage::Outgoing { withdrawn: false })
+    }
+
     pub(super) fn seat(&self, role: Role) -> Option<&Seat> {
         self.seats.get(&role)
     }
@@ -251,6 +256,7 @@ impl Policy {
 
     /// Forgets generations whose last process has ended.
     pub(super) fn forget_empty(&mut self) {
+        self.take_what_is_left();
         let is_gone = |generation: &mut Generation| {
             generation.processes.is_empty() && generation.is_outgoing()
         };

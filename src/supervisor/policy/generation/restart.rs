@@ -1,8 +1,8 @@
 //! Seats whose workers end: filled again after a delay, or given up.
 
-use super::super::{Action, CLEAN_EXIT, Fact, NOT_READY, Phase, Policy, TOLD_TO_END, Worker};
+use super::super::{Action, CLEAN_EXIT, Fact, NOT_READY, Phase, Policy, Worker};
 use super::{Drain, Process, ProcessStage, Seat, SeatState, hosting};
-use crate::control::{DrainKind, Hosting, ProcessNumber, Role};
+use crate::control::{DrainKind, Hosting, ProcessNumber, Role, TOLD_TO_END};
 
 impl Policy {
     pub(in crate::supervisor::policy) fn process_ended(
@@ -20,16 +20,19 @@ impl Policy {
         workers.iter().for_each(|worker| self.stopped_accepting(*worker));
         let processes = &mut self.generations[index].processes;
         let ended = processes.extract_if(.., |process| process.number == number).next();
-        let Some(Process { stage, .. }) = ended else {
+        let Some(Process { stage, hosting: of, .. }) = ended else {
             return;
         };
+        self.note_last(index, of, &stage, &cause);
         let (drained, cause) = match stage {
             ProcessStage::Serving => (false, cause),
             ProcessStage::AwaitsAcceptor(_) | ProcessStage::Draining(_) => (true, cause),
             ProcessStage::Killed { cause, .. } => (false, cause),
         };
-        // A process that drained, or whose server ends, is meant to exit.
-        let is_meant = drained || matches!(self.phase, Phase::Draining { .. });
+        // A process that drained, or that serves and whose server ends, is meant to exit. An auxiliary worker is needed
+        // until it is told to leave.
+        let is_over = of.serves() && matches!(self.phase, Phase::Draining { .. });
+        let is_meant = drained || is_over;
         if !(is_meant && cause == CLEAN_EXIT) {
             self.lose(index, &workers, &cause);
         }
@@ -204,7 +207,12 @@ impl Policy {
     }
 
     /// Fills seats of one process, which may have to be started.
-    fn fill(&mut self, index: usize, hosting: Hosting, roles: &[Role]) {
+    pub(in crate::supervisor::policy) fn fill(
+        &mut self,
+        index: usize,
+        hosting: Hosting,
+        roles: &[Role],
+    ) {
         let mut processes = self.generations[index].processes.iter();
         match processes.find(|process| process.hosting == hosting && process.holds_seats()) {
             None => self.start_process(index, hosting, roles),

@@ -15,7 +15,12 @@ pub(in crate::supervisor::policy) struct Seat {
     failures: u32,
     /// When its worker was started.
     pub(in crate::supervisor::policy) started_ms: u64,
+    /// How many workers more may be started for what the lanes have left behind.
+    pub(in crate::supervisor::policy) last_tries: u32,
 }
+
+/// So many workers are started at most, one after the other, for what the lanes have left behind.
+const LAST_TRIES: u32 = 2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::supervisor::policy) enum SeatState {
@@ -82,7 +87,8 @@ impl Seat {
     pub(in crate::supervisor::policy) fn new(now_ms: u64) -> Seat {
         let state = SeatState::Waiting { until_ms: now_ms };
         let ends_ms = VecDeque::new();
-        Seat { state, was_ready: false, ends_ms, failures: 0, started_ms: now_ms }
+        let (was_ready, failures, last_tries) = (false, 0, LAST_TRIES);
+        Seat { state, was_ready, ends_ms, failures, started_ms: now_ms, last_tries }
     }
 
     /// How often its worker ended within the window.

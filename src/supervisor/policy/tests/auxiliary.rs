@@ -173,3 +173,99 @@ fn an_admin_worker_that_hangs_is_killed_and_followed_while_the_lanes_serve_on() 
     let actions = done(policy.decide(ended(2), 5_200));
     assert_eq!(actions, [start(1, admin(3, 3))]);
 }
+
+/// The `id`th worker that was started, in the `process`th process.
+fn writer(process: u64, id: u64) -> Worker {
+    Worker { role: Role::AccessLog, ..within(process, id, 0) }
+}
+
+/// A lane, and the access log's writer as the second process, serving at time 0.
+fn logged() -> Policy {
+    let plan = Plan { auxiliary: vec![Role::AccessLog], ..plan(&SETTINGS, 1, Mode::Processes) };
+    let (mut policy, _) = Policy::begin(plan, 1, 0);
+    policy.decide(became_ready(apart(1, 0)), 0);
+    policy.decide(became_ready(writer(2, 2)), 0);
+    policy
+}
+
+/// The same, but the writer has ended so often, as the third process at last, that no other follows at once.
+fn waiting() -> Policy {
+    let mut policy = logged();
+    assert_eq!(done(policy.decide(ended(2), 10)), [start(1, writer(3, 3))]);
+    assert_eq!(done(policy.decide(ended(3), 20)), []);
+    policy
+}
+
+#[test]
+fn a_writer_that_ends_while_lanes_live_is_followed_however_it_ended() {
+    for stops in [false, true] {
+        for end in [left(2), ended(2)] {
+            let mut policy = logged();
+            if stops {
+                policy.decide(Input::Stop("SIGTERM"), 0);
+            }
+            let drained = Input::Reported(writer(2, 2), WorkerEvent::Drained);
+            assert_eq!(policy.decide(drained, 10), []);
+            assert_eq!(done(policy.decide(end, 10)), [start(1, writer(3, 3))], "{stops}");
+        }
+    }
+}
+
+#[test]
+fn a_writer_that_was_waited_for_takes_what_the_last_lane_left_behind() {
+    let mut policy = waiting();
+    policy.decide(Input::Stop("SIGTERM"), 30);
+    let actions = done(policy.decide(left(1), 40));
+    assert_eq!(actions, [start(1, writer(4, 4)), Drain(ProcessNumber(4), Stop)]);
+    assert_eq!(policy.next_ms(), Some(40 + LEAVE_MS));
+    assert_eq!(done(policy.decide(left(4), 50)), [Exit(0)]);
+}
+
+#[test]
+fn a_writer_that_was_waited_for_takes_what_an_earlier_generation_left_behind() {
+    let mut policy = waiting();
+    policy.decide(Input::Replace(plan(&SETTINGS, 1, Mode::Processes)), 20);
+    policy.decide(became_ready(apart(4, 0)), 20);
+    let actions = done(policy.decide(left(1), 30));
+    assert_eq!(actions, [start(1, writer(5, 5)), Drain(ProcessNumber(5), Replaced)]);
+    assert_eq!(done(policy.decide(left(5), 40)), [Forget(GenerationNumber(1))]);
+}
+
+#[test]
+fn a_writer_that_was_waited_for_takes_what_killed_lanes_left_behind() {
+    let mut policy = waiting();
+    policy.decide(Input::Stop("SIGTERM"), 30);
+    let actions = done(policy.decide(Input::Stop("SIGTERM"), 30));
+    assert_eq!(actions, [start(1, writer(4, 4)), Kill(ProcessNumber(1))]);
+    assert_eq!(done(policy.decide(ended(1), 40)), [Drain(ProcessNumber(4), Stop)]);
+    assert_eq!(done(policy.decide(left(4), 50)), [Exit(1)]);
+}
+
+#[test]
+fn a_writer_that_ends_as_it_leaves_is_followed_twice_and_one_that_takes_too_long_is_not() {
+    let mut policy = logged();
+    policy.decide(Input::Stop("SIGTERM"), 0);
+    assert_eq!(done(policy.decide(left(1), 10)), [Drain(ProcessNumber(2), Stop)]);
+    for process in 2..4 {
+        let next = process + 1;
+        let expected = [start(1, writer(next, next)), Drain(ProcessNumber(next), Stop)];
+        assert_eq!(done(policy.decide(ended(process), 20)), expected);
+    }
+    assert_eq!(done(policy.decide(ended(4), 30)), [Exit(0)]);
+
+    let mut policy = logged();
+    policy.decide(Input::Stop("SIGTERM"), 0);
+    policy.decide(left(1), 10);
+    let actions = done(policy.decide(Input::Tick, 10 + LEAVE_MS));
+    assert_eq!(actions, [Kill(ProcessNumber(2))]);
+    assert_eq!(done(policy.decide(ended(2), 10 + LEAVE_MS)), [Exit(0)]);
+}
+
+#[test]
+fn a_generation_that_was_withdrawn_left_nothing_behind() {
+    let mut policy = logged();
+    let next = Plan { auxiliary: vec![Role::AccessLog], ..plan(&SETTINGS, 1, Mode::Processes) };
+    policy.decide(Input::Replace(next), 10);
+    policy.decide(ended(3), 20);
+    assert_eq!(done(policy.decide(ended(4), 30)), [Forget(GenerationNumber(2))]);
+}

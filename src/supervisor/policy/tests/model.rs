@@ -273,7 +273,8 @@ fn random_plan(random: &mut Random) -> Plan {
     let accept = [Accept::Reuseport, Accept::Shared, Accept::Handoff][random.below(3)];
     let lanes = 1 + random.below(4);
     let sockets = accept.sockets(lanes);
-    let auxiliary = if random.below(2) == 0 { vec![Role::Admin] } else { Vec::new() };
+    let roles = [Role::Admin, Role::AccessLog];
+    let auxiliary = roles.into_iter().filter(|_| random.below(2) == 0).collect();
     Plan {
         accept,
         sockets,

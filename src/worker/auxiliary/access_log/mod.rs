@@ -12,7 +12,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::AccessLog;
-use crate::control::{Assignment, Command, Control, Order, Received, WorkerEvent, WorkerNumber};
+use crate::control::{
+    Assignment, Command, Control, Order, Received, TOLD_TO_END, WorkerEvent, WorkerNumber,
+};
 use crate::observe::access::ring::{Consumer, RING_BYTES, Rings};
 use crate::observe::ledger::Ledger;
 use crate::sys::process;
@@ -59,8 +61,11 @@ pub fn run(
         progress_at: Instant::now(),
         patience: patience.map_or(FLUSH, |patience| patience.min(FLUSH)),
     };
-    writer.run(&generation.ledger, assignment.block);
-    Ok(())
+    match writer.run(&generation.ledger, assignment.block) {
+        // It was not told that it isn't needed any more, so another one is.
+        Stage::Silent(_) => Err(TOLD_TO_END.to_owned()),
+        Stage::Serving | Stage::Orphaned | Stage::Draining => Ok(()),
+    }
 }
 
 struct Writer<'g> {
@@ -123,7 +128,8 @@ enum Wrote {
 }
 
 impl Writer<'_> {
-    fn run(mut self, ledger: &Ledger, block: usize) {
+    /// Returns the stage in which it was over.
+    fn run(mut self, ledger: &Ledger, block: usize) -> Stage {
         let counters = ledger.block(block);
         self.open();
         self.control.report(self.worker, WorkerEvent::Ready { driver: None, reason: None });
@@ -133,7 +139,8 @@ impl Writer<'_> {
             let are_left = self.stage == Stage::Orphaned && !self.has_producers();
             let wrote = self.write();
             if self.is_over(wrote, are_left) {
-                return self.tell_dropped();
+                self.tell_dropped();
+                return self.stage;
             }
             if self.told_dropped_at.is_none_or(|at| at.elapsed() >= TELL) {
                 self.tell_dropped();
