@@ -44,7 +44,8 @@ pub(crate) fn health(
     if lanes_ready > 0 && states.iter().all(|state| *state == "full") {
         degraded.push("every lane has workers.max_connections".to_owned());
     }
-    degraded.extend(change.map(str::to_owned));
+    // One that ends changes in no other way.
+    degraded.extend(change.filter(|_| !policy.is_ending()).map(str::to_owned));
     Health { lanes: states.len(), lanes_ready, dead, unready, degraded }
 }
 
@@ -180,8 +181,10 @@ mod tests {
         // First it delays, then it drains.
         for now_ms in [0, 5_000] {
             policy.decide(Input::Tick, now_ms);
-            let Health { dead, unready, .. } = health(&policy, None, false, now_ms);
+            let change = Some("workers are about to be replaced");
+            let Health { dead, unready, degraded, .. } = health(&policy, change, false, now_ms);
             assert_eq!((dead, unready.as_deref()), (None, Some("it was told to stop")));
+            assert!(degraded.is_empty(), "{degraded:?}");
         }
     }
 
