@@ -1,16 +1,11 @@
 //! The record of a request: opened when its head is whole, or it is refused, and closed when the last byte of its response
 //! has left, or its connection is gone. What an access log writes and a histogram counts is read from it.
 //!
-//! It costs no call of the clock, which is read once a turn, and no allocation. The address of the client is its socket's to
-//! tell, where a record is closed, unless the lane keeps those of its connections.
-
-use std::net::SocketAddr;
-use std::os::fd::BorrowedFd;
+//! It costs no call of the clock, which is read once a turn, and no allocation.
 
 use super::access::{Access, CLIENT_GONE, Ticket, Told};
 use super::ledger::labels::{Answered, Class, DurationPart, Method};
 use super::ledger::{Cells, Counters};
-use crate::sys::socket::{self, Peer};
 
 /// What is known of a request, and of its response as far as that was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,17 +34,11 @@ pub enum End {
     Broken,
 }
 
-/// Where the records of a connection's requests are closed, and what is known there beside them.
+/// Where the records of requests are closed.
 #[derive(Clone, Copy)]
 pub struct Closing<'l> {
     /// What counts them.
     pub counters: Counters<'l>,
-    /// The time of this turn, in microseconds of the lane.
-    pub now_us: u64,
-    /// The connection.
-    pub socket: BorrowedFd<'l>,
-    /// The address of its client, if the lane keeps it.
-    pub client: Option<SocketAddr>,
     /// What writes a line for each of them, if anything does.
     pub access: Option<&'l Access>,
 }
@@ -81,21 +70,6 @@ impl Closing<'_> {
             cells.aborted.add(count - whole);
         }
     }
-
-    /// How long a request has taken, in microseconds, by the turn's time.
-    #[allow(dead_code, reason = "tests alone ask for it")]
-    pub fn elapsed_us(self, record: &Record) -> u64 {
-        self.now_us.saturating_sub(record.began_us)
-    }
-
-    /// The address of the client; `None` if it has none, or is gone and its address wasn't kept.
-    #[allow(dead_code, reason = "tests alone ask for it until an access log does")]
-    pub fn client(self) -> Option<SocketAddr> {
-        self.client.or_else(|| match socket::peer(self.socket) {
-            Peer::Internet(address) => Some(address),
-            Peer::Unix | Peer::Gone => None,
-        })
-    }
 }
 
 impl Record {
@@ -103,6 +77,12 @@ impl Record {
     pub fn open(now_us: u64, method: Method, ticket: Ticket) -> Record {
         let (status, is_cut, bytes, head_bytes) = (0, false, 0, 0);
         Record { began_us: now_us, method, status, is_cut, bytes, head_bytes, ticket }
+    }
+
+    /// When it was opened, in microseconds of the lane.
+    #[cfg(test)]
+    pub fn began_us(&self) -> u64 {
+        self.began_us
     }
 
     /// What is logged of it when it is over.

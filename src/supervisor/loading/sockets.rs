@@ -54,9 +54,7 @@ pub(super) fn open(
         backlog: ADMIN_BACKLOG,
         sockets: 1,
         engine: Engine::Native,
-        holders: &asked.holders,
-        accesses: asked.accesses,
-        lock_patience,
+        ..wanted
     };
     let admin = admin_listeners.open(&admin).map_err(|error| error.to_string())?;
     for error in opened.left_out.iter().chain(&admin.left_out) {
@@ -79,7 +77,7 @@ pub(super) fn open(
     Ok((opened.requested, admin.requested))
 }
 
-/// The accept queue of an admin address, in connections: as many as the admin worker has at most.
+/// The accept queue of an admin address, in connections: probes and scrapers are few.
 pub(crate) const ADMIN_BACKLOG: u32 = 256;
 
 /// Most addresses: one packet passes a worker its lane's sockets on all of them.

@@ -1,5 +1,5 @@
-//! Auxiliary workers: workers through which no clients are served, as the one that answers at the admin address. Each has a
-//! process of its own, and whatever becomes of it, the server serves.
+//! Auxiliary workers: workers through which no clients are served, as the one that answers at the admin address. Each has
+//! a process of its own, and whatever becomes of it, the server serves.
 //!
 //! One that ends is restarted for ever. One leaves when it isn't needed any more, which [`Leaves`] says for its role; so
 //! an auxiliary worker may outlive its generation, and the lanes of a server that stops.
@@ -208,8 +208,8 @@ impl Policy {
         self.promote_ready();
     }
 
-    /// Whether a generation can take over as far as its auxiliary workers go: where there are others until then, these are to be
-    /// followed by some that are ready. One that has failed is waited for no longer.
+    /// Whether a generation can take over as far as its auxiliary workers go: where there are others until then, these are
+    /// to be followed by some that are ready. One that has failed is waited for no longer.
     pub(super) fn are_auxiliary_settled(&self, index: usize) -> bool {
         let is_first = self.current().is_none() && self.own_sockets.early;
         let seats = self.generations[index].seats.iter();

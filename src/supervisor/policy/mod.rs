@@ -89,8 +89,8 @@ enum Phase {
         is_asked: bool,
         kind: DrainKind,
     },
-    /// Every process was killed, but for auxiliary workers that take what the lanes leave behind: they have until then. Gone when
-    /// all of them are.
+    /// Every process was killed, but for auxiliary workers that take what the lanes leave behind: they have until then. Gone
+    /// when all of them are.
     Stopping {
         code: i32,
         until_ms: Option<u64>,

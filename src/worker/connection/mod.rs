@@ -307,7 +307,7 @@ impl<'s> Connection<'s> {
         if let Stage::Serving(session) = &mut self.stage
             && let Some(record) = session.open_record()
         {
-            let closing = lane.closing(self.socket());
+            let closing = lane.closing();
             closing.close([record].into_iter(), End::Broken, &mut lane.ended);
         }
     }

@@ -109,14 +109,14 @@ impl<'s> Transport<'s> {
     /// Drops what waits.
     pub(super) fn forget_waiting(&mut self, lane: &mut Context<'s>) {
         if let Some(mut waiting) = self.waiting.take() {
-            let closing = lane.closing(&self.socket);
+            let closing = lane.closing();
             closing.close(waiting.output.abandon(), End::Broken, &mut lane.ended);
         }
     }
 
     /// Drops what the lane has gathered for this connection.
     pub(super) fn forget_gathered(&self, lane: &mut Context<'s>) {
-        let closing = lane.closing(&self.socket);
+        let closing = lane.closing();
         closing.close(lane.output.abandon(), End::Broken, &mut lane.ended);
     }
 
@@ -158,7 +158,7 @@ impl<'s> Transport<'s> {
         lane: &mut Context<'s>,
     ) -> Flushed {
         lane.output.mark_sent();
-        let closing = lane.closing(&self.socket);
+        let closing = lane.closing();
         if let Some(waiting) = self.waiting.as_mut().filter(|waiting| !waiting.output.is_empty()) {
             debug_assert!(lane.output.is_empty(), "nothing is gathered while output waits");
             let (sent, offered) =
@@ -213,7 +213,7 @@ impl<'s> Transport<'s> {
             self.forget_gathered(lane);
             return Flushed::Broken;
         };
-        let closing = lane.closing(&self.socket);
+        let closing = lane.closing();
         closing.close(lane.output.advance(sent), End::Sent, &mut lane.ended);
         if lane.output.is_empty() {
             return Flushed::All;

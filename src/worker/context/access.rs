@@ -56,8 +56,8 @@ impl Context<'_> {
         }
     }
 
-    /// Who is at the other end of the connection at work, if that has an address.
-    fn remote(&self) -> Option<SocketAddr> {
+    /// Who is at the other end of the connection at work, if that has an address and it is kept.
+    pub(in crate::worker) fn remote(&self) -> Option<SocketAddr> {
         self.clients.as_ref()?.of(self.jobs.at_work.index).address
     }
 

@@ -1,6 +1,6 @@
 //! What a worker asks the supervisor, for requests that wait for the answer: one question for all that wait, and the next
-//! one a while after the answer, so that many requests cost the supervisor no more than a tenth of its time. No request gets an answer that was
-//! made before it came.
+//! one a while after the answer, so that many requests cost the supervisor a tenth of its time, or a little more where an
+//! answer takes long. No request gets an answer that was made before it came.
 
 use std::fs::File;
 use std::mem;

@@ -9,7 +9,6 @@ pub mod output;
 
 use std::io::Write;
 use std::net::IpAddr;
-use std::os::fd::AsFd;
 use std::time::{Instant, SystemTime};
 
 use httpdate::HttpDate;
@@ -26,7 +25,6 @@ use crate::observe::access::Access;
 use crate::observe::ledger::{Counters, Ledger};
 use crate::observe::record::{Closing, Ended};
 use crate::sys::cpu;
-use crate::sys::ring::connected::Connected;
 
 /// Most bytes of memory that a lane holds for its connections: request and response bodies, responses that wait for
 /// their client, and what came too early. Each is within its limit, and this bounds their sum. Bodies of the site's own
@@ -245,16 +243,10 @@ impl<'s> Context<'s> {
         self.drain.map(|drain| drain.kind)
     }
 
-    /// Where the records of requests of this connection are closed.
+    /// Where the records of requests are closed.
     #[inline]
-    pub fn closing<'c>(&self, socket: &'c Connected) -> Closing<'c>
-    where
-        's: 'c,
-    {
-        let Context { counters, now_us, access, .. } = *self;
-        let clients = self.clients.as_ref();
-        let client = clients.and_then(|clients| clients.of(self.jobs.at_work.index).address);
-        Closing { counters, now_us, socket: socket.as_fd(), client, access }
+    pub fn closing(&self) -> Closing<'s> {
+        Closing { counters: self.counters, access: self.access }
     }
 
     /// Where a request with these fields comes from that the connection at work has brought; `None` if that isn't kept, or

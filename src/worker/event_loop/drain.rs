@@ -57,7 +57,8 @@ impl EventLoop<'_> {
 
     /// Brings the deadline of a connection forward. One with nothing in flight gets a short grace, for a request that
     /// may be on its way to it; in a drain that doesn't stop the server, one that was never used has `timeouts.header`
-    /// from its accept, and so has one whose proxy has not introduced it yet. No deadline moves away by this, and one without a deadline is about to leave.
+    /// from its accept, and so has one whose proxy has not introduced it yet. No deadline moves away by this, and one
+    /// without a deadline is about to leave.
     fn hasten(&mut self, key: Key, kind: DrainKind) {
         let now_ms = self.context.now_ms;
         let Some(connection) = self.connections.find(key) else { return };

@@ -245,7 +245,6 @@ impl<'s> EventLoop<'s> {
             match (self.connections.find(key), rest) {
                 (Some(connection), Some(rest)) => {
                     let context = &mut self.context;
-                    context.jobs.at_work = key;
                     context.held_elsewhere = context.held_bytes - connection.held_bytes();
                     let next = connection.keep_unsent(&rest, context);
                     context.held_bytes = context.held_elsewhere + connection.held_bytes();
@@ -274,7 +273,6 @@ impl<'s> EventLoop<'s> {
         if let Some(mut connection) = self.connections.remove(key) {
             self.driver.release(key.to_token());
             self.context.held_bytes -= connection.held_bytes();
-            self.context.jobs.at_work = key;
             connection.abandon(&mut self.context);
             // What answers its request is dropped with it.
             if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(|| drop(connection))) {

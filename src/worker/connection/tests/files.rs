@@ -183,7 +183,7 @@ fn a_turn_sends_a_part_of_a_large_file_and_no_event_has_it_send_more() {
 }
 
 #[test]
-fn where_a_record_is_closed_the_address_of_the_client_and_the_time_are_known() {
+fn the_address_of_the_client_is_known_when_it_is_gone_and_the_time_of_a_record() {
     let (file, _) = file(1);
     let (site, lane) = (site(&file, 0, 1, None), Lane::new());
     let (client, connection, mut context) = over_tcp(&lane, &site);
@@ -193,19 +193,21 @@ fn where_a_record_is_closed_the_address_of_the_client_and_the_time_are_known() {
         Ticket::NONE,
     );
     context.now_us += 7;
-    let closing = context.closing(connection.socket());
-    assert_eq!(closing.client(), Some(client.local_addr().expect("an address")));
-    assert_eq!(closing.elapsed_us(&record), 7);
+    assert_eq!(context.now_us - record.began_us(), 7);
     let mut clients = Clients::new(Networks::default());
     let kept = clients.at_other_end(connection.socket());
     clients.keep(context.jobs.at_work.index, kept);
     context.clients = Some(clients);
+    assert_eq!(context.remote(), Some(client.local_addr().expect("an address")));
     forget_unsent(&client);
     drop(client);
     assert!(has_input_within(connection.socket(), Duration::from_secs(5)), "the client has reset");
-    assert_eq!(context.closing(connection.socket()).client(), kept.address, "it is kept");
-    let pair = lane.serve(&site);
-    assert_eq!(pair.context.closing(pair.connection.socket()).client(), None, "not of TCP");
+    assert_eq!(context.remote(), kept.address, "it is kept");
+    let mut pair = lane.serve(&site);
+    let mut clients = Clients::new(Networks::default());
+    clients.keep(0, clients.at_other_end(pair.connection.socket()));
+    pair.context.clients = Some(clients);
+    assert_eq!(pair.context.remote(), None, "not of TCP");
 }
 
 #[test]

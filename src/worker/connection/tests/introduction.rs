@@ -28,8 +28,7 @@ impl Pair<'_> {
     }
 
     fn client(&self) -> Option<String> {
-        let client = self.context.closing(self.connection.socket()).client();
-        client.map(|address| address.to_string())
+        self.context.remote().map(|address| address.to_string())
     }
 }
 
