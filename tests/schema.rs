@@ -11,7 +11,7 @@ use std::process::Command;
 
 use harness::{checked_by, installed};
 use jsonschema::Validator;
-use keys::{BLESS, root, tables};
+use keys::{BLESS, read, root, tables};
 use laneway::config::{Options, load};
 use laneway::internals::config_schema;
 use serde_json::Value;
@@ -28,13 +28,7 @@ fn instance(toml: &str) -> Value {
 
 /// What the server finds wrong with a configuration, beside which the file `page.html` lies; nothing if it is right.
 fn errors(toml: &str) -> Option<String> {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("laneway.toml");
-    fs::write(&file, toml).unwrap();
-    fs::write(folder.path().join("page.html"), "<p>page</p>").unwrap();
-    let mut options = Options::default();
-    options.file = Some(file);
-    load(&options).err().map(|errors| errors.to_string())
+    read(toml).err().map(|errors| errors.to_string())
 }
 
 #[test]
