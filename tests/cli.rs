@@ -199,6 +199,23 @@ fn completions_and_manual_page_know_the_commands() {
     assert_eq!(page, None, "a page that does not exist");
 }
 
+/// As packages install it.
+#[test]
+fn under_another_name_it_speaks_of_itself_by_that_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("laneway");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_server"), &program).unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(&program);
+        command.args(arguments).current_dir(folder.path()).output().unwrap()
+    };
+    assert!(text(&run(&["manpage"]).stdout).contains(".TH laneway 1"));
+    let script = run(&["completions", "bash"]);
+    assert!(text(&script.stdout).contains("complete -F _laneway -o "), "{}", text(&script.stdout));
+    assert!(text(&run(&["--help"]).stdout).contains("Usage: laneway [OPTIONS]"));
+    assert!(text(&run(&["start"]).stderr).contains("tip: 'laneway run' starts the server"));
+}
+
 #[test]
 fn short_forms_set_what_people_set_most() {
     let folder = tempfile::tempdir().unwrap();

@@ -68,9 +68,9 @@ const FILES: List = &[
     ),
 ];
 
-/// The manual page, in roff.
-pub(super) fn page() -> io::Result<Vec<u8>> {
-    let mut command = Arguments::command();
+/// The manual page of a program of this name, in roff.
+pub(super) fn page(program: &'static str) -> io::Result<Vec<u8>> {
+    let mut command = Arguments::command().name(program);
     command.build();
     let man = Man::new(command.clone());
     let mut page = Vec::new();

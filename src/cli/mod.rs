@@ -18,8 +18,9 @@
 //! }
 //! ```
 
+use std::ffi::OsStr;
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, Parser, Subcommand};
@@ -32,9 +33,12 @@ mod summary;
 use crate::config::{self, Loaded, Options};
 use crate::supervisor::commands::Request;
 
+/// The program's name in this repository.
+const NAME: &str = "server";
+
 /// A multi-core HTTP server: one lane per CPU core.
 #[derive(Debug, Parser)]
-#[command(name = "server", version, max_term_width = 100)]
+#[command(name = NAME, version, max_term_width = 100)]
 struct Arguments {
     #[command(flatten)]
     given: Given,
@@ -134,10 +138,10 @@ pub fn parse() -> Task {
     match command.unwrap_or(Command::Run(Given::default())) {
         Command::Completions { shell } => {
             let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Arguments::command(), "server", &mut script);
+            clap_complete::generate(shell, &mut Arguments::command(), program(), &mut script);
             print(&script)
         }
-        Command::Manpage => manual::page().map_or(Task::Done(1), |page| print(&page)),
+        Command::Manpage => manual::page(program()).map_or(Task::Done(1), |page| print(&page)),
         Command::Run(more) => match load(given, more) {
             Ok((loaded, options)) => {
                 Task::Serve(Box::new(loaded.config), Box::new(with_whole_paths(options)))
@@ -158,6 +162,17 @@ pub fn parse() -> Task {
         Command::ShowConfig(more) => load(given, more)
             .map_or_else(|task| task, |(loaded, _)| print(loaded.to_toml().as_bytes())),
     }
+}
+
+/// The name by which this program was called: packages install it as `laneway`, and its manual page and completions are
+/// of the command that there is. Kept for ever, as clap wants it: the process ends with it.
+fn program() -> &'static str {
+    let path = std::env::args_os().next().map(PathBuf::from);
+    let name = path.as_deref().and_then(Path::file_name).and_then(OsStr::to_str);
+    let is_plain = |name: &&str| {
+        name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+    };
+    name.filter(is_plain).map_or(NAME, |name| name.to_owned().leak())
 }
 
 /// The setting that `--listen` stands for, however many there are.
@@ -216,7 +231,7 @@ fn with_hint(mut error: clap::Error) -> clap::Error {
     let is_file =
         !given.starts_with('-') && (given.contains(['/', '.']) || PathBuf::from(&given).exists());
     let hint = match known {
-        Some((_, hint)) => (*hint).to_owned(),
+        Some((_, hint)) => hint.replace("'server ", &format!("'{} ", program())),
         None if is_file => format!("a configuration file is named with '--config {given}'"),
         None => return error,
     };
