@@ -43,6 +43,7 @@ in_every_mode!(
     totals_never_go_backwards,
     what_a_server_counts_that_two_have_followed_reaches_the_last,
     a_service_manager_is_told_of_every_change,
+    under_a_service_manager_a_server_that_stops_stays_for_the_one_before_it,
     a_service_manager_hears_that_the_loop_turns,
     an_activated_socket_is_joined_by_the_other_lanes,
     an_activated_socket_that_cannot_be_joined_is_shared,
@@ -947,6 +948,28 @@ fn a_service_manager_is_told_of_every_change(mode: Mode) {
     );
     send_signal(heir, SIGTERM);
     manager.hear("STOPPING=1");
+}
+
+fn under_a_service_manager_a_server_that_stops_stays_for_the_one_before_it(mode: Mode) {
+    let mut site = Site::new(mode);
+    site.more = "[[route]]\npath = \"/slowest\"\ntext = \"slow\"\ndelay = \"60s\"\n".into();
+    let manager = Manager::new(site.scratch.path());
+    let mut server = site.setup().env("NOTIFY_SOCKET", &manager.path.to_string_lossy()).start();
+    let old = server.pid();
+    let _client = server.in_flight("GET /slowest HTTP/1.1\r\nHost: a\r\n\r\n");
+    server.signal(SIGUSR2);
+    let heir = server.journal.wait_for("upgrade done").pid();
+    send_signal(heir, SIGTERM);
+    server.journal.wait_for("drain done");
+    let is_gone = |pid: i32| process_state(pid).is_none_or(|state| state == 'Z');
+    eventually("its own workers have ended", || children_of(heir).is_empty().then_some(()));
+    // At its end the manager would kill the other, which has a request in flight.
+    assert!(!is_gone(heir) && !is_gone(old));
+    send_signal(old, SIGTERM);
+    server.journal.wait_for("drain goes on");
+    send_signal(old, SIGTERM);
+    server.wait_exit();
+    eventually("nothing keeps it any more", || is_gone(heir).then_some(()));
 }
 
 fn a_service_manager_hears_that_the_loop_turns(mode: Mode) {

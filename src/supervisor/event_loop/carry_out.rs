@@ -48,7 +48,7 @@ impl Supervisor {
                     actions.clear();
                     Input::CannotServe(cause)
                 }),
-                Action::Exit(code) if self.has_to_pass_on() => {
+                Action::Exit(code) if self.is_needed_by_predecessor() => {
                     self.stay(code);
                     None
                 }

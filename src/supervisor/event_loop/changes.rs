@@ -196,7 +196,7 @@ impl Supervisor {
     pub(super) fn stop(&mut self, reason: &'static str) -> Option<Input> {
         self.give_up_changes("this server was told to stop");
         if let Some((_, until_ms)) = &mut self.over {
-            // It stays for counts alone.
+            // It stays for the one before it alone.
             *until_ms = 0;
         }
         if !self.heir.as_ref().is_some_and(Heir::serves) {

@@ -97,7 +97,7 @@ pub(super) struct Supervisor {
     pub(super) measure_ms: u64,
     /// What came of reloads.
     pub(super) reloads: Reloads,
-    /// The code that it is about to exit with, and until when it stays for what the supervisor before still counts.
+    /// The code that it is about to exit with, and until when it stays for the supervisor before it.
     pub(super) over: Option<(i32, u64)>,
     /// When the heir is sent next what was counted.
     pub(super) totals_ms: u64,

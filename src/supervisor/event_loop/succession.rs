@@ -303,10 +303,12 @@ impl Supervisor {
         self.predecessor_control = None;
     }
 
-    /// Whether the supervisor before this one still drains when the heir serves, which learns of its counts, and of what it
-    /// is asked for, through this one alone.
-    pub(super) fn has_to_pass_on(&self) -> bool {
-        self.predecessor_control.is_some() && self.heir.as_ref().is_some_and(Heir::serves)
+    /// Whether the supervisor before this one still drains, and needs this one for it. An heir learns of its counts, and of
+    /// what it is asked for, through this one alone; and a service manager kills what is left of a service when its main
+    /// process has ended.
+    pub(super) fn is_needed_by_predecessor(&self) -> bool {
+        let is_between = self.heir.as_ref().is_some_and(Heir::serves);
+        self.predecessor_control.is_some() && (is_between || manager::is_there())
     }
 
     /// All is done but that. No supervisor stays for it longer than for its own connections.
@@ -319,7 +321,7 @@ impl Supervisor {
     /// The end of a supervisor that has stayed, when nothing keeps it any more.
     pub(super) fn leave(&mut self) -> Option<Outcome> {
         let (code, until_ms) = self.over?;
-        let is_over = !self.has_to_pass_on() || until_ms <= self.now_ms();
+        let is_over = !self.is_needed_by_predecessor() || until_ms <= self.now_ms();
         is_over.then(|| self.exit(code))
     }
 

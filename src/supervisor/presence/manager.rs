@@ -3,6 +3,7 @@
 
 use crate::control::GenerationNumber;
 use std::env;
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
@@ -59,14 +60,24 @@ const SOCKET: &str = "NOTIFY_SOCKET";
 /// Sends a notification, and logs if that fails: a manager that never gets the readiness ends the service.
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = try_notify(states) {
-        let socket = env::var_os(SOCKET).unwrap_or_default();
+        let socket = socket_name().unwrap_or_default();
         let (socket, what) = (socket.to_string_lossy(), states.first().map(ToString::to_string));
         tracing::warn!(%socket, what, reason = %error, "not notified");
     }
 }
 
+/// Where it listens, if there is one.
+fn socket_name() -> Option<OsString> {
+    env::var_os(SOCKET).filter(|name| !name.is_empty())
+}
+
+/// Whether one listens to this server.
+pub(crate) fn is_there() -> bool {
+    socket_name().is_some()
+}
+
 fn try_notify(states: &[NotifyState<'_>]) -> io::Result<()> {
-    let Some(name) = env::var_os(SOCKET).filter(|name| !name.is_empty()) else {
+    let Some(name) = socket_name() else {
         return Ok(());
     };
     let text: String = states.iter().map(|state| format!("{state}\n")).collect();
