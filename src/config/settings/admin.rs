@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{SOCKET_MODE, SocketAccess};
-use crate::config::value::{Addresses, As, HostNames, ListenAddress, Perhaps, Permissions};
+use crate::config::value::{Account, Addresses, As, HostNames, ListenAddress, Permissions};
 
 /// `[admin]`: the address of `/healthz`, `/readyz`, `/metrics` and `/status`, and who may ask there.
 ///
@@ -26,10 +26,10 @@ pub struct Admin {
     #[serde(with = "As::<Addresses<true>>")]
     pub listen: Vec<ListenAddress>,
     /// The owner of its Unix sockets, by name or number, if not the user that the supervisor runs as.
-    #[serde(with = "As::<Perhaps<String>>")]
+    #[serde(with = "As::<Account>")]
     pub socket_owner: Option<String>,
     /// The group of its Unix sockets, by name or number, if not the supervisor's.
-    #[serde(with = "As::<Perhaps<String>>")]
+    #[serde(with = "As::<Account>")]
     pub socket_group: Option<String>,
     /// The permissions of its Unix sockets.
     #[serde(with = "As::<Permissions>")]

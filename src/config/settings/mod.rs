@@ -26,7 +26,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::diagnostic::Warning;
-use super::value::{As, Count, Number, Perhaps, Size, Time, word};
+use super::value::{Account, As, Count, Number, Perhaps, Size, Time, word};
 
 /// Shortest `supervisor.watchdog`, in milliseconds. A loop that is busy may well take a tenth of that for one turn on a
 /// machine with other work; a shorter one would find hung workers where there are none.
@@ -227,10 +227,10 @@ pub struct Supervisor {
     #[serde(with = "As::<Perhaps<PathBuf>>")]
     pub pid_file: Option<PathBuf>,
     /// The user that workers run as, once the supervisor has bound the sockets; a name or a number.
-    #[serde(with = "As::<Perhaps<String>>")]
+    #[serde(with = "As::<Account>")]
     pub user: Option<String>,
     /// The group that workers run as; the user's own if only that is given.
-    #[serde(with = "As::<Perhaps<String>>")]
+    #[serde(with = "As::<Account>")]
     pub group: Option<String>,
 }
 

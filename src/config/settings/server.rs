@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{ProxyProtocol, SOCKET_MODE, SocketAccess};
-use crate::config::value::{Addresses, As, ListenAddress, Number, Perhaps, Permissions, word};
+use crate::config::value::{Account, Addresses, As, ListenAddress, Number, Permissions, word};
 
 /// `[server]`: where to listen.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -15,10 +15,10 @@ pub struct Server {
     #[serde(with = "As::<Addresses>")]
     pub listen: Vec<ListenAddress>,
     /// The owner of Unix sockets, by name or number, if not the user that the supervisor runs as.
-    #[serde(with = "As::<Perhaps<String>>")]
+    #[serde(with = "As::<Account>")]
     pub socket_owner: Option<String>,
     /// The group of Unix sockets, by name or number, if not the supervisor's.
-    #[serde(with = "As::<Perhaps<String>>")]
+    #[serde(with = "As::<Account>")]
     pub socket_group: Option<String>,
     /// The permissions of Unix sockets.
     #[serde(with = "As::<Permissions>")]

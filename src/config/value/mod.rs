@@ -3,6 +3,7 @@
 //! Each is checked as it is deserialised, so that an error points at the very value, and serialises to what
 //! it would be read back from.
 
+mod account;
 mod address;
 mod hosts;
 pub(in crate::config) mod names;
@@ -11,6 +12,7 @@ mod permissions;
 #[cfg(feature = "_schema")]
 pub(in crate::config) mod schema;
 
+pub(in crate::config) use account::Account;
 pub(in crate::config) use address::Addresses;
 pub use address::ListenAddress;
 pub use hosts::HOST_BYTES_MAX;

@@ -11,7 +11,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use super::address::OFF_WORD;
 use super::network::NETWORKS_MAX;
 use super::{
-    Addresses, As, Count, DURATION_MAX, HostNames, LANES_MAX, Networks, Number, Perhaps,
+    Account, Addresses, As, Count, DURATION_MAX, HostNames, LANES_MAX, Networks, Number, Perhaps,
     Permissions, Size, Time, written, written_duration,
 };
 
@@ -57,6 +57,22 @@ impl<T> JsonSchema for Perhaps<T> {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "type": "string", (RANGE): "A text; an empty one is none." })
+    }
+}
+
+impl JsonSchema for Account {
+    fn schema_name() -> Cow<'static, str> {
+        "Account".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "anyOf": [
+                { "type": "string" },
+                { "type": "integer", "minimum": 0, "maximum": u32::MAX - 1 },
+            ],
+            (RANGE): "A name or a number; an empty text is none.",
+        })
     }
 }
 

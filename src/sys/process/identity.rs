@@ -2,7 +2,9 @@
 
 use std::ffi::CString;
 use std::io;
+use std::path::Path;
 
+use nix::errno::Errno;
 use nix::unistd::{Gid, Group, Uid, User, initgroups, setgroups, setresgid, setresuid};
 use serde::{Deserialize, Serialize};
 
@@ -70,21 +72,40 @@ fn find_user(name: &str) -> Result<(Uid, Gid, Option<CString>), String> {
         Some(number) => User::from_uid(Uid::from_raw(number)),
         None => User::from_name(name),
     };
-    match (found.map_err(|error| error.to_string())?, number) {
+    match (known(found)?, number) {
         (Some(user), _) => Ok((user.uid, user.gid, CString::new(user.name).ok())),
         // A container may have users without names.
         (None, Some(number)) => Ok((Uid::from_raw(number), Gid::from_raw(number), None)),
-        (None, None) => Err(format!("there is no user {name:?}")),
+        (None, None) => Err(unknown("user", name, "/etc/passwd")),
     }
 }
 
 /// A group by name or number.
 fn find_group(name: &str) -> Result<Gid, String> {
-    match (Group::from_name(name).map_err(|error| error.to_string())?, name.parse()) {
+    match (known(Group::from_name(name))?, name.parse()) {
         (Some(group), _) => Ok(group.gid),
         (None, Ok(number)) => Ok(Gid::from_raw(number)),
-        (None, Err(_)) => Err(format!("there is no group {name:?}")),
+        (None, Err(_)) => Err(unknown("group", name, "/etc/group")),
     }
+}
+
+/// What was found, if anything. Without a file to look into there is no entry, too (getpwnam(3)).
+fn known<T>(found: nix::Result<Option<T>>) -> Result<Option<T>, String> {
+    match found {
+        Err(Errno::ENOENT | Errno::ESRCH) => Ok(None),
+        found => found.map_err(|error| error.to_string()),
+    }
+}
+
+/// That a name isn't known, and what does without names where no file has any.
+fn unknown(kind: &str, name: &str, file: &str) -> String {
+    let unknown = format!("there is no {kind} {name:?}");
+    if Path::new(file).exists() {
+        return unknown;
+    }
+    format!(
+        "{unknown}: it can't be looked up, because there is no {file} here; state the {kind}'s number"
+    )
 }
 
 /// The number of a user, by name or number.
