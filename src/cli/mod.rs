@@ -25,6 +25,7 @@ use std::path::{Path, PathBuf};
 use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, Parser, Subcommand};
 
+mod healthcheck;
 mod layout;
 mod manual;
 mod remote;
@@ -83,6 +84,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Exit with 0 if the running server works and with 1 if it does not: for the health check of a container. It asks at
+    /// the command socket, else at admin.listen
+    Healthcheck(Given),
     /// Have the running server read its configuration again, and wait until it serves or was rejected
     Reload(Given),
     /// Have the running server replace itself by the binary that now lies where it was started from, and wait
@@ -156,6 +160,7 @@ pub fn parse() -> Task {
         Command::Status { given: more, json } => {
             remote::run(&options(given, more), Request::Status, json)
         }
+        Command::Healthcheck(more) => healthcheck::run(&options(given, more)),
         Command::Reload(more) => remote::run(&options(given, more), Request::Reload, false),
         Command::Upgrade(more) => remote::run(&options(given, more), Request::Upgrade, false),
         Command::Stop(more) => remote::run(&options(given, more), Request::Stop, false),

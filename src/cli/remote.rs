@@ -19,29 +19,30 @@ pub(super) fn run(options: &Options, request: Request, json: bool) -> Task {
     let begun = |text: &str| {
         print(format!("{text}\n").as_bytes());
     };
-    let mut reached = None;
-    for place in &paths {
-        let path = place.path();
-        if matches!(place, SocketPath::Link(_)) && !leads_to_own(path, options) {
-            continue;
-        }
-        let asked = ask(path, request, begun);
-        let is_absent = asked.as_ref().is_err_and(is_absent);
-        reached = Some((path, asked));
-        if !is_absent {
-            break;
-        }
-    }
-    match reached {
+    match reach(&paths, options, |path| ask(path, request, begun)) {
         Some((_, Ok(answer))) => show(answer, json),
-        Some((path, Err(error))) if !is_absent(&error) => failed(&not_asked(path, &error)),
+        Some((path, Err(error))) => failed(&not_asked(path, &error)),
         // It may state another place, if only it could be understood.
-        _ if is_guess => match load_with(options, config::reload) {
+        None if is_guess => match load_with(options, config::reload) {
             Err(task) => task,
             Ok(_) => failed(&nowhere(&paths)),
         },
-        _ => failed(&nowhere(&paths)),
+        None => failed(&nowhere(&paths)),
     }
+}
+
+/// What `ask` gets at the first of these places where a server of these options is, and which that is. None where no server
+/// is.
+pub(super) fn reach<'p, T>(
+    places: &'p [SocketPath],
+    options: &Options,
+    ask: impl Fn(&Path) -> io::Result<T>,
+) -> Option<(&'p Path, io::Result<T>)> {
+    let is_own = |place: &&SocketPath| {
+        !matches!(place, SocketPath::Link(_)) || leads_to_own(place.path(), options)
+    };
+    let mut asked = places.iter().filter(is_own).map(|place| (place.path(), ask(place.path())));
+    asked.find(|(_, asked)| !asked.as_ref().is_err_and(is_absent))
 }
 
 fn show(answer: Answer, json: bool) -> Task {
@@ -52,6 +53,7 @@ fn show(answer: Answer, json: bool) -> Task {
         },
         Answer::Status(status) => print(table(&status, columns_of_output()).as_bytes()),
         Answer::Done(text) | Answer::Begun(text) => print(format!("{text}\n").as_bytes()),
+        Answer::Health(_) => failed("the server answers another question"),
         Answer::Failed(reason) => failed(&reason),
         Answer::Invalid(reason) => failed_with(USAGE, &reason),
     }
@@ -79,16 +81,21 @@ fn nowhere(places: &[SocketPath]) -> String {
                 --socket, for the server and for this command"
             .to_owned();
     }
-    let places: Vec<String> =
-        places.iter().map(|place| place.path().display().to_string()).collect();
-    let places = places.join(" or ");
+    let places = in_words(places);
     format!(
         "no server runs with this configuration: none listens at {places}; one that was started with --socket or with \
          another supervisor.pid_file is found by --socket PATH"
     )
 }
 
-fn failed(reason: &str) -> Task {
+/// The places, for a sentence.
+pub(super) fn in_words(places: &[SocketPath]) -> String {
+    let places: Vec<String> =
+        places.iter().map(|place| place.path().display().to_string()).collect();
+    places.join(" or ")
+}
+
+pub(super) fn failed(reason: &str) -> Task {
     failed_with(1, reason)
 }
 

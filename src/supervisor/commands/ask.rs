@@ -1,4 +1,4 @@
-//! The other end of the command socket: `server status`, `reload`, `upgrade` and `stop` ask here. It waits for its answers,
+//! The other end of the command socket: `server status`, `healthcheck`, `reload`, `upgrade` and `stop` ask here. It waits for its answers,
 //! so it is for commands, and for a start that hasn't forked yet.
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use super::protocol::{Answer, Request};
 use super::status::Status;
+use crate::observe::snapshot::Health;
 use crate::sys::{process, socket};
 
-/// How long a server may take to say how it is, where the answer is not what was asked for.
-const STATUS_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a server may take to say how it is, where that is not what the user of a command waits for.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Asks the supervisor whose socket is at `path`, and waits for its last answer; in the case of [`Request::Stop`],
 /// until it ends. `begun` is told what is on its way before.
@@ -28,12 +29,37 @@ pub fn ask(path: &Path, request: Request, begun: impl Fn(&str)) -> io::Result<An
 /// # Errors
 /// As for [`ask`], or if the server takes no command now, or doesn't answer within a second.
 pub fn status_at(path: &Path) -> io::Result<Status> {
-    let stream = socket::connect_without_waiting(path)?;
-    stream.set_read_timeout(Some(STATUS_PATIENCE))?;
-    match ask_on(stream, Request::Status, |_| {})? {
+    match ask_soon(path, Request::Status)? {
         Answer::Status(status) => Ok(*status),
-        _ => Err(io::Error::new(ErrorKind::InvalidData, "it does not say how it is")),
+        _ => Err(says_nothing()),
     }
+}
+
+/// Whether the server whose socket is at `path` works.
+///
+/// # Errors
+/// As for [`status_at`].
+pub fn health_at(path: &Path) -> io::Result<Health> {
+    match ask_soon(path, Request::Health)? {
+        Answer::Health(health) => Ok(health),
+        // A release before this request was one.
+        Answer::Failed(reason) => Err(io::Error::other(reason)),
+        _ => Err(says_nothing()),
+    }
+}
+
+fn says_nothing() -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, "it does not say how it is")
+}
+
+/// Asks, and waits for no longer than [`PATIENCE`].
+fn ask_soon(path: &Path, request: Request) -> io::Result<Answer> {
+    let stream = socket::connect_without_waiting(path)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    ask_on(stream, request, |_| {}).map_err(|error| match error.kind() {
+        ErrorKind::WouldBlock => io::Error::new(ErrorKind::TimedOut, "it does not answer"),
+        _ => error,
+    })
 }
 
 fn ask_on(mut stream: UnixStream, request: Request, begun: impl Fn(&str)) -> io::Result<Answer> {

@@ -11,6 +11,6 @@ pub(crate) mod snapshot;
 pub mod status;
 pub(super) mod waiting;
 
-pub use ask::{ask, not_asked, status_at};
+pub use ask::{ask, health_at, not_asked, status_at};
 pub use protocol::{Answer, Request};
 pub(crate) use server::Commands;

@@ -4,12 +4,15 @@
 use serde::{Deserialize, Serialize};
 
 use super::status::Status;
+use crate::observe::snapshot::Health;
 
 /// What a client can ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request {
     /// How things are.
     Status,
+    /// Whether it works, as `/healthz` of the admin address says.
+    Health,
     /// A new generation; answered when it serves, or when it can't.
     Reload,
     /// A new binary in place of this one; answered when it serves, or when it can't.
@@ -23,6 +26,7 @@ impl Request {
     pub fn word(self) -> &'static str {
         match self {
             Request::Status => "status",
+            Request::Health => "health",
             Request::Reload => "reload",
             Request::Upgrade => "upgrade",
             Request::Stop => "stop",
@@ -30,8 +34,9 @@ impl Request {
     }
 
     pub(super) fn parse(word: &str) -> Option<Request> {
-        let all = [Request::Status, Request::Reload, Request::Upgrade, Request::Stop];
-        all.into_iter().find(|of| of.word() == word)
+        use Request::{Health, Reload, Status, Stop, Upgrade};
+        let mut all = [Status, Health, Reload, Upgrade, Stop].into_iter();
+        all.find(|of| of.word() == word)
     }
 }
 
@@ -48,4 +53,6 @@ pub enum Answer {
     Invalid(String),
     /// The answer to [`Request::Status`].
     Status(Box<Status>),
+    /// The answer to [`Request::Health`].
+    Health(Health),
 }

@@ -200,7 +200,7 @@ impl Commands {
         let request = match asks {
             Some(Ok(request)) => {
                 client.state = match request {
-                    Request::Status => ClientState::Answered,
+                    Request::Status | Request::Health => ClientState::Answered,
                     Request::Reload | Request::Upgrade => ClientState::Requested(request),
                     Request::Stop => ClientState::AwaitsEnd,
                 };

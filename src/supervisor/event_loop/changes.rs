@@ -12,7 +12,7 @@ use super::state::{MEASURE_MS, Supervisor};
 use crate::config::{self, Abilities, LANES_MAX};
 use crate::control::{GenerationNumber, Order, ProcessNumber, Role, WorkerNumber};
 use crate::observe::log;
-use crate::observe::snapshot::Snapshot;
+use crate::observe::snapshot::{Health, Snapshot};
 use crate::supervisor::commands::facts::{facts, queues};
 use crate::supervisor::commands::snapshot;
 use crate::supervisor::commands::status::{self, Subject};
@@ -38,6 +38,10 @@ impl Supervisor {
                 let status = status::status(&self.subject());
                 let answer = status.map_or_else(unready, |status| Answer::Status(Box::new(status)));
                 self.commands.answer(client, &answer);
+                None
+            }
+            Request::Health => {
+                self.commands.answer(client, &Answer::Health(self.health()));
                 None
             }
             Request::Reload | Request::Upgrade => {
@@ -88,6 +92,12 @@ impl Supervisor {
         }
     }
 
+    /// Whether it works, and what of it doesn't.
+    fn health(&self) -> Health {
+        let is_followed = self.heir.as_ref().is_some_and(Heir::serves);
+        snapshot::health(&self.policy, self.under_way(), is_followed, self.now_ms())
+    }
+
     /// Answers an admin worker's question. One that can't be answered is answered by the silence.
     pub(super) fn inform(&mut self, key: ProcessNumber, worker: WorkerNumber, number: u64) {
         let record = self.processes.records().get(worker);
@@ -96,8 +106,7 @@ impl Supervisor {
         let subject = self.subject();
         let status = status::status(&subject);
         let status = status.and_then(|status| serde_json::to_string_pretty(&status).ok());
-        let is_followed = self.heir.as_ref().is_some_and(Heir::serves);
-        let health = snapshot::health(&self.policy, self.under_way(), is_followed, self.now_ms());
+        let health = self.health();
         let (status, metrics) = (status.map(|text| text + "\n"), facts(&subject, self.reloads));
         let file = Snapshot { status, health, metrics }.write();
         // Nothing that grows is less on the heir's page, which may be asked for next.
