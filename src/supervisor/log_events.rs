@@ -36,6 +36,11 @@ pub(crate) fn worker_started(worker: Worker, records: &WorkerRecords) {
     tracing::info!(lane, role, cpu, pid, generation, "worker started");
 }
 
+/// Workers use another driver, because they can't have io_uring.
+pub(crate) fn no_io_uring(driver: &str, reason: &str) {
+    tracing::info!(driver, reason, "no io_uring");
+}
+
 /// What a worker reported that is for the log alone.
 pub(crate) fn worker_event(record: &WorkerRecord, event: &WorkerEvent, records: &WorkerRecords) {
     let Subject { lane, role, pid, generation } = Subject::of(record.worker, records);
@@ -162,8 +167,7 @@ fn worker_fact(worker: Worker, fact: &Fact, processes: &Processes) {
         Fact::WorkerReady { .. } => {
             let record = records.get(worker.number);
             let driver = record.and_then(|record| record.driver.as_deref());
-            let reason = record.and_then(|record| record.driver_reason.as_deref());
-            tracing::info!(lane, role, pid, generation, driver, reason, "worker ready");
+            tracing::info!(lane, role, pid, generation, driver, "worker ready");
         }
         Fact::WorkerExited { cause: reason, .. } => {
             tracing::error!(lane, role, pid, generation, reason, connections, "worker exited");

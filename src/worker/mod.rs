@@ -204,7 +204,13 @@ pub fn open_driver(workers: &config::Workers) -> io::Result<(Driver, Option<Stri
     match io_uring::Driver::new() {
         Ok(driver) => Ok((Driver::IoUring(Box::new(driver)), None)),
         Err(error) if workers.driver == config::Driver::Auto => {
-            Ok((epoll()?, Some(format!("no io_uring: {error}"))))
+            let hint = match error.kind() {
+                io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported => {
+                    ": the seccomp profile of a container, or the sysctl kernel.io_uring_disabled"
+                }
+                _ => "",
+            };
+            Ok((epoll()?, Some(format!("{error}{hint}"))))
         }
         Err(error) => {
             let remedy = "workers.driver = \"auto\" goes on without it";

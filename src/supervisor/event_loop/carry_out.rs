@@ -170,11 +170,25 @@ impl Supervisor {
         }
     }
 
+    /// Tells why a worker goes without io_uring, once for all that do for the same reason.
+    fn tell_driver(&mut self, worker: Worker) {
+        let record = self.processes.records().get(worker.number);
+        if let Some((driver, reason)) =
+            record.and_then(|of| of.driver.as_deref().zip(of.driver_reason.as_deref()))
+            && self.warned.is_new("no io_uring", reason)
+        {
+            log_events::no_io_uring(driver, reason);
+        }
+    }
+
     /// Tells of a fact, in the log and to all that wait for it.
     fn announce(&mut self, fact: &Fact) {
         if matches!(fact, Fact::AllReady { .. }) && self.predecessor_control.is_none() {
             // A program that reads that it is ready may look for it at once.
             self.appear();
+        }
+        if let Fact::WorkerReady { worker } = fact {
+            self.tell_driver(*worker);
         }
         log_events::fact(fact, &self.processes);
         self.history.record(fact, &self.processes);
