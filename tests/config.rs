@@ -890,7 +890,10 @@ fn what_show_config_prints_loads_to_the_same() {
         let values = |config: &Config| {
             let mut config = config.clone();
             config.file = None;
-            format!("{config:?}").replace("is_written: false", "is_written: true")
+            let text = format!("{config:?}");
+            let (of_the_file, values) = text.split_once(" server:").expect("the first table");
+            assert!(of_the_file.contains("fingerprint"), "{of_the_file}");
+            values.to_owned()
         };
         assert_eq!(values(&config), values(&again));
     }

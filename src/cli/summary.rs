@@ -77,6 +77,8 @@ fn summary(loaded: &Loaded, rehearsal: &Rehearsal) -> String {
         (target, AccessFormat::Combined) => Some(format!("{target} (combined)")),
     };
     let log = log.iter().map(|log| ("access", log.as_str()));
+    let followed = config.file.as_ref().filter(|_| config.supervisor.reload_on_change);
+    let followed = followed.map(|_| ("reload", "when the file has changed, and on SIGHUP"));
     let routes = config.routes.len();
     let mut text = String::new();
     let notes = rehearsal.notes.iter().map(|note| ("running", note.as_str()));
@@ -90,7 +92,7 @@ fn summary(loaded: &Loaded, rehearsal: &Rehearsal) -> String {
         ("driver", driver),
     ];
     let routes_row = [("routes", &*routes.to_string())];
-    for (name, value) in notes.chain(rows).chain(log).chain(routes_row) {
+    for (name, value) in notes.chain(rows).chain(log).chain(followed).chain(routes_row) {
         text.push_str(&format!("  {name:<7} {value}\n"));
     }
     const SHOWN: usize = 100;

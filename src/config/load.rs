@@ -1,5 +1,6 @@
 //! From the file, the environment and the command line to a [`Config`](super::Config): reads each, and has them merged.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::path::Path;
 
@@ -7,6 +8,7 @@ use super::diagnostic::{Diagnostic, Errors, Place, SourceText};
 use super::merge::{self, Loaded, Merged};
 use super::options::{DEFAULT_FILE, Options};
 use super::resolve::files::{read_at_most, read_file};
+use super::settings::Content;
 use super::source::variables::{self, Variable};
 use super::source::{from_argument, from_file, from_variable};
 
@@ -86,8 +88,31 @@ fn load_from(options: &Options, read_file: ReadFile) -> Result<Loaded, Errors> {
     }
     let mut loaded = merged.finish(file, sources)?;
     loaded.config.is_written = is_written;
+    let texts = loaded.warnings.sources.iter().map(|source| source.text.as_bytes());
+    let bodies = loaded.config.routes.iter().filter_map(|route| match &route.content {
+        Content::Fixed { body, .. } => Some(&body[..]),
+        _ => None,
+    });
+    loaded.config.fingerprint = fingerprint(texts.chain(bodies));
     loaded.config.colour = variables::takes_colour(&options.environment);
     Ok(loaded)
+}
+
+impl Errors {
+    /// What tells what is wrong from something else that is: see [`Config::fingerprint`](super::Config).
+    pub(crate) fn fingerprint(&self) -> u64 {
+        let told = self.to_string();
+        let texts = self.sources.iter().map(|source| source.text.as_bytes());
+        fingerprint(texts.chain([told.as_bytes()]))
+    }
+}
+
+/// A number that another one differs from if any of these bytes does, for as long as this process lives.
+fn fingerprint<'b>(parts: impl Iterator<Item = &'b [u8]>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    // With its length each part has an end.
+    parts.for_each(|part| part.hash(&mut hasher));
+    hasher.finish()
 }
 
 /// What is wrong with a file that had settings, and has none now.

@@ -40,7 +40,7 @@ pub use load::load;
 pub(crate) use load::reload;
 pub use merge::Loaded;
 pub use options::Options;
-pub(crate) use options::{absolute, are_same, file_path, start_folder};
+pub(crate) use options::{absolute, are_same, file_path, found_file, start_folder};
 #[cfg(feature = "_schema")]
 pub(crate) use resolve::schema::schema;
 pub(crate) use settings::{Abilities, SocketAccess};

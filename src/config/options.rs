@@ -98,6 +98,11 @@ pub fn absolute(path: &Path, folder: &Path) -> PathBuf {
     absolute
 }
 
+/// The configuration file, by an absolute path, if there is one.
+pub fn found_file(options: &Options) -> Option<PathBuf> {
+    options.file().and_then(|file| std::path::absolute(file).ok())
+}
+
 /// The configuration file; without one, the path that it would have.
 pub fn file_path(options: &Options) -> Option<PathBuf> {
     let folder = match &options.folder {

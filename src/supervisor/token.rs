@@ -21,6 +21,8 @@ pub(crate) enum Token {
     Predecessor,
     /// The child that reads the configuration has said something, or is gone.
     Loader,
+    /// Something has happened to the configuration file.
+    Configuration,
     /// A client may wait at the command socket.
     CommandSocket,
     /// A client of the command socket has sent something, takes more, or is gone.
@@ -61,6 +63,7 @@ impl Token {
             Token::Control(ProcessNumber(number)) => (6, number),
             Token::End(ProcessNumber(number)) => (7, number),
             Token::Launcher => (8, 0),
+            Token::Configuration => (9, 0),
         };
         assert!(number >> KIND_SHIFT == 0, "a number of 60 bits");
         kind << KIND_SHIFT | number
@@ -79,6 +82,7 @@ impl Token {
             6 => Token::Control(ProcessNumber(number)),
             7 => Token::End(ProcessNumber(number)),
             8 => Token::Launcher,
+            9 => Token::Configuration,
             _ => return None,
         })
     }
@@ -97,6 +101,7 @@ mod tests {
             Token::Heir,
             Token::Predecessor,
             Token::Loader,
+            Token::Configuration,
             Token::CommandSocket,
         ];
         for number in [0, 1, greatest] {

@@ -43,6 +43,12 @@ impl Site {
     }
 
     pub(crate) fn write(&self) -> &Site {
+        self.scratch.write("site.toml", self.toml());
+        self
+    }
+
+    /// What it writes into its file.
+    pub(crate) fn toml(&self) -> String {
         let internet = self.listen.iter().map(|address| format!("\"{address}\""));
         let unix = self.unix.iter().map(|name| format!("\"unix:{name}\""));
         let listen: Vec<String> = internet.chain(unix).collect();
@@ -56,8 +62,7 @@ impl Site {
         );
         let _ = write!(toml, "{}\n[[route]]\npath = \"/\"\ntext = {:?}\n", self.more, self.text);
         toml.push_str("[[route]]\npath = \"/slow\"\ntext = \"slow\"\ndelay = \"700ms\"\n");
-        self.scratch.write("site.toml", toml);
-        self
+        toml
     }
 
     pub(crate) fn start(&self) -> Server {

@@ -88,11 +88,10 @@ const SECTIONS: [Section; 8] = [
 const ROUTE: Section = Section::of::<raw::Route>("route");
 
 /// Tables and keys that a later version will have, and what they are for. One that exists is none of them.
-const LATER: [(&str, &str); 14] = [
+const LATER: [(&str, &str); 13] = [
     ("exec", "the engine that starts other programs"),
     ("files", "routes that serve files"),
     ("node", "the engine that starts Node workers"),
-    ("supervisor.reload_on_change", "following the configuration file"),
     ("route.cache_control", "routes that serve files"),
     ("route.clean_urls", "routes that serve files"),
     ("route.dotfiles", "routes that serve files"),

@@ -48,6 +48,9 @@ pub(super) fn resolve(
     diagnostics.extend(addresses::out_of_reach(raw, places));
     fit::check(raw, places, diagnostics);
     check_request_id(raw, places, diagnostics);
+    if file.is_none() && raw.supervisor.reload_on_change {
+        told.warnings.push(nothing_to_follow(places));
+    }
     let folder = file.as_deref().and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
     let (server, admin) = (&mut raw.server, &mut raw.admin);
     addresses::resolve("server", &mut server.listen, &folder, places, diagnostics);
@@ -70,6 +73,7 @@ pub(super) fn resolve(
     Config {
         file,
         is_written: false, // What reads the file knows.
+        fingerprint: 0,    // As above.
         server: raw.server.clone(),
         workers: raw.workers.clone(),
         supervisor: raw.supervisor.clone(),
@@ -82,6 +86,14 @@ pub(super) fn resolve(
         routes,
         warnings: Vec::new(),
     }
+}
+
+/// Tells of a configuration that has no file which could change.
+fn nothing_to_follow(places: &KeyPlaces) -> Diagnostic {
+    let title = "`supervisor.reload_on_change` has no effect: the configuration has no file";
+    let place = places.get("supervisor.reload_on_change").cloned();
+    let help = "name one with --config; what the environment and --set say is the same until the server is started anew";
+    Diagnostic::new(title, place).help(help)
 }
 
 /// Tells of request ids that are to be sent and are in no log.

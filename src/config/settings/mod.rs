@@ -68,6 +68,8 @@ pub struct Config {
     /// Whether the file has a table or a key, so that a blank one is not what its owner wrote. A reload rejects one
     /// if the file that is served was not.
     pub(crate) is_written: bool,
+    /// What tells this configuration from another: of the bytes of the file, and of those that it names.
+    pub(crate) fingerprint: u64,
     /// `[server]`
     pub server: Server,
     /// `[workers]`
@@ -205,6 +207,8 @@ pub struct Supervisor {
     /// time to find out that it leaves.
     #[serde(with = "As::<Time<0>>")]
     pub drain_delay: Duration,
+    /// Reload when the configuration file has changed.
+    pub reload_on_change: bool,
     /// How long a worker may take from its start to ready.
     #[serde(with = "As::<Time<1>>")]
     pub ready_timeout: Duration,
@@ -239,6 +243,7 @@ impl Default for Supervisor {
         Supervisor {
             drain_timeout: Duration::from_secs(30),
             drain_delay: Duration::ZERO,
+            reload_on_change: false,
             ready_timeout: Duration::from_secs(10),
             restart_delay: Duration::from_millis(100),
             restart_delay_max: Duration::from_secs(30),

@@ -20,6 +20,7 @@ impl Supervisor {
             Token::Heir => self.collect_from_heir(events),
             Token::Predecessor => self.collect_from_predecessor(events),
             Token::Loader => self.collect_from_loader(),
+            Token::Configuration => self.following.collect(self.now_ms(), &self.epoll),
             Token::CommandSocket => self.commands.accept(&self.epoll, self.now_ms()),
             Token::Client(client) => {
                 let request = self.commands.on_ready(client);

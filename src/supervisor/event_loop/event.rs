@@ -19,6 +19,8 @@ pub(super) enum Event {
     ChangeDue(Change),
     /// The configuration was read, or can't be, and nothing keeps a reload from going on.
     ConfigurationRead,
+    /// The configuration file may have changed, and is quiet by now.
+    FileChanged,
     /// The machine may allow another number of lanes now.
     Remeasure,
     /// A client of the command socket asks.

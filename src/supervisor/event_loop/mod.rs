@@ -87,6 +87,9 @@ impl Supervisor {
             if supervisor.measures_ms().is_some_and(|due_ms| due_ms <= supervisor.now_ms()) {
                 events.push_back(Event::Remeasure);
             }
+            if supervisor.look_ms().is_some_and(|due_ms| due_ms <= supervisor.now_ms()) {
+                events.push_back(Event::FileChanged);
+            }
             events.push_back(Event::Tick);
             while let Some(event) = events.pop_front() {
                 if let Carried::Out(outcome) = supervisor.react(event) {

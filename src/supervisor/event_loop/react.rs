@@ -36,6 +36,7 @@ impl Supervisor {
                     self.heir_is_late();
                 }
                 self.give_up_loading();
+                self.following.resume(now_ms, &self.epoll);
                 self.commands.resume(now_ms, &self.epoll);
                 if self.totals_due_ms().is_some_and(|due_ms| due_ms <= now_ms) {
                     self.send_totals();
@@ -55,6 +56,10 @@ impl Supervisor {
                 None
             }
             Event::Command(client, request) => self.take_command(client, request),
+            Event::FileChanged => {
+                self.look();
+                None
+            }
             Event::Remeasure => self.measure(),
             Event::ReopenLogs => {
                 if !self.processes.reopen_logs() {

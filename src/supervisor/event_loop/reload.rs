@@ -7,13 +7,18 @@ use std::path::Path;
 use super::state::{Outcome, Supervisor};
 use crate::supervisor::commands::status::unix_ms;
 use crate::supervisor::commands::{Answer, Request};
-use crate::supervisor::loading::loader::{Loading, Read, Rejection, Started};
+use crate::supervisor::loading::loader::{Found, Loading, Read, Rejection, Started};
 use crate::supervisor::loading::reloading::{Reloading, Stage};
 use crate::supervisor::loading::startup;
 use crate::supervisor::policy::Input;
 use crate::supervisor::presence::manager;
 use crate::supervisor::presence::pid_file::PidFile;
 use crate::sys::process::Reaped;
+
+/// Why a reload begins that nothing asked for.
+const CHANGED: &str = "the configuration file has changed";
+/// The same where that can't be told.
+const MAY_HAVE_CHANGED: &str = "the configuration file may have changed";
 
 impl From<Rejection> for Answer {
     fn from(rejection: Rejection) -> Answer {
@@ -28,26 +33,63 @@ impl Supervisor {
     /// Has the configuration read again. The process may be another one after this: see [`Supervisor::becomes`].
     pub(super) fn begin_reload(&mut self, number: u64) {
         self.commands.begin(Request::Reload, number);
-        tracing::info!(generation = self.policy.next_generation().0, "reload started");
+        self.announce_reload(None);
+        self.begin_reading(number, None);
+    }
+
+    /// When the configuration file, which has changed, is to be looked at, if nothing else is under way.
+    pub(super) fn look_ms(&self) -> Option<u64> {
+        self.following.due_ms().filter(|_| self.under_way().is_none())
+    }
+
+    /// Has the configuration file looked at, and read if it is another one than was read last.
+    pub(super) fn look(&mut self) {
+        if self.look_ms().is_some() {
+            self.last_change += 1;
+            self.following.look(self.now_ms());
+            self.begin_reading(self.last_change, Some(self.following.seen()));
+        }
+    }
+
+    fn announce_reload(&mut self, reason: Option<&str>) {
+        tracing::info!(generation = self.policy.next_generation().0, reason, "reload started");
         manager::reloading();
+    }
+
+    /// Makes a reload known that nothing has asked for.
+    fn announce_unasked(&mut self, reason: &str) {
+        if let Some(reloading) = self.reloading.as_mut().filter(|of| !of.is_announced) {
+            reloading.is_announced = true;
+            self.announce_reload(Some(reason));
+        }
+    }
+
+    /// Starts the child that reads it, for which a configuration that was `seen` is no change.
+    fn begin_reading(&mut self, number: u64, seen: Option<u64>) {
         let patience = self.config().map(|config| config.supervisor.ready_timeout);
         let until_ms = self.now_ms() + patience.unwrap_or_default().as_millis() as u64;
         self.options.must_be_written = self.config().is_some_and(|config| config.is_written);
         let groups = self.listeners.groups().iter().chain(self.admin_listeners.groups());
         let open = groups.map(|group| group.requested.address().clone()).collect();
-        let started = Loading::start(&self.options, open, &self.epoll, until_ms);
-        let stage = match started {
-            Ok(Started::Supervisor(loading)) => Stage::Reading(loading),
+        let started = self.following.copy().and_then(|watch| {
+            Loading::start(&self.options, open, seen, watch, &self.epoll, until_ms)
+        });
+        let is_announced = seen.is_none();
+        match started {
+            Ok(Started::Supervisor(loading)) => {
+                let stage = Stage::Reading(loading);
+                self.reloading = Some(Reloading { number, is_announced, stage });
+            }
             Ok(Started::Loader(loader)) => {
                 self.becomes = Some(Outcome::Loader(Box::new(loader)));
-                return;
             }
             Err(error) => {
                 let reason = format!("cannot start a process that reads it: {error}");
-                Stage::Read(Err(Rejection::Unusable(reason)))
+                let stage = Stage::Read(Err(Rejection::Unusable(reason)));
+                self.reloading = Some(Reloading { number, is_announced, stage });
+                self.announce_unasked(MAY_HAVE_CHANGED);
             }
-        };
-        self.reloading = Some(Reloading { number, stage });
+        }
     }
 
     fn loading(&mut self) -> Option<&mut Loading> {
@@ -71,6 +113,12 @@ impl Supervisor {
             return;
         };
         let read = loading.hear();
+        if loading.has_changed {
+            self.announce_unasked(CHANGED);
+        }
+        let Some(loading) = self.loading() else {
+            return;
+        };
         if loading.is_silent
             && let Some(Reloading { stage: Stage::Reading(loading), .. }) = &self.reloading
         {
@@ -91,10 +139,32 @@ impl Supervisor {
         is_it
     }
 
+    /// The configuration was read, or can't be. Of one that nothing asked for and that is unchanged nothing is made known.
     fn has_read(&mut self, read: Read) {
-        if let Some(reloading) = &mut self.reloading {
-            reloading.stage = Stage::Read(read);
+        let Read { outcome, fingerprint, watched } = read;
+        if let Some(fingerprint) = fingerprint {
+            self.following.read(fingerprint, watched);
         }
+        match outcome {
+            Found::Changed(result) => {
+                let is_known = fingerprint.is_some();
+                self.announce_unasked(if is_known { CHANGED } else { MAY_HAVE_CHANGED });
+                if let Some(reloading) = &mut self.reloading {
+                    reloading.stage = Stage::Read(result);
+                }
+            }
+            Found::Unchanged => {
+                self.reloading = None;
+                self.follow();
+            }
+        }
+    }
+
+    /// Follows the configuration file, or no more, as the generation that serves wants it.
+    fn follow(&mut self) {
+        let config = self.config().map(|config| &config.supervisor);
+        let is_wanted = config.is_some_and(|config| config.reload_on_change);
+        self.following.set(is_wanted, self.options.file.as_deref(), &self.epoll);
     }
 
     /// Gives up on a child that has taken too long to read the configuration.
@@ -108,7 +178,7 @@ impl Supervisor {
         if let Some(loading) = self.loading() {
             let doing = loading.give_up();
             let reason = format!("{doing} took longer than supervisor.ready_timeout, {patience}");
-            self.has_read(Err(Rejection::Unusable(reason)));
+            self.has_read(Read::none(reason));
         }
     }
 
@@ -120,9 +190,9 @@ impl Supervisor {
 
     /// Prepares a generation of what was read. If it is bad, nothing has changed.
     pub(super) fn replace(&mut self) -> Option<Input> {
-        let Reloading { number, stage } = self.reloading.take()?;
+        let Reloading { number, is_announced, stage } = self.reloading.take()?;
         let Stage::Read(read) = stage else {
-            self.reloading = Some(Reloading { number, stage });
+            self.reloading = Some(Reloading { number, is_announced, stage });
             return None;
         };
         let prepared = read.and_then(|loaded| {
@@ -141,7 +211,7 @@ impl Supervisor {
         match prepared {
             Ok((prepared, plan)) => {
                 let stage = Stage::Replacing(prepared.generation.number);
-                self.reloading = Some(Reloading { number, stage });
+                self.reloading = Some(Reloading { number, is_announced, stage });
                 self.processes.generations.add(prepared);
                 Some(Input::Replace(plan))
             }
@@ -184,6 +254,7 @@ impl Supervisor {
 
     /// Answers every client that waits for the reload. The server serves, whether it succeeded or not.
     fn reload_ended(&mut self, number: u64, answer: &Answer) {
+        self.follow();
         self.reloads.count(matches!(answer, Answer::Done(_)), unix_ms());
         self.commands.answer_of(number, answer);
         manager::ready(self.policy.lanes(), self.current);
@@ -194,11 +265,12 @@ impl Supervisor {
         if let Some(loading) = self.loading() {
             loading.give_up();
         }
-        if let Some(reloading) = self.reloading.take() {
+        if let Some(reloading) = self.reloading.take_if(|reloading| reloading.is_announced) {
             tracing::error!(reason, "reload rejected");
             self.reloads.count(false, unix_ms());
             let answer = Answer::Failed(reason.to_owned());
             self.commands.answer_of(reloading.number, &answer);
         }
+        self.reloading = None;
     }
 }

@@ -13,6 +13,7 @@ use crate::supervisor::commands::Commands;
 use crate::supervisor::commands::status::{History, unix_ms};
 use crate::supervisor::commands::waiting::Waiting;
 use crate::supervisor::listeners::Listeners;
+use crate::supervisor::loading::following::{self, Following};
 use crate::supervisor::loading::loader::{Loaded, Loader};
 use crate::supervisor::loading::reloading::Reloading;
 use crate::supervisor::loading::startup;
@@ -91,6 +92,8 @@ pub(super) struct Supervisor {
     /// The number of the change that began last.
     pub(super) last_change: u64,
     pub(super) reloading: Option<Reloading>,
+    /// What is known of the configuration file's changes.
+    pub(super) following: Following,
     /// Set in a forked child alone, which leaves the loop and becomes this.
     pub(super) becomes: Option<Outcome>,
     /// When the machine is measured next.
@@ -135,6 +138,7 @@ impl Supervisor {
         check_sockets_of(&loaded.config, &listeners)?;
         let (pid_file, commands) =
             Supervisor::claim(&loaded.config, &options, predecessor, &epoll)?;
+        let following = follow(&loaded.config, &options, &epoll);
         let ledger = Ledger::new(LEDGER_BLOCKS).map_err(doing("cannot map the ledger"))?;
         let mut processes = Processes::new(Arc::new(ledger));
         let mut warned = Warned::default();
@@ -167,6 +171,7 @@ impl Supervisor {
             waiting: Waiting::default(),
             last_change: 0,
             reloading: None,
+            following,
             becomes: None,
             warned,
             measure_ms: MEASURE_MS,
@@ -189,6 +194,7 @@ impl Supervisor {
         let heir_ms = heir_ms.into_iter().chain(self.totals_due_ms());
         let heir_ms = heir_ms.chain(self.over.map(|(_, until_ms)| until_ms));
         let own = alive_ms.into_iter().chain(heir_ms).chain(self.loading_until_ms());
+        let own = own.chain(self.following.resume_ms()).chain(self.look_ms());
         let are_starved = self.processes.are_starved() || self.is_heir_starved();
         let starved_ms = are_starved.then(|| self.now_ms() + STARVED_MS);
         own.chain(self.commands.resume_ms()).chain(self.measures_ms()).chain(starved_ms)
@@ -214,6 +220,17 @@ impl Supervisor {
     pub(super) fn config(&self) -> Option<&Config> {
         self.processes.generations.get(self.current).map(|of| &*of.generation.config)
     }
+}
+
+/// Follows the configuration's file from here on, if that is wanted. It was read before, so it is looked at once more.
+fn follow(config: &Config, options: &config::Options, epoll: &Epoll) -> Following {
+    let mut following = Following::default();
+    if config.supervisor.reload_on_change {
+        following.read(config.fingerprint, following::watch_file(options, None));
+        following.doubt(0);
+        following.set(true, options.file.as_deref(), epoll);
+    }
+    following
 }
 
 /// Keeps signals, the ends of children included, until they are read.

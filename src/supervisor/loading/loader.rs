@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::following::{self, Places, Watched};
 use crate::config::{self, Config, Content};
 use crate::control::{Control, Received};
 use crate::supervisor::listeners::{self, Accesses, PortHolders, Resolved};
@@ -22,6 +23,7 @@ use crate::supervisor::presence::socket_file;
 use crate::supervisor::processes;
 use crate::supervisor::token::Token;
 use crate::sys::epoll::{Epoll, Interest};
+use crate::sys::file::watch::Watch;
 use crate::sys::memory;
 use crate::sys::process::{self, Child, Forked, Identity, ProcessId, Reaped};
 use crate::sys::socket::{self, Address};
@@ -99,7 +101,29 @@ impl Loaded {
 }
 
 /// What reading came to.
-pub(crate) type Read = Result<Box<Loaded>, Rejection>;
+pub(crate) struct Read {
+    pub(crate) outcome: Found,
+    /// What tells what was read from something else, unless it could not be read.
+    pub(crate) fingerprint: Option<u64>,
+    /// What tells of the next change, or why nothing does.
+    pub(crate) watched: Result<Option<Watched>, String>,
+}
+
+/// What a configuration is that was read.
+pub(crate) enum Found {
+    /// Another one than that with the fingerprint which the loader was given, or there was none.
+    Changed(Result<Box<Loaded>, Rejection>),
+    /// The same.
+    Unchanged,
+}
+
+impl Read {
+    /// Nothing could be read, for this reason.
+    pub(crate) fn none(reason: String) -> Read {
+        let outcome = Found::Changed(Err(Rejection::Unusable(reason)));
+        Read { outcome, fingerprint: None, watched: Err("it was not read".into()) }
+    }
+}
 
 /// Why a reload can't be, and whether that is the configuration's fault.
 #[derive(Debug, PartialEq, Eq)]
@@ -115,7 +139,10 @@ pub(crate) enum Rejection {
 enum Progress {
     /// What it does next.
     Doing(String),
-    /// The result is in the file that comes along, whose first so many bytes are a [`Head`].
+    /// The configuration is another one than it was.
+    Changed,
+    /// The result is in the file that comes along, whose first so many bytes are a [`Head`]. Behind it comes the
+    /// watch, if it is a new one.
     Done(u64),
     /// It can't hand over a result.
     Failed(String),
@@ -124,26 +151,44 @@ enum Progress {
 /// The beginning of a result; the bodies follow.
 #[derive(Serialize, Deserialize)]
 struct Head {
-    result: Result<Loaded, String>,
+    /// None if it is unchanged.
+    result: Option<Result<Loaded, String>>,
     /// Their lengths in bytes, in the order of the routes.
     bodies: Vec<u64>,
+    fingerprint: u64,
+    /// What is watched, or why nothing is.
+    places: Result<Option<Places>, String>,
+}
+
+/// What a loader has read.
+struct Finding {
+    result: Option<Result<Loaded, String>>,
+    fingerprint: u64,
+    watched: Result<Option<Watched>, String>,
 }
 
 impl Head {
     /// Puts a result into a memory file.
-    fn write(mut result: Result<Loaded, String>) -> io::Result<(u64, File)> {
+    fn write(finding: Finding) -> io::Result<(u64, File, Option<Watch>)> {
+        let Finding { mut result, fingerprint, watched } = finding;
+        let loaded = result.iter_mut().flatten();
         let bodies: Vec<Arc<[u8]>> =
-            result.iter_mut().flat_map(Loaded::bodies).map(|body| Arc::clone(body)).collect();
+            loaded.flat_map(Loaded::bodies).map(|body| Arc::clone(body)).collect();
         let lengths = bodies.iter().map(|body| body.len() as u64).collect();
+        let (places, watch) = match watched {
+            Ok(Some(Watched { places, new })) => (Ok(Some(places)), new),
+            Ok(None) => (Ok(None), None),
+            Err(reason) => (Err(reason), None),
+        };
         let mut file = BufWriter::new(memory::file("laneway configuration")?);
-        serde_json::to_writer(&mut file, &Head { result, bodies: lengths })?;
+        serde_json::to_writer(&mut file, &Head { result, bodies: lengths, fingerprint, places })?;
         let head_bytes = file.stream_position()?;
         bodies.iter().try_for_each(|body| file.write_all(body))?;
-        Ok((head_bytes, file.into_inner().map_err(io::IntoInnerError::into_error)?))
+        Ok((head_bytes, file.into_inner().map_err(io::IntoInnerError::into_error)?, watch))
     }
 
     /// Takes it out again. The file is whole, and its owner writes no more.
-    fn read(head_bytes: u64, mut file: File) -> io::Result<Read> {
+    fn read(head_bytes: u64, mut file: File, watch: Option<Watch>) -> io::Result<Read> {
         file.rewind()?;
         let bad = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
         let mut left = file.metadata()?.len();
@@ -152,16 +197,17 @@ impl Head {
             let mut taken = vec![0; bytes as usize];
             file.read_exact(&mut taken).map(|()| taken)
         };
-        let head: Head = serde_json::from_slice(&take(head_bytes)?)?;
-        let mut loaded = match head.result {
-            Ok(loaded) => Box::new(loaded),
-            Err(reason) => return Ok(Err(Rejection::Invalid(reason))),
-        };
+        let mut head: Head = serde_json::from_slice(&take(head_bytes)?)?;
         let mut lengths = head.bodies.into_iter();
-        for body in loaded.bodies() {
+        for body in head.result.iter_mut().flatten().flat_map(Loaded::bodies) {
             *body = take(lengths.next().ok_or_else(|| bad("a body is missing"))?)?.into();
         }
-        Ok(Ok(loaded))
+        let outcome = match head.result {
+            Some(result) => Found::Changed(result.map(Box::new).map_err(Rejection::Invalid)),
+            None => Found::Unchanged,
+        };
+        let watched = head.places.map(|of| of.map(|places| Watched { places, new: watch }));
+        Ok(Read { outcome, fingerprint: Some(head.fingerprint), watched })
     }
 }
 
@@ -171,6 +217,10 @@ pub struct Loader {
     options: config::Options,
     /// The addresses that the supervisor has open, as they were asked for.
     open: Vec<Address>,
+    /// The fingerprint of a configuration that is of no interest.
+    seen: Option<u64>,
+    /// What the supervisor watches files with, if it follows or has followed one.
+    watch: Option<Watch>,
     control: Control,
     supervisor: ProcessId,
 }
@@ -178,29 +228,49 @@ pub struct Loader {
 impl Loader {
     /// Reads, resolves, hands the result over, and returns the exit code.
     pub fn run(self) -> i32 {
-        let tell = |progress: &Progress, file: Option<&File>| {
-            let files: Vec<_> = file.iter().map(AsFd::as_fd).collect();
+        let tell = |progress: &Progress, files: &[BorrowedFd<'_>]| {
             // If the supervisor has ended, or waits no more, the result is of no use.
-            let _ = self.control.send_or_fail(progress, &files);
+            let _ = self.control.send_or_fail(progress, files);
         };
         let prepared = process::become_loader(self.supervisor);
         process::name("laneway loader");
-        let result = prepared
-            .and_then(|()| Head::write(self.load(|what| tell(&Progress::Doing(what), None))));
+        let result = prepared.and_then(|()| Head::write(self.load(|progress| tell(progress, &[]))));
         match result {
-            Ok((head_bytes, file)) => tell(&Progress::Done(head_bytes), Some(&file)),
-            Err(error) => tell(&Progress::Failed(error.to_string()), None),
+            Ok((head_bytes, file, watch)) => {
+                let watch = watch.iter().map(AsFd::as_fd);
+                let files: Vec<_> = [file.as_fd()].into_iter().chain(watch).collect();
+                tell(&Progress::Done(head_bytes), &files);
+            }
+            Err(error) => tell(&Progress::Failed(error.to_string()), &[]),
         }
         0
     }
 
-    fn load(&self, tell: impl Fn(String)) -> Result<Loaded, String> {
+    fn load(&self, tell: impl Fn(&Progress)) -> Finding {
         let file = self.options.file.as_ref().map(|file| file.display().to_string());
-        let file = file.unwrap_or_else(|| "the configuration".into());
-        tell(format!("reading {file} and the files that it names"));
+        let shown = file.unwrap_or_else(|| "the configuration".into());
+        tell(&Progress::Doing(format!("reading {shown} and the files that it names")));
         fault::hang_if("hang-load");
-        let loaded = config::reload(&self.options).map_err(|errors| errors.to_string())?;
-        Ok(Loaded::telling(loaded.config, Some(&self.open), tell))
+        // Watched before it is read, so that no change is missed between the two.
+        let watch_file = |watch| following::watch_file(&self.options, watch);
+        let mut watched = self.watch.as_ref().map_or(Ok(None), |watch| watch_file(Some(watch)));
+        let mut read = config::reload(&self.options);
+        let follows = |loaded: &config::Loaded| loaded.config.supervisor.reload_on_change;
+        if self.watch.is_none() && read.as_ref().is_ok_and(follows) {
+            watched = watch_file(None);
+            read = config::reload(&self.options);
+        }
+        let fingerprint = match &read {
+            Ok(loaded) => loaded.config.fingerprint,
+            Err(errors) => errors.fingerprint(),
+        };
+        if self.seen == Some(fingerprint) {
+            return Finding { result: None, fingerprint, watched };
+        }
+        tell(&Progress::Changed);
+        let tell = |what| tell(&Progress::Doing(what));
+        let result = read.map(|loaded| Loaded::telling(loaded.config, Some(&self.open), tell));
+        Finding { result: Some(result.map_err(|errors| errors.to_string())), fingerprint, watched }
     }
 }
 
@@ -209,6 +279,8 @@ pub(crate) struct Loading {
     child: Child,
     control: Control,
     doing: String,
+    /// It has found that the configuration is another one than it was.
+    pub(crate) has_changed: bool,
     /// It says no more; its end follows.
     pub(crate) is_silent: bool,
     /// When it has taken too long.
@@ -222,10 +294,12 @@ pub(crate) enum Started {
 }
 
 impl Loading {
-    /// Forks a loader. The supervisor has these addresses `open`.
+    /// Forks a loader. The supervisor has these addresses `open`, and no interest in a configuration that it has `seen`.
     pub(crate) fn start(
         options: &config::Options,
         open: Vec<Address>,
+        seen: Option<u64>,
+        watch: Option<Watch>,
         epoll: &Epoll,
         until_ms: u64,
     ) -> io::Result<Started> {
@@ -235,12 +309,13 @@ impl Loading {
         Ok(match process::fork()? {
             Forked::Parent(child) => {
                 let (control, doing) = (Control::new(ours), "starting".into());
-                let is_silent = false;
-                Started::Supervisor(Loading { child, control, doing, is_silent, until_ms })
+                let (has_changed, is_silent) = (false, false);
+                let loading = Loading { child, control, doing, has_changed, is_silent, until_ms };
+                Started::Supervisor(loading)
             }
             Forked::Child => {
                 let (options, control) = (options.clone(), Control::new(theirs));
-                Started::Loader(Loader { options, open, control, supervisor })
+                Started::Loader(Loader { options, open, seen, watch, control, supervisor })
             }
         })
     }
@@ -250,16 +325,15 @@ impl Loading {
         loop {
             match self.control.receive() {
                 Received::Message(Progress::Doing(what), _) => self.doing = what,
-                Received::Message(Progress::Failed(reason), _) => {
-                    return Some(Err(Rejection::Unusable(reason)));
-                }
+                Received::Message(Progress::Changed, _) => self.has_changed = true,
+                Received::Message(Progress::Failed(reason), _) => return Some(Read::none(reason)),
                 Received::Message(Progress::Done(head_bytes), files) => {
-                    let file = files.into_iter().next().map(File::from);
-                    let file = file.ok_or_else(socket::out_of_files);
-                    let read = file.and_then(|file| Head::read(head_bytes, file));
+                    let mut files = files.into_iter();
+                    let file = files.next().map(File::from).ok_or_else(socket::out_of_files);
+                    let watch = files.next().map(Watch::received);
+                    let read = file.and_then(|file| Head::read(head_bytes, file, watch));
                     return Some(read.unwrap_or_else(|error| {
-                        let reason = format!("cannot take over the configuration: {error}");
-                        Err(Rejection::Unusable(reason))
+                        Read::none(format!("cannot take over the configuration: {error}"))
                     }));
                 }
                 Received::Nothing | Received::Exhausted => return None,
@@ -279,8 +353,7 @@ impl Loading {
         let result = self.hear();
         Some(result.unwrap_or_else(|| {
             let cause = processes::cause(reaped.ended, false);
-            let reason = format!("the process that read it ended while {}: {cause}", self.doing);
-            Err(Rejection::Unusable(reason))
+            Read::none(format!("the process that read it ended while {}: {cause}", self.doing))
         }))
     }
 
@@ -310,9 +383,31 @@ mod tests {
         Loaded::of(Config { file: None, ..loaded.config })
     }
 
-    fn handed_over(result: Result<Loaded, String>) -> Read {
-        let (head_bytes, file) = Head::write(result).unwrap();
-        Head::read(head_bytes, file).unwrap()
+    fn finding(result: Option<Result<Loaded, String>>) -> Finding {
+        Finding { result, fingerprint: 7, watched: Err("nothing to watch".into()) }
+    }
+
+    fn handed_over(result: Result<Loaded, String>) -> Result<Box<Loaded>, Rejection> {
+        let (head_bytes, file, watch) = Head::write(finding(Some(result))).unwrap();
+        match Head::read(head_bytes, file, watch).unwrap().outcome {
+            Found::Changed(result) => result,
+            Found::Unchanged => panic!("unchanged"),
+        }
+    }
+
+    #[test]
+    fn that_nothing_has_changed_is_handed_over_with_what_was_read_and_what_tells_of_the_next_change()
+     {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("config.toml");
+        let options = Options { file: Some(file), ..Options::default() };
+        let watched = following::watch_file(&options, None);
+        let unchanged = Finding { watched, ..finding(None) };
+        let (head_bytes, file, watch) = Head::write(unchanged).unwrap();
+        let read = Head::read(head_bytes, file, watch).unwrap();
+        assert!(matches!(read.outcome, Found::Unchanged));
+        assert_eq!(read.fingerprint, Some(7));
+        assert!(read.watched.unwrap().unwrap().new.is_some());
     }
 
     #[test]
@@ -343,10 +438,10 @@ mod tests {
 
     #[test]
     fn a_result_that_is_cut_short_is_an_error() {
-        let (head_bytes, file) =
-            Head::write(Ok(loaded(&["route=[{path=\"/\", text=\"abc\"}]"]))).unwrap();
+        let loaded = loaded(&["route=[{path=\"/\", text=\"abc\"}]"]);
+        let (head_bytes, file, _) = Head::write(finding(Some(Ok(loaded)))).unwrap();
         file.set_len(file.metadata().unwrap().len() - 1).unwrap();
-        let error = Head::read(head_bytes, file).unwrap_err();
+        let error = Head::read(head_bytes, file, None).err().unwrap();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     }
 }

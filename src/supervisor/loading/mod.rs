@@ -3,6 +3,7 @@
 
 mod claims;
 mod file_limit;
+pub(super) mod following;
 pub(super) mod loader;
 pub mod rehearsal;
 pub(super) mod reloading;

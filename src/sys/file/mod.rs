@@ -1,6 +1,8 @@
 //! Files that need more than std's own `open`: those that must not keep this process waiting, and must be what their
 //! name says; and the width of a terminal.
 
+pub mod watch;
+
 use std::fs::{File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd};
