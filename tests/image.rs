@@ -100,14 +100,12 @@ fn build() -> Result<Image, String> {
     // What can't build this can build nothing.
     done(podman(&["build", "--layers=false", "-q", "-t", &name, plain_folder]))?;
     let _ = done(podman(&["rmi", "--force", &name]));
-    let folder = binary().parent().expect("a folder").display().to_string();
-    let context = format!("build={folder}");
     let words = [
         "build",
         "--layers=false",
         "--format=docker",
         "--build-context",
-        &context,
+        "build=target",
         "-t",
         &name,
         ".",
