@@ -3,7 +3,7 @@
 use crate::control::{ProcessNumber, Report};
 use crate::supervisor::commands::Request;
 use crate::supervisor::commands::waiting::Change;
-use crate::supervisor::succession::upgrade::ToHeir;
+use crate::supervisor::succession::messages::ToHeir;
 use crate::supervisor::token::ClientNumber;
 use crate::sys::process::Reaped;
 use crate::sys::process::signal::Signal;

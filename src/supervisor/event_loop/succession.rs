@@ -14,7 +14,9 @@ use crate::supervisor::policy::Input;
 use crate::supervisor::presence::manager;
 use crate::supervisor::processes;
 use crate::supervisor::succession::launcher::{self, Started};
-use crate::supervisor::succession::upgrade::{self, Handover, Heir, HeirSays, HeirState, ToHeir};
+use crate::supervisor::succession::messages::{ToHeir, totals_messages};
+use crate::supervisor::succession::unsent::Handover;
+use crate::supervisor::succession::upgrade::{self, Heir, HeirSays, HeirState};
 use crate::supervisor::token::Token;
 use crate::sys::epoll::Interest;
 use crate::sys::process::{self, Reaped};
@@ -247,7 +249,7 @@ impl Supervisor {
             return;
         }
         self.totals_ms = self.now_ms() + TOTALS_MS;
-        for message in upgrade::totals_messages(&self.processes.records().accounts().totals()) {
+        for message in totals_messages(&self.processes.records().accounts().totals()) {
             // What it has no room for now is part of the next account.
             self.send_to_heir(&message);
         }

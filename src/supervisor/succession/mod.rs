@@ -2,6 +2,8 @@
 //! for the event loop.
 
 pub(super) mod launcher;
+pub(super) mod messages;
 pub(super) mod origin;
 pub(super) mod passed;
+pub(super) mod unsent;
 pub(super) mod upgrade;

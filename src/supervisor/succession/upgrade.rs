@@ -14,25 +14,22 @@
 //! Until `Ready` the predecessor serves as before; if the heir ends before, or takes too long, that is
 //! all that has happened.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use super::launcher::{Launched, LauncherSays, Launching};
+use super::messages::{FromHeir, ToHeir, auxiliary_roles};
+use super::unsent::{AllListeners, Handover, Unsent};
 use crate::control::{self, Control, Delivery, Received, Role};
 use crate::observe::metrics::Reloads;
-use crate::supervisor::commands::status::{Happening, History};
-use crate::supervisor::commands::waiting::Change;
-use crate::supervisor::listeners::{Group, Listeners, Purpose, RequestedAddress};
-use crate::supervisor::presence::socket_file::Identity;
+use crate::supervisor::commands::status::History;
+use crate::supervisor::listeners::{Group, Listeners, Purpose};
 use crate::supervisor::processes::sizing::PreviousSize;
 use crate::supervisor::processes::totals::Totals;
 use crate::sys::epoll::Epoll;
 use crate::sys::process::{Child, ProcessId};
-use crate::sys::socket::{self, Listener, PACKET_FILES_MAX};
+use crate::sys::socket::{self, Listener};
 
 /// The heir, as its predecessor sees it.
 pub(crate) struct Heir {
@@ -68,71 +65,6 @@ pub(crate) enum HeirState {
     Serves,
 }
 
-/// What an heir is still to be sent before it starts, in order.
-#[derive(Default)]
-struct Unsent(VecDeque<Part>);
-
-/// One packet of it.
-enum Part {
-    /// The sockets of a group, from this lane on, as many as a packet carries. They are looked up when they are sent: copies
-    /// of all would take as many descriptors again.
-    Sockets(Purpose, RequestedAddress, usize),
-    Message(ToHeir),
-}
-
-/// What one packet from the predecessor to the heir holds.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum ToHeir {
-    /// Sockets of a group, which come with the packet, in order.
-    Group {
-        #[serde(rename = "asked")]
-        requested: RequestedAddress,
-        is_activated: bool,
-        #[serde(default)]
-        is_admin: bool,
-        /// How many; fewer arrive where the heir may not open as many (unix(7)).
-        #[serde(default)]
-        files: usize,
-        /// Device and inode of the file of a Unix socket.
-        #[serde(default)]
-        file: Option<Identity>,
-    },
-    /// Something that happened.
-    Happening(Box<Happening>),
-    /// How the lanes came to be that there are.
-    Lanes {
-        #[serde(flatten)]
-        size: PreviousSize,
-        /// What came of reloads. It has no message of its own, which a version before it would take for the end of the
-        /// conversation, and could not be gone back to.
-        #[serde(default)]
-        reloads: Reloads,
-        /// What was counted for auxiliary workers, by the names of their roles, which that version may not know.
-        #[serde(default)]
-        auxiliary: BTreeMap<String, Totals>,
-    },
-    /// What was counted so far for those that serve, by the predecessor and those before it. Comes again, with what it
-    /// counts while it drains.
-    Totals(Vec<(Role, Totals)>),
-    /// The predecessor has a command socket.
-    HasCommandSocket,
-    /// That is all that the heir needs to start.
-    End,
-    /// Changes that the predecessor was asked for, and that are the heir's to make.
-    Changes(Vec<Change>),
-    /// The predecessor drains.
-    HandedOver,
-}
-
-/// What one packet from the heir to the predecessor holds.
-#[derive(Serialize, Deserialize)]
-pub(crate) enum FromHeir {
-    /// Its workers serve.
-    Ready,
-    /// It can't be, and why.
-    Failed(String),
-}
-
 /// What the predecessor has received of the heir.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HeirSays {
@@ -160,98 +92,6 @@ pub(crate) struct Inheritance {
     pub(crate) lanes: Option<PreviousSize>,
     pub(crate) totals: Vec<(Role, Totals)>,
     pub(crate) reloads: Reloads,
-}
-
-/// What an heir is sent before it starts.
-pub(crate) struct Handover<'s> {
-    pub(crate) listeners: AllListeners<'s>,
-    pub(crate) history: &'s History,
-    pub(crate) lanes: Option<PreviousSize>,
-    pub(crate) totals: BTreeMap<Role, Totals>,
-    pub(crate) reloads: Reloads,
-    pub(crate) has_command_socket: bool,
-}
-
-/// Those of the lanes, and the admin addresses'.
-type AllListeners<'s> = (&'s Listeners, &'s Listeners);
-
-/// Most lanes whose totals one message holds: with every count as long as it can be.
-const TOTALS_MAX: usize = 6;
-
-/// What was counted for those that serve, in as many messages as it takes.
-pub(crate) fn totals_messages(totals: &BTreeMap<Role, Totals>) -> Vec<ToHeir> {
-    let serving = totals.iter().filter(|(role, _)| role.serves());
-    let totals: Vec<_> = serving.map(|(role, totals)| (*role, *totals)).collect();
-    totals.chunks(TOTALS_MAX).map(|totals| ToHeir::Totals(totals.to_vec())).collect()
-}
-
-/// What was counted for the others, by their names.
-fn auxiliary(totals: &BTreeMap<Role, Totals>) -> BTreeMap<String, Totals> {
-    let others = totals.iter().filter(|(role, _)| !role.serves());
-    others.filter_map(|(role, totals)| Some((role.log_name()?.to_owned(), *totals))).collect()
-}
-
-/// The same by the roles that are known here.
-fn auxiliary_roles(told: &BTreeMap<String, Totals>) -> impl Iterator<Item = (Role, Totals)> {
-    let roles = [Role::Admin, Role::AccessLog].into_iter();
-    roles.filter_map(|role| Some((role, *told.get(role.log_name()?)?)))
-}
-
-impl Unsent {
-    /// All of it.
-    fn of(handover: Handover<'_>) -> Unsent {
-        let Handover { listeners, history, lanes, totals, reloads, has_command_socket } = handover;
-        let of_lanes = listeners.0.groups().iter().map(|group| (Purpose::Serve, group));
-        let of_admin = listeners.1.groups().iter().map(|group| (Purpose::Admin, group));
-        let sockets = of_lanes.chain(of_admin).flat_map(|(purpose, group)| {
-            let starts = (0..group.listeners.len()).step_by(PACKET_FILES_MAX);
-            starts.map(move |from| Part::Sockets(purpose, group.requested.clone(), from))
-        });
-        let happenings = history.0.iter().map(|of| ToHeir::Happening(Box::new(of.clone())));
-        let messages = happenings
-            .chain(lanes.map(|size| ToHeir::Lanes { size, reloads, auxiliary: auxiliary(&totals) }))
-            .chain(totals_messages(&totals))
-            .chain(has_command_socket.then_some(ToHeir::HasCommandSocket))
-            .chain([ToHeir::End]);
-        Unsent(sockets.chain(messages.map(Part::Message)).collect())
-    }
-
-    /// Sends as much as there is room for, and returns why the first of the others was not sent.
-    fn flush(&mut self, control: &Control, listeners: AllListeners<'_>) -> Delivery {
-        while let Some(part) = self.0.front() {
-            let delivery = match part {
-                Part::Sockets(purpose, requested, from) => {
-                    let is_admin = *purpose == Purpose::Admin;
-                    let listeners = if is_admin { listeners.1 } else { listeners.0 };
-                    send_sockets(control, listeners, is_admin, requested, *from)
-                }
-                Part::Message(message) => control.send(message, &[]),
-            };
-            match delivery {
-                Delivery::Done => drop(self.0.pop_front()),
-                other => return other,
-            }
-        }
-        Delivery::Done
-    }
-}
-
-fn send_sockets(
-    control: &Control,
-    listeners: &Listeners,
-    is_admin: bool,
-    requested: &RequestedAddress,
-    from: usize,
-) -> Delivery {
-    let Some(group) = listeners.groups().iter().find(|group| group.requested == *requested) else {
-        return Delivery::Done;
-    };
-    let listeners = group.listeners.iter().skip(from).take(PACKET_FILES_MAX);
-    let files: Vec<BorrowedFd<'_>> = listeners.map(AsFd::as_fd).collect();
-    let (requested, is_activated) = (requested.clone(), group.is_activated);
-    let (count, file) = (files.len(), group.file_identity());
-    let group = ToHeir::Group { requested, is_activated, is_admin, files: count, file };
-    control.send(&group, &files)
 }
 
 impl Heir {

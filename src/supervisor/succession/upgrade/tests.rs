@@ -1,11 +1,17 @@
 //! What passes between a supervisor and its heir, through a socket that holds less than all of it.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::thread;
 
+use serde::Deserialize;
+
+use super::super::unsent::Part;
 use super::*;
 use crate::config::{self, Count, Engine, LANES_MAX, ListenAddress};
+use crate::supervisor::commands::status::Happening;
 use crate::supervisor::listeners::{Accesses, PortHolders, Wanted};
+use crate::sys::socket::PACKET_FILES_MAX;
 use crate::sys::{process, takes_write_within};
 
 /// The most that as many lanes as there can be have counted, and auxiliary workers.
