@@ -134,6 +134,30 @@ fn every_metric_and_label_that_is_asked_for_exists() {
     assert!(wrong.is_empty(), "deploy/grafana/laneway.json:\n{}", wrong.join("\n"));
 }
 
+/// What is missing on a dashboard is missed when it is needed. A state of the server that others tell of better is left out.
+#[test]
+fn every_metric_is_shown_but_for_a_few() {
+    let shown: BTreeSet<String> = asked(&dashboard())
+        .iter()
+        .flat_map(|of| metrics(&of.expression))
+        .map(|(name, _)| name)
+        .collect();
+    // The count and the sum of a histogram, what responses tell better than they, and what a supervisor hardly changes.
+    let not_shown = [
+        "laneway_request_duration_seconds_count",
+        "laneway_request_duration_seconds_sum",
+        "laneway_requests_begun_total",
+        "laneway_responses_total",
+        "laneway_last_reload_success_timestamp_seconds",
+        "process_cpu_seconds_total",
+        "process_start_time_seconds",
+        "process_virtual_memory_bytes",
+    ];
+    let missing: Vec<String> = known().into_keys().filter(|name| !shown.contains(name)).collect();
+    let expected: BTreeSet<&str> = not_shown.into();
+    assert_eq!(missing.iter().map(String::as_str).collect::<BTreeSet<_>>(), expected);
+}
+
 #[test]
 fn what_a_legend_names_is_left_by_its_expression() {
     for Asked { of, expression, legend } in asked(&dashboard()) {

@@ -27,13 +27,13 @@ block! {
         aborted: Requests, "requests_aborted_total";
         /// Bytes of responses made, with their heads, of those that have left and those that have not.
         response_bytes: Bytes, "response_bytes_total";
-        /// Lines of the access log that there was no room for.
+        /// Lines of the access log that were never written: a lane's, that there was no room for, and those that the log's writer gave up.
         access_log_dropped: Lines, "access_log_dropped_total";
         /// Bytes that came from clients.
         received_bytes: Bytes, "received_bytes_total";
         /// Turns of the event loop.
         turns: Turns, "turns_total";
-        /// Time within turns of the event loop, not waiting for events; with io_uring without what the kernel does in that call.
+        /// Time that the event loop was busy: within its turns or, in a second where that is more, on a CPU.
         busy_us: Microseconds, "busy_seconds_total";
         /// Time on a CPU, of the program and of the kernel for it, as of the last second in which the loop turned.
         cpu_us: Microseconds, "cpu_seconds_total";
@@ -62,8 +62,12 @@ block! {
         turn_ms: Milliseconds, "turn_begun";
         /// What was begun in that turn, as a word of `Doing`.
         doing: Word, "doing";
-        /// The longest turn of the loop so far.
+        /// The longest turn of the loop that ended in the minute below.
         longest_turn_us: Microseconds, "turn_longest_seconds";
+        /// The longest one of the minute before that.
+        longest_before_us: Microseconds, "turn_longest_before_seconds";
+        /// The minute of the ledger in which the last turn ended.
+        longest_minute: Minutes, "turn_longest_minute";
     }
 }
 
@@ -137,6 +141,8 @@ pub enum Unit {
     Microseconds,
     /// Milliseconds of the ledger.
     Milliseconds,
+    /// Minutes of the ledger.
+    Minutes,
     /// Nothing: it stands for something.
     Word,
 }

@@ -9,6 +9,7 @@ mod declaration;
 mod block;
 mod counts;
 pub mod labels;
+mod longest;
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -197,7 +198,7 @@ mod tests {
         for cell in 0..CELLS {
             ledger.blocks.block(0)[cell].store(cell as u64 + 1, Ordering::Relaxed);
         }
-        let Cells { accepted, answered, timed_out, durations, open, longest_turn_us, .. } =
+        let Cells { accepted, answered, timed_out, durations, open, longest_minute, .. } =
             block.cells();
         let counts = [
             accepted.get(),
@@ -208,10 +209,10 @@ mod tests {
             durations.at(DurationPart::Bucket(0)).get(),
             durations.at(DurationPart::Sum).get(),
             open.get(),
-            longest_turn_us.get(),
+            longest_minute.get(),
         ];
         assert!(counts.is_sorted_by(|a, b| a < b), "{counts:?}");
-        assert_eq!(longest_turn_us.get(), CELLS as u64, "the last one");
+        assert_eq!(longest_minute.get(), CELLS as u64, "the last one");
         let summed: usize = block.counts().fields().map(|(_, counts)| counts.len()).sum();
         let others =
             FIELDS.iter().filter(|of| matches!(of.kind, Kind::Gauge | Kind::State)).count();
@@ -219,7 +220,7 @@ mod tests {
         block.reset(7);
         let cells = block.cells();
         assert_eq!((block.counts(), cells.levels()), (Counts::default(), Levels::default()));
-        assert_eq!((cells.turn_ms.get(), cells.doing.get(), longest_turn_us.get()), (7, 0, 0));
+        assert_eq!((cells.turn_ms.get(), cells.doing.get(), longest_minute.get()), (7, 0, 0));
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub struct LaneFacts {
     pub restarts: BTreeMap<String, u64>,
     /// How long ago the last turn of its worker began, in milliseconds; none of a lane that was removed.
     pub heartbeat_age_ms: Option<u64>,
-    /// The longest turn of the workers that it has, in microseconds; as above.
+    /// The longest turn of late of the workers that it has, in microseconds; as above.
     pub longest_turn_us: Option<u64>,
 }
 
@@ -56,6 +56,8 @@ pub struct LaneFacts {
 pub struct RoleFacts {
     /// How often its worker was restarted, by cause.
     pub restarts: BTreeMap<String, u64>,
+    /// Lines of the access log that it gave up, if it is the one that writes them.
+    pub lines_dropped: Option<u64>,
 }
 
 /// The accept queue of one listening socket.

@@ -9,8 +9,8 @@ use crate::observe::ledger::{FIELDS, Field, Kind, Unit};
 
 /// What the names of all families of this program begin with.
 const PREFIX: &str = "laneway_";
-/// The value of the label `lane` where all lanes share something.
-const ALL_LANES: &str = "all";
+/// The field of the ledger that another role than a lane has, too.
+const LINES_DROPPED: &str = "access_log_dropped";
 
 /// The page of these facts.
 pub fn render(facts: &Facts, format: Format) -> String {
@@ -25,7 +25,12 @@ pub fn render(facts: &Facts, format: Format) -> String {
         facts.lanes.iter().map(|(lane, of)| (lane.to_string(), of)).collect();
     for field in &FIELDS {
         match field.kind {
-            Kind::Counter => counter(&mut page, field, &lanes),
+            Kind::Counter => {
+                counter(&mut page, field, &lanes);
+                if field.key == LINES_DROPPED {
+                    lines_given_up(&mut page, field, facts);
+                }
+            }
             Kind::Histogram => histogram(&mut page, field, &lanes),
             Kind::Gauge | Kind::State => {}
         }
@@ -71,6 +76,16 @@ fn counter(page: &mut Page, field: &Field, lanes: &[(String, &LaneFacts)]) {
     }
 }
 
+/// Those lines that no lane has dropped.
+fn lines_given_up(page: &mut Page, field: &Field, facts: &Facts) {
+    let name = format!("{PREFIX}{}", field.name);
+    for (role, of) in &facts.roles {
+        if let Some(count) = of.lines_dropped {
+            page.sample(&name, &[("role", role)], count);
+        }
+    }
+}
+
 /// A histogram of the ledger: its buckets, which hold what is in those before them, too, and its sum.
 fn histogram(page: &mut Page, field: &Field, lanes: &[(String, &LaneFacts)]) {
     let name = format!("{PREFIX}{}", field.name);
@@ -111,7 +126,7 @@ fn of_lanes(page: &mut Page, lanes: &[(String, &LaneFacts)]) {
     }
     let longest = gauge(
         "laneway_turn_longest_seconds",
-        "The longest turn of the event loop since the lane's worker started.",
+        "The longest turn of the lane's event loop that ended in this minute or in the one before.",
     );
     page.begin(longest);
     for (lane, of_lane) in lanes {
@@ -130,9 +145,11 @@ fn queues(page: &mut Page, facts: &Facts) {
     for (family, value) in [(length, 0), (backlog, 1)] {
         page.begin(family);
         for queue in &facts.queues {
-            let lane = queue.lane.map_or(ALL_LANES.to_owned(), |lane| lane.to_string());
-            let value = [queue.waiting, queue.backlog][value];
-            page.sample(family.name, &[("lane", &lane), ("address", &queue.address)], value);
+            // One that all lanes share is of no lane.
+            let lane = queue.lane.map(|lane| lane.to_string());
+            let lane = lane.iter().map(|lane| ("lane", &**lane));
+            let labels: Vec<(&str, &str)> = lane.chain([("address", &*queue.address)]).collect();
+            page.sample(family.name, &labels, [queue.waiting, queue.backlog][value]);
         }
     }
 }
@@ -140,17 +157,17 @@ fn queues(page: &mut Page, facts: &Facts) {
 fn restarts(page: &mut Page, facts: &Facts) {
     let family = counter_of(
         "laneway_worker_restarts_total",
-        "Workers restarted, by cause; those that drive no lane have the name of their role in its place.",
+        "Workers restarted, by cause: those of a lane, and those of another role.",
     );
     page.begin(family);
-    let lanes = facts.lanes.iter().map(|(lane, of)| (lane.to_string(), &of.restarts));
-    let roles = facts.roles.iter().map(|(role, of)| (role.clone(), &of.restarts));
-    for (lane, restarts) in lanes.chain(roles) {
+    let lanes = facts.lanes.iter().map(|(lane, of)| ("lane", lane.to_string(), &of.restarts));
+    let roles = facts.roles.iter().map(|(role, of)| ("role", role.clone(), &of.restarts));
+    for (label, of, restarts) in lanes.chain(roles) {
         for cause in RestartCause::DIMENSION.values {
             let count = restarts.get(*cause).copied().unwrap_or(0);
             // That one is of servers that were upgraded from a version which didn't tell.
             if count > 0 || *cause != RestartCause::DIMENSION.values[RestartCause::Unknown.cell()] {
-                page.sample(family.name, &[("lane", &lane), ("cause", cause)], count);
+                page.sample(family.name, &[(label, &of), ("cause", cause)], count);
             }
         }
     }

@@ -33,6 +33,7 @@ fn facts() -> Facts {
         heartbeat_age_ms: Some(12),
         longest_turn_us: Some(345),
     };
+    let writer = RoleFacts { lines_dropped: Some(6), ..RoleFacts::default() };
     let mut reloads = Reloads::begun(1_700_000_000_000, Reloads::default());
     reloads.count(true, 1_700_000_001_500);
     reloads.count(false, 1_700_000_002_000);
@@ -46,7 +47,8 @@ fn facts() -> Facts {
         version: "1.2.3".into(),
         generation: 2,
         lanes: [(0, lane), (1, LaneFacts::default())].into(),
-        roles: [("acceptor".to_owned(), RoleFacts::default())].into(),
+        roles: [("acceptor".to_owned(), RoleFacts::default()), ("access_log".to_owned(), writer)]
+            .into(),
         lane_states: [("ready".to_owned(), 1)].into(),
         connections_max: 16_384,
         queues: vec![queue(Some(0), "127.0.0.1:8080"), queue(None, "[::1]:8080")],
@@ -162,13 +164,18 @@ fn rows(page: &str) -> Vec<String> {
         let (help, of_type) = (lines.next().expect("help"), lines.next().expect("a type"));
         let (name, help) = help["# HELP ".len()..].split_once(' ').expect("a text");
         let of_type = of_type.rsplit(' ').next().expect("a type");
-        let sample = lines.next().expect("a sample");
-        let (_, labels) = sample.split_once('{').unwrap_or_default();
-        // Of a histogram `le` is how it is written.
-        let labels = labels.split("\",").filter_map(|label| label.split_once("=\""));
-        let labels = labels.map(|(name, _)| name).filter(|name| *name != "le");
-        let labels: Vec<String> = labels.map(|name| format!("`{name}`")).collect();
-        rows.push(format!("| `{name}` | {of_type} | {} | {help} |", labels.join(", ")));
+        let mut all = Vec::new();
+        for sample in lines.take_while(|line| !line.starts_with('#')) {
+            let (_, labels) = sample.split_once('{').unwrap_or_default();
+            let labels = labels.split("\",").filter_map(|label| label.split_once("=\""));
+            for label in labels.map(|(name, _)| format!("`{name}`")) {
+                // Of a histogram `le` is how it is written.
+                if label != "`le`" && !all.contains(&label) {
+                    all.push(label);
+                }
+            }
+        }
+        rows.push(format!("| `{name}` | {of_type} | {} | {help} |", all.join(", ")));
     }
     rows
 }

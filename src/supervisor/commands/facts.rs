@@ -10,8 +10,7 @@ use crate::observe::metrics::{
 };
 use crate::supervisor::commands::status::Subject;
 use crate::supervisor::listeners::Listeners;
-use crate::supervisor::policy::Worker;
-use crate::supervisor::processes::{WorkerRecord, WorkerRecords};
+use crate::supervisor::processes::totals::Account;
 use crate::sys::process::usage::{Usage, usage};
 use crate::sys::socket::listen_drops;
 
@@ -21,7 +20,7 @@ pub(crate) fn facts(subject: &Subject<'_>, reloads: Reloads) -> Facts {
     let records = processes.records();
     let config = processes.generations.get(generation).map(|of| &*of.generation.config);
     let (mut lanes, mut roles) = (BTreeMap::new(), BTreeMap::new());
-    for (role, totals, levels) in subject.accounts.iter() {
+    for (role, Account { totals, levels }) in subject.accounts.iter() {
         let restarts = totals.restarts_by_cause.into();
         match role {
             Role::Lane(lane) => {
@@ -30,7 +29,9 @@ pub(crate) fn facts(subject: &Subject<'_>, reloads: Reloads) -> Facts {
             }
             role => {
                 let name = role.log_name().unwrap_or_default().to_owned();
-                roles.insert(name, RoleFacts { restarts });
+                let writes_log = role == Role::AccessLog;
+                let lines_dropped = writes_log.then(|| totals.counts.access_log_dropped());
+                roles.insert(name, RoleFacts { restarts, lines_dropped });
             }
         }
     }
@@ -39,7 +40,14 @@ pub(crate) fn facts(subject: &Subject<'_>, reloads: Reloads) -> Facts {
         *lane_states.entry(state.to_owned()).or_default() += 1;
         let facts: &mut LaneFacts = lanes.entry(lane).or_default();
         facts.heartbeat_age_ms = Some(records.since_last_turn_ms(Role::Lane(lane), worker));
-        facts.longest_turn_us = longest_turn_us(worker, records).or(Some(0));
+        facts.longest_turn_us = Some(0);
+    }
+    for record in records.iter() {
+        let lane = record.worker.role.lane().and_then(|lane| lanes.get_mut(&lane));
+        // A lane that was removed may still drain.
+        if let Some(longest_us) = lane.and_then(|lane| lane.longest_turn_us.as_mut()) {
+            *longest_us = records.longest_turn_us(record).max(*longest_us);
+        }
     }
     let listens = listen_drops();
     Facts {
@@ -55,11 +63,6 @@ pub(crate) fn facts(subject: &Subject<'_>, reloads: Reloads) -> Facts {
         listens: listens.map(|of| Listens { overflows: of.overflows, drops: of.drops }),
         process: usage().ok().map(of_process),
     }
-}
-
-fn longest_turn_us(worker: Option<Worker>, records: &WorkerRecords) -> Option<u64> {
-    let of = |record: &WorkerRecord| records.counters(record).cells().longest_turn_us.get();
-    worker.and_then(|worker| records.get(worker.number)).map(of)
 }
 
 /// The accept queues that there are. An engine that opens its own sockets keeps theirs to itself.

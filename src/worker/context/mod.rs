@@ -143,6 +143,8 @@ struct Clock {
     before_ms: u64,
     /// When the `Date` line is out of date.
     date_until_ms: u64,
+    /// How long the loop had been busy when its time on a CPU was read last, in microseconds.
+    busy_us: u64,
 }
 
 impl<'s> Context<'s> {
@@ -178,7 +180,12 @@ impl<'s> Context<'s> {
                 .then(|| Clients::new(config.access.trusted_proxies.clone())),
             are_introduced: false,
             access: None,
-            clock: Clock { start: Instant::now(), before_ms: ledger.now_ms(), date_until_ms: 0 },
+            clock: Clock {
+                start: Instant::now(),
+                before_ms: ledger.now_ms(),
+                date_until_ms: 0,
+                busy_us: 0,
+            },
         };
         context.begin_turn();
         context
@@ -214,7 +221,7 @@ impl<'s> Context<'s> {
         let (cells, turn_us) = (self.counters.cells(), end_us - self.now_us);
         cells.turns.add(1);
         cells.busy_us.add(turn_us);
-        cells.longest_turn_us.raise(turn_us);
+        cells.note_turn(turn_us, self.clock.before_ms + end_us / 1000);
     }
 
     /// The same without a turn: connections were closed after the last one. Says when that is, in microseconds of the lane.
@@ -225,10 +232,17 @@ impl<'s> Context<'s> {
     }
 
     /// Counts how long this thread has been on a CPU: once a second, since it takes a system call.
-    pub fn count_cpu_time(&self) {
-        if let Some(time) = cpu::thread_time() {
-            self.counters.cells().cpu_us.set(time.as_micros() as u64);
-        }
+    ///
+    /// Of that second the loop was busy for as long at least, which with io_uring is more than its turns: what the kernel does
+    /// is done in the call that also waits.
+    pub fn count_cpu_time(&mut self) {
+        let Some(time) = cpu::thread_time() else { return };
+        let (cells, cpu_us) = (self.counters.cells(), time.as_micros() as u64);
+        let on_cpu_us = cpu_us.saturating_sub(cells.cpu_us.get());
+        let in_turns_us = cells.busy_us.get() - self.clock.busy_us;
+        cells.busy_us.add(on_cpu_us.saturating_sub(in_turns_us));
+        cells.cpu_us.set(cpu_us);
+        self.clock.busy_us = cells.busy_us.get();
     }
 
     /// Has a line be logged for each request from here on, and its id sent back if that is wanted.
