@@ -3,16 +3,18 @@
 
 mod harness;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::net::SocketAddr;
 use std::process::Command;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use harness::{
-    Accept, Client, Mode, Server, Setup, checked_by, eventually, in_every_mode, python_with,
-    send_signal, skip_without, skip_without_faults,
+    Accept, Client, Mode, Server, Setup, Workers, checked_by, children_of, eventually,
+    in_every_mode, process_state, python_with, send_signal, skip_without, skip_without_faults,
 };
-use nix::sys::signal::{SIGHUP, SIGKILL, SIGTTIN, SIGTTOU, SIGUSR2};
+use nix::sys::signal::{SIGCONT, SIGHUP, SIGKILL, SIGSTOP, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR2};
 
 in_every_mode!(
     counts_are_what_a_client_counted,
@@ -21,8 +23,36 @@ in_every_mode!(
     each_reason_to_end_a_connection_for_its_time_is_counted,
     durations_have_the_delay_of_a_route,
     restarts_are_counted_by_their_cause,
+    restarts_of_workers_that_do_not_get_ready_are_counted_by_their_cause,
+    restarts_of_workers_that_are_told_to_end_are_counted_as_such,
+    a_lane_is_a_number_and_what_is_of_none_says_whose_it_is,
+    connections_of_a_server_that_drains_are_those_of_the_one_that_follows,
+    a_turn_that_is_long_is_told_of,
     other_programs_read_the_page,
 );
+
+// What takes much memory, or much time, is tried once with either driver.
+harness::in_mode!(
+    one_threads,
+    THREADS,
+    [
+        a_lane_was_busy_for_as_long_as_it_was_on_a_cpu,
+        a_lane_without_memory_rejects_and_refuses,
+        connections_that_no_proxy_introduces_are_rejected,
+        a_worker_that_the_kernel_had_no_memory_for_is_restarted_for_that,
+    ]
+);
+harness::in_mode!(
+    one_epoll,
+    on_epoll(Workers::Processes, Accept::Reuseport),
+    [
+        a_lane_was_busy_for_as_long_as_it_was_on_a_cpu,
+        a_lane_without_memory_rejects_and_refuses,
+        connections_that_no_proxy_introduces_are_rejected,
+        a_worker_that_the_kernel_had_no_memory_for_is_restarted_for_that,
+    ]
+);
+harness::in_may!(connections_that_an_engine_has_no_room_for_are_rejected);
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -89,7 +119,7 @@ impl Values {
 #[track_caller]
 fn expect(server: &Server, expected: &[(&str, &str, f64)]) -> Values {
     let mut last = String::new();
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     loop {
         let values = Values::of(server);
         let wrong: Vec<_> = expected
@@ -103,7 +133,7 @@ fn expect(server: &Server, expected: &[(&str, &str, f64)]) -> Values {
         last.clear();
         last.push_str(&format!("{wrong:?}"));
         assert!(start.elapsed() < harness::DEADLINE, "{last}");
-        thread::sleep(std::time::Duration::from_millis(10));
+        thread::sleep(Duration::from_millis(10));
     }
 }
 
@@ -309,7 +339,8 @@ fn restarts_are_counted_by_their_cause(mode: Mode) {
     }
     let server =
         setup(mode).lanes(1).faults("requests").set("supervisor.watchdog", "500ms").start();
-    let cases = [("panic-worker", "panic"), ("abort", "signal"), ("hang", "hung")];
+    let cases =
+        [("panic-worker", "panic"), ("abort", "signal"), ("exit", "exit"), ("hang", "hung")];
     for (fault, cause) in cases {
         let mut client = server.connect();
         client.send(format!("GET /.fault/{fault} HTTP/1.1\r\nHost: a\r\n\r\n"));
@@ -322,8 +353,280 @@ fn restarts_are_counted_by_their_cause(mode: Mode) {
             ],
         );
     }
-    let values = expect(&server, &[("laneway_worker_restarts_total", "lane=\"0\"", 3.0)]);
+    let values = expect(&server, &[("laneway_worker_restarts_total", "lane=\"0\"", 4.0)]);
     assert!(values.sum("laneway_heartbeat_age_seconds", "") < 20.0);
+}
+
+fn restarts_of_workers_that_do_not_get_ready_are_counted_by_their_cause(mode: Mode) {
+    if skip_without_faults() {
+        return;
+    }
+    let server = setup(mode)
+        .lanes(1)
+        .faults("requests")
+        .set("supervisor.ready_timeout", "500ms")
+        .set("supervisor.restart_delay", "10ms")
+        .set("supervisor.restart_delay_max", "10ms")
+        .set("supervisor.max_restarts", "10000")
+        .start();
+    for (nth, (file, cause)) in
+        [("fail-start", "failure"), ("hold-start", "not_ready")].into_iter().enumerate()
+    {
+        let file = server.folder().join(file);
+        fs::write(&file, "").expect("room");
+        send_signal(server.worker_pid(0), SIGKILL);
+        eventually(cause, || {
+            let label = format!("lane=\"0\",cause=\"{cause}\"");
+            let restarts = Values::of(&server).sum("laneway_worker_restarts_total", &label);
+            (restarts >= 1.0).then_some(())
+        });
+        fs::remove_file(&file).expect("it is there");
+        eventually("it is ready", || {
+            let ready = Values::of(&server).sum("laneway_lanes", "state=\"ready\"");
+            (ready == 1.0).then_some(())
+        });
+        // Those that were killed, and no other: a failure is none of a signal.
+        let label = "lane=\"0\",cause=\"signal\"";
+        expect(&server, &[("laneway_worker_restarts_total", label, 1.0 + nth as f64)]);
+    }
+}
+
+fn restarts_of_workers_that_are_told_to_end_are_counted_as_such(mode: Mode) {
+    let server = setup(mode).lanes(1).start();
+    send_signal(server.worker_pid(0), SIGTERM);
+    let label = "lane=\"0\",cause=\"told_to_end\"";
+    let values = expect(&server, &[("laneway_worker_restarts_total", label, 1.0)]);
+    assert_eq!(values.sum("laneway_worker_restarts_total", "lane="), 1.0);
+}
+
+/// The kernel's count of those that it killed for want of memory is one that this test writes, in a place that it puts over
+/// the kernel's for the processes of the server alone.
+fn a_worker_that_the_kernel_had_no_memory_for_is_restarted_for_that(mode: Mode) {
+    if !nix::unistd::Uid::effective().is_root() || skip_without("unshare") {
+        return harness::skipped("only root may put a file over the kernel's");
+    }
+    let setup = setup(mode).lanes(1);
+    let kills = setup.scratch().write("vmstat", "oom_kill 3\n");
+    // Without groups, it is the count of the whole machine that is looked at.
+    let script = format!(
+        "umount --recursive --lazy /sys/fs/cgroup; mount --bind {} /proc/vmstat && exec \"$0\" \"$@\"",
+        kills.display()
+    );
+    let server = setup.under(&["unshare", "--mount", "sh", "-c", &script]).start();
+    send_signal(server.worker_pid(0), SIGKILL);
+    let label = "lane=\"0\",cause=\"signal\"";
+    expect(
+        &server,
+        &[("laneway_worker_restarts_total", label, 1.0), ("laneway_lanes", "state=\"ready\"", 1.0)],
+    );
+    // In its place: it is this file that lies over the kernel's.
+    fs::write(&kills, "oom_kill 4\n").expect("room");
+    send_signal(server.worker_pid(0), SIGKILL);
+    let out_of_memory = "lane=\"0\",cause=\"out_of_memory\"";
+    expect(
+        &server,
+        &[
+            ("laneway_worker_restarts_total", out_of_memory, 1.0),
+            ("laneway_worker_restarts_total", label, 1.0),
+        ],
+    );
+}
+
+fn a_lane_is_a_number_and_what_is_of_none_says_whose_it_is(mode: Mode) {
+    let server = setup(mode).set("log.access", "access.log").start();
+    let (_, page) = page(&server, "*/*");
+    let lanes = page.split("lane=\"").skip(1).map(|text| text.split('"').next().expect("a value"));
+    let lanes: BTreeSet<&str> = lanes.collect();
+    assert_eq!(lanes, ["0", "1"].into());
+    let roles = page.split("role=\"").skip(1).map(|text| text.split('"').next().expect("a value"));
+    let roles: BTreeSet<&str> = roles.collect();
+    let mut expected: BTreeSet<&str> = ["access_log", "admin"].into();
+    expected.extend((mode.accept == Accept::Handoff).then_some("acceptor"));
+    assert_eq!(roles, expected);
+    let queue = |labels| format!("\nlaneway_accept_queue_length{{{labels}");
+    let has_own = mode.accept == Accept::Reuseport;
+    assert_eq!(page.contains(&queue("lane=\"0\",address=")), has_own, "{page}");
+    assert_eq!(page.contains(&queue("address=")), !has_own, "{page}");
+    for labels in ["role=\"admin\",cause=\"exit\"", "lane=\"1\",cause=\"exit\""] {
+        assert!(page.contains(&format!("\nlaneway_worker_restarts_total{{{labels}}} 0")), "{page}");
+    }
+    assert!(page.contains("\nlaneway_access_log_dropped_total{role=\"access_log\"} 0"), "{page}");
+}
+
+fn connections_of_a_server_that_drains_are_those_of_the_one_that_follows(mode: Mode) {
+    let server = setup(mode).route("/echo", "echo = \"body\"").start();
+    let mut upload = server.connect();
+    upload.send("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n");
+    expect(&server, &[("laneway_requests_begun_total", "", 1.0)]);
+    server.signal(SIGUSR2);
+    server.journal.wait_for("upgrade done");
+    expect(&server, &[("laneway_connections_open", "", 1.0)]);
+    let mut fresh = server.connect();
+    assert_eq!(fresh.get("/").status, 200);
+    expect(&server, &[("laneway_connections_open", "", 2.0)]);
+    upload.send("x");
+    assert_eq!(upload.response().status, 200);
+    upload.expect_end();
+    expect(&server, &[("laneway_connections_open", "", 1.0), ("laneway_requests_total", "", 2.0)]);
+    drop(fresh);
+    expect(&server, &[("laneway_connections_open", "", 0.0)]);
+}
+
+fn a_turn_that_is_long_is_told_of(mode: Mode) {
+    if skip_without_faults() {
+        return;
+    }
+    let server = setup(mode).lanes(1).faults("requests").start();
+    server.get("/.fault/stall");
+    // The turn ends after its response has left.
+    let longest = || Values::of(&server).sum("laneway_turn_longest_seconds", "");
+    let seconds = eventually("it is told of", || Some(longest()).filter(|seconds| *seconds >= 1.0));
+    assert!(seconds < 20.0, "{seconds}");
+}
+
+fn a_lane_was_busy_for_as_long_as_it_was_on_a_cpu(mode: Mode) {
+    let server = setup(mode).lanes(1).route("/large", "bytes = \"64KiB\"").start();
+    let before = Values::of(&server);
+    let of = |values: &Values, what: &str| values.sum(&format!("laneway_{what}_seconds_total"), "");
+    let mut client = server.connect();
+    // The kernel has most of the work, which with io_uring is in no turn.
+    let after = loop {
+        for _ in 0..200 {
+            assert_eq!(client.get("/large").status, 200);
+        }
+        let values = Values::of(&server);
+        if of(&values, "cpu") - of(&before, "cpu") > 0.3 {
+            break values;
+        }
+    };
+    let [busy, on_cpu] = ["busy", "cpu"].map(|what| of(&after, what) - of(&before, what));
+    // What was counted as busy before the first look may have been on a CPU after the last second before it.
+    assert!(busy >= on_cpu - 0.05, "busy for {busy} s, {on_cpu} s on a CPU");
+}
+
+/// A lane may hold so much for its connections.
+const HELD_MAX: usize = 256 << 20;
+
+fn a_lane_without_memory_rejects_and_refuses(mode: Mode) {
+    let server = setup(mode)
+        .lanes(1)
+        .route("/echo", "echo = \"body\"")
+        .route("/page", &format!("text = \"{}\"", "x".repeat(4_000)))
+        .set("limits.body", "300MiB")
+        .start();
+    let begin = |length: usize| {
+        let mut client = server.connect();
+        client.send(format!("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n"));
+        client
+    };
+    let mut upload = begin(HELD_MAX - (1 << 20));
+    let piece = vec![b'x'; 1 << 20];
+    (0..HELD_MAX >> 20).skip(2).for_each(|_| upload.send(&piece));
+    let taken = || {
+        let received = Values::of(&server).sum("laneway_received_bytes_total", "");
+        (received >= (HELD_MAX - (2 << 20)) as f64).then_some(())
+    };
+    eventually("it is received", taken);
+    let mut late = begin(4 << 20);
+    let _ = late.try_send(vec![b'x'; 4 << 20]);
+    assert_eq!(late.response().status, 503);
+    let overloaded = ("laneway_requests_refused_total", "reason=\"overloaded\"", 1.0);
+    expect(&server, &[overloaded, ("laneway_connections_rejected_total", "", 0.0)]);
+    // Clients that ask for much and read nothing: what there is no room for on the way is kept for them, for a while.
+    let mut silent = Vec::new();
+    eventually("there is no memory for another one", || {
+        let mut client = Client::connect_with_small_buffer(server.address());
+        let _ = client.try_send("GET /page HTTP/1.1\r\nHost: a\r\n\r\n".repeat(2_000));
+        silent.push(client);
+        let rejected = "reason=\"memory\"";
+        let rejected = Values::of(&server).sum("laneway_connections_rejected_total", rejected);
+        (rejected >= 1.0).then_some(())
+    });
+}
+
+fn connections_that_no_proxy_introduces_are_rejected(mode: Mode) {
+    let server = setup(mode)
+        .set("server.proxy_protocol", "required")
+        .set("access.trusted_proxies", "[\"127.0.0.1\"]")
+        .start();
+    let mut client = server.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.expect_end();
+    let header = ("laneway_connections_rejected_total", "reason=\"proxy_header\"", 1.0);
+    expect(&server, &[header, ("laneway_connections_rejected_total", "", 1.0)]);
+    Client::connect_from("127.0.0.2", server.address()).expect_end();
+    let untrusted = ("laneway_connections_rejected_total", "reason=\"untrusted\"", 1.0);
+    expect(&server, &[header, untrusted, ("laneway_connections_accepted_total", "", 2.0)]);
+}
+
+#[cfg(feature = "may")]
+fn connections_that_an_engine_has_no_room_for_are_rejected(mode: Mode) {
+    let server = setup(mode).lanes(1).set("workers.max_connections", 16).start();
+    let _served = server.served_connections(16);
+    server.connect().expect_end();
+    expect(&server, &[("laneway_connections_rejected_total", "reason=\"full\"", 1.0)]);
+}
+
+#[test]
+fn what_many_lanes_count_last_waits_for_a_server_that_follows_and_is_stopped() {
+    const LANES: usize = 512;
+    let server = setup(Mode::on_epoll(Workers::Threads, Accept::Reuseport))
+        .lanes(LANES)
+        .set("workers.pin", false)
+        .set("supervisor.ready_timeout", "60s")
+        .set("supervisor.drain_timeout", "60s")
+        .route("/echo", "echo = \"body\"")
+        .start();
+    let begin = |_| {
+        let mut upload = server.connect();
+        upload.send("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n");
+        upload
+    };
+    let mut uploads: Vec<Client> = (0..100).map(begin).collect();
+    let begun = ("laneway_requests_begun_total", "", uploads.len() as f64);
+    expect(&server, &[begun, ("laneway_requests_total", "", 0.0)]);
+    let old = server.pid();
+    server.signal(SIGUSR2);
+    let heir = server.journal.wait_for("upgrade done").pid();
+    send_signal(heir, SIGSTOP);
+    for upload in &mut uploads {
+        upload.send("x");
+        assert_eq!(upload.response().status, 200);
+        upload.expect_end();
+    }
+    eventually("all of the old server's workers leave", || {
+        let others = children_of(old).into_iter().filter(|pid| *pid != heir);
+        others.filter_map(process_state).all(|state| state == 'Z').then_some(())
+    });
+    // It has no more to do, and its heir's socket holds less than what so many lanes have counted.
+    harness::let_time_pass(Duration::from_millis(500));
+    assert_ne!(process_state(old), Some('Z'), "it stays");
+    send_signal(heir, SIGCONT);
+    let answered = ("laneway_requests_total", "", uploads.len() as f64);
+    expect(&server, &[begun, answered, ("laneway_connections_open", "", 0.0)]);
+    eventually("the old server leaves", || {
+        process_state(old).is_none_or(|state| state == 'Z').then_some(())
+    });
+}
+
+#[test]
+fn a_server_that_is_stopped_does_not_keep_the_one_before_it_for_longer_than_a_drain() {
+    let server = setup(Mode::on_epoll(Workers::Threads, Accept::Reuseport))
+        .lanes(512)
+        .set("workers.pin", false)
+        .set("supervisor.ready_timeout", "60s")
+        .set("supervisor.drain_timeout", "3s")
+        .start();
+    let old = server.pid();
+    server.signal(SIGUSR2);
+    let heir = server.journal.wait_for("upgrade done").pid();
+    send_signal(heir, SIGSTOP);
+    let event = server.journal.wait_for("counts not handed over");
+    assert_eq!(event.pid(), heir);
+    eventually("the old server leaves", || {
+        process_state(old).is_none_or(|state| state == 'Z').then_some(())
+    });
+    send_signal(heir, SIGCONT);
 }
 
 fn other_programs_read_the_page(mode: Mode) {

@@ -34,7 +34,7 @@ pub(crate) fn on_hand_over() {
     }
 }
 
-/// Panics, aborts, stalls or hangs if the path asks for it.
+/// Panics, aborts, exits, stalls or hangs if the path asks for it.
 #[inline]
 pub(super) fn on_request(path: &[u8]) {
     if !cfg!(debug_assertions) || !path.starts_with(b"/.fault/") || !wanted("requests") {
@@ -44,6 +44,7 @@ pub(super) fn on_request(path: &[u8]) {
         b"/.fault/panic-request" => panic!("fault injected in a request"),
         b"/.fault/panic-worker" => std::panic::panic_any(EscapingPanic),
         b"/.fault/abort" => std::process::abort(),
+        b"/.fault/exit" => std::process::exit(7),
         b"/.fault/stall" => std::thread::sleep(Duration::from_secs(1)),
         b"/.fault/hang" => loop {
             std::thread::sleep(Duration::from_secs(1));

@@ -48,7 +48,7 @@ impl Supervisor {
                     actions.clear();
                     Input::CannotServe(cause)
                 }),
-                Action::Exit(code) if self.is_needed_by_predecessor() => {
+                Action::Exit(code) if self.has_to_stay() => {
                     self.stay(code);
                     None
                 }
@@ -69,7 +69,6 @@ impl Supervisor {
 
     /// All is done.
     pub(super) fn exit(&mut self, code: i32) -> Outcome {
-        self.send_totals();
         self.disappear();
         log_events::stopped(code, self.started.elapsed(), self.processes.records());
         self.commands.answer_end(&match code {

@@ -110,7 +110,7 @@ impl Supervisor {
         let (status, metrics) = (status.map(|text| text + "\n"), facts(&subject, self.reloads));
         let file = Snapshot { status, health, metrics }.write();
         // Nothing that grows is less on the heir's page, which may be asked for next.
-        self.send_totals();
+        self.tell_counts();
         let files: Vec<_> = file.iter().map(AsFd::as_fd).collect();
         self.processes.order(asker, Order::Snapshot(number), &files);
     }
@@ -204,9 +204,9 @@ impl Supervisor {
     /// Begins the end of this server, or forces it.
     pub(super) fn stop(&mut self, reason: &'static str) -> Option<Input> {
         self.give_up_changes("this server was told to stop");
-        if let Some((_, until_ms)) = &mut self.over {
-            // It stays for the one before it alone.
-            *until_ms = 0;
+        self.stops = self.stops.saturating_add(1);
+        if let Some(staying) = &mut self.staying {
+            staying.until_ms = 0;
         }
         if !self.heir.as_ref().is_some_and(Heir::serves) {
             manager::stopping();

@@ -29,6 +29,8 @@ pub(super) enum Event {
     HeirReady,
     /// A message of the supervisor before this one.
     FromPredecessor(ToHeir),
+    /// The supervisor before this one has ended, and has nothing any more.
+    PredecessorEnded,
     /// The access log is to be opened by its name once more.
     ReopenLogs,
     /// A signal that means nothing here.

@@ -38,8 +38,8 @@ impl Supervisor {
                 self.give_up_loading();
                 self.following.resume(now_ms, &self.epoll);
                 self.commands.resume(now_ms, &self.epoll);
-                if self.totals_due_ms().is_some_and(|due_ms| due_ms <= now_ms) {
-                    self.send_totals();
+                if self.telling_due_ms().is_some_and(|due_ms| due_ms <= now_ms) {
+                    self.tell_counts();
                 }
                 Some(Input::Tick)
             }
@@ -53,6 +53,10 @@ impl Supervisor {
             Event::HeirReady => self.hand_over(),
             Event::FromPredecessor(message) => {
                 self.take_from_predecessor(message);
+                None
+            }
+            Event::PredecessorEnded => {
+                self.processes.records_mut().inherit_no_more();
                 None
             }
             Event::Command(client, request) => self.take_command(client, request),

@@ -62,6 +62,16 @@ pub enum Outcome {
     Launcher(Box<Launcher>),
 }
 
+/// A supervisor that has nothing to do any more but for the one before it, or for its heir.
+pub(super) struct Staying {
+    /// The code that it is about to exit with.
+    pub(super) code: i32,
+    /// When it exits, whatever the heir has taken.
+    pub(super) until_ms: u64,
+    /// Whether the last of it was put on its way.
+    pub(super) is_told: bool,
+}
+
 /// The supervisor.
 pub(super) struct Supervisor {
     pub(super) epoll: Epoll,
@@ -100,10 +110,12 @@ pub(super) struct Supervisor {
     pub(super) measure_ms: u64,
     /// What came of reloads.
     pub(super) reloads: Reloads,
-    /// The code that it is about to exit with, and until when it stays for the supervisor before it.
-    pub(super) over: Option<(i32, u64)>,
-    /// When the heir is sent next what was counted.
-    pub(super) totals_ms: u64,
+    /// It is about to exit, and stays for the supervisor before it, or for its heir.
+    pub(super) staying: Option<Staying>,
+    /// How often it was told to stop: the second time it waits for nothing.
+    pub(super) stops: u32,
+    /// When the heir is told next what was counted.
+    pub(super) telling_ms: u64,
     pub(super) warned: Warned,
     pub(super) started: Instant,
 }
@@ -126,7 +138,7 @@ impl Supervisor {
         let inheritance =
             conversation.as_ref().map_or(Ok(Inheritance::default()), Inheritance::receive);
         let inheritance = inheritance.map_err(doing("cannot take over"))?;
-        let Inheritance { from: predecessor, history, lanes: before, totals, .. } = inheritance;
+        let Inheritance { from: predecessor, history, lanes: before, accounts, .. } = inheritance;
         let Inheritance { mut listeners, mut admin_listeners, reloads, .. } = inheritance;
         if let Some(predecessor) = predecessor {
             origin.log_upgrade_received(predecessor.pid);
@@ -147,7 +159,7 @@ impl Supervisor {
         let both = (&mut listeners, &mut admin_listeners);
         let (prepared, plan) = startup::prepare(first, loaded, before, both, ledger, &mut warned)?;
         processes.generations.add(prepared);
-        processes.records_mut().inherit(totals);
+        processes.records_mut().inherit(accounts);
         let seed = u64::from(std::process::id()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let (policy, actions) = Policy::begin(plan, seed, 0);
         let supervisor = Supervisor {
@@ -176,8 +188,9 @@ impl Supervisor {
             warned,
             measure_ms: MEASURE_MS,
             reloads: Reloads::begun(unix_ms(), reloads),
-            over: None,
-            totals_ms: 0,
+            staying: None,
+            stops: 0,
+            telling_ms: 0,
             started: Instant::now(),
         };
         Ok((supervisor, actions))
@@ -191,8 +204,8 @@ impl Supervisor {
     pub(super) fn own_due_ms(&self) -> impl Iterator<Item = u64> {
         let alive_ms = self.alive_every_ms.map(|_| self.alive_ms);
         let heir_ms = self.heir.as_ref().and_then(Heir::until_ms);
-        let heir_ms = heir_ms.into_iter().chain(self.totals_due_ms());
-        let heir_ms = heir_ms.chain(self.over.map(|(_, until_ms)| until_ms));
+        let heir_ms = heir_ms.into_iter().chain(self.telling_due_ms());
+        let heir_ms = heir_ms.chain(self.staying.as_ref().map(|staying| staying.until_ms));
         let own = alive_ms.into_iter().chain(heir_ms).chain(self.loading_until_ms());
         let own = own.chain(self.following.resume_ms()).chain(self.look_ms());
         let are_starved = self.processes.are_starved() || self.is_heir_starved();

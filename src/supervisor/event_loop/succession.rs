@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 
 use super::changes::ENDING;
 use super::event::Event;
-use super::state::{Outcome, Supervisor};
+use super::state::{Outcome, Staying, Supervisor};
 use crate::control::Received;
 use crate::supervisor::commands::waiting::Change;
 use crate::supervisor::commands::{Answer, Request};
@@ -14,7 +14,7 @@ use crate::supervisor::policy::Input;
 use crate::supervisor::presence::manager;
 use crate::supervisor::processes;
 use crate::supervisor::succession::launcher::{self, Started};
-use crate::supervisor::succession::messages::{ToHeir, totals_messages};
+use crate::supervisor::succession::messages::{self, ToHeir};
 use crate::supervisor::succession::unsent::Handover;
 use crate::supervisor::succession::upgrade::{self, Heir, HeirSays, HeirState};
 use crate::supervisor::token::Token;
@@ -24,8 +24,8 @@ use crate::worker::fault;
 
 /// How long an heir that was killed may take to end.
 const END_MS: u64 = 5_000;
-/// How often the heir is sent what this supervisor still counts.
-const TOTALS_MS: u64 = 1_000;
+/// How often the heir is told what this supervisor still counts.
+const TELLING_MS: u64 = 1_000;
 
 impl Supervisor {
     /// Starts the binary anew and hands it the sockets. Until it serves, nothing else changes.
@@ -66,7 +66,7 @@ impl Supervisor {
             listeners: (&self.listeners, &self.admin_listeners),
             history: &self.history,
             lanes: self.lanes_now(),
-            totals: self.processes.records().accounts().totals(),
+            accounts: self.processes.records().accounts(),
             reloads: self.reloads,
             has_command_socket: self.commands.is_open(),
         };
@@ -103,11 +103,13 @@ impl Supervisor {
             return;
         };
         match heir.hear() {
-            HeirSays::Nothing => return,
+            HeirSays::Nothing => {}
             HeirSays::Ready => events.push_back(Event::HeirReady),
-            HeirSays::End => {}
+            HeirSays::End => {
+                heir.hang_up();
+                let _ = self.epoll.remove(heir.control.as_fd());
+            }
         }
-        let _ = self.epoll.remove(heir.control.as_fd());
     }
 
     /// The new supervisor is late: it is given up or, if it was given up before, not waited for any longer.
@@ -201,8 +203,8 @@ impl Supervisor {
         manager::main_process(pid);
         let changes = self.waiting.take_all();
         self.pass_on(&changes);
-        self.send_totals();
-        self.send_to_heir(&ToHeir::HandedOver);
+        self.tell_counts();
+        self.tell_heir(ToHeir::HandedOver);
         self.listeners.leave_to_heir();
         self.admin_listeners.leave_to_heir();
         tracing::info!(pid, generation = self.current.0, "upgrade done");
@@ -225,7 +227,7 @@ impl Supervisor {
         let Some(pid) = self.heir.as_ref().map(Heir::pid).filter(|_| !changes.is_empty()) else {
             return;
         };
-        let is_told = self.send_to_heir(&ToHeir::Changes(changes.to_vec()));
+        let is_told = self.tell_heir(ToHeir::Changes(changes.to_vec()));
         for change in changes {
             if !is_told {
                 self.refuse(*change, ENDING);
@@ -243,26 +245,34 @@ impl Supervisor {
         }
     }
 
-    /// Sends the heir, if one serves, what was counted by now.
-    pub(super) fn send_totals(&mut self) {
-        if self.totals_due_ms().is_none() {
+    /// Tells the heir, if one serves, what was counted by now. One that has not taken all of the last account is told the
+    /// next one after it.
+    pub(super) fn tell_counts(&mut self) {
+        let Some(heir) = self.heir.as_ref().filter(|heir| heir.serves()) else {
+            return;
+        };
+        let now_ms = self.now_ms();
+        if !heir.has_been_told() {
+            self.telling_ms = now_ms;
             return;
         }
-        self.totals_ms = self.now_ms() + TOTALS_MS;
-        for message in totals_messages(&self.processes.records().accounts().totals()) {
-            // What it has no room for now is part of the next account.
-            self.send_to_heir(&message);
+        self.telling_ms = now_ms + TELLING_MS;
+        let accounts = self.processes.records().accounts();
+        for message in messages::telling(&accounts, self.lanes_now(), self.reloads) {
+            self.tell_heir(message);
         }
     }
 
-    /// When they are to be sent next.
-    pub(super) fn totals_due_ms(&self) -> Option<u64> {
-        self.heir.as_ref().filter(|heir| heir.serves()).map(|_| self.totals_ms)
+    /// When that is to be done next, unless an event comes first: that the heir has taken what it was told before.
+    pub(super) fn telling_due_ms(&self) -> Option<u64> {
+        let takes = self.heir.as_ref().is_some_and(|heir| heir.serves() && heir.has_been_told());
+        let is_over = self.staying.as_ref().is_some_and(|staying| staying.is_told);
+        (takes && !is_over).then_some(self.telling_ms)
     }
 
-    /// Whether the heir takes the message.
-    fn send_to_heir(&self, message: &ToHeir) -> bool {
-        self.heir.as_ref().is_some_and(|heir| heir.control.send_or_fail(message, &[]).is_ok())
+    /// Whether the heir takes the message, now or when it has room.
+    fn tell_heir(&mut self, message: ToHeir) -> bool {
+        self.heir.as_mut().is_some_and(|heir| heir.tell(message))
     }
 
     /// Every worker of this supervisor is ready: the one before it hands over. False if there was none.
@@ -283,8 +293,9 @@ impl Supervisor {
         }
         self.keep_current_listeners();
         // It may send more until it ends. If its socket can't be watched, that is lost.
-        if self.epoll.add(&predecessor, Token::Predecessor.to_bits(), Interest::Readable).is_ok() {
-            self.predecessor_control = Some(predecessor);
+        match self.epoll.add(&predecessor, Token::Predecessor.to_bits(), Interest::Readable) {
+            Ok(()) => self.predecessor_control = Some(predecessor),
+            Err(_) => self.processes.records_mut().inherit_no_more(),
         }
         true
     }
@@ -303,6 +314,7 @@ impl Supervisor {
         }
         let _ = self.epoll.remove(predecessor.as_fd());
         self.predecessor_control = None;
+        events.push_back(Event::PredecessorEnded);
     }
 
     /// Whether the supervisor before this one still drains, and needs this one for it. An heir learns of its counts, and of
@@ -313,18 +325,50 @@ impl Supervisor {
         self.predecessor_control.is_some() && (is_between || manager::is_there())
     }
 
+    /// Whether it can't end yet when its own work is done: for the one before it, or for what its heir is still to be told.
+    pub(super) fn has_to_stay(&self) -> bool {
+        self.is_needed_by_predecessor() || self.heir.as_ref().is_some_and(Heir::serves)
+    }
+
     /// All is done but that. No supervisor stays for it longer than for its own connections.
     pub(super) fn stay(&mut self, code: i32) {
         let timeout = self.config().map(|config| config.supervisor.drain_timeout);
-        let until_ms = self.now_ms() + timeout.unwrap_or_default().as_millis() as u64;
-        self.over = Some((code, until_ms));
+        let timeout = timeout.filter(|_| self.stops < 2).unwrap_or_default();
+        let until_ms = self.now_ms() + timeout.as_millis() as u64;
+        self.staying = Some(Staying { code, until_ms, is_told: false });
     }
 
     /// The end of a supervisor that has stayed, when nothing keeps it any more.
     pub(super) fn leave(&mut self) -> Option<Outcome> {
-        let (code, until_ms) = self.over?;
-        let is_over = !self.is_needed_by_predecessor() || until_ms <= self.now_ms();
-        is_over.then(|| self.exit(code))
+        let Staying { code, until_ms, .. } = *self.staying.as_ref()?;
+        let is_late = until_ms <= self.now_ms();
+        if self.is_needed_by_predecessor() && !is_late {
+            return None;
+        }
+        let has_told = self.tell_last();
+        if !has_told && !is_late {
+            return None;
+        }
+        if !has_told {
+            let pid = self.heir.as_ref().map(Heir::pid);
+            let reason = "the new server has not taken them in time";
+            tracing::warn!(pid, reason, "counts not handed over");
+        }
+        Some(self.exit(code))
+    }
+
+    /// Tells the heir what was counted in all, behind what it was told before. Whether it has taken that.
+    fn tell_last(&mut self) -> bool {
+        let has_been_told = |heir: &Option<Heir>| {
+            let serving = heir.as_ref().filter(|heir| heir.serves());
+            serving.is_none_or(Heir::has_been_told)
+        };
+        let staying = self.staying.as_mut().filter(|staying| !staying.is_told);
+        if let Some(staying) = staying.filter(|_| has_been_told(&self.heir)) {
+            staying.is_told = true;
+            self.tell_counts();
+        }
+        has_been_told(&self.heir) && self.staying.as_ref().is_none_or(|staying| staying.is_told)
     }
 
     /// Takes note of what the supervisor before this one says.
@@ -333,12 +377,15 @@ impl Supervisor {
             ToHeir::Changes(changes) => {
                 changes.into_iter().for_each(|change| self.request_change(change))
             }
-            ToHeir::Totals(totals) => self.processes.records_mut().inherit(totals),
+            ToHeir::Totals(accounts) => self.processes.records_mut().inherit(accounts),
+            ToHeir::Lanes { auxiliary, .. } => {
+                let accounts = messages::auxiliary_roles(&auxiliary);
+                self.processes.records_mut().inherit(accounts);
+            }
             // What comes before this one is ready is part of its start.
             ToHeir::HandedOver
             | ToHeir::Group { .. }
             | ToHeir::Happening(_)
-            | ToHeir::Lanes { .. }
             | ToHeir::HasCommandSocket
             | ToHeir::End => {}
         }

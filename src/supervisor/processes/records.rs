@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::Arc;
 
-use super::totals::{Accounts, Totals};
+use super::totals::{Account, Accounts, Totals};
 use crate::control::{Assignment, GenerationNumber, Role, WorkerNumber};
 use crate::observe::ledger::labels::RestartCause;
 use crate::observe::ledger::{Counters, Ledger, Levels};
@@ -41,8 +41,8 @@ pub(crate) struct WorkerRecords {
     totals: BTreeMap<Role, Totals>,
     /// When the last turn of a worker began that has ended, in milliseconds of the ledger.
     last_turns_ms: BTreeMap<Role, u64>,
-    /// What the supervisors before it counted.
-    inherited: BTreeMap<Role, Totals>,
+    /// What the supervisors before it have counted, and have now.
+    inherited: BTreeMap<Role, Account>,
 }
 
 impl WorkerRecords {
@@ -122,6 +122,11 @@ impl WorkerRecords {
         self.ledger.now_ms().saturating_sub(record.started_ms)
     }
 
+    /// The longest turn of a worker of late.
+    pub(crate) fn longest_turn_us(&self, record: &WorkerRecord) -> u64 {
+        self.counters(record).cells().longest_turn_of_late_us(self.ledger.now_ms())
+    }
+
     /// Milliseconds since the last turn of the `worker` that sits in a role's seat began, or, while none does, of the one
     /// before it.
     pub(crate) fn since_last_turn_ms(&self, role: Role, worker: Option<Worker>) -> u64 {
@@ -132,25 +137,34 @@ impl WorkerRecords {
     }
 
     /// What was counted since the server began for every role that there is or was: by workers that have ended and that
-    /// run, and by the supervisors before this one. Each record is read once, however many there are.
+    /// run, and by the supervisors before this one; and what those that run have now. Each record is read once, however
+    /// many there are.
     pub(crate) fn accounts(&self) -> Accounts {
-        let mut accounts = Accounts::default();
-        for (role, totals) in self.totals.iter().chain(&self.inherited) {
-            accounts.add(*role, *totals, Levels::default());
+        let mut accounts: Accounts =
+            self.inherited.iter().map(|(role, account)| (*role, *account)).collect();
+        for (role, totals) in &self.totals {
+            accounts.add(*role, Account::from(*totals));
         }
         for record in self.records.values() {
             let counters = self.counters(record);
-            accounts.add(record.worker.role, Totals::counted(counters), counters.cells().levels());
+            let (totals, levels) = (Totals::counted(counters), counters.cells().levels());
+            accounts.add(record.worker.role, Account { totals, levels });
         }
         accounts
     }
 
-    /// Takes note of what the supervisors before this one have counted by now.
-    pub(crate) fn inherit(&mut self, totals: Vec<(Role, Totals)>) {
-        for (role, totals) in totals {
+    /// Takes note of what the supervisors before this one have counted by now, and what they have.
+    pub(crate) fn inherit(&mut self, accounts: impl IntoIterator<Item = (Role, Account)>) {
+        for (role, Account { totals, levels }) in accounts {
             let before = self.inherited.entry(role).or_default();
-            *before = before.latest(totals.with_unknown_causes());
+            before.totals = before.totals.latest(totals.with_unknown_causes());
+            before.levels = levels;
         }
+    }
+
+    /// There is no supervisor before this one any more: what it counted stays, and what it had is gone.
+    pub(crate) fn inherit_no_more(&mut self) {
+        self.inherited.values_mut().for_each(|account| account.levels = Levels::default());
     }
 
     pub(crate) fn count_restart(&mut self, role: Role, cause: RestartCause) {
@@ -190,15 +204,19 @@ mod tests {
             cells.cells().open.set(number);
         }
         records.count_restart(lane, RestartCause::Exit);
-        records.inherit(vec![(lane, Totals { restarts: 5, ..Totals::default() })]);
+        let totals = Totals { restarts: 5, ..Totals::default() };
+        for open in [200, 100] {
+            records.inherit([(lane, Account { totals, levels: Levels { open } })]);
+        }
         let accounts = records.accounts();
         let of = |role| (accounts.totals_of(role).counts.accepted(), accounts.levels_of(role).open);
-        assert_eq!([lane, Role::Lane(1), Role::Admin].map(of), [(30, 3), (30, 3), (40, 4)]);
+        assert_eq!([lane, Role::Lane(1), Role::Admin].map(of), [(30, 103), (30, 3), (40, 4)]);
         assert_eq!(accounts.totals_of(lane).restarts, 6);
         assert_eq!(accounts.served().counts.accepted(), 60, "without the admin worker's");
         assert_eq!(of(Role::Lane(7)), (0, 0));
         records.get_mut(WorkerNumber(1)).expect("its record").is_over = true;
         records.sweep();
+        records.inherit_no_more();
         let accounts = records.accounts();
         assert_eq!(accounts.totals_of(lane).counts.accepted(), 30, "an end takes nothing back");
         assert_eq!(accounts.levels_of(lane).open, 2);

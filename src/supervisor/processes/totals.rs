@@ -33,47 +33,65 @@ const CAUSES: usize = RestartCause::DIMENSION.values.len();
 #[serde(into = "BTreeMap<String, u64>", from = "BTreeMap<String, u64>")]
 pub struct Restarts([u64; CAUSES]);
 
-/// What was counted for every role that there is or was, and what its workers have now.
-#[derive(Debug, Default)]
-pub(crate) struct Accounts(BTreeMap<Role, (Totals, Levels)>);
+/// What was counted for a role, and what its workers have now. One supervisor tells the next, which has left out what it
+/// doesn't know, as above.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Account {
+    #[serde(flatten)]
+    pub(crate) totals: Totals,
+    pub(crate) levels: Levels,
+}
+
+/// The account of every role that there is or was.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Accounts(BTreeMap<Role, Account>);
 
 impl Accounts {
-    /// Adds to those of a role.
-    pub(super) fn add(&mut self, role: Role, totals: Totals, levels: Levels) {
-        let (all, now) = self.0.entry(role).or_default();
-        (*all, *now) = (*all + totals, [*now, levels].into_iter().sum());
+    /// Adds to that of a role.
+    pub(super) fn add(&mut self, role: Role, more: Account) {
+        let Account { totals, levels } = self.0.entry(role).or_default();
+        *totals = *totals + more.totals;
+        *levels = [*levels, more.levels].into_iter().sum();
     }
 
-    /// Of each role.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (Role, Totals, Levels)> {
-        self.0.iter().map(|(role, (totals, levels))| (*role, *totals, *levels))
-    }
-
-    /// What was counted, by role.
-    pub(crate) fn totals(&self) -> BTreeMap<Role, Totals> {
-        self.iter().map(|(role, totals, _)| (role, totals)).collect()
+    /// Each role's.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Role, Account)> {
+        self.0.iter().map(|(role, account)| (*role, *account))
     }
 
     /// What was counted for a role.
     pub(crate) fn totals_of(&self, role: Role) -> Totals {
-        self.0.get(&role).map(|(totals, _)| *totals).unwrap_or_default()
+        self.0.get(&role).map(|account| account.totals).unwrap_or_default()
     }
 
     /// What the workers of a role have now.
     pub(crate) fn levels_of(&self, role: Role) -> Levels {
-        self.0.get(&role).map(|(_, levels)| *levels).unwrap_or_default()
+        self.0.get(&role).map(|account| account.levels).unwrap_or_default()
     }
 
     /// What was counted for the lanes and the acceptors in all: for those through which clients are served.
     pub(crate) fn served(&self) -> Totals {
-        let served = self.iter().filter(|(role, ..)| role.serves());
-        served.fold(Totals::default(), |sum, (_, totals, _)| sum + totals)
+        let served = self.iter().filter(|(role, _)| role.serves());
+        served.fold(Totals::default(), |sum, (_, account)| sum + account.totals)
+    }
+}
+
+impl FromIterator<(Role, Account)> for Accounts {
+    fn from_iter<I: IntoIterator<Item = (Role, Account)>>(accounts: I) -> Accounts {
+        Accounts(accounts.into_iter().collect())
+    }
+}
+
+impl From<Totals> for Account {
+    fn from(totals: Totals) -> Account {
+        Account { totals, ..Account::default() }
     }
 }
 
 impl Totals {
     /// What one worker has counted.
-    pub(crate) fn counted(counters: Counters<'_>) -> Totals {
+    pub(super) fn counted(counters: Counters<'_>) -> Totals {
         Totals { counts: counters.counts(), ..Totals::default() }
     }
 
@@ -170,6 +188,18 @@ mod tests {
             assert_eq!(told[name], value, "{name}");
         }
         assert_eq!(told["restarts_by_cause"], serde_json::json!({"hung": 3}));
+    }
+
+    #[test]
+    fn a_supervisor_that_knows_no_levels_leaves_them_out_and_one_that_is_told_none_has_none() {
+        let text = r#"{"accepted":1,"restarts":3,"levels":{"open":7,"waiting":8}}"#;
+        assert_eq!(totals(text), totals(r#"{"accepted":1,"restarts":3}"#));
+        let account: Account = serde_json::from_str(text).expect("an account");
+        assert_eq!((account.totals, account.levels.open), (totals(text), 7));
+        let told = serde_json::to_string(&account).expect("JSON");
+        assert_eq!(serde_json::from_str::<Account>(&told).expect("an account"), account);
+        let account: Account = serde_json::from_str(r#"{"accepted":1}"#).expect("an account");
+        assert_eq!(account.levels, Levels::default());
     }
 
     #[test]

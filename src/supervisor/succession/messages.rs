@@ -11,7 +11,7 @@ use crate::supervisor::commands::waiting::Change;
 use crate::supervisor::listeners::RequestedAddress;
 use crate::supervisor::presence::socket_file::Identity;
 use crate::supervisor::processes::sizing::PreviousSize;
-use crate::supervisor::processes::totals::Totals;
+use crate::supervisor::processes::totals::{Account, Accounts};
 
 /// What one packet from the predecessor to the heir holds.
 #[derive(Debug, Serialize, Deserialize)]
@@ -32,7 +32,7 @@ pub(crate) enum ToHeir {
     },
     /// Something that happened.
     Happening(Box<Happening>),
-    /// How the lanes came to be that there are.
+    /// How the lanes came to be that there are. Comes again, for the auxiliary workers.
     Lanes {
         #[serde(flatten)]
         size: PreviousSize,
@@ -40,13 +40,13 @@ pub(crate) enum ToHeir {
         /// conversation, and could not be gone back to.
         #[serde(default)]
         reloads: Reloads,
-        /// What was counted for auxiliary workers, by the names of their roles, which that version may not know.
+        /// The accounts of auxiliary workers, by the names of their roles, which that version may not know.
         #[serde(default)]
-        auxiliary: BTreeMap<String, Totals>,
+        auxiliary: BTreeMap<String, Account>,
     },
-    /// What was counted so far for those that serve, by the predecessor and those before it. Comes again, with what it
-    /// counts while it drains.
-    Totals(Vec<(Role, Totals)>),
+    /// The accounts of those that serve: what the predecessor and those before it have counted so far, and have now. Comes
+    /// again, with what it counts while it drains.
+    Totals(Vec<(Role, Account)>),
     /// The predecessor has a command socket.
     HasCommandSocket,
     /// That is all that the heir needs to start.
@@ -66,26 +66,28 @@ pub(crate) enum FromHeir {
     Failed(String),
 }
 
-/// Most lanes whose totals one message holds: with every count as long as it can be.
-const TOTALS_MAX: usize = 6;
+/// Most roles whose accounts one message holds: with every count as long as it can be.
+const ACCOUNTS_MAX: usize = 6;
 
-/// What was counted for those that serve, in as many messages as it takes.
-pub(crate) fn totals_messages(totals: &BTreeMap<Role, Totals>) -> Vec<ToHeir> {
-    let serving = totals.iter().filter(|(role, _)| role.serves());
-    let totals: Vec<_> = serving.map(|(role, totals)| (*role, *totals)).collect();
-    totals.chunks(TOTALS_MAX).map(|totals| ToHeir::Totals(totals.to_vec())).collect()
+/// What tells of these accounts, in as many messages as it takes.
+pub(crate) fn telling(
+    accounts: &Accounts,
+    size: Option<PreviousSize>,
+    reloads: Reloads,
+) -> impl Iterator<Item = ToHeir> {
+    let (serving, others): (Vec<_>, Vec<_>) = accounts.iter().partition(|(role, _)| role.serves());
+    let others = others.into_iter();
+    let others = others.filter_map(|(role, account)| Some((role.log_name()?.to_owned(), account)));
+    let auxiliary = others.collect();
+    let lanes = size.map(|size| ToHeir::Lanes { size, reloads, auxiliary });
+    let served = serving.chunks(ACCOUNTS_MAX).map(|accounts| ToHeir::Totals(accounts.to_vec()));
+    lanes.into_iter().chain(served.collect::<Vec<_>>())
 }
 
-/// What was counted for the others, by their names.
-pub(super) fn auxiliary(totals: &BTreeMap<Role, Totals>) -> BTreeMap<String, Totals> {
-    let others = totals.iter().filter(|(role, _)| !role.serves());
-    others.filter_map(|(role, totals)| Some((role.log_name()?.to_owned(), *totals))).collect()
-}
-
-/// The same by the roles that are known here.
-pub(super) fn auxiliary_roles(
-    told: &BTreeMap<String, Totals>,
-) -> impl Iterator<Item = (Role, Totals)> {
+/// The accounts of auxiliary workers, by the roles that are known here.
+pub(crate) fn auxiliary_roles(
+    told: &BTreeMap<String, Account>,
+) -> impl Iterator<Item = (Role, Account)> {
     let roles = [Role::Admin, Role::AccessLog].into_iter();
     roles.filter_map(|role| Some((role, *told.get(role.log_name()?)?)))
 }

@@ -1,18 +1,19 @@
-//! What an heir is sent before it starts, as it takes it: a socket holds less than all of it.
+//! What an heir is sent, as it takes it: a socket holds less than all of what it needs to start, and less than what many lanes
+//! count. What is sent, and when, is not for this file.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use super::messages::{ToHeir, auxiliary, totals_messages};
-use crate::control::{Control, Delivery, Role};
+use super::messages::{ToHeir, telling};
+use crate::control::{Control, Delivery};
 use crate::observe::metrics::Reloads;
 use crate::supervisor::commands::status::History;
 use crate::supervisor::listeners::{Listeners, Purpose, RequestedAddress};
 use crate::supervisor::processes::sizing::PreviousSize;
-use crate::supervisor::processes::totals::Totals;
+use crate::supervisor::processes::totals::Accounts;
 use crate::sys::socket::PACKET_FILES_MAX;
 
-/// What an heir is still to be sent before it starts, in order.
+/// What an heir is still to be sent, in order.
 #[derive(Default)]
 pub(super) struct Unsent(pub(super) VecDeque<Part>);
 
@@ -29,7 +30,7 @@ pub(crate) struct Handover<'s> {
     pub(crate) listeners: AllListeners<'s>,
     pub(crate) history: &'s History,
     pub(crate) lanes: Option<PreviousSize>,
-    pub(crate) totals: BTreeMap<Role, Totals>,
+    pub(crate) accounts: Accounts,
     pub(crate) reloads: Reloads,
     pub(crate) has_command_socket: bool,
 }
@@ -40,7 +41,8 @@ pub(super) type AllListeners<'s> = (&'s Listeners, &'s Listeners);
 impl Unsent {
     /// All of it.
     pub(super) fn of(handover: Handover<'_>) -> Unsent {
-        let Handover { listeners, history, lanes, totals, reloads, has_command_socket } = handover;
+        let Handover { listeners, history, lanes, accounts, reloads, has_command_socket } =
+            handover;
         let of_lanes = listeners.0.groups().iter().map(|group| (Purpose::Serve, group));
         let of_admin = listeners.1.groups().iter().map(|group| (Purpose::Admin, group));
         let sockets = of_lanes.chain(of_admin).flat_map(|(purpose, group)| {
@@ -49,8 +51,7 @@ impl Unsent {
         });
         let happenings = history.0.iter().map(|of| ToHeir::Happening(Box::new(of.clone())));
         let messages = happenings
-            .chain(lanes.map(|size| ToHeir::Lanes { size, reloads, auxiliary: auxiliary(&totals) }))
-            .chain(totals_messages(&totals))
+            .chain(telling(&accounts, lanes, reloads))
             .chain(has_command_socket.then_some(ToHeir::HasCommandSocket))
             .chain([ToHeir::End]);
         Unsent(sockets.chain(messages.map(Part::Message)).collect())

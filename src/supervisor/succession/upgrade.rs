@@ -20,13 +20,13 @@ use std::time::Duration;
 
 use super::launcher::{Launched, LauncherSays, Launching};
 use super::messages::{FromHeir, ToHeir, auxiliary_roles};
-use super::unsent::{AllListeners, Handover, Unsent};
+use super::unsent::{AllListeners, Handover, Part, Unsent};
 use crate::control::{self, Control, Delivery, Received, Role};
 use crate::observe::metrics::Reloads;
 use crate::supervisor::commands::status::History;
 use crate::supervisor::listeners::{Group, Listeners, Purpose};
 use crate::supervisor::processes::sizing::PreviousSize;
-use crate::supervisor::processes::totals::Totals;
+use crate::supervisor::processes::totals::Account;
 use crate::sys::epoll::Epoll;
 use crate::sys::process::{Child, ProcessId};
 use crate::sys::socket::{self, Listener};
@@ -40,7 +40,7 @@ pub(crate) struct Heir {
     /// The number of the upgrade among the changes.
     pub(crate) number: u64,
     pub(crate) state: HeirState,
-    /// What it is still to be sent before it starts: there was no room yet.
+    /// What it is still to be sent: there was no room yet.
     unsent: Unsent,
     /// The kernel had no memory for a message to or from it, and no event comes when it has.
     pub(crate) is_starved: bool,
@@ -90,7 +90,7 @@ pub(crate) struct Inheritance {
     pub(crate) admin_listeners: Listeners,
     pub(crate) history: History,
     pub(crate) lanes: Option<PreviousSize>,
-    pub(crate) totals: Vec<(Role, Totals)>,
+    pub(crate) accounts: Vec<(Role, Account)>,
     pub(crate) reloads: Reloads,
 }
 
@@ -159,6 +159,34 @@ impl Heir {
             Delivery::Failed(error) => return Err(error),
         }
         Ok(())
+    }
+
+    /// Sends it this, or keeps it until there is room. False if it is gone, or has taken nothing for long.
+    pub(crate) fn tell(&mut self, message: ToHeir) -> bool {
+        let Unsent(waiting) = &mut self.unsent;
+        if waiting.is_empty() {
+            match self.control.send_or_fail(&message, &[]) {
+                Ok(()) => return true,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if socket::is_send_exhaustion(&error) => self.is_starved = true,
+                Err(_) => return false,
+            }
+        }
+        let has_room = waiting.len() < UNSENT_MAX;
+        if has_room {
+            waiting.push_back(Part::Message(message));
+        }
+        has_room
+    }
+
+    /// Whether nothing is kept for it: it has taken everything, or is gone.
+    pub(crate) fn has_been_told(&self) -> bool {
+        self.unsent.0.is_empty()
+    }
+
+    /// It takes no more.
+    pub(crate) fn hang_up(&mut self) {
+        self.unsent = Unsent::default();
     }
 
     /// Reads what it has sent, and keeps why it can't serve.
@@ -237,7 +265,7 @@ impl Default for Inheritance {
             admin_listeners: Listeners::of(Purpose::Admin),
             history: History::default(),
             lanes: None,
-            totals: Vec::new(),
+            accounts: Vec::new(),
             reloads: Reloads::default(),
         }
     }
@@ -255,7 +283,7 @@ impl Inheritance {
         let mut from = Predecessor { pid, has_command_socket: false };
         let (mut groups, mut admin) = (Vec::<Group>::new(), Vec::<Group>::new());
         let mut history = History::default();
-        let (mut lanes, mut totals, mut reloads) = (None, Vec::new(), Reloads::default());
+        let (mut lanes, mut accounts, mut reloads) = (None, Vec::new(), Reloads::default());
         loop {
             match control.receive_within(PATIENCE) {
                 Received::Message(ToHeir::Group { files: count, .. }, files)
@@ -282,9 +310,9 @@ impl Inheritance {
                 }
                 Received::Message(ToHeir::Lanes { size, reloads: before, auxiliary }, _) => {
                     (lanes, reloads) = (Some(size), before);
-                    totals.extend(auxiliary_roles(&auxiliary));
+                    accounts.extend(auxiliary_roles(&auxiliary));
                 }
-                Received::Message(ToHeir::Totals(more), _) => totals.extend(more),
+                Received::Message(ToHeir::Totals(more), _) => accounts.extend(more),
                 Received::Message(ToHeir::HasCommandSocket, _) => from.has_command_socket = true,
                 Received::Message(ToHeir::End, _) => break,
                 Received::Message(ToHeir::Changes(_) | ToHeir::HandedOver, _) => {
@@ -299,10 +327,12 @@ impl Inheritance {
         let listeners = Listeners::inherit(Purpose::Serve, groups);
         let admin_listeners = Listeners::inherit(Purpose::Admin, admin);
         let from = Some(from);
-        Ok(Inheritance { from, listeners, admin_listeners, history, lanes, totals, reloads })
+        Ok(Inheritance { from, listeners, admin_listeners, history, lanes, accounts, reloads })
     }
 }
 
+/// Most messages that are kept for an heir which serves: what is counted for as many lanes as there can be, and changes.
+const UNSENT_MAX: usize = 1_024;
 /// How long the next message may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long the predecessor may take to answer that it hands over: a turn of its loop.

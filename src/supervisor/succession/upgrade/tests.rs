@@ -9,15 +9,18 @@ use serde::Deserialize;
 use super::super::unsent::Part;
 use super::*;
 use crate::config::{self, Count, Engine, LANES_MAX, ListenAddress};
-use crate::supervisor::commands::status::Happening;
+use crate::observe::ledger::Levels;
+use crate::supervisor::commands::status::{Happening, Totals};
 use crate::supervisor::listeners::{Accesses, PortHolders, Wanted};
+use crate::supervisor::processes::totals::Accounts;
 use crate::sys::socket::PACKET_FILES_MAX;
 use crate::sys::{process, takes_write_within};
 
-/// The most that as many lanes as there can be have counted, and auxiliary workers.
-fn totals() -> BTreeMap<Role, Totals> {
+/// The most that as many lanes as there can be have counted, and have, and auxiliary workers.
+fn accounts() -> Accounts {
+    let most = Account { totals: Totals::most(), levels: Levels { open: u64::MAX } };
     let lanes = (0..LANES_MAX).map(Role::Lane);
-    lanes.chain([Role::Admin, Role::AccessLog]).map(|role| (role, Totals::most())).collect()
+    lanes.chain([Role::Admin, Role::AccessLog]).map(|role| (role, most)).collect()
 }
 
 #[test]
@@ -48,7 +51,7 @@ fn more_than_a_socket_holds_is_sent_as_the_heir_takes_it() {
         listeners,
         history: &History::default(),
         lanes: Some(PreviousSize { count: Count::Auto, configured: 1, lanes }),
-        totals: totals(),
+        accounts: accounts(),
         reloads: Reloads { done: 7, ..Reloads::default() },
         has_command_socket: true,
     });
@@ -63,8 +66,8 @@ fn more_than_a_socket_holds_is_sent_as_the_heir_takes_it() {
         }
     }
     let received = heir.join().expect("the thread").expect("all of it");
-    assert_eq!(received.totals.len(), totals().len());
-    assert_eq!(received.totals.into_iter().collect::<BTreeMap<_, _>>(), totals());
+    assert_eq!(received.accounts.len(), accounts().iter().count());
+    assert_eq!(received.accounts.into_iter().collect::<Accounts>(), accounts());
     assert_eq!((received.listeners.lanes(), received.reloads.done), (lanes, 7));
     assert_eq!(received.admin_listeners.groups()[0].address, listeners.1.groups()[0].address);
     let from = received.from.expect("a predecessor");
@@ -79,7 +82,7 @@ fn a_server_can_go_back_to_the_version_before_which_knows_so_many_messages() {
         listeners,
         history: &History([Happening::default()].into()),
         lanes: Some(size),
-        totals: totals(),
+        accounts: accounts(),
         reloads: Reloads { done: 7, ..Reloads::default() },
         has_command_socket: true,
     });
