@@ -46,6 +46,7 @@ in_every_mode!(
     under_a_service_manager_a_server_that_stops_stays_for_the_one_before_it,
     a_service_manager_hears_that_the_loop_turns,
     an_activated_socket_is_joined_by_the_other_lanes,
+    an_activated_socket_of_an_address_of_its_own_keeps_the_queue_of_its_unit,
     an_activated_socket_that_cannot_be_joined_is_shared,
     workers_run_as_the_user_and_the_supervisor_does_not,
     an_unknown_user_is_an_error,
@@ -1003,6 +1004,16 @@ fn an_activated_socket_is_joined_by_the_other_lanes(mode: Mode) {
         assert_eq!(site.get(), OLD);
     }
     assert_eq!(harness::listeners_at(site.listen[0]), mode.sockets(2));
+}
+
+fn an_activated_socket_of_an_address_of_its_own_keeps_the_queue_of_its_unit(mode: Mode) {
+    let site = Site::new(mode);
+    let socket = TcpListener::bind("127.0.0.1:0").expect("the manager's socket");
+    let address = socket.local_addr().expect("its address");
+    let server = activated(&site, socket, "").start();
+    let is_it = |event: &harness::Event| event.text("address") == address.to_string();
+    let clamped = server.journal.wait_where("backlog clamped", is_it);
+    assert!(clamped.text("remedy").starts_with("Backlog=4096 in its unit"), "{clamped:?}");
 }
 
 fn an_activated_socket_that_cannot_be_joined_is_shared(mode: Mode) {

@@ -114,15 +114,26 @@ fn log_listening(group: &Group, config: &Config, lanes: usize) {
         "listening"
     );
     if group.backlog < asked && !group.is_held {
+        let (reason, remedy) = why_clamped(group, asked);
         tracing::warn!(
             address = %group.address,
             backlog = asked,
             backlog_effective = group.backlog,
-            reason = "net.core.somaxconn limits the accept queue",
-            remedy = format!("sysctl -w net.core.somaxconn={asked}"),
+            reason,
+            remedy,
             "backlog clamped"
         );
     }
+}
+
+/// Why an accept queue is shorter than what is asked for, and what to do about it.
+fn why_clamped(group: &Group, asked: u32) -> (&'static str, String) {
+    // The length of a queue whose address is in `server.listen`, too, is this server's to say.
+    if group.is_activated && group.backlog < socket::backlog_max() {
+        let remedy = format!("Backlog={asked} in its unit (systemd.socket(5))");
+        return ("the service manager gave the socket a shorter accept queue", remedy);
+    }
+    ("net.core.somaxconn limits the accept queue", format!("sysctl -w net.core.somaxconn={asked}"))
 }
 
 /// What to put into a browser on this machine.
