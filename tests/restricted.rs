@@ -5,38 +5,11 @@ mod harness;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-use harness::{DEADLINE, GREETING, Mode, Setup, eventually, reload, send_signal, skip_without};
+use harness::{DEADLINE, GREETING, Mode, Setup, eventually, reload, restricted, send_signal};
 use nix::sys::signal::{SIGKILL, SIGTERM};
 
-/// Has a system call fail in what follows, as an old seccomp profile does: its number on x86-64 and on AArch64, the first
-/// argument that it fails with, or -1 for any, and the error.
-const PROFILE: &str = r#"
-import ctypes, os, platform, struct, sys
-call, first, errno = (int(word) for word in sys.argv[1 if platform.machine() == "x86_64" else 2].split(","))
-load, jump, give = 0x20, 0x15, 0x06
-lines = [(load, 0, 0, 0), (jump, 0, 3, call), (load, 0, 0, 16), (jump, 0, 1, first),
-         (give, 0, 0, 0x50000 | errno), (give, 0, 0, 0x7fff0000)]
-if first == -1:
-    lines = [(load, 0, 0, 0), (jump, 0, 1, call), (give, 0, 0, 0x50000 | errno), (give, 0, 0, 0x7fff0000)]
-code = b"".join(struct.pack("HBBI", *line) for line in lines)
-buffer = ctypes.create_string_buffer(code)
-program = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(lines), ctypes.addressof(buffer)))
-libc = ctypes.CDLL(None, use_errno=True)
-assert libc.prctl(38, 1, 0, 0, 0) == 0
-assert libc.prctl(22, 2, program) == 0, os.strerror(ctypes.get_errno())
-os.execvp(sys.argv[3], sys.argv[3:])
-"#;
-
-/// The server where a call is refused; `None` where that can't be arranged.
-fn restricted(mode: Mode, x86_64: &str, aarch64: &str) -> Option<Setup> {
-    if skip_without("python3") {
-        return None;
-    }
-    Some(Setup::new(mode).under(&["python3", "-c", PROFILE, x86_64, aarch64]))
-}
-
 fn without_pidfds(mode: Mode) {
-    let Some(setup) = restricted(mode, "434,-1,1", "434,-1,1") else { return };
+    let Some(setup) = restricted(Setup::new(mode), "434,-1,1", "434,-1,1") else { return };
     let server = setup.faults("requests").start();
     assert_eq!(server.get("/").text(), GREETING);
     let worker = server.worker_pid(0);
@@ -62,7 +35,7 @@ fn processes_are_supervised_where_pidfd_open_is_refused() {
 #[test]
 fn without_ipv6_the_other_address_is_served() {
     // socket(AF_INET6, …) fails with EAFNOSUPPORT.
-    let kernel = || restricted(Mode::THREADS, "41,10,97", "198,10,97");
+    let kernel = || restricted(Setup::new(Mode::THREADS), "41,10,97", "198,10,97");
     let Some(setup) = kernel() else { return };
     let both = "[\"127.0.0.1:0\", \"[::]:0\"]";
     let server = setup.set("server.listen", both).start();
@@ -81,7 +54,7 @@ fn without_ipv6_the_other_address_is_served() {
 #[test]
 fn without_io_uring_epoll_serves_unless_io_uring_was_asked_for_by_name() {
     // io_uring_setup(…) fails with EPERM, as where the sysctl kernel.io_uring_disabled is 2.
-    let kernel = || restricted(Mode::THREADS, "425,-1,1", "425,-1,1");
+    let kernel = || restricted(Setup::new(Mode::THREADS), "425,-1,1", "425,-1,1");
     let Some(setup) = kernel() else { return };
     let server = setup.start();
     assert_eq!(server.get("/").text(), GREETING);

@@ -4,8 +4,8 @@ use std::io::{self, IsTerminal, Write};
 
 use super::{Task, counted, print};
 use crate::config::{
-    Accept, AccessFormat, AccessLog, Config, Content, Driver, Loaded, Mode, Options, ProxyProtocol,
-    Route, RoutePath,
+    Accept, AccessFormat, AccessLog, Config, Content, Driver, FileRoute, Loaded, Mode, Options,
+    ProxyProtocol, Route, RoutePath,
 };
 use crate::supervisor::loading::rehearsal::{Rehearsal, rehearse};
 
@@ -115,13 +115,34 @@ fn line(route: &Route) -> String {
     };
     let content = match &route.content {
         Content::Fixed { body, .. } => format!("{} bytes", body.len()),
+        Content::Files(files) => files_of(files),
         Content::Redirect(location) => format!("redirect to {location}"),
         Content::EchoBody => "echo of the body".into(),
         Content::EchoRequest => "echo of the request".into(),
+    };
+    let status = match &route.content {
+        Content::Files(_) => String::new(),
+        _ => format!("{} ", route.status),
     };
     let delay = match route.delay.as_millis() {
         0 => String::new(),
         ms => format!(" after {ms}ms"),
     };
-    format!("    {:<24} {} {content}{delay}\n", format!("{host}{path}"), route.status)
+    format!("    {:<24} {status}{content}{delay}\n", format!("{host}{path}"))
+}
+
+/// What a route of files serves.
+fn files_of(files: &FileRoute) -> String {
+    let folder = match (&files.index[..], files.listing) {
+        ([], false) => "no folder".to_owned(),
+        ([], true) => "a listing of each folder".to_owned(),
+        (index, false) => format!("{} for a folder", index.join(" or ")),
+        (index, true) => format!("{} or a listing for a folder", index.join(" or ")),
+    };
+    let named = |what, name: &Option<String>| {
+        name.as_ref().map(|name| format!(", {name} {what}")).unwrap_or_default()
+    };
+    let fallback = named("for pages that aren't there", &files.fallback);
+    let not_found = named("as the 404", &files.not_found);
+    format!("files below {}: {folder}{fallback}{not_found}", files.root.display())
 }

@@ -45,9 +45,9 @@ pub(crate) use options::{absolute, are_same, file_path, found_file, start_folder
 pub(crate) use resolve::schema::schema;
 pub(crate) use settings::{Abilities, SocketAccess};
 pub use settings::{
-    Accept, Access, AccessFormat, AccessLog, Admin, Config, Content, Driver, Engine, Limits, Log,
-    LogFormat, LogLevel, Mode, ProxyProtocol, Route, RoutePath, Server, Supervisor, Timeouts,
-    Workers,
+    Accept, Access, AccessFormat, AccessLog, Admin, Config, Content, Driver, Engine, FileRoute,
+    Files, Limits, Log, LogFormat, LogLevel, Mode, ProxyProtocol, Route, RoutePath, Server,
+    Supervisor, Symlinks, Timeouts, Workers,
 };
 pub(crate) use source::variables::takes_colour;
 pub use value::{Count, ListenAddress, Networks};

@@ -4,17 +4,20 @@
 
 use std::borrow::Cow;
 use std::fs::File;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
+use super::files::Kept;
 use crate::http::{Request, Response};
 
 /// Answers the requests of a route. One is made for a generation, and serves all its lanes at once.
 pub trait Handler: Send + Sync {
-    /// What answers this request, whose head is whole. Must not wait: other connections would wait with it.
-    fn answer(&self, request: &Request<'_>) -> Answer<'_>;
+    /// What answers this request, whose head is whole. Must not wait: other connections would wait with it. `kept` is what
+    /// the lane keeps of files.
+    fn answer(&self, request: &Request<'_>, kept: &Kept) -> Answer<'_>;
 }
 
 /// What answers a request. `'s` is the site that it is of.
@@ -86,6 +89,17 @@ pub enum ResponseOf<'s> {
     Site(&'s Response),
     /// Of this one request.
     Request(Box<Response>),
+    /// One that the lane keeps.
+    Kept(Rc<dyn KeptReply>),
+}
+
+/// A response and its content that a lane keeps, and gives up when it likes: what is being sent lives on.
+pub trait KeptReply {
+    /// The response.
+    fn response(&self) -> &Response;
+
+    /// The content.
+    fn bytes(&self) -> &[u8];
 }
 
 /// The content of a response.
@@ -94,11 +108,11 @@ pub enum Body<'s> {
     Shared(&'s [u8]),
     /// Bytes of this response alone.
     Owned(Vec<u8>),
+    /// Some bytes of what the lane keeps.
+    Kept(Rc<dyn KeptReply>, Range<usize>),
     /// Bytes of a file, which the kernel sends from where it has them.
-    #[allow(dead_code, reason = "tests alone make one until a kind of content does")]
     File(Box<FileSpan>),
     /// Bytes that come piece by piece.
-    #[allow(dead_code, reason = "tests alone make one until a kind of content does")]
     Stream(Box<dyn Stream + 's>),
 }
 
@@ -115,7 +129,6 @@ impl FileSpan {
     ///
     /// # Panics
     /// If its end is beyond what any file can have, 2⁶³ - 1 bytes.
-    #[allow(dead_code, reason = "tests alone make one until a kind of content does")]
     pub fn new(file: Arc<File>, offset: u64, length: u64) -> FileSpan {
         let end = offset.checked_add(length);
         assert!(end.is_some_and(|end| i64::try_from(end).is_ok()), "{offset} + {length} bytes");
@@ -164,10 +177,11 @@ pub trait Stream {
 }
 
 /// What a stream is asked for.
-#[allow(dead_code, reason = "tests alone make some until a kind of content does")]
 pub enum Piece<'b> {
     /// These bytes.
     Bytes(Cow<'b, [u8]>),
+    /// This part of a file. Only of content whose length is known: it isn't framed.
+    File(FileSpan),
     /// There are none yet: the stream wakes its connection when there are.
     Later,
     /// There are no more.
@@ -183,6 +197,7 @@ impl Deref for ResponseOf<'_> {
         match self {
             ResponseOf::Site(response) => response,
             ResponseOf::Request(response) => response,
+            ResponseOf::Kept(reply) => reply.response(),
         }
     }
 }
@@ -256,6 +271,7 @@ impl Body<'_> {
         match self {
             Body::Shared(bytes) => bytes,
             Body::Owned(bytes) => bytes,
+            Body::Kept(reply, range) => &reply.bytes()[range.clone()],
             Body::File(_) | Body::Stream(_) => &[],
         }
     }
@@ -263,7 +279,7 @@ impl Body<'_> {
     /// How long it is, in bytes, as far as that is known.
     pub fn length(&self) -> Option<u64> {
         match self {
-            Body::Shared(_) | Body::Owned(_) => Some(self.bytes().len() as u64),
+            Body::Shared(_) | Body::Owned(_) | Body::Kept(..) => Some(self.bytes().len() as u64),
             Body::File(span) => Some(span.length()),
             Body::Stream(stream) => stream.length(),
         }
@@ -274,6 +290,8 @@ impl Body<'_> {
         match self {
             Body::Shared(_) => 0,
             Body::Owned(bytes) => bytes.capacity(),
+            // It may be this response alone by now that keeps it.
+            Body::Kept(reply, _) => reply.bytes().len(),
             Body::File(_) => size_of::<FileSpan>(),
             Body::Stream(stream) => stream.held_bytes(),
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::Kept;
 use super::answer::{Answer, Body, Collect, Handler, Outcome, Reply, ResponseOf};
 use crate::http::{BodyLength, Request, Response, media_type};
 
@@ -57,7 +58,7 @@ impl Echo {
 }
 
 impl Handler for Echo {
-    fn answer(&self, request: &Request<'_>) -> Answer<'_> {
+    fn answer(&self, request: &Request<'_>, _: &Kept) -> Answer<'_> {
         let bytes = match self.echoed {
             Echoed::Body => Vec::new(),
             Echoed::Request => RequestHead::from(request).to_json(),

@@ -6,6 +6,7 @@
 
 mod answer;
 mod echo;
+mod files;
 mod routes;
 
 use std::sync::Arc;
@@ -14,10 +15,14 @@ use std::time::Duration;
 use crate::config::{self, Content};
 use crate::http::{Method, Refusal, Request, Response, media_type, reason};
 
-pub use answer::{Answer, Body, Handler, Job, Outcome, Pending, Piece, Reply, ResponseOf, Stream};
 #[cfg(any(test, feature = "_internals"))]
-pub use answer::{Collect, FileSpan};
+pub use answer::Collect;
+pub use answer::{
+    Answer, Body, FileSpan, Handler, Job, Outcome, Pending, Piece, Reply, ResponseOf, Stream,
+};
 use echo::Echo;
+pub use files::Kept;
+use files::{Files, Pool};
 use routes::Routes;
 
 /// Everything a server answers: built once for a generation, read by all its lanes.
@@ -75,9 +80,14 @@ const ALL: &[Method<'static>] = &[
 const TEXT: (&str, &str) = ("Content-Type", media_type::TEXT);
 
 impl Site {
-    /// Renders every response of `routes`.
-    pub fn new(routes: &[config::Route]) -> Site {
-        let routes = routes.iter().map(|route| (route, Route::new(route)));
+    /// Renders every response of `routes`, whose files are kept as `settings` say.
+    pub fn new(routes: &[config::Route], settings: &config::Files) -> Site {
+        let pool = Arc::default();
+        let handler = |(number, route)| {
+            let handler = RouteHandler::new(number as u32, route, settings, &pool);
+            (route, Route::new(route, handler))
+        };
+        let routes = routes.iter().enumerate().map(handler);
         Site {
             routes: Routes::new(routes),
             not_found: Fixed::from(plain(404, &[], "there is nothing at this path")),
@@ -101,7 +111,10 @@ impl Site {
             headers: Vec::new(),
             delay: Duration::ZERO,
         };
-        Site { routes: Routes::new([(&everywhere, route)].into_iter()), ..Site::new(&[]) }
+        Site {
+            routes: Routes::new([(&everywhere, route)].into_iter()),
+            ..Site::new(&[], &config::Files::default())
+        }
     }
 
     /// The same site, of which nothing but GET and HEAD is asked: not even what it could be.
@@ -136,9 +149,10 @@ enum Matched<'s> {
 
 impl<'s> Match<'s> {
     /// The answer to the request that it was found for.
-    pub fn answer(self, request: &Request<'_>) -> Answer<'s> {
+    /// `kept` is what the lane keeps of files.
+    pub fn answer(self, request: &Request<'_>, kept: &Kept) -> Answer<'s> {
         match self.0 {
-            Matched::Route(route) => route.answer(request),
+            Matched::Route(route) => route.answer(request, kept),
             Matched::Site(fixed) => fixed.answer(),
         }
     }
@@ -159,7 +173,7 @@ impl From<(Response, Vec<u8>)> for Fixed {
 }
 
 impl Route {
-    fn answer(&self, request: &Request<'_>) -> Answer<'_> {
+    fn answer(&self, request: &Request<'_>, kept: &Kept) -> Answer<'_> {
         if request.method == Method::Options && self.allowed != AllowedMethods::AnyAndOptions {
             return self.options.answer();
         }
@@ -168,19 +182,19 @@ impl Route {
         }
         match &self.handler {
             RouteHandler::Fixed(fixed) => fixed.answer(),
-            RouteHandler::Dynamic(handler) => handler.answer(request),
+            RouteHandler::Dynamic(handler) => handler.answer(request, kept),
         }
     }
 
-    fn new(route: &config::Route) -> Route {
+    fn new(route: &config::Route, handler: RouteHandler) -> Route {
         let (allowed, names) = match route.content {
-            Content::Fixed { .. } => (AllowedMethods::Read, READ),
+            Content::Fixed { .. } | Content::Files(_) => (AllowedMethods::Read, READ),
             Content::EchoBody | Content::EchoRequest => (AllowedMethods::Any, ALL),
             Content::Redirect(_) => (AllowedMethods::AnyAndOptions, ALL),
         };
         Route {
             allowed,
-            handler: RouteHandler::new(route),
+            handler,
             options: options(names),
             not_allowed: Fixed::from(plain(
                 405,
@@ -192,7 +206,12 @@ impl Route {
 }
 
 impl RouteHandler {
-    fn new(route: &config::Route) -> RouteHandler {
+    fn new(
+        number: u32,
+        route: &config::Route,
+        settings: &config::Files,
+        pool: &Arc<Pool>,
+    ) -> RouteHandler {
         let own: Vec<(&str, &str)> =
             route.headers.iter().map(|(name, value)| (&**name, &**value)).collect();
         let fixed = |fields: &[(&str, &str)], body: Arc<[u8]>| {
@@ -208,6 +227,10 @@ impl RouteHandler {
             Content::Fixed { content_type, body } => {
                 let field = content_type.as_deref().map(|value| ("Content-Type", value));
                 fixed(field.as_slice(), body.clone())
+            }
+            Content::Files(files) => {
+                let files = Files::new(number, route, files, settings, pool);
+                RouteHandler::Dynamic(Box::new(files))
             }
             Content::Redirect(location) => {
                 let text = format!("{} {}\n", route.status, reason(route.status));

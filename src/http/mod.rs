@@ -18,6 +18,7 @@ mod token;
 pub use limits::Limits;
 pub use method::Method;
 pub use refusal::Refusal;
-pub use request::{BodyLength, Fields, Request, Version};
+pub use request::{BodyLength, Fields, KeptRequest, Request, Version};
 pub use response::{Response, reason};
+pub use target::Target;
 pub use token::{is_field_value, is_token};

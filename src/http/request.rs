@@ -2,6 +2,7 @@
 
 // Addresses, and no sockets.
 use core::net::IpAddr;
+use std::borrow::Cow;
 
 use super::method::Method;
 use super::target::Target;
@@ -21,6 +22,59 @@ pub struct Request<'b> {
     pub body: BodyLength,
     /// Where it comes from, if the lane that received it keeps that: the connection tells it, and no byte of the request.
     pub client: Option<IpAddr>,
+}
+
+/// What of a request without a body is kept while its answer waits for something. Of its method, whether it is HEAD.
+#[derive(Clone, Debug)]
+pub struct KeptRequest {
+    is_head: bool,
+    version: Version,
+    raw: Box<[u8]>,
+    path: Box<[u8]>,
+    query: Option<Box<[u8]>>,
+    host: Box<[u8]>,
+    lines: Box<[u8]>,
+}
+
+impl Request<'_> {
+    /// Keeps it.
+    pub fn keep(&self) -> KeptRequest {
+        let Target { raw, path, query, host } = &self.target;
+        KeptRequest {
+            is_head: self.method == Method::Head,
+            version: self.version,
+            raw: (*raw).into(),
+            path: (&**path).into(),
+            query: query.map(Into::into),
+            host: (&**host).into(),
+            lines: self.fields.lines.into(),
+        }
+    }
+}
+
+impl KeptRequest {
+    /// The request.
+    pub fn request(&self) -> Request<'_> {
+        Request {
+            method: if self.is_head { Method::Head } else { Method::Get },
+            target: Target {
+                raw: &self.raw,
+                path: Cow::Borrowed(&self.path),
+                query: self.query.as_deref(),
+                host: Cow::Borrowed(&self.host),
+            },
+            version: self.version,
+            fields: Fields { lines: &self.lines },
+            body: BodyLength::None,
+            client: None,
+        }
+    }
+
+    /// How much memory it holds, in bytes.
+    pub fn held_bytes(&self) -> usize {
+        let query = self.query.as_ref().map_or(0, |query| query.len());
+        self.raw.len() + self.path.len() + query + self.host.len() + self.lines.len()
+    }
 }
 
 /// The version of a request. A higher minor version than 1 is served as 1.1 (RFC 9110 §2.5).

@@ -64,7 +64,7 @@ impl Generation {
         ledger: Arc<Ledger>,
         access_log: Option<Arc<Rings>>,
     ) -> Generation {
-        let site = Arc::new(Site::new(&config.routes));
+        let site = Arc::new(Site::new(&config.routes, &config.files));
         Generation { number, site, config: Arc::new(config), addresses, ledger, access_log }
     }
 }

@@ -20,7 +20,7 @@ pub(super) fn meant(table: &str, key: &str) -> Option<String> {
 /// What to write instead of it in a route.
 fn in_a_route(key: &str) -> Option<&'static str> {
     const ROUTE_BODY: &str =
-        "what a route answers is its text, json, body_file, bytes, redirect or echo";
+        "what a route answers is its text, json, body_file, bytes, files, redirect or echo";
     match key {
         "body" | "content" | "respond" | "response" | "return" => Some(ROUTE_BODY),
         "code" | "status_code" => Some("did you mean `status`?"),
@@ -71,7 +71,7 @@ fn setting(key: &str) -> Option<&'static str> {
 
 /// Why there is none.
 fn reason(table: &str, key: &str) -> Option<&'static str> {
-    const FILES: &str = "routes that serve files: not in this version; body_file is one file";
+    const FILES: &str = "a route serves the files of a folder: files = \"public\"";
     const PROXY: &str = "laneway passes no requests on to other servers";
     const TLS: &str = "laneway speaks no TLS: a proxy before it has to";
     const LOG: &str =

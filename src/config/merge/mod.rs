@@ -75,7 +75,7 @@ impl Section {
     }
 }
 
-const SECTIONS: [Section; 8] = [
+const SECTIONS: [Section; 9] = [
     Section::of::<settings::Server>("server"),
     Section::of::<settings::Workers>("workers"),
     Section::of::<settings::Supervisor>("supervisor"),
@@ -84,24 +84,14 @@ const SECTIONS: [Section; 8] = [
     Section::of::<settings::Log>("log"),
     Section::of::<settings::Access>("access"),
     Section::of::<settings::Admin>("admin"),
+    Section::of::<settings::Files>("files"),
 ];
 const ROUTE: Section = Section::of::<raw::Route>("route");
 
 /// Tables and keys that a later version will have, and what they are for. One that exists is none of them.
-const LATER: [(&str, &str); 13] = [
+const LATER: [(&str, &str); 2] = [
     ("exec", "the engine that starts other programs"),
-    ("files", "routes that serve files"),
     ("node", "the engine that starts Node workers"),
-    ("route.cache_control", "routes that serve files"),
-    ("route.clean_urls", "routes that serve files"),
-    ("route.dotfiles", "routes that serve files"),
-    ("route.fallback", "routes that serve files"),
-    ("route.files", "routes that serve files"),
-    ("route.index", "routes that serve files"),
-    ("route.listing", "routes that serve files"),
-    ("route.not_found", "routes that serve files"),
-    ("route.precompressed", "routes that serve files"),
-    ("route.symlinks", "routes that serve files"),
 ];
 
 const ROUTES_TITLE: &str = "`route` is a list of tables";

@@ -138,6 +138,9 @@ pub(super) fn check_status(status: u16, content: &Content) -> Result<(), Wrong> 
             "a redirect's status is 301, 302, 303, 307 or 308",
         )),
         Content::Fixed { body, .. } if !body.is_empty() => check_may_have_body("use text = \"\""),
+        Content::Files(_) if status != 200 => {
+            Err(wrong("a file's status is its own", "leave `status` out"))
+        }
         Content::EchoBody | Content::EchoRequest => check_may_have_body("an echo is one"),
         _ => Ok(()),
     }

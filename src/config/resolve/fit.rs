@@ -52,6 +52,12 @@ pub(super) fn check(raw: &Raw, places: &KeyPlaces, diagnostics: &mut Vec<Diagnos
         let title = format!("the engine \"{name}\" writes no access log");
         refuse(&["log.access", ENGINE], title, help);
     }
+    for (index, _) in raw.route.iter().enumerate().filter(|(_, route)| route.files.is_some()) {
+        if let Some(help) = engine.no_files {
+            let title = format!("the engine \"{name}\" serves no files");
+            refuse(&[&format!("route[{index}].files"), ENGINE], title, help);
+        }
+    }
     let Some(responses) = &engine.responses else { return };
     let Responses { statuses_refused, fields_max, echo_bytes_max } = responses;
     for (index, route) in raw.route.iter().enumerate() {

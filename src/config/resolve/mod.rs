@@ -2,6 +2,7 @@
 
 mod addresses;
 mod checks;
+mod file_route;
 pub(super) mod files;
 mod fit;
 pub(super) mod raw;
@@ -59,7 +60,8 @@ pub(super) fn resolve(
     told.warnings.extend(unused(&server.listen, server.socket_access(), places));
     told.warnings.extend(unused(&admin.listen, admin.socket_access(), places));
     // What is printed of this loads to the same from any folder.
-    for name in raw.route.iter_mut().filter_map(|route| route.body_file.as_mut()) {
+    let names = raw.route.iter_mut().flat_map(|route| [&mut route.body_file, &mut route.files]);
+    for name in names.flatten() {
         if let Ok(path) = std::path::absolute(folder.join(&*name))
             && let Some(path) = path.to_str()
         {
@@ -82,6 +84,7 @@ pub(super) fn resolve(
         log: raw.log.clone(),
         access: raw.access.clone(),
         admin: raw.admin.clone(),
+        files: raw.files.clone(),
         colour: false, // What the environment says of it follows.
         routes,
         warnings: Vec::new(),

@@ -9,6 +9,7 @@ use super::checks::{
     Wrong, check_field, check_location, check_status, content_type, default_status, host, json,
     path, wrong,
 };
+use super::file_route::file_route;
 use super::files::read_file;
 use super::raw::{self, ROUTE_BODY_BYTES_MAX};
 use crate::config::diagnostic::{Diagnostic, KeyPlaces, Place};
@@ -58,7 +59,7 @@ impl<'r> Routes<'r> {
         let host = self.keep(index, "host", host(&raw.host));
         let valid_headers = self.check_headers(index, &headers, raw.redirect.is_some());
         self.warn_of_pattern(index, &raw.path);
-        let content = self.content(index, raw);
+        let content = self.content(index, raw, path.as_ref());
         let status = content.as_ref().and_then(|(kind, content)| {
             let status = raw.status.map_or(default_status(content), |status| status.0 as u16);
             let key = if raw.status.is_some() { "status" } else { *kind };
@@ -125,10 +126,15 @@ impl<'r> Routes<'r> {
     }
 
     /// The kind of a route, and what it answers.
-    fn content(&mut self, index: usize, raw: &raw::Route) -> Option<(&'static str, Content)> {
+    fn content(
+        &mut self,
+        index: usize,
+        raw: &raw::Route,
+        path: Option<&RoutePath>,
+    ) -> Option<(&'static str, Content)> {
         let kinds = raw.kinds();
         let mut stated = kinds.iter().filter(|(_, stated)| *stated).map(|(kind, _)| *kind);
-        const HELP: &str = "a route is one of text, json, body_file, bytes, redirect, echo";
+        const HELP: &str = "a route is one of text, json, body_file, bytes, files, redirect, echo";
         let Some(kind) = stated.next() else {
             // A key that was found wrong may have been meant as the kind, and has been told of.
             let kind_is_wrong = kinds.iter().any(|(kind, _)| self.place(index, kind).is_some());
@@ -147,6 +153,13 @@ impl<'r> Routes<'r> {
             self.diagnose(index, second, wrong(title, HELP));
             return None;
         }
+        if kind != "files"
+            && let Some((key, _)) = raw.of_files().into_iter().find(|(_, stated)| *stated)
+        {
+            let title = format!("`{key}` is a key of routes that serve files");
+            self.diagnose(index, key, wrong(title, "leave it out, or state files = \"folder\""));
+            return None;
+        }
         let own_type = raw.headers.keys().any(|name| name.eq_ignore_ascii_case("content-type"));
         let fixed = |content_type, body: Vec<u8>| Content::Fixed {
             content_type: Some(Cow::Borrowed(content_type)).filter(|_| !own_type),
@@ -160,6 +173,8 @@ impl<'r> Routes<'r> {
             self.read(name).map(|body| fixed(content_type(name), body))
         } else if let Some(bytes) = raw.bytes {
             Ok(fixed(media_type::BYTES, vec![b'x'; bytes.0 as usize]))
+        } else if let Some(folder) = &raw.files {
+            file_route(&self.folder.join(folder), raw, path).map(Content::Files)
         } else if let Some(location) = &raw.redirect {
             check_location(location).map(|()| Content::Redirect(location.clone()))
         } else {

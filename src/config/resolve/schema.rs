@@ -93,18 +93,21 @@ fn of_a_route() -> Value {
     let has_body = status(json!({ "not": { "enum": WITHOUT_BODY } }));
     let is_blank = json!({ "properties": { "text": { "const": "" } } });
     let mut redirects = status(json!({ "enum": REDIRECTS }));
+    let route = Route::default();
+    let of_files = route.of_files().map(|(key, _)| (key.to_owned(), json!(["files"])));
     redirects["properties"]["headers"] =
         json!({ "propertyNames": { "not": { "pattern": any_case(&["location"]) } } });
-    json!({
-        "required": ["path"],
-        "oneOf": kinds,
-        "dependencies": {
-            "redirect": redirects,
-            "echo": has_body,
-            "json": has_body,
-            "text": { "anyOf": [is_blank, has_body] },
+    let mut dependencies = json!({
+        "redirect": redirects,
+        "echo": has_body,
+        "json": has_body,
+        "text": { "anyOf": [is_blank, has_body] },
+        "files": {
+            "properties": { "path": { "pattern": "\\*$" }, "status": { "const": 200 } },
         },
-    })
+    });
+    extend(&mut dependencies, Value::Object(of_files.into_iter().collect()));
+    json!({ "required": ["path"], "oneOf": kinds, "dependencies": dependencies })
 }
 
 /// What holds of a key of a route beyond its type.

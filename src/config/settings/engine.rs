@@ -40,6 +40,8 @@ pub struct Abilities {
     pub files_of_address: Option<u64>,
     /// Why it writes no access log, if it can't.
     pub no_access_log: Option<&'static str>,
+    /// Why it serves no files, if it can't.
+    pub no_files: Option<&'static str>,
     /// What its responses can't be, if it can't send all that a route can ask for.
     pub responses: Option<Responses>,
     /// What a user who chose it should know, and what to do about it.
@@ -67,6 +69,7 @@ const NATIVE: Abilities = Abilities {
     has_driver: true,
     files_of_address: None,
     no_access_log: None,
+    no_files: None,
     responses: None,
     warning: None,
 };
@@ -84,6 +87,7 @@ const MAY: Abilities = Abilities {
     // The socket, a connection that waits to be looked at, and one over the limit that is about to be closed.
     files_of_address: Some(3),
     no_access_log: Some("may_minihttp doesn't tell when a response has left, or whether it did"),
+    no_files: Some("may_minihttp sends what is in memory alone: serve one with body_file"),
     responses: Some(Responses {
         // It sends a Content-Length with everything.
         statuses_refused: &[204, 304],

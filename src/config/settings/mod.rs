@@ -7,6 +7,7 @@ mod access;
 mod access_log;
 mod admin;
 mod engine;
+mod files;
 mod server;
 mod socket_access;
 
@@ -14,6 +15,7 @@ pub use access::{Access, ProxyProtocol};
 pub use access_log::{AccessFormat, AccessLog};
 pub use admin::Admin;
 pub use engine::{Abilities, Engine, Responses};
+pub use files::{FileRoute, Files, Symlinks};
 pub use server::Server;
 use socket_access::SOCKET_MODE;
 pub(crate) use socket_access::SocketAccess;
@@ -86,6 +88,8 @@ pub struct Config {
     pub access: Access,
     /// `[admin]`
     pub admin: Admin,
+    /// `[files]`
+    pub files: Files,
     /// Whether a terminal's lines may have colours, by the environment.
     pub colour: bool,
     /// `[[route]]`, in file order; no two have the same host and path.
@@ -440,6 +444,8 @@ pub enum Content {
         #[serde(skip)]
         body: Arc<[u8]>,
     },
+    /// `files`: those below a folder.
+    Files(FileRoute),
     /// `redirect`: the `Location` to answer with.
     Redirect(String),
     /// `echo = "body"`: the request body comes back.

@@ -11,6 +11,7 @@ mod network;
 mod permissions;
 #[cfg(feature = "_schema")]
 pub(in crate::config) mod schema;
+mod texts;
 
 pub(in crate::config) use account::Account;
 pub(in crate::config) use address::Addresses;
@@ -19,6 +20,7 @@ pub use hosts::HOST_BYTES_MAX;
 pub(in crate::config) use hosts::HostNames;
 pub use network::Networks;
 pub(in crate::config) use permissions::Permissions;
+pub(in crate::config) use texts::{ByPattern, Texts};
 
 use std::ffi::OsStr;
 use std::fmt;

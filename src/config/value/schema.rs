@@ -11,8 +11,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use super::address::OFF_WORD;
 use super::network::NETWORKS_MAX;
 use super::{
-    Account, Addresses, As, Count, DURATION_MAX, HostNames, LANES_MAX, Networks, Number, Perhaps,
-    Permissions, Size, Time, written, written_duration,
+    Account, Addresses, As, ByPattern, Count, DURATION_MAX, HostNames, LANES_MAX, Networks, Number,
+    Perhaps, Permissions, Size, Texts, Time, written, written_duration,
 };
 
 /// The keyword that has the range in words, a sentence, until it is a part of the description.
@@ -189,6 +189,36 @@ impl JsonSchema for HostNames {
             "anyOf": [name.clone(), { "type": "array", "items": name }],
             "examples": [["status.example.org"]],
             (RANGE): "A host's name, or a list of them.",
+        })
+    }
+}
+
+impl JsonSchema for Texts {
+    fn schema_name() -> Cow<'static, str> {
+        "Texts".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" } }],
+            (RANGE): "A text, or a list of them.",
+        })
+    }
+}
+
+impl JsonSchema for ByPattern {
+    fn schema_name() -> Cow<'static, str> {
+        "ByPattern".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "anyOf": [
+                { "type": "string" },
+                { "type": "object", "additionalProperties": { "type": "string" } },
+            ],
+            "examples": ["no-cache", { "/assets/*": "max-age=31536000, immutable" }],
+            (RANGE): "A text, or a table of patterns with a text for each.",
         })
     }
 }

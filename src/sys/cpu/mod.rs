@@ -5,7 +5,9 @@ pub mod cgroup;
 use std::io;
 use std::time::Duration;
 
+use nix::sched::{sched_getaffinity, sched_setaffinity};
 use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
+use nix::unistd::Pid;
 
 /// The CPUs that this thread may run on, in ascending order; empty if the kernel doesn't tell.
 pub fn allowed() -> Vec<usize> {
@@ -23,6 +25,13 @@ pub fn counted() -> usize {
 pub fn pin(cpu: usize) -> bool {
     cpu < libc::CPU_SETSIZE as usize
         && core_affinity::set_for_current(core_affinity::CoreId { id: cpu })
+}
+
+/// Has this thread run wherever the first thread of its process may, and not where the one that started it is pinned.
+pub fn run_where_process_does() {
+    // A thread that is not allowed to is slower, and does its work.
+    let _ = sched_getaffinity(Pid::this())
+        .and_then(|allowed| sched_setaffinity(Pid::from_raw(0), &allowed));
 }
 
 /// How long this thread has been on a CPU, for itself and within the kernel, since it started.

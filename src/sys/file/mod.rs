@@ -1,6 +1,7 @@
 //! Files that need more than std's own `open`: those that must not keep this process waiting, and must be what their
 //! name says; and the width of a terminal.
 
+pub mod beneath;
 pub mod watch;
 
 use std::fs::{File, Metadata, OpenOptions, Permissions};

@@ -136,7 +136,8 @@ mod tests {
     /// Whether a socket still has input, when so many bytes had been discarded in a turn: after that turn, and the next.
     fn has_input_after(discarded: usize) -> [bool; 2] {
         let config = config::load(&Options::default()).expect("the defaults").config;
-        let (site, ledger) = (Site::new(&config.routes), Ledger::new(1).expect("a ledger"));
+        let (site, ledger) =
+            (Site::new(&config.routes, &config.files), Ledger::new(1).expect("a ledger"));
         let limits = Limits {
             request_line: 64,
             header_bytes: 256,

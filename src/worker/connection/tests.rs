@@ -12,7 +12,8 @@ use std::time::Duration;
 use super::*;
 use crate::config::{self, Config, Options};
 use crate::content::{
-    Answer, Body, FileSpan, Handler, Job, Outcome, Pending, Piece, Reply, ResponseOf, Site, Stream,
+    Answer, Body, FileSpan, Handler, Job, Kept, Outcome, Pending, Piece, Reply, ResponseOf, Site,
+    Stream,
 };
 use crate::http::{Limits, Request, Response};
 use crate::observe::ledger::labels::RefusedFor;
@@ -33,7 +34,7 @@ struct Pieces {
 }
 
 impl Handler for Pieces {
-    fn answer(&self, _: &Request<'_>) -> Answer<'_> {
+    fn answer(&self, _: &Request<'_>, _: &Kept) -> Answer<'_> {
         let stream = Box::new(Under { of: self, left: self.count });
         let (response, body) = (ResponseOf::Site(&self.response), Body::Stream(stream));
         Answer::Known(Outcome::Ready(Reply { response, body }))
@@ -327,7 +328,7 @@ fn a_stream_that_panics_ends_its_connection_without_another_response() {
 struct Answers(for<'s> fn(&'s Answers) -> Answer<'s>);
 
 impl Handler for Answers {
-    fn answer(&self, _: &Request<'_>) -> Answer<'_> {
+    fn answer(&self, _: &Request<'_>, _: &Kept) -> Answer<'_> {
         (self.0)(self)
     }
 }

@@ -17,7 +17,7 @@ use self::clients::Clients;
 use self::jobs::Jobs;
 use self::output::Output;
 use crate::config::{Config, Timeouts};
-use crate::content::Site;
+use crate::content::{Kept, Site};
 use crate::control::DrainKind;
 use crate::http::h1::DATE_LINE_BYTES;
 use crate::http::{Fields, Limits};
@@ -42,6 +42,8 @@ pub(super) const FILE_BYTES_PER_TURN: usize = 512 * 1024;
 pub struct Context<'s> {
     /// What is served.
     pub site: &'s Site,
+    /// What the lane keeps of the files that it serves.
+    pub kept: Kept,
     /// Limits of a request.
     pub limits: &'s Limits,
     /// `limits.requests_per_connection`
@@ -159,6 +161,7 @@ impl<'s> Context<'s> {
         let counters = ledger.block(block);
         let mut context = Context {
             site,
+            kept: Kept::new(config),
             limits,
             requests_per_connection: config.limits.requests_per_connection,
             body_rate: config.limits.body_rate,
@@ -197,6 +200,7 @@ impl<'s> Context<'s> {
         let elapsed = self.clock.start.elapsed();
         self.now_us = elapsed.as_micros() as u64;
         self.now_ms = self.now_us / 1000;
+        self.kept.begin_turn(self.now_ms);
         self.counters.begin_turn(self.clock.before_ms + self.now_ms);
         self.discards_left = DISCARDS_PER_TURN;
         if self.now_ms >= self.clock.date_until_ms {

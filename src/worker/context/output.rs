@@ -1,6 +1,6 @@
 //! Responses on their way: those that a lane gathers for the connection at work, and what of them waits for a client.
 
-use crate::content::{Body, Piece, Stream};
+use crate::content::{Body, FileSpan, Piece, Stream};
 use crate::http::Response;
 use crate::http::h1::{self, DATE_LINE_BYTES, Recipient, Writer};
 use crate::observe::access::Access;
@@ -292,6 +292,7 @@ impl<'s> Output<'s> {
                     writer.put(bytes, &piece);
                     Progress::Going
                 }
+                Piece::File(span) => return self.put_span(span, writer, record),
                 Piece::Later => return Progress::Waiting,
                 Piece::End if writer.end(bytes) => Progress::Whole,
                 Piece::End => Progress::BrokenOff { by_end: true },
@@ -307,6 +308,25 @@ impl<'s> Output<'s> {
             }
         }
         Progress::Going
+    }
+
+    /// Adds a part of a file to content that comes piece by piece: more is gathered once that is sent.
+    fn put_span(
+        &mut self,
+        mut span: FileSpan,
+        writer: &mut Writer,
+        record: &mut Record,
+    ) -> Progress {
+        span.limit(writer.pass(span.length()));
+        record.add(span.length());
+        let end = self.outgoing.bytes.len() + span.length() as usize;
+        self.outgoing.body = Some(Body::File(Box::new(span)));
+        if !writer.is_over() {
+            return Progress::Going;
+        }
+        // With the last of it the response leaves.
+        self.outgoing.records.push((end, *record));
+        Progress::Whole
     }
 
     /// Ends content that comes piece by piece before it is whole.

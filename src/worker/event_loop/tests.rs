@@ -10,7 +10,8 @@ use std::time::Duration;
 use super::*;
 use crate::config::{self, Networks, Options};
 use crate::content::{
-    Answer, Body, FileSpan, Handler, Job, Outcome, Pending, Piece, Reply, ResponseOf, Site, Stream,
+    Answer, Body, FileSpan, Handler, Job, Kept, Outcome, Pending, Piece, Reply, ResponseOf, Site,
+    Stream,
 };
 use crate::control::{GenerationNumber, Received, Report};
 use crate::http::{Request, Response};
@@ -24,7 +25,7 @@ use crate::worker::{self, Generation};
 /// ledger, of which it has the first block.
 pub(super) fn with_loop(accept: Accept, test: impl FnOnce(&mut EventLoop<'_>, &Control, &Ledger)) {
     let driver = Driver::Epoll(epoll::Driver::new().expect("a driver"));
-    with_loop_of(driver, &Site::new(&[]), accept, test);
+    with_loop_of(driver, &Site::new(&[], &Default::default()), accept, test);
 }
 
 fn with_loop_of(
@@ -114,7 +115,7 @@ struct Opened {
 }
 
 impl Handler for Opened {
-    fn answer(&self, _: &Request<'_>) -> Answer<'_> {
+    fn answer(&self, _: &Request<'_>, _: &Kept) -> Answer<'_> {
         let job = Open { of: self, thread: None };
         Answer::Known(Outcome::Pending(Pending::Job(Box::new(job))))
     }
@@ -196,7 +197,7 @@ struct Mixed {
 }
 
 impl Handler for Mixed {
-    fn answer(&self, request: &Request<'_>) -> Answer<'_> {
+    fn answer(&self, request: &Request<'_>, _: &Kept) -> Answer<'_> {
         let response = ResponseOf::Site(&self.opened.response);
         let body = match &*request.target.path {
             b"/file" => return self.opened.answer(request),
@@ -378,7 +379,7 @@ impl<'s> Job<'s> for FailsAtItsEnd {
 }
 
 impl Handler for FailsAtItsEnd {
-    fn answer(&self, _: &Request<'_>) -> Answer<'_> {
+    fn answer(&self, _: &Request<'_>, _: &Kept) -> Answer<'_> {
         Answer::Known(Outcome::Pending(Pending::Job(Box::new(FailsAtItsEnd))))
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::content::{Answer, Body, Handler, Job, Outcome, Pending, Reply, ResponseOf};
+use crate::content::{Answer, Body, Handler, Job, Kept, Outcome, Pending, Reply, ResponseOf};
 use crate::http::{Method, Request, Response, Version, media_type, reason};
 use crate::observe::metrics::{Format, render};
 use crate::observe::snapshot::{Health, Snapshot};
@@ -65,7 +65,7 @@ impl Pages {
 }
 
 impl Handler for Pages {
-    fn answer(&self, request: &Request<'_>) -> Answer<'_> {
+    fn answer(&self, request: &Request<'_>, _: &Kept) -> Answer<'_> {
         if !self.is_allowed(request) {
             // RFC 9110 §15.5.20: this server is not willing to answer for that host.
             let sentence =

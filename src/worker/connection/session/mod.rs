@@ -249,7 +249,7 @@ impl<'s> Session<'s> {
         // Before it is answered: what hangs or panics is told by its route.
         lane.counters.begin_request(route);
         fault::on_request(&request.target.path);
-        let answer = found.answer(request);
+        let answer = found.answer(request, &lane.kept);
         let limit = lane.requests_per_connection;
         let to = Recipient {
             version: request.version,

@@ -17,7 +17,7 @@ struct OfFile {
 }
 
 impl Handler for OfFile {
-    fn answer(&self, _: &Request<'_>) -> Answer<'_> {
+    fn answer(&self, _: &Request<'_>, _: &Kept) -> Answer<'_> {
         let body = Body::File(Box::new(self.span.clone()));
         Answer::Known(Outcome::Ready(Reply { response: ResponseOf::Site(&self.response), body }))
     }

@@ -27,7 +27,7 @@ struct Later {
 }
 
 impl Handler for Later {
-    fn answer(&self, request: &Request<'_>) -> Answer<'_> {
+    fn answer(&self, request: &Request<'_>, _: &Kept) -> Answer<'_> {
         Answer::Known(match &*request.target.path {
             b"/now" => whole(self),
             b"/delay" => Outcome::Pending(Pending::Delay(Duration::from_secs(1), reply(self))),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use may_minihttp::{HttpService, Request, Response};
 
 use super::lane::{Lane, OpenConnection};
-use crate::content::{self, Answer, Body, Outcome, Pending, ResponseOf};
+use crate::content::{self, Answer, Body, Kept, Outcome, Pending, ResponseOf};
 use crate::control::WorkerEvent;
 use crate::http::h1::{Head, Receiver, Step, connection_field};
 use crate::http::{self, BodyLength, Method, Refusal, Version};
@@ -207,7 +207,7 @@ impl Service {
         let (route, found) = self.lane.generation.site.find(asked);
         self.lane.counters.begin_request(route);
         fault::on_request(&asked.target.path);
-        let answer = found.answer(asked);
+        let answer = found.answer(asked, &Kept::default());
         if asked.method == Method::Head {
             return Reply::Bare(501);
         }
@@ -249,9 +249,8 @@ impl From<content::Reply<'static>> for Reply {
             (ResponseOf::Site(response), body @ (Body::Shared(_) | Body::Owned(_))) => {
                 Reply::Whole(response, body)
             }
-            (ResponseOf::Request(_), _) | (_, Body::File(_) | Body::Stream(_)) => {
-                Reply::Refused(OWN)
-            }
+            (ResponseOf::Request(_) | ResponseOf::Kept(_), _)
+            | (_, Body::File(_) | Body::Stream(_) | Body::Kept(..)) => Reply::Refused(OWN),
         }
     }
 }
