@@ -556,10 +556,7 @@ fn what_has_another_name_elsewhere_is_told_its_name_here() {
         ("worker_processes = 4\n", "did you mean `workers.count`?"),
         ("[workers]\ninstances = 4\n", "did you mean `workers.count`?"),
         ("[server]\nkeepalive_timeout = \"65s\"\n", "did you mean `timeouts.keep_alive`?"),
-        (
-            "[server]\nroot = \"/srv\"\n",
-            "routes that serve files: not in this version; body_file is one file",
-        ),
+        ("[server]\nroot = \"/srv\"\n", "a route serves the files of a folder: files = \"public\""),
         ("[tls]\ncert = \"a\"\n", "laneway speaks no TLS: a proxy before it has to"),
         (
             "[log]\nfile = \"x\"\n",
@@ -571,7 +568,7 @@ fn what_has_another_name_elsewhere_is_told_its_name_here() {
         ),
         (
             &format!("{ROUTE}body = \"x\"\n"),
-            "what a route answers is its text, json, body_file, bytes, redirect or echo",
+            "what a route answers is its text, json, body_file, bytes, files, redirect or echo",
         ),
         (
             &format!("{ROUTE}proxy_pass = \"http://a\"\n"),

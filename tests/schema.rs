@@ -157,6 +157,8 @@ fn it_accepts_what_the_server_accepts() {
         "path = \"/\"\njson = 1",
         "path = \"/\"\nbody_file = \"page.html\"",
         "path = \"/\"\nbytes = \"1KiB\"",
+        "path = \"/*\"\nfiles = \"/usr\"\nindex = [\"a\", \"b\"]\nlisting = true\nsymlinks = \"never\"",
+        "path = \"/a/*\"\nfiles = \"/usr\"\ncache_control = { \"*.css\" = \"no-cache\" }",
         "path = \"/\"\nbytes = 0\nstatus = 204",
         "path = \"/\"\nredirect = \"https://example.org/\"\nstatus = 303",
         "path = \"/\"\necho = \"request\"\nheaders = { X-Name = \"a, b\", Set-Cookie = \"\" }",
@@ -257,6 +259,11 @@ fn it_refuses_what_the_server_refuses() {
         "path = \"/\"\ntext = \"x\"\nheaders = { A = 1 }",
         "path = \"/\"\ntext = \"x\"\nheaders = { content-LENGTH = \"1\" }",
         "path = \"/\"\ntext = \"x\"\nfiles = \"public\"",
+        "path = \"/\"\nfiles = \"/usr\"",
+        "path = \"/*\"\nfiles = \"/usr\"\nstatus = 201",
+        "path = \"/*\"\ntext = \"x\"\nlisting = true",
+        "path = \"/*\"\nfiles = \"/usr\"\nlisting = 1",
+        "path = \"/*\"\nfiles = \"/usr\"\nsymlinks = \"all\"",
     ];
     for route in routes {
         assert_judged(&format!("[[route]]\n{route}\n"), false, true);
@@ -280,6 +287,8 @@ fn what_a_schema_cant_tell_the_server_finds() {
         "route = [{ path = \"//a\", text = \"\" }]",
         "route = [{ path = \"/a\", text = \"\" }, { path = \"/a\", text = \"\" }]",
         "route = [{ path = \"/a\", body_file = \"absent\" }]",
+        "route = [{ path = \"/*\", files = \"absent\" }]",
+        "route = [{ path = \"/*\", files = \"/usr\", index = \"a/b\" }]",
         "route = [{ path = \"/a\", bytes = 1, status = 204 }]",
     ];
     for toml in cases {

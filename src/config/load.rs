@@ -205,7 +205,9 @@ mod tests {
             "limits.requests_per_connection=4294967295",
             "timeouts.body=365d",
             "log.level=trace",
-            "route=[{path=\"/*\", echo=\"request\", delay=\"1ms\", headers={X=\"1\"}}]",
+            "files.cache_bytes=1MiB",
+            "files.cache_ttl=0s",
+            "route=[{path=\"/files/*\", files=\"/usr\", index=[], symlinks=\"never\", cache_control={\"*\"=\"a\"}}, {path=\"/*\", echo=\"request\", delay=\"1ms\", headers={X=\"1\"}}]",
         ];
         let defaults = Options { folder: Some("/nonexistent".into()), ..Options::default() };
         let given = Options { set: set.map(str::to_owned).to_vec(), ..defaults.clone() };

@@ -43,6 +43,7 @@ pub use options::Options;
 pub(crate) use options::{absolute, are_same, file_path, found_file, start_folder};
 #[cfg(feature = "_schema")]
 pub(crate) use resolve::schema::schema;
+pub(crate) use settings::OPEN_FILE_BYTES;
 pub(crate) use settings::{Abilities, SocketAccess};
 pub use settings::{
     Accept, Access, AccessFormat, AccessLog, Admin, Config, Content, Driver, Engine, FileRoute,

@@ -2,7 +2,9 @@
 //!
 //! Everything that serves content implements [`Handler`]; nothing beyond this module knows which kinds there are.
 
+use std::any::Any;
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::fs::File;
 use std::ops::{Deref, Range};
 use std::rc::Rc;
@@ -10,14 +12,47 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use super::files::Kept;
 use crate::http::{Request, Response};
 
 /// Answers the requests of a route. One is made for a generation, and serves all its lanes at once.
 pub trait Handler: Send + Sync {
     /// What answers this request, whose head is whole. Must not wait: other connections would wait with it. `kept` is what
-    /// the lane keeps of files.
+    /// its lane keeps.
     fn answer(&self, request: &Request<'_>, kept: &Kept) -> Answer<'_>;
+}
+
+/// What a lane keeps for the content that it asks, which alone knows what that is; and the lane's time. A clone is the same.
+#[derive(Clone, Default)]
+pub struct Kept(Option<Rc<OfLane>>);
+
+struct OfLane {
+    now_ms: Cell<u64>,
+    kept: Box<dyn Any>,
+}
+
+impl Kept {
+    /// Keeps this.
+    pub(super) fn new(kept: impl Any) -> Kept {
+        Kept(Some(Rc::new(OfLane { now_ms: Cell::new(0), kept: Box::new(kept) })))
+    }
+
+    /// What is kept, if it is such.
+    pub(super) fn get<T: Any>(&self) -> Option<&T> {
+        self.0.as_ref()?.kept.downcast_ref()
+    }
+
+    /// The time of a turn that begins, in milliseconds.
+    #[inline]
+    pub fn begin_turn(&self, now_ms: u64) {
+        if let Some(lane) = &self.0 {
+            lane.now_ms.set(now_ms);
+        }
+    }
+
+    /// The time of the turn, in milliseconds; 0 where nothing is kept.
+    pub(super) fn now_ms(&self) -> u64 {
+        self.0.as_ref().map_or(0, |lane| lane.now_ms.get())
+    }
 }
 
 /// What answers a request. `'s` is the site that it is of.

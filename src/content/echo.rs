@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::Kept;
-use super::answer::{Answer, Body, Collect, Handler, Outcome, Reply, ResponseOf};
+use super::answer::{Answer, Body, Collect, Handler, Kept, Outcome, Reply, ResponseOf};
 use crate::http::{BodyLength, Request, Response, media_type};
 
 /// An echo route.

@@ -18,11 +18,10 @@ use crate::http::{Method, Refusal, Request, Response, media_type, reason};
 #[cfg(any(test, feature = "_internals"))]
 pub use answer::Collect;
 pub use answer::{
-    Answer, Body, FileSpan, Handler, Job, Outcome, Pending, Piece, Reply, ResponseOf, Stream,
+    Answer, Body, FileSpan, Handler, Job, Kept, Outcome, Pending, Piece, Reply, ResponseOf, Stream,
 };
 use echo::Echo;
-pub use files::Kept;
-use files::{Files, Pool};
+use files::{Answers, Files, Pool};
 use routes::Routes;
 
 /// Everything a server answers: built once for a generation, read by all its lanes.
@@ -240,6 +239,11 @@ impl RouteHandler {
             Content::EchoRequest => other(Echo::request(route.status, &own, route.delay)),
         }
     }
+}
+
+/// What a lane keeps that serves what `config` says.
+pub fn kept(config: &config::Config) -> Kept {
+    if config.serves_files() { Kept::new(Answers::new(&config.files)) } else { Kept::default() }
 }
 
 /// The response that tells a client of its mistake; the connection closes after it.

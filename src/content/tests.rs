@@ -30,6 +30,10 @@ fn other(path: &str, content: Content, status: u16) -> Route {
     Route { content, status, ..text(path, None, "") }
 }
 
+fn site(routes: &[Route]) -> Site {
+    Site::new(routes, &config::Files::default())
+}
+
 /// The number of the route that takes it, the head of its response, and its body; an echo's is what it made of the
 /// request and of "body".
 fn ask(site: &Site, method: &str, target: &str, host: &str) -> (Option<usize>, String, String) {
@@ -39,7 +43,7 @@ fn ask(site: &Site, method: &str, target: &str, host: &str) -> (Option<usize>, S
         panic!("{request:?} is not a head");
     };
     let (route, found) = site.find(&head.request);
-    let outcome = match found.answer(&head.request) {
+    let outcome = match found.answer(&head.request, &Kept::default()) {
         Answer::Known(outcome) => outcome,
         Answer::Collect(mut collect) => {
             collect.push(b"bo");
@@ -69,7 +73,7 @@ fn head_of(response: &Response) -> String {
 #[test]
 fn the_host_goes_before_any_host_and_the_exact_path_before_the_longest_prefix() {
     let longest_host = "a".repeat(HOST_BYTES_MAX);
-    let site = Site::new(&[
+    let site = site(&[
         text("/", None, "root"),
         text("/a/*", None, "a"),
         text("/a/b/*", None, "a b"),
@@ -108,7 +112,7 @@ fn the_host_goes_before_any_host_and_the_exact_path_before_the_longest_prefix() 
 
 #[test]
 fn what_a_route_makes_of_a_method() {
-    let site = Site::new(&[
+    let site = site(&[
         text("/", None, "root"),
         other("/echo", Content::EchoBody, 201),
         other("/mirror", Content::EchoRequest, 200),
@@ -148,7 +152,7 @@ fn what_a_route_makes_of_a_method() {
 #[test]
 fn fields_and_bodies_are_those_of_the_route() {
     let own_type = vec![("content-type".to_owned(), "a/b".to_owned())];
-    let site = Site::new(&[
+    let site = site(&[
         text("/", None, "root"),
         other("/old", Content::Redirect("/new".into()), 308),
         other("/echo", Content::EchoBody, 200),

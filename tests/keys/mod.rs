@@ -19,6 +19,7 @@ pub(crate) fn read(toml: &str) -> Result<Loaded, Errors> {
     let file = folder.path().join("laneway.toml");
     fs::write(&file, toml).expect("the file");
     fs::write(folder.path().join("page.html"), "<p>page</p>").expect("the page");
+    fs::create_dir(folder.path().join("public")).expect("a folder of files");
     let mut options = Options::default();
     options.file = Some(file);
     load(&options)

@@ -5,9 +5,10 @@ use crate::config::diagnostic::{Diagnostic, KeyPlaces};
 use crate::config::settings::{Accept, AccessLog, Mode, ProxyProtocol, Responses};
 use crate::config::value::ListenAddress;
 
+const ENGINE: &str = "workers.engine";
+
 /// Tells of everything in `raw` that its engine can't serve.
 pub(super) fn check(raw: &Raw, places: &KeyPlaces, diagnostics: &mut Vec<Diagnostic>) {
-    const ENGINE: &str = "workers.engine";
     let engine = raw.workers.engine.abilities();
     let name = engine.name;
     let mut refuse = |keys: &[&str], title: String, help: &str| {
@@ -52,13 +53,22 @@ pub(super) fn check(raw: &Raw, places: &KeyPlaces, diagnostics: &mut Vec<Diagnos
         let title = format!("the engine \"{name}\" writes no access log");
         refuse(&["log.access", ENGINE], title, help);
     }
-    for (index, _) in raw.route.iter().enumerate().filter(|(_, route)| route.files.is_some()) {
-        if let Some(help) = engine.no_files {
-            let title = format!("the engine \"{name}\" serves no files");
-            refuse(&[&format!("route[{index}].files"), ENGINE], title, help);
-        }
+    let of_files = raw.route.iter().position(|route| route.files.is_some());
+    if let (Some(help), Some(index)) = (engine.no_files, of_files) {
+        let title = format!("the engine \"{name}\" serves no files");
+        refuse(&[&format!("route[{index}].files"), ENGINE], title, help);
     }
     let Some(responses) = &engine.responses else { return };
+    check_responses(raw, name, responses, &mut refuse);
+}
+
+/// Tells of every route whose response an engine called `name` can't send.
+fn check_responses(
+    raw: &Raw,
+    name: &str,
+    responses: &Responses,
+    refuse: &mut dyn FnMut(&[&str], String, &str),
+) {
     let Responses { statuses_refused, fields_max, echo_bytes_max } = responses;
     for (index, route) in raw.route.iter().enumerate() {
         let key = |name: &str| format!("route[{index}].{name}");

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::value::{As, Size, Time};
 
+/// What an open file weighs in a lane's memory, in bytes: no more are kept than would fit there at that size.
+pub(crate) const OPEN_FILE_BYTES: u64 = 64 * 1024;
+
 /// `[files]`: what each lane keeps of the files that routes serve.
 ///
 /// ```
@@ -42,6 +45,13 @@ impl Default for Files {
             cached_file_bytes: 64 << 10,
             cache_ttl: Duration::from_secs(1),
         }
+    }
+}
+
+impl Files {
+    /// How many open files a lane keeps at most.
+    pub(crate) fn open_files(&self) -> u64 {
+        self.cache_bytes / OPEN_FILE_BYTES
     }
 }
 

@@ -15,6 +15,7 @@ pub use access::{Access, ProxyProtocol};
 pub use access_log::{AccessFormat, AccessLog};
 pub use admin::Admin;
 pub use engine::{Abilities, Engine, Responses};
+pub(crate) use files::OPEN_FILE_BYTES;
 pub use files::{FileRoute, Files, Symlinks};
 pub use server::Server;
 use socket_access::SOCKET_MODE;
@@ -96,6 +97,13 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// What of it is probably not what was meant.
     pub warnings: Vec<Warning>,
+}
+
+impl Config {
+    /// Whether a route serves files.
+    pub(crate) fn serves_files(&self) -> bool {
+        self.routes.iter().any(|route| matches!(route.content, Content::Files(_)))
+    }
 }
 
 /// `[workers]`

@@ -3,7 +3,6 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::hash::{Hash, Hasher, RandomState};
-use std::ops::Deref;
 use std::rc::Rc;
 
 use quick_cache::unsync::Cache;
@@ -12,19 +11,13 @@ use quick_cache::{Equivalent, Weighter};
 use super::form::Form;
 use super::looking::{Found, FoundFile, Known, Sought};
 use super::rules::Coding;
-use crate::config;
+use crate::config::{self, OPEN_FILE_BYTES};
 
 /// What an entry takes besides the bytes of files, about.
 const ENTRY_BYTES: u64 = 512;
-/// What an open file weighs: no more of them are kept than would fit in memory at that size.
-const OPEN_FILE_BYTES: u64 = 64 * 1024;
 
-/// What a lane lends to the content that it asks. A clone is the same.
-#[derive(Clone, Default)]
-pub struct Kept(Option<Rc<Lane>>);
-
-struct Lane {
-    now_ms: Cell<u64>,
+/// The answers that a lane keeps.
+pub(in crate::content) struct Answers {
     ttl_ms: u64,
     cache_bytes: u64,
     /// Made when the first file is asked for.
@@ -76,6 +69,31 @@ pub(super) struct Entry {
     weight: u64,
 }
 
+impl Entry {
+    /// Of what was found at this time.
+    pub(super) fn new(found: Found, now_ms: u64) -> Rc<Entry> {
+        let answer = match found {
+            Found::File(file) => Answering::File(KeptFile::from(*file)),
+            Found::Folder => Answering::Folder,
+            Found::Listing => Answering::Listing,
+            Found::Missing => Answering::Missing,
+            // Evicted meanwhile, if it was unchanged: the client may ask again.
+            Found::Unchanged | Found::Unavailable => Answering::Unavailable,
+        };
+        let weight = match &answer {
+            Answering::File(file) => file.forms().map(|form| form.weight(OPEN_FILE_BYTES)).sum(),
+            _ => 0,
+        };
+        let (checked_ms, checking_until_ms) = (Cell::new(now_ms), Cell::new(0));
+        Rc::new(Entry { answer, checked_ms, checking_until_ms, weight })
+    }
+
+    /// Whether it is known not to be what is there any more.
+    fn is_outdated(&self) -> bool {
+        matches!(&self.answer, Answering::File(file) if file.forms().any(|form| form.is_outdated()))
+    }
+}
+
 /// What answers a path.
 pub(super) enum Answering {
     File(KeptFile),
@@ -89,6 +107,15 @@ pub(super) enum Answering {
 pub(super) struct KeptFile {
     plain: Rc<Form>,
     coded: [Option<Rc<Form>>; Coding::ALL.len()],
+}
+
+impl From<FoundFile> for KeptFile {
+    fn from(FoundFile { plain, coded }: FoundFile) -> KeptFile {
+        KeptFile {
+            plain: Rc::new(Form::from(plain)),
+            coded: coded.map(|form| form.map(|form| Rc::new(Form::from(form)))),
+        }
+    }
 }
 
 impl KeptFile {
@@ -122,52 +149,33 @@ impl Weighter<Key, Rc<Entry>> for WeightOf {
     }
 }
 
-impl Kept {
-    /// For a lane that serves what `config` says.
-    pub fn new(config: &config::Config) -> Kept {
-        let is_file = |route: &config::Route| matches!(route.content, config::Content::Files(_));
-        let files = &config.files;
-        let lane = || Lane {
-            now_ms: Cell::new(0),
-            ttl_ms: files.cache_ttl.as_millis() as u64,
-            cache_bytes: files.cache_bytes,
-            entries: OnceCell::new(),
-        };
-        Kept(config.routes.iter().any(is_file).then(|| Rc::new(lane())))
+impl Answers {
+    /// None yet.
+    pub(in crate::content) fn new(settings: &config::Files) -> Answers {
+        let ttl_ms = settings.cache_ttl.as_millis() as u64;
+        Answers { ttl_ms, cache_bytes: settings.cache_bytes, entries: OnceCell::new() }
     }
 
-    /// The time of a turn that begins.
-    #[inline]
-    pub fn begin_turn(&self, now_ms: u64) {
-        if let Some(lane) = &self.0 {
-            lane.now_ms.set(now_ms);
-        }
-    }
-
-    /// The time of the turn, in milliseconds.
-    pub(super) fn now_ms(&self) -> u64 {
-        self.0.as_ref().map_or(0, |lane| lane.now_ms.get())
-    }
-
-    /// The answer to `path` of the route with this number, if it is known and not too old.
-    pub(super) fn find(&self, route: u32, sought: &Borrowed<'_>) -> Option<Rc<Entry>> {
-        let lane = self.0.as_ref()?;
-        let entry = lane.get(route, sought)?;
-        let now_ms = lane.now_ms.get();
+    /// The answer to what is `sought` of the route with this number, if it is known and not too old.
+    pub(super) fn find(&self, route: u32, sought: &Borrowed<'_>, now_ms: u64) -> Option<Rc<Entry>> {
+        let entry = self.get(route, sought)?;
         let is_known =
-            now_ms < entry.checked_ms.get() + lane.ttl_ms || now_ms < entry.checking_until_ms.get();
-        is_known.then_some(entry)
+            now_ms < entry.checked_ms.get() + self.ttl_ms || now_ms < entry.checking_until_ms.get();
+        (is_known && !entry.is_outdated()).then_some(entry)
     }
 
     /// What is known of it, though it may be too old: to be asked by the one request that finds out. Others take it for
     /// true meanwhile, as long again.
-    pub(super) fn begin_check(&self, route: u32, sought: &Borrowed<'_>) -> Option<Known> {
-        let lane = self.0.as_ref()?;
-        let entry = lane.get(route, sought)?;
-        entry.checking_until_ms.set(lane.now_ms.get() + lane.ttl_ms);
+    pub(super) fn begin_check(
+        &self,
+        route: u32,
+        sought: &Borrowed<'_>,
+        now_ms: u64,
+    ) -> Option<Known> {
+        let entry = self.get(route, sought)?;
+        entry.checking_until_ms.set(now_ms + self.ttl_ms);
         let Answering::File(file) = &entry.answer else { return None };
-        let is_true = file.forms().all(|form| !form.is_outdated());
-        is_true.then(|| {
+        (!entry.is_outdated()).then(|| {
             let coded = file.coded.each_ref();
             let [zstd, br, gzip] = coded.map(|form| form.as_ref().map(|form| form.stamp()));
             [Some(file.plain.stamp()), zstd, br, gzip]
@@ -175,35 +183,38 @@ impl Kept {
     }
 
     /// Keeps what was found, and says what that is now.
-    pub(super) fn keep(&self, route: u32, sought: &Sought, found: Found) -> Rc<Entry> {
-        let now_ms = self.now_ms();
-        let known = self.0.as_ref().and_then(|lane| lane.get(route, &sought.into()));
-        if let (Found::Unchanged, Some(entry)) = (&found, known) {
+    pub(super) fn keep(&self, route: u32, sought: &Sought, found: Found, now_ms: u64) -> Rc<Entry> {
+        if let Found::Unchanged = found
+            && let Some(entry) = self.get(route, &sought.into())
+        {
             entry.checked_ms.set(now_ms);
             entry.checking_until_ms.set(0);
             return entry;
         }
-        let answer = match found {
-            Found::File(FoundFile { plain, coded }) => Answering::File(KeptFile {
-                plain: Rc::new(Form::from(plain)),
-                coded: coded.map(|form| form.map(|form| Rc::new(Form::from(form)))),
-            }),
-            Found::Folder => Answering::Folder,
-            Found::Listing => Answering::Listing,
-            Found::Missing => Answering::Missing,
-            // Evicted meanwhile, if it was unchanged: the client may ask again.
-            Found::Unchanged | Found::Unavailable => Answering::Unavailable,
-        };
-        let weight = match &answer {
-            Answering::File(file) => file.forms().map(|form| form.weight(OPEN_FILE_BYTES)).sum(),
-            _ => 0,
-        };
-        let (checked_ms, checking_until_ms) = (Cell::new(now_ms), Cell::new(0));
-        let entry = Rc::new(Entry { answer, checked_ms, checking_until_ms, weight });
-        if let Some(lane) = &self.0 {
-            lane.put(Key { route, sought: sought.clone() }, &entry);
+        let entry = Entry::new(found, now_ms);
+        if self.ttl_ms > 0 {
+            let key = Key { route, sought: sought.clone() };
+            self.entries().borrow_mut().insert(key, Rc::clone(&entry));
         }
         entry
+    }
+
+    fn entries(&self) -> &RefCell<Entries> {
+        self.entries.get_or_init(|| {
+            // A guess, from which it grows.
+            let items = (self.cache_bytes / (16 * ENTRY_BYTES)).clamp(16, 1024) as usize;
+            let (hasher, bytes) = (RandomState::new(), self.cache_bytes);
+            RefCell::new(Cache::with(items, bytes, WeightOf, hasher, Default::default()))
+        })
+    }
+
+    fn get(&self, route: u32, sought: &Borrowed<'_>) -> Option<Rc<Entry>> {
+        let entries = self.entries().borrow();
+        let entry = match sought {
+            Borrowed::Path(path) => entries.get(&PathOf(route, path)),
+            Borrowed::Other(sought) => entries.get(&Key { route, sought: (*sought).clone() }),
+        };
+        entry.cloned()
     }
 }
 
@@ -228,45 +239,5 @@ impl Borrowed<'_> {
             Borrowed::Path(path) => Sought::Path((*path).into()),
             Borrowed::Other(sought) => (*sought).clone(),
         }
-    }
-}
-
-impl Lane {
-    fn entries(&self) -> &RefCell<Entries> {
-        self.entries.get_or_init(|| {
-            // A guess, from which it grows.
-            let items = (self.cache_bytes / (16 * ENTRY_BYTES)).clamp(16, 1024) as usize;
-            RefCell::new(Cache::with(
-                items,
-                self.cache_bytes,
-                WeightOf,
-                RandomState::new(),
-                Default::default(),
-            ))
-        })
-    }
-
-    fn get(&self, route: u32, sought: &Borrowed<'_>) -> Option<Rc<Entry>> {
-        let entries = self.entries().borrow();
-        let entry = match sought {
-            Borrowed::Path(path) => entries.get(&PathOf(route, path)),
-            Borrowed::Other(sought) => entries.get(&Key { route, sought: (*sought).clone() }),
-        };
-        entry.cloned()
-    }
-
-    fn put(&self, key: Key, entry: &Rc<Entry>) {
-        if self.ttl_ms == 0 {
-            return;
-        }
-        self.entries().borrow_mut().insert(key, Rc::clone(entry));
-    }
-}
-
-impl Deref for Entry {
-    type Target = Answering;
-
-    fn deref(&self) -> &Answering {
-        &self.answer
     }
 }

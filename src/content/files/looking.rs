@@ -7,11 +7,10 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use nix::errno::Errno;
-
 use super::Shared;
 use super::rules::{self, Coding, Entry, Facts, Rendered, Wanted};
-use crate::sys::file::beneath::{LinksBelow, Root};
+use crate::config::Symlinks;
+use crate::sys::file::beneath::{self, LinksBelow, Root};
 
 /// So often a small file is read again that changes while it is read.
 const READS_MAX: usize = 3;
@@ -23,7 +22,7 @@ pub(super) enum Found {
     /// What was known still does.
     Unchanged,
     /// A file.
-    File(FoundFile),
+    File(Box<FoundFile>),
     /// A folder that was asked for without a slash.
     Folder,
     /// A folder, by what is in it.
@@ -221,7 +220,7 @@ impl Shared {
         for (at, opened) in coded.into_iter().enumerate() {
             forms[at] = form(1 + at, opened)?;
         }
-        Ok(Found::File(FoundFile { plain, coded: forms }))
+        Ok(Found::File(Box::new(FoundFile { plain, coded: forms })))
     }
 
     #[allow(clippy::too_many_arguments, reason = "each is a part of what is rendered")]
@@ -289,7 +288,7 @@ impl Shared {
         let Wanted::Folder(path) = rules::wanted(rest, self.route.dotfiles) else { return None };
         let root = self.roots.find().ok()?;
         let folder = self.open(&root, &path).ok()?;
-        let mut names = crate::sys::file::beneath::names_in(folder).ok()?;
+        let mut names = beneath::names_in(folder).ok()?;
         let mut entries = Vec::new();
         for name in &mut names {
             let Ok(name) = name else { break };
@@ -324,27 +323,13 @@ fn is_missing(error: &io::Error) -> bool {
 
 /// What an error means for a request. What this server may not read is not there for its clients either.
 fn of_error(error: &io::Error) -> Found {
-    match error.raw_os_error().map(Errno::from_raw) {
-        Some(
-            Errno::ENOENT
-            | Errno::ENOTDIR
-            | Errno::EACCES
-            | Errno::EPERM
-            | Errno::ELOOP
-            | Errno::EXDEV
-            | Errno::ENAMETOOLONG
-            | Errno::EINVAL
-            | Errno::ENXIO
-            | Errno::ENODEV,
-        ) => Found::Missing,
-        _ => Found::Unavailable,
-    }
+    if beneath::is_absent(error) { Found::Missing } else { Found::Unavailable }
 }
 
 /// How links below a root are to be taken.
-pub(super) fn links(symlinks: crate::config::Symlinks) -> LinksBelow {
+pub(super) fn links(symlinks: Symlinks) -> LinksBelow {
     match symlinks {
-        crate::config::Symlinks::Inside => LinksBelow::Follow,
-        crate::config::Symlinks::Never => LinksBelow::Refuse,
+        Symlinks::Inside => LinksBelow::Follow,
+        Symlinks::Never => LinksBelow::Refuse,
     }
 }

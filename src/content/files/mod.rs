@@ -24,7 +24,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
-use super::answer::{Answer, Body, Handler, Job, KeptReply, Outcome, Pending, Reply, ResponseOf};
+use super::answer::{
+    Answer, Body, Handler, Job, Kept, KeptReply, Outcome, Pending, Reply, ResponseOf,
+};
 use super::plain;
 use crate::config::{self, FileRoute};
 use crate::http::{KeptRequest, Request, Response};
@@ -36,7 +38,7 @@ use root::Roots;
 use rules::{Part, Plan};
 use sending::Sending;
 
-pub use cache::Kept;
+pub(super) use cache::Answers;
 pub(super) use pool::Pool;
 
 /// How long a lookup may take.
@@ -88,10 +90,11 @@ impl Files {
 
     /// What comes of a request that `sought` is to be the answer to.
     fn outcome(&self, request: &Request<'_>, sought: &Borrowed<'_>, kept: &Kept) -> Outcome<'_> {
-        if let Some(entry) = kept.find(self.number, sought) {
+        let (answers, now_ms) = (kept.get::<Answers>(), kept.now_ms());
+        if let Some(entry) = answers.and_then(|of| of.find(self.number, sought, now_ms)) {
             return self.conclude(request, sought, &entry, kept);
         }
-        let known = kept.begin_check(self.number, sought);
+        let known = answers.and_then(|of| of.begin_check(self.number, sought, now_ms));
         let (request, sought) = (request.keep(), sought.to_sought());
         let (kept, found) = (kept.clone(), Arc::default());
         let lookup = Lookup { files: self, request, sought, known, kept, found };
@@ -240,7 +243,11 @@ impl<'s> Job<'s> for Lookup<'s> {
         let Some(found) = found else {
             return Outcome::Ready(unavailable());
         };
-        let entry = self.kept.keep(self.files.number, &self.sought, found);
+        let now_ms = self.kept.now_ms();
+        let entry = match self.kept.get::<Answers>() {
+            Some(answers) => answers.keep(self.files.number, &self.sought, found, now_ms),
+            None => Entry::new(found, now_ms),
+        };
         let request = self.request.request();
         self.files.conclude(&request, &Borrowed::from(&self.sought), &entry, &self.kept)
     }
@@ -254,11 +261,11 @@ impl<'s> Job<'s> for Lookup<'s> {
 struct Listing<'s> {
     files: &'s Files,
     request: KeptRequest,
-    page: Arc<Mutex<Option<Page>>>,
+    page: Arc<Mutex<Option<Made>>>,
 }
 
 /// A response, and its content.
-type Page = (Response, Vec<u8>);
+type Made = (Response, Vec<u8>);
 
 impl<'s> Job<'s> for Listing<'s> {
     fn begin(&mut self, waker: Waker) {
@@ -298,7 +305,7 @@ fn unavailable() -> Reply<'static> {
     own(plain(503, &[], "the files can't be looked at now"))
 }
 
-fn own((response, body): Page) -> Reply<'static> {
+fn own((response, body): Made) -> Reply<'static> {
     Reply { response: ResponseOf::Request(Box::new(response)), body: Body::Owned(body) }
 }
 

@@ -11,11 +11,10 @@ use std::task::Waker;
 use std::time::Duration;
 use std::{borrow::Cow, vec};
 
-use super::cache::Kept;
 use super::form::{Form, SLICE_BYTES};
 use super::pool::Pool;
 use super::rules::Part;
-use crate::content::answer::{FileSpan, Piece, Stream};
+use crate::content::answer::{FileSpan, Kept, Piece, Stream};
 
 /// How long a disk may take for a slice.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -58,7 +58,12 @@ pub(crate) fn check_file_limit(config: &Config, lanes: usize) -> Result<Option<F
     };
     let admin = config.admin.listen.len() as u64;
     let auxiliary = u64::from(admin > 0) + u64::from(config.log.access != AccessLog::Off);
-    let of_worker = connections + listeners + OTHER_FILES;
+    // A file for each connection that one is sent on, and those that lanes keep open.
+    let files = match config.serves_files() {
+        true => connections + config.files.open_files() * lanes_of_process,
+        false => 0,
+    };
+    let of_worker = connections + files + listeners + OTHER_FILES;
     // Twice the processes, because a reload has two generations at a time; a pidfd and a socket for each.
     let processes = processes + acceptors + auxiliary;
     let of_supervisor = listeners + admin + 4 * processes + 2 * conduits + OTHER_FILES;
@@ -67,7 +72,9 @@ pub(crate) fn check_file_limit(config: &Config, lanes: usize) -> Result<Option<F
         return Ok(None);
     }
     let mut remedy = format!("ulimit -Hn {needed} (systemd: LimitNOFILE={needed})");
-    let affordable = limit.saturating_sub(listeners + OTHER_FILES) / lanes_of_process;
+    let others = listeners + OTHER_FILES + files.saturating_sub(connections);
+    let of_each = if files > 0 { 2 } else { 1 };
+    let affordable = limit.saturating_sub(others) / lanes_of_process / of_each;
     let reason = if of_supervisor > limit {
         remedy.push_str(", or fewer lanes");
         "the supervisor may open fewer files than so many lanes need"

@@ -132,6 +132,25 @@ pub fn names_in(folder: File) -> io::Result<impl Iterator<Item = io::Result<Vec<
     Ok(names.filter(|name| !matches!(name.as_deref(), Ok(b"." | b".."))))
 }
 
+/// Whether a lookup failed because nothing is there that may be had, and not because something is wrong with what it is on.
+pub fn is_absent(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error().map(Errno::from_raw),
+        Some(
+            Errno::ENOENT
+                | Errno::ENOTDIR
+                | Errno::ELOOP
+                | Errno::EXDEV
+                | Errno::EACCES
+                | Errno::EPERM
+                | Errno::ENAMETOOLONG
+                // Of what can be opened by its name alone: a socket, a device that isn't there.
+                | Errno::ENXIO
+                | Errno::ENODEV
+        )
+    )
+}
+
 const UNCERTAIN: nix::Result<OwnedFd> = Err(Errno::EAGAIN);
 
 /// Tries again while a rename elsewhere, or a signal, is in the way.

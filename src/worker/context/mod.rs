@@ -17,7 +17,7 @@ use self::clients::Clients;
 use self::jobs::Jobs;
 use self::output::Output;
 use crate::config::{Config, Timeouts};
-use crate::content::{Kept, Site};
+use crate::content::{self, Kept, Site};
 use crate::control::DrainKind;
 use crate::http::h1::DATE_LINE_BYTES;
 use crate::http::{Fields, Limits};
@@ -161,7 +161,7 @@ impl<'s> Context<'s> {
         let counters = ledger.block(block);
         let mut context = Context {
             site,
-            kept: Kept::new(config),
+            kept: content::kept(config),
             limits,
             requests_per_connection: config.limits.requests_per_connection,
             body_rate: config.limits.body_rate,

@@ -197,10 +197,10 @@ struct Mixed {
 }
 
 impl Handler for Mixed {
-    fn answer(&self, request: &Request<'_>, _: &Kept) -> Answer<'_> {
+    fn answer(&self, request: &Request<'_>, kept: &Kept) -> Answer<'_> {
         let response = ResponseOf::Site(&self.opened.response);
         let body = match &*request.target.path {
-            b"/file" => return self.opened.answer(request),
+            b"/file" => return self.opened.answer(request, kept),
             b"/pieces" => Body::Stream(Box::new(Made { pieces: None })),
             b"/large" => Body::Shared(&[b'z'; 100_000]),
             _ => Body::Shared(b"at once"),
