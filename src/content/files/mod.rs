@@ -276,8 +276,9 @@ impl<'s> Job<'s> for Listing<'s> {
             let request = request.request();
             let rest = request.target.path.get(prefix_bytes..).unwrap_or_default();
             let made = shared.list(rest).map(|(entries, is_cut)| {
-                let form = rules::form(request.fields);
-                rules::page(form, &request.target.path, request.target.query, entries, is_cut)
+                let path = &request.target.path;
+                let folder = rules::Folder { path, has_parent: !rest.is_empty(), is_cut };
+                rules::page(rules::form(request.fields), folder, request.target.query, entries)
             });
             *page.lock().unwrap_or_else(PoisonError::into_inner) = made;
             waker.wake();
