@@ -6,7 +6,6 @@
 
 mod conditions;
 mod listing;
-mod media_type;
 mod path;
 mod ranges;
 mod response;

@@ -2,7 +2,6 @@
 
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, percent_encode};
 
-use super::media_type::last_segment;
 use super::terms::{Term, quality};
 use crate::http::{Method, Request, Target};
 
@@ -100,6 +99,12 @@ pub fn slash_location(target: &Target<'_>) -> String {
 /// A name as a relative link, which no colon in it makes another scheme's.
 pub(super) fn link(name: &[u8]) -> String {
     format!("./{}", percent_encode(name, NOT_OF_PATH))
+}
+
+/// What is behind the last slash of a path.
+pub(super) fn last_segment(path: &[u8]) -> &[u8] {
+    let start = memchr::memrchr(b'/', path).map_or(0, |slash| slash + 1);
+    &path[start..]
 }
 
 /// Whether a request for what isn't there is answered with the fallback of a single-page application: it is a

@@ -1,15 +1,18 @@
 //! The responses of a file: one rendered for everything that the cache keeps of it, and what a request makes of that.
 
+mod media_type;
+
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::conditions::{Verdict, evaluate, has_same};
-use super::media_type::{is_html, last_segment, of_name};
+use super::path::last_segment;
 use super::ranges::{Multipart, Part, Selection, Span, boundary, select};
 use super::terms::{Term, is_plain};
 use super::validators::{Metadata, Validators};
 use super::variants::Coding;
 use crate::config::FileRoute;
-use crate::http::{Method, Request, Response, media_type, reason};
+use crate::http::{Method, Request, Response, media_type::BYTES, media_type::TEXT, reason};
+use media_type::{is_html, of_name};
 
 /// What is known of a file that is served.
 #[derive(Clone, Copy, Debug)]
@@ -150,7 +153,7 @@ impl Rendered {
             Selection::Several(spans) => {
                 let is_type = |(name, _): &(&str, &str)| name.eq_ignore_ascii_case("content-type");
                 let content_type = self.fields().find(is_type).map(|(_, value)| value);
-                let content_type = content_type.unwrap_or(media_type::BYTES);
+                let content_type = content_type.unwrap_or(BYTES);
                 let parts = Multipart::new(&spans, content_type, self.length, boundary());
                 let of_parts = [("Content-Type", &*parts.content_type)];
                 let fields = of_parts.into_iter().chain(self.fields().filter(|f| !is_type(f)));
@@ -196,7 +199,7 @@ fn matches(pattern: &str, name: &[u8]) -> bool {
 /// A short text: the status, and a sentence for the person who reads it.
 fn text(status: u16, fields: &[(&str, &str)], sentence: &str) -> (Response, Vec<u8>) {
     let body = format!("{status} {}: {sentence}\n", reason(status)).into_bytes();
-    let fields = [("Content-Type", media_type::TEXT)].into_iter().chain(fields.iter().copied());
+    let fields = [("Content-Type", TEXT)].into_iter().chain(fields.iter().copied());
     (Response::new(status, fields, Some(body.len() as u64)), body)
 }
 

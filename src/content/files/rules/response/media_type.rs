@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use crate::content::files::rules::path::last_segment;
 use crate::http::media_type;
 
 /// Where the table of mime_guess is out of date, or says what browsers don't understand. `text/` gets its charset later.
@@ -56,12 +57,6 @@ fn extension(name: &[u8]) -> Option<&str> {
     let point = memchr::memrchr(b'.', name).filter(|point| *point > 0)?;
     let extension = std::str::from_utf8(&name[point + 1..]).ok()?;
     (extension.len() <= EXTENSION_BYTES_MAX).then_some(extension)
-}
-
-/// What is behind the last slash of a path.
-pub(super) fn last_segment(path: &[u8]) -> &[u8] {
-    let start = memchr::memrchr(b'/', path).map_or(0, |slash| slash + 1);
-    &path[start..]
 }
 
 #[cfg(test)]
