@@ -44,7 +44,7 @@ fn world() -> &'static World {
         let config = config::load(&options).expect("valid settings").config;
         let limits = laneway::internals::worker::limits(&config);
         let ledger = Ledger::new(1).expect("a ledger");
-        World { site: Site::new(&config.routes), limits, ledger, config }
+        World { site: Site::new(&config.routes, &config.files), limits, ledger, config }
     })
 }
 

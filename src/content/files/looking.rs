@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::Shared;
+use super::ServedFolder;
 use super::rules::{self, Coding, Entry, Facts, Rendered, Wanted};
 use crate::config::Symlinks;
 use crate::sys::file::beneath::{self, LinksBelow, Root};
@@ -105,10 +105,10 @@ pub(super) enum Sought {
     NotFound,
 }
 
-/// The forms of a file that are known, in the order of [`Shared::forms`].
+/// The forms of a file that are known, in the order of [`ServedFolder::forms`].
 pub(super) type Known = [Option<Stamp>; 1 + Coding::ALL.len()];
 
-impl Shared {
+impl ServedFolder {
     /// Looks up what is `sought`. `known`: what was found before, which is not read again if it hasn't changed.
     pub(super) fn look_up(&self, sought: &Sought, known: Option<&Known>) -> Found {
         let Ok(root) = self.roots.find() else {
@@ -116,8 +116,8 @@ impl Shared {
         };
         let found = match sought {
             Sought::Path(rest) => match rules::wanted(rest, self.route.dotfiles) {
-                Wanted::File(path) => self.of_file(&root, &path, known),
-                Wanted::Folder(path) => self.of_folder(&root, &path, known),
+                Wanted::File(path) => self.of_file(&root, path, known),
+                Wanted::Folder(path) => self.of_folder(&root, path, known),
                 Wanted::Hidden => Ok(Found::Missing),
             },
             Sought::Fallback => self.named(&root, self.route.fallback.as_deref(), sought, known),
@@ -287,7 +287,7 @@ impl Shared {
     pub(super) fn list(&self, rest: &[u8]) -> Option<(Vec<Entry>, bool)> {
         let Wanted::Folder(path) = rules::wanted(rest, self.route.dotfiles) else { return None };
         let root = self.roots.find().ok()?;
-        let folder = self.open(&root, &path).ok()?;
+        let folder = self.open(&root, path).ok()?;
         let mut names = beneath::names_in(folder).ok()?;
         let mut entries = Vec::new();
         for name in &mut names {
@@ -299,7 +299,7 @@ impl Shared {
                 continue;
             }
             // What can't be asked for is not shown: a link that leaves, a pipe, what may not be read.
-            let Ok(found) = self.open(&root, &below(&path, &name)).and_then(|it| it.metadata())
+            let Ok(found) = self.open(&root, &below(path, &name)).and_then(|it| it.metadata())
             else {
                 continue;
             };

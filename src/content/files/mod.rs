@@ -14,7 +14,6 @@ mod form;
 mod looking;
 mod pool;
 mod root;
-#[allow(dead_code, unused_imports, reason = "what is not asked for yet")]
 mod rules;
 mod sending;
 
@@ -52,11 +51,11 @@ pub(super) struct Files {
     prefix_bytes: usize,
     delay: Duration,
     pool: Arc<Pool>,
-    shared: Arc<Shared>,
+    folder: Arc<ServedFolder>,
 }
 
 /// What the threads of the pool need to know of a route.
-struct Shared {
+struct ServedFolder {
     roots: Roots,
     links: LinksBelow,
     route: FileRoute,
@@ -78,7 +77,7 @@ impl Files {
             prefix_bytes: prefix.len(),
             delay: route.delay,
             pool: Arc::clone(pool),
-            shared: Arc::new(Shared {
+            folder: Arc::new(ServedFolder {
                 roots: Roots::new(files.root.clone(), settings.cache_ttl),
                 links: looking::links(files.symlinks),
                 route: files.clone(),
@@ -127,7 +126,7 @@ impl Files {
 
     /// There is nothing at a path: what stands in for it, if anything does.
     fn missing(&self, request: &Request<'_>, sought: &Borrowed<'_>, kept: &Kept) -> Outcome<'_> {
-        let route = &self.shared.route;
+        let route = &self.folder.route;
         match sought {
             Borrowed::Path(path)
                 if route.fallback.is_some() && rules::takes_fallback(request, path) =>
@@ -220,11 +219,11 @@ struct Lookup<'s> {
 
 impl<'s> Job<'s> for Lookup<'s> {
     fn begin(&mut self, waker: Waker) {
-        let (shared, found) = (Arc::clone(&self.files.shared), Arc::clone(&self.found));
+        let (folder, found) = (Arc::clone(&self.files.folder), Arc::clone(&self.found));
         let (sought, known) = (self.sought.clone(), self.known.take());
         let late = waker.clone();
         let is_taken = self.files.pool.submit(move || {
-            let seen = shared.look_up(&sought, known.as_ref());
+            let seen = folder.look_up(&sought, known.as_ref());
             *found.lock().unwrap_or_else(PoisonError::into_inner) = Some(seen);
             waker.wake();
         });
@@ -269,16 +268,16 @@ type Made = (Response, Vec<u8>);
 
 impl<'s> Job<'s> for Listing<'s> {
     fn begin(&mut self, waker: Waker) {
-        let (shared, page) = (Arc::clone(&self.files.shared), Arc::clone(&self.page));
+        let (folder, page) = (Arc::clone(&self.files.folder), Arc::clone(&self.page));
         let (request, prefix_bytes) = (self.request.clone(), self.files.prefix_bytes);
         let late = waker.clone();
         let is_taken = self.files.pool.submit(move || {
             let request = request.request();
             let rest = request.target.path.get(prefix_bytes..).unwrap_or_default();
-            let made = shared.list(rest).map(|(entries, is_cut)| {
+            let made = folder.list(rest).map(|(entries, is_cut)| {
                 let path = &request.target.path;
-                let folder = rules::Folder { path, has_parent: !rest.is_empty(), is_cut };
-                rules::page(rules::form(request.fields), folder, request.target.query, entries)
+                let of = rules::Folder { path, has_parent: !rest.is_empty(), is_cut };
+                rules::page(rules::form(request.fields), of, request.target.query, entries)
             });
             *page.lock().unwrap_or_else(PoisonError::into_inner) = made;
             waker.wake();

@@ -119,7 +119,9 @@ mod tests {
         let pool = Pool::default();
         let (tell, told) = mpsc::channel();
         let (release, released) = mpsc::channel::<()>();
-        assert!(pool.submit(move || drop(released.recv())));
+        assert!(pool.submit(move || {
+            let _ = released.recv();
+        }));
         for number in 0..100 {
             let tell = tell.clone();
             assert!(pool.submit(move || {
@@ -145,7 +147,9 @@ mod tests {
         let mut taken = 0;
         let submit = || {
             let released = Arc::clone(&released);
-            pool.submit(move || drop(released.lock().map(|released| released.recv())))
+            pool.submit(move || {
+                let _ = released.lock().map(|released| released.recv());
+            })
         };
         while submit() {
             taken += 1;
