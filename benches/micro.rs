@@ -17,7 +17,7 @@ use criterion::{
     BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main,
 };
 use laneway::config::{self, Options};
-use laneway::internals::content::{Answer, Outcome, Reply, refusal};
+use laneway::internals::content::{Answer, Kept, Outcome, Reply, refusal};
 use laneway::internals::http::h1::{DATE_LINE_BYTES, Receiver, Recipient, Step, Writer};
 use laneway::internals::http::{Refusal, Version};
 use laneway::internals::observe::ledger::Ledger;
@@ -103,7 +103,7 @@ fn responses(criterion: &mut Criterion) {
     group.bench_function("fixed", |bencher| {
         bencher.iter(|| {
             let found = site.find(black_box(&head.request)).1;
-            let Answer::Known(Outcome::Ready(reply)) = found.answer(&head.request) else {
+            let Answer::Known(Outcome::Ready(reply)) = found.answer(&head.request, &Kept::default()) else {
                 panic!("the site answers with fixed responses");
             };
             render(&mut output, &reply, true);

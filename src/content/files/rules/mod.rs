@@ -13,10 +13,10 @@ mod terms;
 mod validators;
 mod variants;
 
-pub use listing::{ENTRIES_MAX, Entry, Folder, Form, form, page};
+pub use listing::{ENTRIES_MAX, Entry, Folder, form, page};
 pub use path::{Wanted, slash_location, takes_fallback, wanted};
 pub use ranges::Part;
 pub use response::{Facts, Plan, Rendered, not_acceptable, plan, render};
 pub use terms::is_plain;
 pub use validators::{Metadata, content_hash};
-pub use variants::{Acceptable, Coding, acceptable};
+pub use variants::{Coding, acceptable};
