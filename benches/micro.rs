@@ -103,7 +103,9 @@ fn responses(criterion: &mut Criterion) {
     group.bench_function("fixed", |bencher| {
         bencher.iter(|| {
             let found = site.find(black_box(&head.request)).1;
-            let Answer::Known(Outcome::Ready(reply)) = found.answer(&head.request, &Kept::default()) else {
+            let Answer::Known(Outcome::Ready(reply)) =
+                found.answer(&head.request, &Kept::default())
+            else {
                 panic!("the site answers with fixed responses");
             };
             render(&mut output, &reply, true);

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use allocation_counter::measure;
 use laneway::config::{self, Config};
-use laneway::internals::content::{Answer, Outcome, Site};
+use laneway::internals::content::{Answer, Kept, Outcome, Site};
 use laneway::internals::control::{Command, Control, DrainKind, Order, WorkerNumber};
 use laneway::internals::http::Version;
 use laneway::internals::http::h1::{DATE_LINE_BYTES, Receiver, Recipient, Step, Writer};
@@ -115,14 +115,15 @@ fn encoding_a_fixed_response_allocates_nothing() {
     let site = By::Exact.site(1);
     let request = By::Exact.request(0);
     let head = head(&request);
-    let date = [b'.'; DATE_LINE_BYTES];
+    let (date, kept) = ([b'.'; DATE_LINE_BYTES], Kept::default());
     let mut output = Vec::with_capacity(1024);
     for version in [Version::Http11, Version::Http10] {
         for keep_alive in [true, false] {
             let to = Recipient { version, is_head: false, keep_alive };
             let count = allocations(|| {
                 let found = site.find(&head.request).1;
-                let Answer::Known(Outcome::Ready(reply)) = found.answer(&head.request) else {
+                let Answer::Known(Outcome::Ready(reply)) = found.answer(&head.request, &kept)
+                else {
                     panic!("a fixed response");
                 };
                 let length = Some(reply.body.bytes().len() as u64);
@@ -226,7 +227,8 @@ fn an_idle_connection_holds_no_heap_whatever_it_did_before() {
     let mut config = configuration();
     let path = config::RoutePath::Exact("/echo".into());
     config.routes.push(route(path, None, config::Content::EchoBody));
-    let (site, ledger) = (Site::new(&config.routes), Ledger::new(1).expect("a ledger"));
+    let (site, ledger) =
+        (Site::new(&config.routes, &config.files), Ledger::new(1).expect("a ledger"));
     let mut pair = Pair::new(&site, &ledger);
     let work = |pair: &mut Pair<'_>| {
         assert_eq!(pair.exchange(MINIMAL), 1);

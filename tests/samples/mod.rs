@@ -1,7 +1,7 @@
 //! What is measured (`benches/micro.rs`) and what is held to allocate nothing (`allocation.rs`): requests, and
 //! sites of many routes.
 
-use laneway::config::{Route, RoutePath};
+use laneway::config::{Files, Route, RoutePath};
 use laneway::internals::content::Site;
 use laneway::internals::http::Limits;
 use laneway::internals::http::h1::{Head, Receiver, Step};
@@ -65,7 +65,7 @@ impl By {
     /// A site of so many such routes.
     pub(crate) fn site(self, routes: usize) -> Site {
         let routes: Vec<_> = (0..routes).map(|number| self.route(number)).collect();
-        Site::new(&routes)
+        Site::new(&routes, &Files::default())
     }
 
     /// A request for the route with this number. Of a number that no route has, it is a miss.
