@@ -249,7 +249,8 @@ impl ServedFolder {
             metadata,
             coding,
             varies,
-            accept_varies: self.route.fallback.is_some() && *sought != Sought::NotFound,
+            // With other fields the same path has the other of both.
+            accept_varies: self.route.fallback.is_some() && !matches!(sought, Sought::Path(_)),
             content_hash,
             now,
             status: if *sought == Sought::NotFound { 404 } else { 200 },

@@ -136,7 +136,10 @@ impl Files {
             Borrowed::Path(_) | Borrowed::Other(Sought::Fallback) if route.not_found.is_some() => {
                 self.outcome(request, &Borrowed::Other(&Sought::NotFound), kept)
             }
-            _ => self.ready(own(plain(404, &[], "there is nothing at this path"))),
+            _ => {
+                let vary = route.fallback.is_some().then_some(("Vary", rules::VARY_OF_FALLBACK));
+                self.ready(own(plain(404, vary.as_slice(), "there is nothing at this path")))
+            }
         }
     }
 

@@ -14,7 +14,7 @@ mod validators;
 mod variants;
 
 pub use listing::{ENTRIES_MAX, Entry, Folder, form, page};
-pub use path::{Wanted, slash_location, takes_fallback, wanted};
+pub use path::{VARY_OF_FALLBACK, Wanted, slash_location, takes_fallback, wanted};
 pub use ranges::Part;
 pub use response::{Facts, Plan, Rendered, not_acceptable, plan, render};
 pub use terms::is_plain;

@@ -107,6 +107,9 @@ pub(super) fn last_segment(path: &[u8]) -> &[u8] {
     &path[start..]
 }
 
+/// What decides whether a request gets the fallback, besides its path, as `Vary` states it.
+pub const VARY_OF_FALLBACK: &str = "Accept, Sec-Fetch-Mode";
+
 /// Whether a request for what isn't there is answered with the fallback of a single-page application: it is a
 /// navigation. That is a GET or HEAD that accepts HTML, comes from no script as far as its browser says
 /// (`Sec-Fetch-Mode`), and asks for no file: its last segment has no extension.

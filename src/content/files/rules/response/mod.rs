@@ -5,13 +5,14 @@ mod media_type;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::conditions::{Verdict, evaluate, has_same};
-use super::path::last_segment;
+use super::path::{VARY_OF_FALLBACK, last_segment};
 use super::ranges::{Multipart, Part, Selection, Span, boundary, select};
 use super::terms::{Term, is_plain};
 use super::validators::{Metadata, Validators};
 use super::variants::Coding;
 use crate::config::FileRoute;
-use crate::http::{Method, Request, Response, media_type::BYTES, media_type::TEXT, reason};
+use crate::http::media_type::{BYTES, TEXT};
+use crate::http::{Method, Request, Response, reason};
 use media_type::{is_html, of_name};
 
 /// What is known of a file that is served.
@@ -184,7 +185,7 @@ fn vary(facts: &Facts<'_>) -> Option<&'static str> {
     match (facts.varies, facts.accept_varies) {
         (false, false) => None,
         (true, false) => Some("Accept-Encoding"),
-        (false, true) => Some("Accept, Sec-Fetch-Mode"),
+        (false, true) => Some(VARY_OF_FALLBACK),
         (true, true) => Some("Accept, Accept-Encoding, Sec-Fetch-Mode"),
     }
 }
