@@ -72,6 +72,15 @@ struct Given {
 enum Command {
     /// Serve (the default)
     Run(Given),
+    /// Serve the files below a folder, with a listing of each folder without an index.html; no configuration file is read
+    /// unless one is named
+    Files {
+        /// The folder
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+        #[command(flatten)]
+        given: Given,
+    },
     /// Validate the configuration, say what would run, and exit
     Check(Given),
     /// Print the configuration in effect as TOML
@@ -146,12 +155,10 @@ pub fn parse() -> Task {
             print(&script)
         }
         Command::Manpage => manual::page(program()).map_or(Task::Done(1), |page| print(&page)),
-        Command::Run(more) => match load(given, more) {
-            Ok((loaded, options)) => {
-                Task::Serve(Box::new(loaded.config), Box::new(with_whole_paths(options)))
-            }
-            Err(task) => task,
-        },
+        Command::Run(more) => serve(options(given, more)),
+        Command::Files { folder, given: more } => {
+            of_folder(&folder, options(given, more)).map_or_else(|task| task, serve)
+        }
         Command::Check(more) => {
             let checked =
                 load(given, more).map(|(loaded, options)| summary::check(&loaded, &options));
@@ -180,6 +187,34 @@ fn program() -> &'static str {
     name.filter(is_plain).map_or(NAME, |name| name.to_owned().leak())
 }
 
+/// What is left to do is to serve this, unless it is wrong.
+fn serve(options: Options) -> Task {
+    match load_with(&options, config::load) {
+        Ok(loaded) => Task::Serve(Box::new(loaded.config), Box::new(with_whole_paths(options))),
+        Err(task) => task,
+    }
+}
+
+/// The same for the one route that serves a folder, in front of everything else that was given. No configuration file is
+/// read unless one was named: what lies about where this is typed may be meant for anything.
+fn of_folder(folder: &Path, options: Options) -> Result<Options, Task> {
+    let whole = config::start_folder().map(|start| config::absolute(folder, &start));
+    let named = whole.ok().and_then(|path| Some(toml::Value::from(path.to_str()?).to_string()));
+    let Some(name) = named else {
+        let reason = format!(
+            "cannot serve {}: its path is unknown or isn't UTF-8; serve it through a link",
+            folder.display()
+        );
+        let _ = writeln!(io::stderr(), "error: {reason}");
+        return Err(Task::Failed(USAGE, reason));
+    };
+    let route = format!("route=[{{ path = \"/*\", files = {name}, listing = true }}]");
+    let set = [vec![route], options.set].concat();
+    let is_nameless = options.file.is_none();
+    let file = options.file.or_else(|| Some("/dev/null".into()));
+    Ok(Options { file, set, is_nameless, ..options })
+}
+
 /// The setting that `--listen` stands for, however many there are.
 fn listen(addresses: &[String]) -> Option<String> {
     match addresses {
@@ -193,8 +228,9 @@ fn listen(addresses: &[String]) -> Option<String> {
 }
 
 /// What people type who know other servers, and what it is here.
-const ELSEWHERE: [(&[&str], &str); 10] = [
-    (&["start", "serve", "server", "launch", "up"], "'server run' starts the server"),
+const ELSEWHERE: [(&[&str], &str); 11] = [
+    (&["start", "server", "launch", "up"], "'server run' starts the server"),
+    (&["serve"], "'server run' starts the server, 'server files DIR' serves a folder"),
     (
         &["restart"],
         "'server upgrade' starts a new process without a lost request, 'server reload' reads the file again",
@@ -259,7 +295,7 @@ fn options(before: Given, behind: Given) -> Options {
         Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
     };
     let environment = std::env::vars_os().filter_map(text).collect();
-    Options { file, set, environment, folder: None, socket, must_be_written: false }
+    Options { file, set, environment, folder: None, socket, ..Options::default() }
 }
 
 /// The same, for a server that may lose its working directory: a path that begins in it is named from the root on.

@@ -48,13 +48,14 @@ impl SocketPath {
 }
 
 /// Where the supervisor listens for commands: at `--socket`, else beside its pid file, else in the runtime directory
-/// under a name that is made of the configuration file's. None where there is no such directory.
+/// under a name that is made of the configuration file's. None where there is no such directory, or no such file.
 pub fn command_socket_path(options: &Options, pid_file: Option<&Path>) -> Option<PathBuf> {
     if let Some(path) = &options.socket {
         return Some(path.clone());
     }
     match pid_file {
         Some(pid_file) => Some(pid_file.with_extension("sock")),
+        None if options.is_nameless => None,
         None => runtime_names(options, "sock").into_iter().next(),
     }
 }
@@ -63,7 +64,7 @@ pub fn command_socket_path(options: &Options, pid_file: Option<&Path>) -> Option
 /// found after the file has come to name another pid file. None where the command line or the environment says where
 /// the socket is: those tell several servers of one file apart.
 pub fn command_socket_links(options: &Options) -> Vec<PathBuf> {
-    if options.socket.is_some() || given_pid_file(options).is_some() {
+    if options.is_nameless || options.socket.is_some() || given_pid_file(options).is_some() {
         return Vec::new();
     }
     // A service manager's folder is the server's alone; a client looks in the next one.

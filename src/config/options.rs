@@ -46,6 +46,8 @@ pub struct Options {
     pub socket: Option<PathBuf>,
     /// Whether the file has to have a table or a key: a reload's, if the one that is served had.
     pub(crate) must_be_written: bool,
+    /// Whether no configuration file tells it from other servers, so that it takes commands at `--socket` alone.
+    pub(crate) is_nameless: bool,
 }
 
 impl Options {
