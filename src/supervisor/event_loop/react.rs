@@ -26,21 +26,26 @@ impl Supervisor {
         carried
     }
 
+    /// Does what its time has come for, beside what the policy decides.
+    fn see_what_is_due(&mut self) {
+        let now_ms = self.now_ms();
+        let until_ms = self.heir.as_ref().and_then(Heir::until_ms);
+        if until_ms.is_some_and(|until_ms| until_ms <= now_ms) {
+            self.heir_is_late();
+        }
+        self.give_up_loading();
+        self.following.resume(now_ms, &self.epoll);
+        self.commands.resume(now_ms, &self.epoll);
+        if self.telling_due_ms().is_some_and(|due_ms| due_ms <= now_ms) {
+            self.tell_counts();
+        }
+    }
+
     /// Takes note of an event, and says what of it the policy has to know.
     fn take_note(&mut self, event: Event) -> Option<Input> {
         match event {
             Event::Tick => {
-                let now_ms = self.now_ms();
-                let until_ms = self.heir.as_ref().and_then(Heir::until_ms);
-                if until_ms.is_some_and(|until_ms| until_ms <= now_ms) {
-                    self.heir_is_late();
-                }
-                self.give_up_loading();
-                self.following.resume(now_ms, &self.epoll);
-                self.commands.resume(now_ms, &self.epoll);
-                if self.telling_due_ms().is_some_and(|due_ms| due_ms <= now_ms) {
-                    self.tell_counts();
-                }
+                self.see_what_is_due();
                 Some(Input::Tick)
             }
             Event::Stop(signal) => self.stop(signal.as_str()),

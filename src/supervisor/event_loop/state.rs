@@ -160,8 +160,7 @@ impl Supervisor {
         let (prepared, plan) = startup::prepare(first, loaded, before, both, ledger, &mut warned)?;
         processes.generations.add(prepared);
         processes.records_mut().inherit(accounts);
-        let seed = u64::from(std::process::id()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let (policy, actions) = Policy::begin(plan, seed, 0);
+        let (policy, actions) = Policy::begin(plan, seed(), 0);
         let supervisor = Supervisor {
             epoll,
             signals,
@@ -275,4 +274,9 @@ fn check_sockets_of(config: &Config, listeners: &Listeners) -> Result<(), String
 /// An I/O error with what was being done.
 pub(super) fn doing(what: &str) -> impl FnOnce(io::Error) -> String + '_ {
     move |error| format!("{what}: {error}")
+}
+
+/// What the policy's randomness begins with: servers that start at once don't restart their workers in step.
+fn seed() -> u64 {
+    u64::from(std::process::id()).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
