@@ -364,7 +364,7 @@ fn restarts_of_workers_that_do_not_get_ready_are_counted_by_their_cause(mode: Mo
     let server = setup(mode)
         .lanes(1)
         .faults("requests")
-        .set("supervisor.ready_timeout", "500ms")
+        .set("supervisor.ready_timeout", "3s")
         .set("supervisor.restart_delay", "10ms")
         .set("supervisor.restart_delay_max", "10ms")
         .set("supervisor.max_restarts", "10000")
