@@ -59,12 +59,13 @@ pub(super) fn next_report(supervisor: &Control) -> Option<WorkerEvent> {
 }
 
 #[test]
-fn a_connection_that_can_not_be_watched_counts_as_taken_and_not_as_open() {
+fn a_connection_that_can_not_be_watched_counts_as_taken_and_rejected_and_not_as_open() {
     with_loop(Accept::Reuseport, |event_loop, _, ledger| {
         // epoll refuses what has no readiness.
         event_loop.adopt(File::open("/dev/null").expect("a file").into());
         let counters = ledger.block(0);
         assert_eq!((counters.accepted(), counters.open()), (1, 0));
+        assert_eq!(counters.cells().rejected.at(RejectedFor::Unwatched).get(), 1);
     });
 }
 
