@@ -335,7 +335,7 @@ fn counts_are_what_clients_saw(mode: Mode) {
     let prober = Prober::start(observed.admin, &[200]);
     observed.change(1, &crowd);
     let (asked, page) = prober.stop();
-    assert!(asked > 1, "{asked}");
+    assert!(asked > 0, "it was never answered whole");
     let seen = crowd.stop();
     let samples = observed.settled(&seen);
     let total = |name: &str| sum(&samples, name, &[]);
