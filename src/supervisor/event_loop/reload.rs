@@ -113,7 +113,7 @@ impl Supervisor {
             return;
         };
         let read = loading.hear();
-        if loading.has_changed {
+        if loading.has_changed && !self.drop_spoilt() {
             self.announce_unasked(CHANGED);
         }
         let Some(loading) = self.loading() else {
@@ -141,6 +141,9 @@ impl Supervisor {
 
     /// The configuration was read, or can't be. Of one that nothing asked for and that is unchanged nothing is made known.
     fn has_read(&mut self, read: Read) {
+        if self.drop_spoilt() {
+            return;
+        }
         let Read { outcome, fingerprint, watched } = read;
         if let Some(fingerprint) = fingerprint {
             self.following.read(fingerprint, watched);
@@ -158,6 +161,23 @@ impl Supervisor {
                 self.follow();
             }
         }
+    }
+
+    /// Drops a reload that nothing asked for, and that may have read half a file: it is looked at again when it is whole.
+    fn drop_spoilt(&mut self) -> bool {
+        let now_ms = self.now_ms();
+        let is_its = |reloading: &mut Reloading| !reloading.is_announced;
+        let is_unasked = self.reloading.as_mut().is_some_and(is_its);
+        let is_spoilt = is_unasked && self.following.is_spoilt(now_ms, &self.epoll);
+        if !is_spoilt {
+            return false;
+        }
+        if let Some(Reloading { stage: Stage::Reading(loading), .. }) = &mut self.reloading {
+            loading.give_up();
+            let _ = self.epoll.remove(loading.socket());
+        }
+        self.reloading = None;
+        true
     }
 
     /// Follows the configuration file, or no more, as the generation that serves wants it.

@@ -186,6 +186,12 @@ impl Following {
         self.pace.due_ms()
     }
 
+    /// Whether something has begun to write to the file since it was looked at, so that half of it may have been read.
+    pub(crate) fn is_spoilt(&mut self, now_ms: u64, epoll: &Epoll) -> bool {
+        self.collect(now_ms, epoll);
+        self.pace.is_spoilt()
+    }
+
     /// It is looked at.
     pub(crate) fn look(&mut self, now_ms: u64) {
         self.pace.look(now_ms);

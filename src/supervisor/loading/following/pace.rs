@@ -25,6 +25,8 @@ const PAUSE_MAX_MS: u64 = 16_000;
 pub(super) struct Pace {
     changing: Option<Changing>,
     looked_ms: Option<u64>,
+    /// Whether the last look was while the file was being written, because that took too long.
+    was_forced: bool,
     pause_ms: u64,
 }
 
@@ -58,9 +60,15 @@ impl Pace {
     pub(super) fn look(&mut self, now_ms: u64) {
         let first_ms = self.changing.map_or(now_ms, |changing| changing.first_ms);
         let follows = self.looked_ms.is_some_and(|looked_ms| first_ms < looked_ms + self.pause_ms);
+        self.was_forced = self.changing.is_some_and(|changing| changing.is_being_written);
         self.pause_ms = if follows { (2 * self.pause_ms).min(PAUSE_MAX_MS) } else { PAUSE_MS };
         self.looked_ms = Some(now_ms);
         self.forget();
+    }
+
+    /// Whether what the last look has found is of no use: something has begun to write to the file meanwhile.
+    pub(super) fn is_spoilt(&self) -> bool {
+        !self.was_forced && self.changing.is_some_and(|changing| changing.is_being_written)
     }
 
     /// What has happened so far is no reason to look any more.
@@ -109,6 +117,23 @@ mod tests {
         assert_eq!(looks[0], 2_000);
         assert_eq!(between[..5], [2_010, 2_010, 4_000, 8_000, 16_000]);
         assert!(between[5..].iter().all(|between_ms| *between_ms == 16_000), "{between:?}");
+    }
+
+    #[test]
+    fn what_was_found_while_something_began_to_write_is_of_no_use_unless_that_lasts() {
+        let mut pace = Pace::default();
+        pace.note(What::Changed, 0);
+        pace.look(100);
+        assert!(!pace.is_spoilt());
+        pace.note(What::Changed, 105);
+        assert!(!pace.is_spoilt(), "a whole file");
+        pace.note(What::Written, 110);
+        assert!(pace.is_spoilt());
+        let due_ms = pace.due_ms().expect("due");
+        assert_eq!(due_ms, 105 + WRITING_MS);
+        pace.look(due_ms);
+        pace.note(What::Written, due_ms + 1);
+        assert!(!pace.is_spoilt());
     }
 
     #[test]
