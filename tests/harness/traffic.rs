@@ -222,17 +222,19 @@ fn whole(bytes: &[u8], bodies: &[&str]) -> Result<Option<bool>, Failure> {
     let Some((head, body)) = text.split_once("\r\n\r\n") else {
         return if bytes.len() > 4096 { Err(wrong()) } else { Ok(None) };
     };
+    // A proxy may write names in lower case.
     let field = |name: &str| {
-        let mut lines = head.lines();
-        lines.find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned())
+        let mut fields = head.lines().filter_map(|line| line.split_once(':'));
+        let found = fields.find(|(of, _)| of.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.trim().to_owned())
     };
     let length: usize =
-        field("Content-Length:").and_then(|value| value.parse().ok()).ok_or_else(wrong)?;
+        field("Content-Length").and_then(|value| value.parse().ok()).ok_or_else(wrong)?;
     if body.len() < length {
         return Ok(None);
     }
     if !head.starts_with("HTTP/1.1 200 ") || !bodies.contains(&body) {
         return Err(wrong());
     }
-    Ok(Some(field("Connection:").as_deref() != Some("close")))
+    Ok(Some(field("Connection").as_deref() != Some("close")))
 }
