@@ -69,6 +69,8 @@ enum Cause {
     SeveralEntries,
     /// This server listens there already, for another key.
     OtherPurpose,
+    /// This server listens there for another key, which has it no more in the configuration that is to be served.
+    Moved,
     InUse(Option<PortHolder>),
     /// This server listens at the path already, for another entry of one of the keys.
     OwnPath,
@@ -119,6 +121,16 @@ impl Error {
         Error { purpose, ..self }
     }
 
+    /// Whether it is of this address.
+    pub(crate) fn is_at(&self, address: &Address) -> bool {
+        self.address == address.to_string()
+    }
+
+    /// The same of an address that this server has, and until the next configuration is served, for another key.
+    pub(crate) fn moved(self) -> Error {
+        Error { cause: Cause::Moved, ..self }
+    }
+
     /// Whether the server can serve without this address, as long as there is another one: one of those that a `name`
     /// stands for and this machine doesn't have, or one of a family that its kernel doesn't have, as `[::]` without IPv6.
     pub(crate) fn can_be_left_out(&self, name: bool) -> bool {
@@ -142,6 +154,12 @@ impl fmt::Display for Error {
             Cause::OtherPurpose => write!(
                 f,
                 "this server listens there itself: server.listen and admin.listen can't share a port; set {key} to another"
+            ),
+            Cause::Moved => write!(
+                f,
+                "the configuration that is served has it as {}, until another one is served; leave it out of both keys \
+                 and reload, then set {key} to it and reload again",
+                self.purpose.other().key()
             ),
             Cause::InUse(Some(PortHolder { pid, name })) => write!(
                 f,

@@ -36,6 +36,14 @@ pub enum Purpose {
 }
 
 impl Purpose {
+    /// The other one.
+    pub(crate) fn other(self) -> Purpose {
+        match self {
+            Purpose::Serve => Purpose::Admin,
+            Purpose::Admin => Purpose::Serve,
+        }
+    }
+
     /// The key that has them.
     pub fn key(self) -> &'static str {
         match self {

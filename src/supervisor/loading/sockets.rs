@@ -7,10 +7,11 @@ use super::warned::Warned;
 use crate::config::{Accept, Config, Engine, Mode};
 use crate::control::{GenerationNumber, Role};
 use crate::supervisor::listeners::{
-    Accesses, Group, Listeners, PortHolders, Purpose, RequestedAddress, Resolved, Wanted,
+    Accesses, Error, Group, Listeners, PortHolders, Purpose, RequestedAddress, Resolved, Wanted,
+    clashes,
 };
 use crate::supervisor::presence::socket_file::LOCK_PATIENCE;
-use crate::sys::socket;
+use crate::sys::socket::{self, Address};
 
 /// What the addresses of a configuration stand for.
 pub(super) struct Asked {
@@ -47,7 +48,10 @@ pub(super) fn open(
         accesses: asked.accesses,
         lock_patience,
     };
-    let opened = listeners.open(&wanted).map_err(|error| error.to_string())?;
+    let Asked { addresses, admin_addresses, .. } = asked;
+    let opened = listeners.open(&wanted).map_err(|error| {
+        explained(error, addresses, admin_listeners.groups(), admin_addresses).to_string()
+    })?;
     let admin = Wanted {
         listen: &config.admin.listen,
         resolved: &asked.admin_addresses,
@@ -56,7 +60,9 @@ pub(super) fn open(
         engine: Engine::Native,
         ..wanted
     };
-    let admin = admin_listeners.open(&admin).map_err(|error| error.to_string())?;
+    let admin = admin_listeners.open(&admin).map_err(|error| {
+        explained(error, admin_addresses, listeners.groups(), addresses).to_string()
+    })?;
     for error in opened.left_out.iter().chain(&admin.left_out) {
         let reason = error.to_string();
         if warned.is_new("address left out", &reason) {
@@ -75,6 +81,23 @@ pub(super) fn open(
         tracing::info!(%address, role, url = address.internet().map(url), "listening");
     }
     Ok((opened.requested, admin.requested))
+}
+
+/// Why an address can't be had that is `asked` for: also where the configuration that is served has it, in these `groups`,
+/// for another purpose, for which it is asked no more.
+fn explained(error: Error, asked: &[Resolved], groups: &[Group], of_groups: &[Resolved]) -> Error {
+    let is_kept = |group: &Group| each(of_groups).any(|address| clashes(address, &group.address));
+    let is_going = |address: &Address| {
+        let mut clashing = groups.iter().filter(|group| clashes(&group.address, address));
+        clashing.any(|group| !is_kept(group))
+    };
+    let is_moved = each(asked).any(|address| error.is_at(address) && is_going(address));
+    if is_moved { error.moved() } else { error }
+}
+
+/// Every address that these entries stand for.
+fn each(resolved: &[Resolved]) -> impl Iterator<Item = &Address> {
+    resolved.iter().flatten().flatten()
 }
 
 /// The accept queue of an admin address, in connections: probes and scrapers are few.
