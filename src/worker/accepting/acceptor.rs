@@ -100,15 +100,15 @@ impl<'s> Acceptor<'s> {
                     Token::Client(_) | Token::Jobs => {} // It has no connections of its own.
                 }
             }
-            if self.is_emptying(now_ms) {
+            if self.is_emptying(now_ms) || self.sources.is_retry_due() {
                 for source in self.sources.numbers(None) {
                     self.accept_from(source, now_ms)?;
                 }
             }
             self.hand_over();
-            self.sources.report_missed(now_ms);
             let has_room = self.waiting.is_empty() && self.emptiest().is_some();
             self.sources.resume(has_room, now_ms, &mut self.driver)?;
+            self.sources.report_shortage(now_ms);
         }
         Ok(())
     }
@@ -243,6 +243,7 @@ impl<'s> Acceptor<'s> {
             }
             Order::Take { .. } if self.draining_since_ms.is_some() => {}
             Order::Take { lane, .. } => {
+                self.sources.forget_missed(lane, Missed::Sockets);
                 let sources = files.into_iter().map(|file| Source::Listener(Listener::from(file)));
                 for source in sources {
                     self.sources.watch(lane, source, false, &mut self.driver)?;
@@ -263,6 +264,7 @@ impl<'s> Acceptor<'s> {
                         return Ok(());
                     }
                 };
+                self.sources.forget_missed(lane, Missed::Conduit);
                 self.attach(lane, block, outlet);
             }
             Order::Detach(lane) => {
@@ -302,6 +304,7 @@ impl<'s> Acceptor<'s> {
     /// Accepts what waits in the sockets, and then nothing new.
     fn drain(&mut self) {
         self.draining_since_ms.get_or_insert(self.ledger.now_ms());
+        self.sources.forget_all_missed();
     }
 }
 

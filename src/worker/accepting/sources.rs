@@ -35,8 +35,10 @@ pub(in crate::worker) struct Sources<'s> {
     next: u32,
     /// Why nothing is taken for now, and the sources are not watched.
     pause: Option<Pause>,
-    /// Descriptors or memory ran out, and since then no source was ever empty.
-    exhausted: bool,
+    /// Why descriptors or memory ran out, where since then no source was ever found empty, or something is still missed.
+    shortage: Option<String>,
+    /// Whether the supervisor was told of a shortage last, and not that it is over.
+    is_shortage_told: bool,
     /// No source is closed before, because a handshake was under way.
     kept_until_ms: u64,
     /// When the sources that are shared are accepted from next without an event, if that is needed at all.
@@ -81,7 +83,8 @@ impl<'s> Sources<'s> {
             watched: Vec::new(),
             next: 0,
             pause: None,
-            exhausted: false,
+            shortage: None,
+            is_shortage_told: false,
             kept_until_ms: 0,
             recheck_ms: None,
             missed: Vec::new(),
@@ -189,7 +192,12 @@ impl<'s> Sources<'s> {
             let Some(Watched { source, is_watched, .. }) = found else {
                 return Ok(None);
             };
-            match source.accept() {
+            let accepted = source.accept();
+            if matches!(accepted, Accepted::Empty) && self.missed.is_empty() {
+                // All that waited were accepted: a shortage is over.
+                self.shortage = None;
+            }
+            match accepted {
                 Accepted::Connection(socket) => return Ok(Some(socket)),
                 Accepted::Transient => {}
                 Accepted::Empty if empties && *is_watched && is_kept(source) => {
@@ -201,19 +209,13 @@ impl<'s> Sources<'s> {
                 Accepted::Empty if empties && *is_watched => self.unwatch(number, driver)?,
                 Accepted::Empty if empties => return self.close(number, driver).map(|()| None),
                 Accepted::Closed => return self.close(number, driver).map(|()| None),
-                Accepted::Empty => {
-                    // All that waited were accepted: the shortage is over.
-                    if std::mem::take(&mut self.exhausted) {
-                        self.control.report(self.worker, WorkerEvent::AcceptResumed);
-                    }
-                    return Ok(None);
-                }
+                Accepted::Empty => return Ok(None),
                 // The kernel asks for a descriptor before it looks into the queue.
                 Accepted::Exhausted(_) if empties && source.is_empty() && !is_kept(source) => {
                     return self.close(number, driver).map(|()| None);
                 }
                 Accepted::Exhausted(error) => {
-                    self.report_exhausted(&error);
+                    self.run_short(&error);
                     let until_ms = now_ms + ACCEPT_PAUSE_MS;
                     return self.pause(Pause::Exhausted { until_ms }, driver).map(|()| None);
                 }
@@ -286,40 +288,60 @@ impl<'s> Sources<'s> {
         self.kept_until_ms <= now_ms && self.pause.is_none() && !self.watched.is_empty()
     }
 
-    fn report_exhausted(&mut self, error: &io::Error) {
-        if !std::mem::replace(&mut self.exhausted, true) {
-            self.control.report(self.worker, WorkerEvent::AcceptPaused(error.to_string()));
-        }
+    /// Descriptors or memory have run out.
+    fn run_short(&mut self, error: &io::Error) {
+        self.shortage.get_or_insert_with(|| error.to_string());
     }
 
-    /// There were no descriptors for something that was passed: it is asked for again soon.
+    /// Whether they had, and all sources are to be accepted from now to find out whether that is over: no event comes of
+    /// one that is empty.
+    pub(in crate::worker) fn is_retry_due(&self) -> bool {
+        let may_be_over = self.shortage.is_some() && self.missed.is_empty();
+        may_be_over && self.pause.is_none() && !self.watched.is_empty()
+    }
+
+    /// There were no descriptors for something that was passed: it is asked for again until it comes.
     pub(in crate::worker) fn miss(&mut self, lane: usize, what: Missed, now_ms: u64) {
-        self.report_exhausted(&out_of_files());
+        self.run_short(&out_of_files());
         self.forget_missed(lane, what);
         self.missed.push((lane, what, now_ms + MISSED_PAUSE_MS));
     }
 
-    /// It is not needed any more.
+    /// It has come, or is not needed any more.
     pub(in crate::worker) fn forget_missed(&mut self, lane: usize, what: Missed) {
         self.missed.retain(|(of, missed, _)| (*of, *missed) != (lane, what));
     }
 
-    /// Asks again for what was missed.
-    pub(in crate::worker) fn report_missed(&mut self, now_ms: u64) {
-        let (worker, control) = (self.worker, self.control);
-        self.missed.retain_mut(|(lane, what, at_ms)| {
-            let is_due = *at_ms <= now_ms;
-            if is_due {
-                *at_ms = now_ms + MISSED_PAUSE_MS;
-            }
-            !is_due || !control.try_report(worker, WorkerEvent::Missed(*lane, *what))
-        });
+    /// Nothing new is taken from here on, so nothing is missed.
+    pub(in crate::worker) fn forget_all_missed(&mut self) {
+        self.missed.clear();
+    }
+
+    /// Asks again for what was missed, and tells of a shortage, or that it is over.
+    pub(in crate::worker) fn report_shortage(&mut self, now_ms: u64) {
+        for (lane, what, at_ms) in self.missed.iter_mut().filter(|(.., at_ms)| *at_ms <= now_ms) {
+            *at_ms = now_ms + MISSED_PAUSE_MS;
+            self.control.try_report(self.worker, WorkerEvent::Missed(*lane, *what));
+        }
+        let event = match &self.shortage {
+            Some(_) if self.is_shortage_told => return,
+            Some(reason) => WorkerEvent::AcceptPaused(reason.clone()),
+            None if self.is_shortage_told => WorkerEvent::AcceptResumed,
+            None => return,
+        };
+        if self.control.try_report(self.worker, event) {
+            self.is_shortage_told = !self.is_shortage_told;
+        }
     }
 
     /// When something of this is next to be done without an event. `is_emptying`: sources are closed once they are
     /// empty.
     pub(in crate::worker) fn due_ms(&self, now_ms: u64, is_emptying: bool) -> Option<u64> {
         let missed = self.missed.iter().map(|(_, _, at_ms)| *at_ms);
+        // There was no room to tell that.
+        let is_untold = self.is_shortage_told != self.shortage.is_some();
+        let shortage = is_untold.then_some(now_ms + ACCEPT_PAUSE_MS);
+        let missed = missed.chain(shortage).chain(self.is_retry_due().then_some(now_ms));
         missed.chain(self.pause_due_ms(now_ms, is_emptying)).chain(self.recheck_due_ms()).min()
     }
 
@@ -336,7 +358,10 @@ impl<'s> Sources<'s> {
         let Some(at) = self.watched.iter().position(|watched| watched.number == number) else {
             return Ok(());
         };
-        self.watched.swap_remove(at).unwatch(driver)
+        self.watched.swap_remove(at).unwatch(driver)?;
+        // Nothing would tell that it is over.
+        self.shortage.take_if(|_| self.watched.is_empty() && self.missed.is_empty());
+        Ok(())
     }
 
     /// Has no more events come of one source; what waits in it can still be taken.

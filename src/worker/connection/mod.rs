@@ -109,6 +109,24 @@ impl<'s> Connection<'s> {
             && matches!(&self.stage, Stage::Serving(session) if session.is_idle())
     }
 
+    /// Since when its client has sent no request, or nothing more of one, with this deadline; 0 if it is about to be closed
+    /// anyway, `None` if it is being answered.
+    pub fn waits_since_ms(&self, deadline_ms: Option<u64>, lane: &Context<'s>) -> Option<u64> {
+        if self.transport.is_blocked() {
+            return None;
+        }
+        let timeout_ms = match &self.stage {
+            Stage::Serving(session) => match session.phase() {
+                Phase::Reading => session.timeout_ms(lane),
+                Phase::Leaving => return Some(0),
+                _ => return None,
+            },
+            Stage::Introducing => lane.timeouts.header_ms,
+            Stage::Lingering(_) => return Some(0),
+        };
+        Some(deadline_ms.map_or(0, |deadline_ms| deadline_ms.saturating_sub(timeout_ms)))
+    }
+
     /// Whether no request has begun yet.
     pub fn is_fresh(&self) -> bool {
         matches!(&self.stage, Stage::Serving(session) if session.is_fresh())

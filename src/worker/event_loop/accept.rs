@@ -7,6 +7,7 @@ use super::EventLoop;
 use crate::control::WorkerEvent;
 use crate::worker::accepting::sources::{ACCEPTS_PER_TURN, Pause};
 use crate::worker::context::Drain;
+use crate::worker::driver::token::Key;
 
 /// After so long a little room is worth a report, too.
 const ROOM_MS: u64 = 20;
@@ -35,13 +36,15 @@ impl EventLoop<'_> {
         Ok(())
     }
 
-    /// Watches the sources again if there is room, and accepts from all of them without an event, in a drain, and where
-    /// another worker may have got the event.
+    /// Watches the sources again if there is room, and accepts from all of them without an event: in a drain, after
+    /// descriptors had run out, and where another worker may have got the event.
     pub(super) fn accept_without_event(&mut self) -> io::Result<()> {
+        self.close_idlest();
         let has_room = self.connections.len() < self.connections_max;
         let now_ms = self.context.now_ms;
         self.sources.resume(has_room, now_ms, &mut self.driver)?;
-        if self.is_emptying() && self.sources.are_to_be_emptied(now_ms) {
+        let is_to_be_emptied = self.is_emptying() && self.sources.are_to_be_emptied(now_ms);
+        if is_to_be_emptied || self.sources.is_retry_due() {
             self.accept_waiting(None)?;
         } else if self.sources.is_recheck_due(now_ms) {
             let before = self.context.counters.accepted();
@@ -52,6 +55,22 @@ impl EventLoop<'_> {
             self.sources.rechecked(found, now_ms);
         }
         Ok(())
+    }
+
+    /// Closes the connection whose client has sent nothing for the longest time, if a place is to be kept and none is free.
+    fn close_idlest(&mut self) {
+        if !self.makes_room || self.connections.len() < self.connections_max {
+            return;
+        }
+        let keys: Vec<Key> = self.connections.keys().collect();
+        let waiting = keys.into_iter().filter_map(|key| {
+            let deadline_ms = self.timers.deadline_ms(key.index);
+            let connection = self.connections.find(key)?;
+            Some((connection.waits_since_ms(deadline_ms, &self.context)?, key))
+        });
+        if let Some((_, key)) = waiting.min_by_key(|(since_ms, _)| *since_ms) {
+            self.close(key);
+        }
     }
 
     /// Reports to the supervisor when the lane has become full, so that other lanes take what comes, and when it has

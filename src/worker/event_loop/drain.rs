@@ -51,6 +51,7 @@ impl EventLoop<'_> {
             }
             none => *none = Some(Drain { kind, stage, until_ms: None }),
         }
+        self.sources.forget_all_missed();
         let keys: Vec<Key> = self.connections.keys().collect();
         keys.into_iter().for_each(|key| self.hasten(key, kind));
     }

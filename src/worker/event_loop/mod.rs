@@ -72,6 +72,8 @@ pub struct EventLoop<'s> {
     patience_max_ms: Option<u64>,
     /// What it asks the supervisor, if it is one that asks.
     inquiries: Option<Arc<Inquiries>>,
+    /// Whether a place is kept for another connection.
+    makes_room: bool,
 }
 
 impl<'s> EventLoop<'s> {
@@ -112,12 +114,19 @@ impl<'s> EventLoop<'s> {
             held_peak: 0,
             patience_max_ms: patience_max_ms(config),
             inquiries: None,
+            makes_room: false,
         })
     }
 
     /// Has it ask the supervisor what these are for.
     pub fn inquire(&mut self, inquiries: Arc<Inquiries>) {
         self.inquiries = Some(inquiries);
+    }
+
+    /// Has it close the connection that is idle longest when it has as many as it may, and never one that is answered: so
+    /// those who come for a moment are not kept out by those who stay.
+    pub fn make_room(&mut self) {
+        self.makes_room = true;
     }
 
     /// Turns until a drain is over.
@@ -148,8 +157,8 @@ impl<'s> EventLoop<'s> {
         self.read_again();
         self.expire();
         self.report_room();
-        self.sources.report_missed(self.context.now_ms);
         self.accept_without_event()?;
+        self.sources.report_shortage(self.context.now_ms);
         self.finish_emptying();
         if let Some(inquiries) = &self.inquiries {
             inquiries.ask(self.context.now_ms);

@@ -45,7 +45,10 @@ impl EventLoop<'_> {
                 self.sources.miss(lane, Missed::Sockets, self.context.now_ms);
                 Ok(())
             }
-            Order::Take { lane, .. } => self.take(lane, files),
+            Order::Take { lane, .. } => {
+                self.sources.forget_missed(lane, Missed::Sockets);
+                self.take(lane, files)
+            }
             Order::Release(lane) => self.leave(lane),
             Order::PollAgain(lane) => self.accept_waiting(Some(lane)),
             Order::Drain { timeout_ms } => {

@@ -2,12 +2,14 @@
 
 mod pages;
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{Accept, Config, Driver, Limits, Timeouts};
 use crate::content::Site;
 use crate::control::{Assignment, Control, WorkerEvent};
+use crate::sys::cpu::{self, OTHER_FILES};
 use crate::worker::context::Context;
 use crate::worker::context::clients::Clients;
 use crate::worker::context::inquiries::Inquiries;
@@ -15,7 +17,7 @@ use crate::worker::event_loop::EventLoop;
 use crate::worker::{Generation, limits, open_driver};
 use pages::Pages;
 
-/// Most open connections: each probe, scraper and person has one.
+/// Most open connections: each probe, scraper and person has one. With so many, the one that is idle longest is closed.
 const CONNECTIONS_MAX: u32 = 512;
 
 /// Does the admin worker's work until a drain is over.
@@ -25,7 +27,8 @@ pub fn run(
     control: &Control,
 ) -> Result<(), String> {
     let Assignment { worker, block, .. } = *assignment;
-    let config = own(&generation.config);
+    let config = own(&generation.config)
+        .map_err(|error| format!("cannot tell the limit on open files: {error}"))?;
     let own_control = control.try_clone();
     let own_control =
         own_control.map_err(|error| format!("cannot set up the admin worker: {error}"))?;
@@ -40,15 +43,18 @@ pub fn run(
     let mut event_loop = EventLoop::new(worker, &config, driver, control, context, None)
         .map_err(|error| format!("cannot set up the event loop of the admin worker: {error}"))?;
     event_loop.inquire(inquiries);
+    event_loop.make_room();
     control.report(worker, WorkerEvent::Ready { driver: name, reason });
     event_loop.run().map_err(|error| format!("the event loop of the admin worker failed: {error}"))
 }
 
 /// The configuration that the admin worker goes by: small limits, whatever the lanes' are.
-fn own(config: &Config) -> Config {
+fn own(config: &Config) -> io::Result<Config> {
     let mut own = config.clone();
     own.workers.accept = Accept::Reuseport;
-    own.workers.max_connections = CONNECTIONS_MAX;
+    // At the limit on descriptors it could close one for another only by chance.
+    let affordable = cpu::file_limit()?.saturating_sub(OTHER_FILES).max(2);
+    own.workers.max_connections = affordable.min(CONNECTIONS_MAX.into()) as u32;
     // It may not be kept from answering by what keeps a ring from lanes.
     own.workers.driver = Driver::Epoll;
     own.limits = Limits {
@@ -66,5 +72,5 @@ fn own(config: &Config) -> Config {
         keep_alive: Duration::from_secs(20),
         write: Duration::from_secs(10),
     };
-    own
+    Ok(own)
 }

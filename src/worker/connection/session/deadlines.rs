@@ -50,7 +50,7 @@ impl<'s> Session<'s> {
     }
 
     /// How long the client may take for what it has to send next.
-    fn timeout_ms(&self, lane: &Context<'s>) -> u64 {
+    pub(in crate::worker::connection) fn timeout_ms(&self, lane: &Context<'s>) -> u64 {
         let timeouts = &lane.timeouts;
         if self.receiver.is_in_body() {
             timeouts.body_ms
