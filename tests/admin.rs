@@ -4,12 +4,13 @@ mod harness;
 
 use harness::{
     Client, Mode, Response, Server, Setup, Site, eventually, is_refused, is_stopped,
-    private_loopback, reload, send_signal, skip_without_faults,
+    private_loopback, reload, send_signal, skip_without, skip_without_faults,
 };
 use nix::sys::signal::{SIGCONT, SIGKILL, SIGSTOP, SIGTERM, SIGUSR2};
 use serde_json::Value;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -35,6 +36,14 @@ in_both_modes!(
     a_reload_adds_changes_and_removes_the_address,
     an_upgrade_moves_the_address_without_a_failed_request,
     clients_that_send_nothing_or_read_nothing_keep_it_from_none,
+    connections_that_are_idle_make_room_for_others_and_one_that_is_answered_does_not,
+    lanes_that_hang_without_a_watchdog_are_told_and_left_alone,
+    lanes_that_hang_in_a_drain_are_told,
+    lanes_that_cannot_accept_are_not_ready_until_they_can_again,
+    a_reload_that_was_rejected_degrades_a_server_until_one_is_done,
+    an_access_log_that_fails_degrades_a_server_until_it_is_written,
+    an_upgrade_under_way_is_told_and_is_no_fault,
+    an_address_that_changes_its_purpose_is_told_to_need_two_reloads,
 );
 
 const GET: &str = "GET";
@@ -348,6 +357,231 @@ fn clients_that_send_nothing_or_read_nothing_keep_it_from_none(mode: Mode) {
     }
     assert_eq!(verdict(&server, "/healthz").0, 200);
     server.served_connections(5);
+}
+
+fn connections_that_are_idle_make_room_for_others_and_one_that_is_answered_does_not(mode: Mode) {
+    let server = setup(mode).start();
+    let address = admin_of(&server);
+    let mut idle: Vec<Client> = (0..300).map(|_| Client::connect(address)).collect();
+    // What it asks the supervisor is answered after a second without it.
+    server.signal(SIGSTOP);
+    eventually("the supervisor stops", || is_stopped(server.pid()).then_some(()));
+    let mut answered = Client::connect(address);
+    answered.send("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    idle.extend((0..600).map(|_| {
+        let mut client = Client::connect(address);
+        // The last part of a head is still to come.
+        client.try_send("GET /healthz HTTP/1.1\r\n").expect("it was just accepted");
+        client
+    }));
+    assert_eq!(ask(&server, "/").status, 200, "it needs no supervisor");
+    assert_eq!(answered.response().status, 503);
+    server.signal(SIGCONT);
+    wait_for_verdict(&server, "/healthz", 200, "alive");
+    assert!(!idle[0].is_held(), "the one that is idle longest had to go");
+    assert!(idle.last().is_some_and(Client::is_held), "and no other");
+    server.served_connections(5);
+}
+
+fn lanes_that_hang_without_a_watchdog_are_told_and_left_alone(mode: Mode) {
+    let server = setup(mode).set("supervisor.watchdog", "0s").start();
+    let mut workers: Vec<i32> = (0..2).map(|lane| server.worker_pid(lane)).collect();
+    workers.dedup();
+    workers.iter().for_each(|worker| send_signal(*worker, SIGSTOP));
+    wait_for_verdict(&server, "/healthz", 503, "every lane hangs");
+    wait_for_verdict(&server, "/readyz", 503, "lanes 0-1 hang");
+    workers.iter().for_each(|worker| send_signal(*worker, SIGCONT));
+    wait_for_verdict(&server, "/healthz", 200, "\"lanes_ready\":2");
+    wait_for_verdict(&server, "/readyz", 200, "\"status\":\"ready\"");
+    assert!(server.journal.named("worker exited").is_empty());
+}
+
+fn lanes_that_hang_in_a_drain_are_told(mode: Mode) {
+    let mut server = setup(mode)
+        .lanes(1)
+        .set("supervisor.watchdog", "500ms")
+        .route("/slow", "text = \"slow\"\ndelay = \"60s\"")
+        .start();
+    let _slow = server.in_flight("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
+    server.signal(SIGTERM);
+    server.journal.wait_for("drain started");
+    let (status, said) = verdict(&server, "/healthz");
+    assert_eq!((status, &said["lanes_ready"]), (200, &0.into()), "{said}");
+    let worker = server.worker_pid(0);
+    send_signal(worker, SIGSTOP);
+    wait_for_verdict(&server, "/healthz", 503, "every lane hangs");
+    wait_for_verdict(&server, "/readyz", 503, "it was told to stop");
+    send_signal(worker, SIGCONT);
+    wait_for_verdict(&server, "/healthz", 200, "alive");
+    server.signal(SIGTERM);
+    assert_eq!(server.wait_exit(), 1);
+}
+
+/// The processes that accept connections.
+fn accepting(server: &Server, mode: Mode) -> Vec<i32> {
+    if mode.accept != harness::Accept::Handoff {
+        let mut workers: Vec<i32> = (0..2).map(|lane| server.worker_pid(lane)).collect();
+        workers.dedup();
+        return workers;
+    }
+    vec![server.journal.wait_for("acceptor ready").pid()]
+}
+
+/// Sets how many files a process may have open.
+fn limit_files(pid: i32, limit: u32) {
+    let limit = format!("--nofile={limit}:");
+    let status = Command::new("prlimit").args(["--pid", &pid.to_string(), &limit]).status();
+    assert!(status.expect("run prlimit").success());
+}
+
+fn lanes_that_cannot_accept_are_not_ready_until_they_can_again(mode: Mode) {
+    if skip_without("prlimit") {
+        return;
+    }
+    let server = setup(mode).start();
+    let processes = accepting(&server, mode);
+    let is_one_of_several = processes.len() > 1;
+    processes.iter().take(1).for_each(|pid| limit_files(*pid, 1));
+    // So many that each lane gets some.
+    let mut waiting: Vec<Client> = (0..32).map(|_| server.connect()).collect();
+    if is_one_of_several {
+        wait_for_verdict(&server, "/readyz", 200, "lane 0 can't accept");
+        let (_, said) = verdict(&server, "/readyz");
+        assert_eq!(
+            (&said["lanes_ready"], &said["addresses"][0]["lanes_ready"]),
+            (&1.into(), &1.into())
+        );
+        processes.iter().for_each(|pid| limit_files(*pid, 1));
+        waiting.extend((0..32).map(|_| server.connect()));
+    }
+    wait_for_verdict(&server, "/readyz", 503, "can't accept");
+    let (status, said) = verdict(&server, "/healthz");
+    assert_eq!(status, 200, "they turn: {said}");
+    assert_eq!(said["addresses"][0]["address"], server.address().to_string());
+    processes.iter().for_each(|pid| limit_files(*pid, 1024));
+    wait_for_verdict(&server, "/readyz", 200, "\"lanes_ready\":2");
+    for client in &mut waiting {
+        assert_eq!(client.get("/").status, 200, "it has waited in a queue");
+    }
+    assert!(verdict(&server, "/readyz").1.get("degraded").is_none());
+}
+
+fn a_reload_that_was_rejected_degrades_a_server_until_one_is_done(mode: Mode) {
+    let mut site = with_admin(mode, private_loopback(9180));
+    let server = site.start();
+    let good = site.more.clone();
+    site.more += "\nno.such = 1";
+    site.write();
+    assert_eq!(reload(&server).name(), "reload rejected");
+    let (status, said) = verdict(&server, "/readyz");
+    assert_eq!(status, 200, "{said}");
+    assert!(said["degraded"][0].as_str().is_some_and(|of| of.contains("reload")), "{said}");
+    site.more = good;
+    site.write();
+    assert_eq!(reload(&server).name(), "reload done");
+    wait_for_verdict(&server, "/readyz", 200, "\"lanes_ready\":2");
+    assert!(verdict(&server, "/readyz").1.get("degraded").is_none());
+}
+
+fn an_access_log_that_fails_degrades_a_server_until_it_is_written(mode: Mode) {
+    let server = setup(mode)
+        .set("supervisor.watchdog", "500ms")
+        .set("log.access", "logs/access.log")
+        .start();
+    server.get("/");
+    wait_for_verdict(&server, "/readyz", 200, "the access log fails");
+    fs::create_dir(server.folder().join("logs")).expect("make a folder");
+    eventually("it is written, and nothing is wrong any more", || {
+        server.get("/");
+        verdict(&server, "/readyz").1.get("degraded").is_none().then_some(())
+    });
+    send_signal(server.journal.wait_for("access_log ready").pid(), SIGSTOP);
+    wait_for_verdict(&server, "/readyz", 200, "the access log's writer hangs");
+}
+
+fn an_upgrade_under_way_is_told_and_is_no_fault(mode: Mode) {
+    if skip_without_faults() {
+        return;
+    }
+    let admin = private_loopback(9180);
+    let site = with_admin(mode, admin);
+    let mut server = site.start();
+    site.scratch.write("hold-start", "");
+    fs::write(server.folder().join("hold-start"), "").expect("hold the workers of the heir");
+    server.signal(SIGUSR2);
+    eventually("the upgrade is told", || {
+        let (status, said) = verdict(&server, "/readyz");
+        assert_eq!((status, said.get("degraded")), (200, None), "{said}");
+        (said["change"] == "an upgrade is under way").then_some(())
+    });
+    fs::remove_file(server.folder().join("hold-start")).expect("let them start");
+    server.journal.wait_for("upgrade done");
+    assert_eq!(server.wait_exit(), 0);
+}
+
+fn an_address_that_changes_its_purpose_is_told_to_need_two_reloads(mode: Mode) {
+    let free = || TcpListener::bind("127.0.0.1:0").and_then(|of| of.local_addr()).expect("a port");
+    let [first, second, other] = [(); 3].map(|()| private_loopback(free().port()));
+    let mut site = with_admin(mode, other);
+    site.listen = vec![first, second];
+    let server = site.start();
+    site.listen = vec![first];
+    site.more = format!("admin.listen = \"{second}\"");
+    site.write();
+    let rejected = reload(&server);
+    assert_eq!(rejected.name(), "reload rejected");
+    let reason = rejected.text("reason");
+    assert!(reason.contains("has it as server.listen"), "{reason}");
+    assert!(reason.contains("set admin.listen to it and reload again"), "{reason}");
+    // As it says.
+    for admin in [other, second] {
+        site.more = format!("admin.listen = \"{admin}\"");
+        site.write();
+        assert_eq!(reload(&server).name(), "reload done");
+    }
+    assert_eq!(ask_at(second, GET, "/readyz", "localhost").status, 200);
+    site.listen = vec![first, second];
+    site.more = format!("admin.listen = \"{other}\"");
+    site.write();
+    let rejected = reload(&server);
+    assert!(rejected.text("reason").contains("has it as admin.listen"), "{rejected:?}");
+}
+
+#[test]
+fn a_server_that_gives_up_says_why_it_ends() {
+    if skip_without_faults() {
+        return;
+    }
+    let mut server = setup(Mode::PROCESSES)
+        .set("supervisor.max_restarts", 2)
+        .route("/slow", "text = \"slow\"\ndelay = \"3s\"")
+        .start();
+    // Lane 1 finishes what is in flight, and the server goes on for as long as that takes.
+    let _slow: Vec<Client> =
+        (0..16).map(|_| server.in_flight("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")).collect();
+    fs::write(server.folder().join("fail-start"), "").expect("have workers fail");
+    send_signal(server.worker_pid(0), SIGKILL);
+    server.journal.wait_for("drain started");
+    let (status, said) = verdict(&server, "/readyz");
+    assert_eq!((status, &said["reason"]), (503, &"a worker could not be kept alive".into()));
+    assert_eq!(server.wait_exit(), 1);
+}
+
+#[test]
+fn an_admin_worker_that_may_open_few_files_answers_however_many_connect() {
+    if skip_without("prlimit") {
+        return;
+    }
+    let server = setup(Mode::PROCESSES)
+        .set("workers.max_connections", 8)
+        .under(&["prlimit", "--nofile=64:64"])
+        .start();
+    let address = admin_of(&server);
+    let _idle: Vec<Client> = (0..100).map(|_| Client::connect(address)).collect();
+    for path in ["/healthz", "/readyz", "/metrics", "/status"] {
+        assert_eq!(ask(&server, path).status, 200, "{path}");
+    }
+    assert!(server.journal.named("accept paused").is_empty());
 }
 
 #[test]

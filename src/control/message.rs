@@ -119,8 +119,13 @@ pub enum WorkerEvent {
     AcceptPaused(String),
     /// It accepts again.
     AcceptResumed,
-    /// It asks how the server is; the number is that of the question.
-    Asks(u64),
+    /// It asks how the server is, and perhaps for more.
+    Asks {
+        /// That of the question.
+        number: u64,
+        /// What the answer has to hold beside that.
+        wants: Wants,
+    },
     /// It had no descriptors for what it was passed of this lane.
     Missed(usize, Missed),
     /// It writes the access log, and can't for this reason.
@@ -133,6 +138,15 @@ pub enum WorkerEvent {
     AccessLogDropped(u64),
     /// Whether it has as many connections as it may have; other workers may then accept in its place.
     Full(bool),
+}
+
+/// What an admin worker asks for beside how the server is: each costs the supervisor more the more lanes there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wants {
+    /// Its status.
+    pub status: bool,
+    /// What a page of metrics is made of.
+    pub metrics: bool,
 }
 
 /// What a worker could not be passed.

@@ -18,7 +18,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use message::{
-    Assignment, Command, DrainKind, Missed, Order, Report, TOLD_TO_END, WorkerEvent,
+    Assignment, Command, DrainKind, Missed, Order, Report, TOLD_TO_END, Wants, WorkerEvent,
 };
 pub use number::{GenerationNumber, ProcessNumber, WorkerNumber};
 pub use role::{Hosting, Leaves, Role};

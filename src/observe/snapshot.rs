@@ -11,30 +11,44 @@ use crate::sys::memory;
 /// Longest snapshot that is read, in bytes: some times what as many lanes as there can be come to.
 const BYTES_MAX: u64 = 64 << 20;
 
-/// The server at one moment.
-#[derive(Debug, Serialize, Deserialize)]
+/// The server at one moment, as far as it was asked for: how it is costs little, and all else grows with the lanes.
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Snapshot {
-    /// Its status, as JSON, as `server status --json` prints it; none while no generation serves.
-    pub status: Option<String>,
     /// How it is.
     pub health: Health,
+    /// Its status, as JSON, as `server status --json` prints it; none while no generation serves, too.
+    pub status: Option<String>,
     /// What a page of metrics is made of.
-    pub metrics: Facts,
+    pub metrics: Option<Facts>,
 }
 
 /// How the server is, in a few words.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)] // `server healthcheck` may ask a server of another version.
 pub struct Health {
     /// How many lanes there are.
     pub lanes: usize,
-    /// How many of them are ready.
+    /// How many of them are ready, and can accept.
     pub lanes_ready: usize,
+    /// The addresses that it serves.
+    pub addresses: Vec<AddressHealth>,
     /// Why no lane works, if none does.
     pub dead: Option<String>,
     /// Why it should get no requests, if it shouldn't.
     pub unready: Option<String>,
-    /// What of it isn't as it should be, or is about to change.
+    /// What of it isn't as it should be.
     pub degraded: Vec<String>,
+    /// What is about to change, which is no fault.
+    pub change: Option<String>,
+}
+
+/// How one of its addresses is served.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressHealth {
+    /// Where it listens.
+    pub address: String,
+    /// How many lanes that have a socket there are ready, and can accept.
+    pub lanes_ready: usize,
 }
 
 impl Snapshot {
@@ -63,18 +77,17 @@ mod tests {
     fn what_was_written_is_what_is_read_however_long_it_is() {
         let status = Some("é\"\n".repeat(1 << 20));
         let health = Health { degraded: vec!["lane 1 is hung".into()], ..Health::default() };
-        let metrics = Facts { generation: 7, ..Facts::default() };
-        let snapshot = Snapshot { status: status.clone(), health: health.clone(), metrics };
+        let metrics = Some(Facts { generation: 7, ..Facts::default() });
+        let snapshot =
+            Snapshot { status: status.clone(), health: health.clone(), metrics: metrics.clone() };
         let file = snapshot.write().unwrap();
         let read = Snapshot::read(file).unwrap();
-        assert_eq!((read.status, read.health, read.metrics.generation), (status, health, 7));
+        assert_eq!((read.status, read.health, read.metrics), (status, health, metrics));
     }
 
     #[test]
     fn what_is_cut_short_is_an_error() {
-        let snapshot =
-            Snapshot { status: None, health: Health::default(), metrics: Facts::default() };
-        let file = snapshot.write().unwrap();
+        let file = Snapshot::default().write().unwrap();
         file.set_len(file.metadata().unwrap().len() - 1).unwrap();
         assert!(Snapshot::read(file).is_err());
     }

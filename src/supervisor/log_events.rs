@@ -70,7 +70,7 @@ pub(crate) fn worker_event(record: &WorkerRecord, event: &WorkerEvent, records: 
         | WorkerEvent::Failed(_)
         | WorkerEvent::Panicked(_)
         | WorkerEvent::Full(_)
-        | WorkerEvent::Asks(_)
+        | WorkerEvent::Asks { .. }
         | WorkerEvent::Missed(..)
         | WorkerEvent::StoppedAccepting
         | WorkerEvent::Drained

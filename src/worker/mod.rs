@@ -183,12 +183,12 @@ pub fn limits(config: &Config) -> Limits {
 }
 
 /// How many turns a loop makes, at least, in the time after which the supervisor takes it for hung.
-const TURNS_PER_WATCHDOG: u64 = 4;
+const TURNS_WITHIN: u64 = 4;
 
 /// The longest wait of a loop, so that the supervisor sees a turn often enough, if it looks for one.
 fn patience_max_ms(config: &Config) -> Option<u64> {
-    let watchdog_ms = config.supervisor.watchdog.as_millis() as u64;
-    (watchdog_ms > 0).then(|| (watchdog_ms / TURNS_PER_WATCHDOG).max(1))
+    let hung_ms = config.hung_after()?.as_millis() as u64;
+    Some((hung_ms / TURNS_WITHIN).max(1))
 }
 
 /// The driver that `workers.driver` asks for. With "auto" that is epoll where there is no io_uring, and the reason

@@ -99,10 +99,20 @@ pub struct Config {
     pub warnings: Vec<Warning>,
 }
 
+/// After so long without a turn a lane counts as hung where `supervisor.watchdog` is off and an admin address tells of it.
+const HUNG_AFTER: Duration = Duration::from_secs(5);
+
 impl Config {
     /// Whether a route serves files.
     pub(crate) fn serves_files(&self) -> bool {
         self.routes.iter().any(|route| matches!(route.content, Content::Files(_)))
+    }
+
+    /// After so long without a turn of its loop a worker hangs; `None` if it doesn't matter to anything.
+    pub(crate) fn hung_after(&self) -> Option<Duration> {
+        let watchdog = Some(self.supervisor.watchdog).filter(|watchdog| !watchdog.is_zero());
+        let is_told = !self.admin.listen.is_empty();
+        watchdog.or(is_told.then_some(HUNG_AFTER))
     }
 }
 
@@ -236,7 +246,7 @@ pub struct Supervisor {
     /// The window that `max_restarts` counts in.
     #[serde(with = "As::<Time<1>>")]
     pub restart_window: Duration,
-    /// How long a lane's loop may go without a turn before its worker counts as hung; zero is never.
+    /// How long a lane's loop may go without a turn before its worker is replaced as hung; zero is never.
     #[serde(with = "As::<Time<WATCHDOG_MIN_MS, true>>")]
     pub watchdog: Duration,
     /// Where the supervisor's pid is written once it serves.

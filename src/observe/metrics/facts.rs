@@ -18,7 +18,7 @@ pub struct Facts {
     pub lanes: BTreeMap<usize, LaneFacts>,
     /// The other roles of workers that there are or were, by their names.
     pub roles: BTreeMap<String, RoleFacts>,
-    /// How many lanes are in each state.
+    /// How many lanes are in each state, those in which none is included.
     pub lane_states: BTreeMap<String, u64>,
     /// How many connections each lane may have open.
     pub connections_max: u64,

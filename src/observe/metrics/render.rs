@@ -1,7 +1,5 @@
 //! The page: which families there are, and in which order. Those of the ledger follow from its list of fields.
 
-use std::collections::BTreeMap;
-
 use super::page::{Family, Page, Type, seconds_of_ms, seconds_of_us};
 use super::{Facts, Format, LaneFacts};
 use crate::observe::ledger::labels::{BOUNDS_US, Label, RestartCause, values_of};
@@ -176,11 +174,8 @@ fn restarts(page: &mut Page, facts: &Facts) {
 fn of_server(page: &mut Page, facts: &Facts) {
     let states = gauge("laneway_lanes", "Lanes, by the state of their workers.");
     page.begin(states);
-    let mut by_state: BTreeMap<&str, u64> =
-        ["starting", "ready", "full", "hung", "waiting"].map(|state| (state, 0)).into();
-    by_state.extend(facts.lane_states.iter().map(|(state, count)| (&**state, *count)));
-    for (state, count) in by_state {
-        page.sample(states.name, &[("state", state)], count);
+    for (state, count) in &facts.lane_states {
+        page.sample(states.name, &[("state", state)], *count);
     }
     let max = gauge(
         "laneway_lane_connections_max",

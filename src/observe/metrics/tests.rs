@@ -49,7 +49,7 @@ fn facts() -> Facts {
         lanes: [(0, lane), (1, LaneFacts::default())].into(),
         roles: [("acceptor".to_owned(), RoleFacts::default()), ("access_log".to_owned(), writer)]
             .into(),
-        lane_states: [("ready".to_owned(), 1)].into(),
+        lane_states: [("hung", 0), ("ready", 1)].map(|(state, of)| (state.to_owned(), of)).into(),
         connections_max: 16_384,
         queues: vec![queue(Some(0), "127.0.0.1:8080"), queue(None, "[::1]:8080")],
         reloads,

@@ -10,6 +10,7 @@ use crate::observe::metrics::{
 };
 use crate::supervisor::commands::status::Subject;
 use crate::supervisor::listeners::Listeners;
+use crate::supervisor::policy::WorkerState;
 use crate::supervisor::processes::totals::Account;
 use crate::sys::process::usage::{Usage, usage};
 use crate::sys::socket::listen_drops;
@@ -35,9 +36,10 @@ pub(crate) fn facts(subject: &Subject<'_>, reloads: Reloads) -> Facts {
             }
         }
     }
-    let mut lane_states = BTreeMap::<String, u64>::new();
+    let mut lane_states: BTreeMap<String, u64> =
+        WorkerState::ALL.into_iter().map(|state| (state.word().to_owned(), 0)).collect();
     for (lane, (state, worker)) in policy.lane_states().into_iter().enumerate() {
-        *lane_states.entry(state.to_owned()).or_default() += 1;
+        *lane_states.entry(state.word().to_owned()).or_default() += 1;
         let facts: &mut LaneFacts = lanes.entry(lane).or_default();
         facts.heartbeat_age_ms = Some(records.since_last_turn_ms(Role::Lane(lane), worker));
         facts.longest_turn_us = Some(0);

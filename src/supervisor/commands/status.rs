@@ -10,7 +10,7 @@ use crate::config::{Accept, Engine, Mode, Workers, are_same};
 use crate::control::{GenerationNumber, Role};
 use crate::observe::metrics::QueueFacts;
 use crate::supervisor::listeners::Listeners;
-use crate::supervisor::policy::{Fact, Policy, Worker};
+use crate::supervisor::policy::{Fact, Policy, Worker, WorkerState};
 use crate::supervisor::processes::Processes;
 use crate::supervisor::processes::totals::Accounts;
 pub use crate::supervisor::processes::totals::Totals;
@@ -68,7 +68,8 @@ impl Status {
 pub struct LaneStatus {
     /// Counted from 0.
     pub lane: usize,
-    /// "starting", "ready", "hung" or "waiting" (to be restarted).
+    /// "starting", "ready", "full", "paused" (no descriptors or no memory to accept with), "hung", "waiting" (to be
+    /// restarted); of a server that ends, "draining", "hung" or "ended".
     pub state: String,
     /// The process of its worker, if it has one.
     pub pid: Option<i32>,
@@ -292,14 +293,19 @@ pub(crate) fn status(subject: &Subject<'_>) -> Option<Status> {
     })
 }
 
-fn of_lane(lane: usize, state: &str, worker: Option<Worker>, subject: &Subject<'_>) -> LaneStatus {
+fn of_lane(
+    lane: usize,
+    state: WorkerState,
+    worker: Option<Worker>,
+    subject: &Subject<'_>,
+) -> LaneStatus {
     let (records, accounts) = (subject.processes.records(), &subject.accounts);
     let totals = accounts.totals_of(Role::Lane(lane));
     let levels = accounts.levels_of(Role::Lane(lane));
     let record = worker.and_then(|worker| records.get(worker.number));
     LaneStatus {
         lane,
-        state: state.into(),
+        state: state.word().into(),
         pid: record.and_then(|record| record.pid),
         cpu: record.and_then(|record| record.cpu),
         driver: record.and_then(|record| record.driver.clone()),
@@ -312,11 +318,15 @@ fn of_lane(lane: usize, state: &str, worker: Option<Worker>, subject: &Subject<'
     }
 }
 
-fn of_acceptor(state: &str, worker: Option<Worker>, subject: &Subject<'_>) -> AcceptorStatus {
+fn of_acceptor(
+    state: WorkerState,
+    worker: Option<Worker>,
+    subject: &Subject<'_>,
+) -> AcceptorStatus {
     let records = subject.processes.records();
     let record = worker.and_then(|worker| records.get(worker.number));
     AcceptorStatus {
-        state: state.into(),
+        state: state.word().into(),
         pid: record.and_then(|record| record.pid),
         uptime_ms: record.map(|record| records.uptime_ms(record)),
         restarts: subject.accounts.totals_of(Role::Acceptor).restarts,
@@ -330,7 +340,7 @@ fn of_admin(subject: &Subject<'_>) -> Option<AdminStatus> {
     let groups = subject.admin_listeners.groups().iter();
     Some(AdminStatus {
         addresses: groups.map(|group| group.address.to_string()).collect(),
-        state: state.into(),
+        state: state.word().into(),
         pid: record.and_then(|record| record.pid),
         uptime_ms: record.map(|record| records.uptime_ms(record)),
         restarts: subject.accounts.totals_of(Role::Admin).restarts,

@@ -10,11 +10,11 @@ use humantime::format_duration;
 
 use super::state::{MEASURE_MS, Supervisor};
 use crate::config::{self, Abilities, LANES_MAX};
-use crate::control::{GenerationNumber, Order, ProcessNumber, Role, WorkerNumber};
+use crate::control::{GenerationNumber, Order, ProcessNumber, Role, Wants, WorkerNumber};
 use crate::observe::log;
 use crate::observe::snapshot::{Health, Snapshot};
 use crate::supervisor::commands::facts::{facts, queues};
-use crate::supervisor::commands::snapshot;
+use crate::supervisor::commands::snapshot::{self, Circumstances, ServedAddress};
 use crate::supervisor::commands::status::{self, Subject};
 use crate::supervisor::commands::waiting::Change;
 use crate::supervisor::commands::{Answer, Request};
@@ -94,25 +94,58 @@ impl Supervisor {
 
     /// Whether it works, and what of it doesn't.
     fn health(&self) -> Health {
-        let is_followed = self.heir.as_ref().is_some_and(Heir::serves);
-        snapshot::health(&self.policy, self.under_way(), is_followed, self.now_ms())
+        snapshot::health(&self.policy, &self.circumstances(), self.now_ms())
     }
 
     /// Answers an admin worker's question. One that can't be answered is answered by the silence.
-    pub(super) fn inform(&mut self, key: ProcessNumber, worker: WorkerNumber, number: u64) {
+    pub(super) fn inform(
+        &mut self,
+        key: ProcessNumber,
+        worker: WorkerNumber,
+        number: u64,
+        wants: Wants,
+    ) {
         let record = self.processes.records().get(worker);
         let asker = record.map(|record| record.worker).filter(|worker| worker.process == key);
         let Some(asker) = asker.filter(|asker| asker.role == Role::Admin) else { return };
-        let subject = self.subject();
-        let status = status::status(&subject);
-        let status = status.and_then(|status| serde_json::to_string_pretty(&status).ok());
-        let health = self.health();
-        let (status, metrics) = (status.map(|text| text + "\n"), facts(&subject, self.reloads));
-        let file = Snapshot { status, health, metrics }.write();
-        // Nothing that grows is less on the heir's page, which may be asked for next.
-        self.tell_counts();
+        let mut snapshot = Snapshot { health: self.health(), ..Snapshot::default() };
+        if wants != Wants::default() {
+            let subject = self.subject();
+            snapshot.metrics = wants.metrics.then(|| facts(&subject, self.reloads));
+            let status = wants.status.then(|| status::status(&subject)).flatten();
+            let status = status.and_then(|status| serde_json::to_string_pretty(&status).ok());
+            snapshot.status = status.map(|text| text + "\n");
+            // Nothing that grows is less on the heir's page, which may be asked for next.
+            self.tell_counts();
+        }
+        let file = snapshot.write();
         let files: Vec<_> = file.iter().map(AsFd::as_fd).collect();
         self.processes.order(asker, Order::Snapshot(number), &files);
+    }
+
+    /// What makes the health of the server beside its workers.
+    fn circumstances(&self) -> Circumstances {
+        let prepared = self.processes.generations.get(self.current);
+        let requested = prepared.map_or(&[][..], |prepared| &prepared.addresses);
+        let groups = self.listeners.groups().iter();
+        let served = groups.filter(|group| requested.contains(&group.requested));
+        let rejected = self.reloads.has_failed.then(|| {
+            "the last reload was rejected: the configuration before it is served".to_owned()
+        });
+        Circumstances {
+            addresses: served.map(ServedAddress::of).collect(),
+            change: self.under_way(),
+            is_followed: self.heir.as_ref().is_some_and(Heir::serves),
+            faults: self.access_log_trouble().into_iter().chain(rejected).collect(),
+        }
+    }
+
+    /// Why the access log can't be written, if it can't.
+    fn access_log_trouble(&self) -> Option<String> {
+        let (_, worker) = self.policy.state_of(Role::AccessLog)?;
+        let record = self.processes.records().get(worker?.number)?;
+        let reason = record.trouble.as_ref()?;
+        Some(format!("the access log fails: {reason}"))
     }
 
     /// Why a command that changes something is refused now.

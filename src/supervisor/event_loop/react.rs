@@ -81,8 +81,8 @@ impl Supervisor {
                 tracing::warn!(signal = signal.as_str(), "signal ignored");
                 None
             }
-            Event::Report(key, Report { worker, event: WorkerEvent::Asks(number) }) => {
-                self.inform(key, worker, number);
+            Event::Report(key, Report { worker, event: WorkerEvent::Asks { number, wants } }) => {
+                self.inform(key, worker, number, wants);
                 None
             }
             Event::Report(key, report) => {

@@ -54,7 +54,7 @@ pub(crate) fn prepare(
     let access_log = rings(&config.log, ledger.blocks());
     let access_log = access_log.map_err(|error| format!("cannot map the access log: {error}"))?;
     let plan = Plan {
-        settings: settings(&config.supervisor),
+        settings: settings(&config),
         lanes,
         mode: config.workers.mode,
         accept: config.workers.accept,
@@ -95,7 +95,8 @@ fn auxiliary(config: &Config) -> Vec<Role> {
     admin.into_iter().chain(access_log).collect()
 }
 
-fn settings(supervisor: &crate::config::Supervisor) -> Settings {
+fn settings(config: &Config) -> Settings {
+    let supervisor = &config.supervisor;
     Settings {
         drain_timeout_ms: supervisor.drain_timeout.as_millis() as u64,
         drain_delay_ms: supervisor.drain_delay.as_millis() as u64,
@@ -104,7 +105,8 @@ fn settings(supervisor: &crate::config::Supervisor) -> Settings {
         restart_delay_max_ms: supervisor.restart_delay_max.as_millis() as u64,
         max_restarts: supervisor.max_restarts,
         restart_window_ms: supervisor.restart_window.as_millis() as u64,
-        watchdog_ms: supervisor.watchdog.as_millis() as u64,
+        hung_ms: config.hung_after().unwrap_or_default().as_millis() as u64,
+        ends_hung: !supervisor.watchdog.is_zero(),
     }
 }
 

@@ -62,7 +62,7 @@ impl Policy {
     }
 
     /// Whether it ends: nothing of it is started any more but what sees to that.
-    fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         matches!(self.phase, Phase::Draining { .. } | Phase::Stopping { .. } | Phase::Over)
     }
 

@@ -20,8 +20,10 @@ pub struct Settings {
     pub max_restarts: u32,
     /// `supervisor.restart_window`
     pub restart_window_ms: u64,
-    /// `supervisor.watchdog`; 0 is off.
-    pub watchdog_ms: u64,
+    /// After so long without a turn of its loop a worker hangs; 0 is never.
+    pub hung_ms: u64,
+    /// Whether one that hangs is ended: `supervisor.watchdog` is on.
+    pub ends_hung: bool,
 }
 
 /// A generation to start.

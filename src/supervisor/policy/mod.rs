@@ -36,12 +36,12 @@ mod watchdog;
 use std::mem;
 
 use auxiliary::{LEAVE_MS, OwnSockets};
-pub use generation::hosting;
-use generation::{Generation, Replacing, SeatState, Stage};
+use generation::{Generation, Replacing, Stage};
+pub use generation::{WorkerState, hosting};
 pub use interface::{Action, Fact, Input, Plan, Settings, Worker};
 use sockets::Sockets;
 
-use crate::control::{DrainKind, GenerationNumber, ProcessNumber, Role, WorkerEvent, WorkerNumber};
+use crate::control::{DrainKind, GenerationNumber, ProcessNumber, WorkerEvent, WorkerNumber};
 
 /// Everything the policy knows.
 #[derive(Clone, Debug)]
@@ -102,6 +102,8 @@ enum Phase {
 pub const CLEAN_EXIT: &str = "exited with code 0";
 /// The cause of a hung worker's end.
 pub const HUNG: &str = "hung: no turn of its loop within supervisor.watchdog";
+/// Why a server ends that was not told to.
+const GAVE_UP: &str = "a worker could not be kept alive";
 /// The cause of the end of a worker that took too long to start.
 pub const NOT_READY: &str = "not ready within supervisor.ready_timeout";
 
@@ -162,6 +164,8 @@ impl Policy {
         match event {
             WorkerEvent::Ready { .. } => self.ready(worker),
             WorkerEvent::Full(is_full) => self.full(worker, is_full),
+            WorkerEvent::AcceptPaused(_) => self.short_of_means(worker, true),
+            WorkerEvent::AcceptResumed => self.short_of_means(worker, false),
             WorkerEvent::Missed(lane, what) => self.missed(worker, lane, what),
             WorkerEvent::StoppedAccepting => self.stopped_accepting(worker),
             WorkerEvent::ToldToEnd => self.told_to_end(worker.process),
@@ -173,20 +177,27 @@ impl Policy {
             WorkerEvent::DrainDeadline(_)
             | WorkerEvent::NotPinned(_)
             | WorkerEvent::RequestPanicked(_)
-            | WorkerEvent::AcceptPaused(_)
             | WorkerEvent::AccessLogFailed(_)
             | WorkerEvent::AccessLogResumed
             | WorkerEvent::AccessLogReopened
             | WorkerEvent::AccessLogDropped(_)
-            | WorkerEvent::AcceptResumed
             // The event loop answers.
-            | WorkerEvent::Asks(_) => {}
+            | WorkerEvent::Asks { .. } => {}
         }
     }
 
     /// Whether another supervisor serves in the place of this one.
     pub fn is_followed(&self) -> bool {
         matches!(self.phase, Phase::Draining { kind: DrainKind::Replaced, .. })
+    }
+
+    /// Why it is about to end, or has ended, if so.
+    pub fn ends_because(&self) -> Option<&'static str> {
+        match self.phase {
+            Phase::Starting | Phase::Serving => None,
+            Phase::Draining { code: 1, .. } => Some(GAVE_UP),
+            _ => Some("it was told to stop"),
+        }
     }
 
     /// Whether one generation is about to replace another, so that neither a reload nor a resize can begin.
@@ -214,25 +225,14 @@ impl Policy {
         self.current().map_or(0, |index| self.generations[index].lanes)
     }
 
-    /// What each lane of the current generation is doing, in a word, and its worker.
-    pub fn lane_states(&self) -> Vec<(&'static str, Option<Worker>)> {
-        let current = self.current().map(|index| &self.generations[index]);
-        current.into_iter().flat_map(Generation::lane_states).map(SeatState::describe).collect()
-    }
-
-    /// The same of another role of the current generation, if it has that.
-    pub fn state_of(&self, role: Role) -> Option<(&'static str, Option<Worker>)> {
-        let generation = &self.generations[self.current()?];
-        generation.seat(role).map(|seat| seat.state.describe())
-    }
-
     /// When [`Input::Tick`] is due, if nothing else happens.
     pub fn next_ms(&self) -> Option<u64> {
         match self.phase {
             Phase::Over => None,
             Phase::Stopping { until_ms, .. } => until_ms,
             Phase::Draining { deadline_ms, .. } => {
-                self.auxiliary_next_ms().into_iter().chain([deadline_ms]).min()
+                let watch = self.watch_interval_ms().map(|_| self.beats_ms);
+                self.auxiliary_next_ms().into_iter().chain([deadline_ms]).chain(watch).min()
             }
             Phase::Starting | Phase::Serving | Phase::Delaying { .. } => {
                 let delayed = match self.phase {
@@ -375,6 +375,8 @@ impl Policy {
                     self.kill_late(index);
                     self.restart_due(index);
                 }
+                // One that hangs is only told of: the end of the drain is its end.
+                self.watch();
             }
             Phase::Stopping { code, until_ms: Some(until_ms) } if until_ms <= self.now_ms => {
                 self.kill_last(code);

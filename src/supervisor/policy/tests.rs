@@ -9,7 +9,7 @@ use super::watchdog::MOMENT_MS;
 use super::*;
 use crate::config::{Accept, Mode};
 use crate::control::DrainKind::{Replaced, Stop};
-use crate::control::{HANDSHAKES_MS, Missed};
+use crate::control::{HANDSHAKES_MS, Missed, Role};
 
 mod accept;
 mod auxiliary;
@@ -24,9 +24,10 @@ const SETTINGS: Settings = Settings {
     restart_delay_max_ms: 30_000,
     max_restarts: 3,
     restart_window_ms: 60_000,
-    watchdog_ms: 0,
+    hung_ms: 0,
+    ends_hung: false,
 };
-const WATCHED: Settings = Settings { watchdog_ms: 4_000, ..SETTINGS };
+const WATCHED: Settings = Settings { hung_ms: 4_000, ends_hung: true, ..SETTINGS };
 const KILLED: &str = "killed by SIGKILL";
 
 fn plan(settings: &Settings, lanes: usize, mode: Mode) -> Plan {

@@ -1,7 +1,7 @@
 //! Workers whose loop does not turn: noticed, relieved of their sockets, and ended.
 
 use super::generation::{Process, Seat, SeatState, Stage};
-use super::{Action, Fact, HUNG, Plan, Policy, Worker};
+use super::{Action, Fact, HUNG, Plan, Policy, Settings, Worker};
 use crate::control::ProcessNumber;
 
 /// How long a hung worker has to turn again before it is killed.
@@ -10,8 +10,8 @@ pub(super) const MOMENT_MS: u64 = 1_000;
 impl Policy {
     /// How often the beats are read: often enough that a hung worker is noticed soon after its time.
     pub(super) fn watch_interval_ms(&self) -> Option<u64> {
-        let watchdog_ms = self.generations[self.current()?].settings.watchdog_ms;
-        (watchdog_ms > 0).then(|| (watchdog_ms / 4).max(1))
+        let hung_ms = self.generations[self.current()?].settings.hung_ms;
+        (hung_ms > 0).then(|| (hung_ms / 4).max(1))
     }
 
     /// Has the beats read. Not if that should have been long ago: then this process was stopped, and perhaps every
@@ -33,18 +33,19 @@ impl Policy {
         let Some(index) = self.generation_of(worker.process) else {
             return;
         };
-        let watchdog_ms = self.generations[index].settings.watchdog_ms;
+        let Settings { hung_ms, ends_hung, .. } = self.generations[index].settings;
         let Some(seat) = self.seat_of(worker) else {
             return;
         };
-        let late = watchdog_ms > 0 && age_ms > watchdog_ms;
+        let late = hung_ms > 0 && age_ms > hung_ms;
         match seat.state {
-            SeatState::Ready { is_full, .. } if late => {
-                seat.state = SeatState::Hung { worker, is_full, kill_ms: Some(now_ms + MOMENT_MS) };
+            SeatState::Ready { lacks, .. } if late => {
+                let kill_ms = ends_hung.then_some(now_ms + MOMENT_MS);
+                seat.state = SeatState::Hung { worker, lacks, kill_ms };
                 self.announce(Fact::WorkerHung { worker, age_ms });
             }
-            SeatState::Hung { is_full, .. } if !late => {
-                seat.state = SeatState::Ready { worker, is_full };
+            SeatState::Hung { lacks, .. } if !late => {
+                seat.state = SeatState::Ready { worker, lacks };
                 self.announce(Fact::WorkerRecovered { worker });
             }
             _ => {}
@@ -120,9 +121,12 @@ impl Policy {
         self.restart_due(last);
     }
 
-    /// Kills each process of an outgoing generation in which only hung workers are left.
+    /// Kills each process of an outgoing generation in which only hung workers are left, if hung workers are ended.
     pub(super) fn kill_stuck(&mut self, index: usize) {
         let generation = &self.generations[index];
+        if !generation.settings.ends_hung {
+            return;
+        }
         let is_hung = |worker: &Worker| {
             let seat = generation.seat(worker.role);
             seat.is_some_and(

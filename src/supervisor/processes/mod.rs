@@ -355,6 +355,8 @@ impl Processes {
             WorkerEvent::Ready { driver, reason } => {
                 (record.driver, record.driver_reason) = (driver.clone(), reason.clone());
             }
+            WorkerEvent::AccessLogFailed(reason) => record.trouble = Some(reason.clone()),
+            WorkerEvent::AccessLogResumed | WorkerEvent::AccessLogReopened => record.trouble = None,
             // Of any other the end of its process says whether it was meant to leave.
             WorkerEvent::Drained => record.is_over = worker.role.serves(),
             WorkerEvent::Failed(_) | WorkerEvent::Panicked(_) => {

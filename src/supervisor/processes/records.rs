@@ -28,6 +28,8 @@ pub(crate) struct WorkerRecord {
     /// What moves its bytes, and why that isn't what would be better.
     pub(crate) driver: Option<String>,
     pub(crate) driver_reason: Option<String>,
+    /// Why it can't do what it is for, while it can't: it goes on trying.
+    pub(crate) trouble: Option<String>,
 }
 
 /// The workers of every generation.
@@ -86,6 +88,7 @@ impl WorkerRecords {
             is_over: false,
             driver: None,
             driver_reason: None,
+            trouble: None,
         };
         self.records.insert(worker.number, record);
         Ok(Assignment { worker: worker.number, role: worker.role, cpu, block })

@@ -1,6 +1,7 @@
 //! What a worker asks the supervisor, for requests that wait for the answer: one question for all that wait, and the next
 //! one a while after the answer, so that many requests cost the supervisor a tenth of its time, or a little more where an
-//! answer takes long. No request gets an answer that was made before it came.
+//! answer takes long. It asks for what those requests want and no more. No request gets an answer that was made before it
+//! came.
 
 use std::fs::File;
 use std::mem;
@@ -8,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Waker;
 
-use crate::control::{Control, WorkerEvent, WorkerNumber};
+use crate::control::{Control, Wants, WorkerEvent, WorkerNumber};
 use crate::observe::snapshot::Snapshot;
 
 /// How soon another question may follow an answer, in milliseconds: at the soonest, and as a multiple of what the answer
@@ -29,8 +30,9 @@ pub struct Inquiries {
 
 #[derive(Default)]
 struct State {
-    /// What waits for a question that was not asked yet.
+    /// What waits for a question that was not asked yet, and what that has to ask for.
     waiting: Vec<Weak<Inquiry>>,
+    wants: Wants,
     /// The number of the last question, when it was asked, and what waits for its answer.
     number: u64,
     asked_ms: u64,
@@ -75,10 +77,13 @@ impl Inquiries {
         Inquiries { worker, control, state: Mutex::default() }
     }
 
-    /// Has a request wait for the next answer; `waker` is woken when it has come.
-    pub fn wait(&self, inquiry: &Arc<Inquiry>, waker: Waker) {
+    /// Has a request wait for the next answer, which is to hold what it `wants`; `waker` is woken when it has come.
+    pub fn wait(&self, inquiry: &Arc<Inquiry>, wants: Wants, waker: Waker) {
         lock(&inquiry.0).waker = Some(waker);
-        lock(&self.state).waiting.push(Arc::downgrade(inquiry));
+        let mut state = lock(&self.state);
+        state.waiting.push(Arc::downgrade(inquiry));
+        state.wants.status |= wants.status;
+        state.wants.metrics |= wants.metrics;
     }
 
     /// Asks, if something waits and it is time to.
@@ -87,8 +92,8 @@ impl Inquiries {
         if state.due_ms().is_none_or(|due_ms| due_ms > now_ms) {
             return;
         }
-        let number = state.number + 1;
-        if !self.control.try_report(self.worker, WorkerEvent::Asks(number)) {
+        let (number, wants) = (state.number + 1, state.wants);
+        if !self.control.try_report(self.worker, WorkerEvent::Asks { number, wants }) {
             // There was no room: the supervisor hangs. Those that still wait are asked for again.
             state.waiting.retain(|inquiry| inquiry.strong_count() > 0);
             state.next_ms = now_ms + PAUSE_MS;
@@ -96,6 +101,7 @@ impl Inquiries {
         }
         (state.number, state.asked_ms, state.next_ms) = (number, now_ms, now_ms + LOST_MS);
         state.asked = mem::take(&mut state.waiting);
+        state.wants = Wants::default();
     }
 
     /// When it is time to ask again, if something waits.
@@ -137,7 +143,6 @@ mod tests {
 
     use super::*;
     use crate::control::{Received, Report};
-    use crate::observe::metrics::Facts;
     use crate::observe::snapshot::Health;
     use crate::sys::socket::packet_pair;
 
@@ -165,14 +170,14 @@ mod tests {
 
         fn begin(&self) -> Arc<Inquiry> {
             let inquiry = Arc::default();
-            self.inquiries.wait(&inquiry, Waker::from(Arc::clone(&self.woken)));
+            self.inquiries.wait(&inquiry, Wants::default(), Waker::from(Arc::clone(&self.woken)));
             inquiry
         }
 
         /// The numbers of the questions that have come.
         fn asked(&self) -> Vec<u64> {
             let next = || match self.supervisor.receive::<Report>() {
-                Received::Message(Report { event: WorkerEvent::Asks(number), .. }, _) => {
+                Received::Message(Report { event: WorkerEvent::Asks { number, .. }, .. }, _) => {
                     Some(number)
                 }
                 _ => None,
@@ -182,9 +187,7 @@ mod tests {
 
         fn answer(&self, number: u64, lanes: usize, now_ms: u64) {
             let health = Health { lanes, ..Health::default() };
-            let file = Snapshot { status: None, health, metrics: Facts::default() }
-                .write()
-                .expect("a file");
+            let file = Snapshot { health, ..Snapshot::default() }.write().expect("a file");
             let files = vec![file.as_fd().try_clone_to_owned().unwrap()];
             self.inquiries.answer(number, files, now_ms);
         }
@@ -248,7 +251,8 @@ mod tests {
     #[test]
     fn what_waits_for_a_question_that_there_was_no_room_for_waits_for_the_next() {
         let subject = Subject::new();
-        let filler = || subject.inquiries.control.try_report(WorkerNumber(7), WorkerEvent::Asks(0));
+        let event = WorkerEvent::Asks { number: 0, wants: Wants::default() };
+        let filler = || subject.inquiries.control.try_report(WorkerNumber(7), event.clone());
         while filler() {}
         let patient = subject.begin();
         drop(subject.begin());
@@ -260,6 +264,26 @@ mod tests {
         assert_eq!(subject.asked(), [1]);
         subject.answer(1, 5, PAUSE_MS);
         assert_eq!(lanes(&patient), Some(5));
+    }
+
+    #[test]
+    fn a_question_is_for_what_those_that_wait_want_and_for_no_more() {
+        let subject = Subject::new();
+        let wants = |status, metrics| Wants { status, metrics };
+        let wait = |wants| {
+            let inquiry = Arc::default();
+            subject.inquiries.wait(&inquiry, wants, Waker::from(Arc::clone(&subject.woken)));
+        };
+        let asked = || match subject.supervisor.receive::<Report>() {
+            Received::Message(Report { event: WorkerEvent::Asks { wants, .. }, .. }, _) => wants,
+            other => panic!("{other:?}"),
+        };
+        [wants(true, false), wants(false, false), wants(false, true)].into_iter().for_each(wait);
+        subject.inquiries.ask(0);
+        assert_eq!(asked(), wants(true, true));
+        wait(wants(false, false));
+        subject.inquiries.ask(LOST_MS);
+        assert_eq!(asked(), wants(false, false));
     }
 
     #[test]

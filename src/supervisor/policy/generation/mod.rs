@@ -5,13 +5,15 @@ mod intakes;
 mod process;
 mod restart;
 mod seat;
+mod state;
 
 use std::collections::BTreeMap;
 
 pub use hosting::hosting;
 pub(super) use intakes::{Attached, Intake, Intakes};
 pub(super) use process::{Drain, Process, ProcessStage};
-pub(super) use seat::{Seat, SeatState};
+pub(super) use seat::{Lacks, Seat, SeatState};
+pub use state::WorkerState;
 
 use super::{Action, Fact, Phase, Plan, Policy, Settings, Worker};
 use crate::config::{Accept, Mode};
@@ -157,7 +159,7 @@ impl Policy {
         if !matches!(seat.state, SeatState::Starting { .. }) {
             return;
         }
-        seat.state = SeatState::Ready { worker, is_full: false };
+        seat.state = SeatState::Ready { worker, lacks: Lacks::default() };
         seat.was_ready = true;
         self.announce(Fact::WorkerReady { worker });
         self.promote_ready();
@@ -227,10 +229,11 @@ impl Policy {
         };
         let generation = self.generations[index].number;
         self.announce(Fact::Withdrawn { generation, cause: cause.to_owned() });
-        let retry_ms = self.now_ms + self.generations[current].settings.ready_timeout_ms;
+        let settings = &self.generations[current].settings;
+        let retry_ms = settings.ends_hung.then_some(self.now_ms + settings.ready_timeout_ms);
         for seat in self.generations[current].seats.values_mut() {
             if let SeatState::Hung { kill_ms, .. } = &mut seat.state {
-                *kill_ms = Some(retry_ms);
+                *kill_ms = retry_ms;
             }
         }
         self.generations[index].stage = Stage::Outgoing { withdrawn: true };

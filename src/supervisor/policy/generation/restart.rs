@@ -1,6 +1,6 @@
 //! Seats whose workers end: filled again after a delay, or given up.
 
-use super::super::{Action, CLEAN_EXIT, Fact, NOT_READY, Phase, Policy, Worker};
+use super::super::{Action, CLEAN_EXIT, Fact, GAVE_UP, NOT_READY, Phase, Policy, Worker};
 use super::{Drain, Process, ProcessStage, Seat, SeatState, hosting};
 use crate::control::{DrainKind, Hosting, ProcessNumber, Role, TOLD_TO_END};
 
@@ -155,7 +155,7 @@ impl Policy {
             let cause = cause.to_owned();
             self.announce(Fact::WorkerGaveUp { worker: *worker, cause, restarts });
         }
-        self.drain("a worker could not be kept alive".to_owned(), 1, DrainKind::Stop);
+        self.drain(GAVE_UP.to_owned(), 1, DrainKind::Stop);
     }
 
     /// Nothing before the first restart within the window, then `restart_delay`, doubling, with jitter.

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::super::Worker;
+use super::state::WorkerState;
 
 /// What one worker at a time sits in.
 #[derive(Clone, Debug)]
@@ -22,16 +23,36 @@ pub(in crate::supervisor::policy) struct Seat {
 /// So many workers are started at most, one after the other, for what the lanes have left behind.
 const LAST_TRIES: u32 = 2;
 
+/// What keeps a ready worker from taking connections for now. Each is reported by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::supervisor::policy) struct Lacks {
+    /// It has as many connections as it may have.
+    pub(in crate::supervisor::policy) room: bool,
+    /// It has no descriptors or no memory for them.
+    pub(in crate::supervisor::policy) means: bool,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::supervisor::policy) enum SeatState {
     /// `deadline_ms`: when it is killed unless it is ready; `None` once it was, and its end has not come yet.
-    Starting { worker: Worker, deadline_ms: Option<u64> },
-    /// `is_full`: it accepts no connections for now.
-    Ready { worker: Worker, is_full: bool },
+    Starting {
+        worker: Worker,
+        deadline_ms: Option<u64>,
+    },
+    Ready {
+        worker: Worker,
+        lacks: Lacks,
+    },
     /// `kill_ms`: when it is killed or left behind unless its loop turns; `None` once that was done.
-    Hung { worker: Worker, is_full: bool, kill_ms: Option<u64> },
+    Hung {
+        worker: Worker,
+        lacks: Lacks,
+        kill_ms: Option<u64>,
+    },
     /// It has no worker until then.
-    Waiting { until_ms: u64 },
+    Waiting {
+        until_ms: u64,
+    },
 }
 
 impl SeatState {
@@ -55,21 +76,34 @@ impl SeatState {
     /// Its worker, if that is ready and has room.
     pub(in crate::supervisor::policy) fn has_room(&self) -> Option<Worker> {
         match *self {
-            SeatState::Ready { worker, is_full: false } => Some(worker),
+            SeatState::Ready { worker, lacks: Lacks { room: false, .. } } => Some(worker),
             _ => None,
         }
     }
 
-    /// Its state in a word, as the status shows it, and its worker.
-    pub(in crate::supervisor::policy) fn describe(&self) -> (&'static str, Option<Worker>) {
-        let word = match self {
-            SeatState::Starting { .. } => "starting",
-            SeatState::Ready { is_full: true, .. } => "full",
-            SeatState::Ready { is_full: false, .. } => "ready",
-            SeatState::Hung { .. } => "hung",
-            SeatState::Waiting { .. } => "waiting",
-        };
-        (word, self.worker())
+    /// Whether its worker is ready, and has what it needs to take connections, but perhaps for room.
+    pub(in crate::supervisor::policy) fn is_able(&self) -> bool {
+        matches!(self, SeatState::Ready { lacks: Lacks { means: false, .. }, .. })
+    }
+
+    /// What its worker lacks, if that is ready, or was before it hung.
+    pub(in crate::supervisor::policy) fn lacks_mut(&mut self) -> Option<&mut Lacks> {
+        match self {
+            SeatState::Ready { lacks, .. } | SeatState::Hung { lacks, .. } => Some(lacks),
+            SeatState::Starting { .. } | SeatState::Waiting { .. } => None,
+        }
+    }
+
+    /// What its worker is doing.
+    pub(in crate::supervisor::policy) fn describe(&self) -> WorkerState {
+        match self {
+            SeatState::Starting { .. } => WorkerState::Starting,
+            SeatState::Ready { lacks: Lacks { means: true, .. }, .. } => WorkerState::Paused,
+            SeatState::Ready { lacks: Lacks { room: true, .. }, .. } => WorkerState::Full,
+            SeatState::Ready { .. } => WorkerState::Ready,
+            SeatState::Hung { .. } => WorkerState::Hung,
+            SeatState::Waiting { .. } => WorkerState::Waiting,
+        }
     }
 
     /// When it has to be looked at, if nothing else happens.

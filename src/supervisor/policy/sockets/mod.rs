@@ -129,11 +129,16 @@ impl Policy {
 
     /// A worker has no room for more connections, or has room again.
     pub(super) fn full(&mut self, worker: Worker, now: bool) {
-        if let Some(seat) = self.seat_of(worker)
-            && let SeatState::Ready { is_full, .. } | SeatState::Hung { is_full, .. } =
-                &mut seat.state
-        {
-            *is_full = now;
+        if let Some(lacks) = self.seat_of(worker).and_then(|seat| seat.state.lacks_mut()) {
+            lacks.room = now;
+        }
+    }
+
+    /// A worker has no descriptors or no memory for connections, or has them again. It keeps its sockets: it tries again
+    /// several times a second, and only so finds out that it can.
+    pub(super) fn short_of_means(&mut self, worker: Worker, now: bool) {
+        if let Some(lacks) = self.seat_of(worker).and_then(|seat| seat.state.lacks_mut()) {
+            lacks.means = now;
         }
     }
 

@@ -176,13 +176,13 @@ impl World {
             return;
         }
         let current = &policy.generations[policy.current().expect("it serves")];
-        if let Some(("ready", Some(worker))) = policy.state_of(Role::Admin)
+        if let Some((WorkerState::Ready, Some(worker))) = policy.state_of(Role::Admin)
             && !self.killed.contains(&worker.process)
         {
             assert_eq!(self.attending, Some(worker), "it is ready, and has no sockets");
         }
         let states = policy.lane_states();
-        let ready = states.iter().filter(|(state, _)| is_ready(state));
+        let ready = states.iter().filter(|(state, _)| state.is_ready());
         let ready: Vec<Worker> = ready.filter_map(|(_, worker)| *worker).collect();
         match current.accept {
             Accept::Reuseport => self.check_owners(policy, &self.accepting, |_| true),
@@ -191,8 +191,8 @@ impl World {
             }
             Accept::Handoff => {
                 let acceptor = policy.state_of(Role::Acceptor).expect("it has an acceptor");
-                let is_there = is_ready(acceptor.0) || acceptor.0 == "hung";
-                let owner = acceptor.1.filter(|_| is_ready(acceptor.0));
+                let is_there = acceptor.0.is_ready() || acceptor.0 == WorkerState::Hung;
+                let owner = acceptor.1.filter(|_| acceptor.0.is_ready());
                 let acceptor = acceptor.1.filter(|_| is_there);
                 assert_eq!(self.owners(0), owner.into_iter().collect());
                 let of_current = |worker: Worker| {
@@ -231,15 +231,15 @@ impl World {
         is_meant: impl Fn(Worker) -> bool,
     ) {
         let states = policy.lane_states();
-        let is_any_ready = states.iter().any(|(state, _)| is_ready(state));
+        let is_any_ready = states.iter().any(|(state, _)| state.is_ready());
         for lane in 0..policy.lanes() {
             let owners = taken.iter().filter(|(worker, of)| *of == lane && is_meant(*worker));
             let owners: Vec<_> = owners.collect();
             assert!(owners.len() <= 1, "lane {lane} has {owners:?}");
             // Beside a sibling that it starts together with, a lane may wait for its own worker.
             let follows = match states[lane] {
-                ("starting", Some(worker)) => states.iter().all(|(state, of)| {
-                    !is_ready(state) || of.is_some_and(|of| of.process == worker.process)
+                (WorkerState::Starting, Some(worker)) => states.iter().all(|(state, of)| {
+                    !state.is_ready() || of.is_some_and(|of| of.process == worker.process)
                 }),
                 _ => false,
             };
@@ -247,11 +247,6 @@ impl World {
             assert!(owners.len() >= least, "lane {lane}: {owners:?} {states:?}");
         }
     }
-}
-
-/// With room or without: it can accept, if need be.
-fn is_ready(state: &str) -> bool {
-    matches!(state, "ready" | "full")
 }
 
 struct Random(u64);

@@ -302,8 +302,10 @@ impl Writer<'_> {
             self.consumer.advance(batch.ring, batch.read);
             batch.lines.clear();
             batch.written = 0;
-            if self.trouble.take().is_some() {
-                self.control.try_report(self.worker, WorkerEvent::AccessLogResumed);
+            let resumed = WorkerEvent::AccessLogResumed;
+            // Without room for it, it is told with the next lines.
+            if self.trouble.is_some() && self.control.try_report(self.worker, resumed) {
+                self.trouble = None;
             }
         }
         Wrote::All
@@ -328,6 +330,10 @@ impl Writer<'_> {
                 self.batch.begin_anew();
                 self.output = Ok(output);
                 self.control.try_report(self.worker, WorkerEvent::AccessLogReopened);
+                // Should this one fail as the one before did, that is news.
+                if let Some(trouble) = &mut self.trouble {
+                    trouble.reason.clear();
+                }
             }
             (Err(error), Ok(_)) => {
                 let target = self.target;

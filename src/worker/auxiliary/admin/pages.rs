@@ -9,9 +9,10 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::content::{Answer, Body, Handler, Job, Kept, Outcome, Pending, Reply, ResponseOf};
+use crate::control::Wants;
 use crate::http::{Method, Request, Response, Version, media_type, reason};
 use crate::observe::metrics::{Format, render};
-use crate::observe::snapshot::{Health, Snapshot};
+use crate::observe::snapshot::{AddressHealth, Health, Snapshot};
 use crate::worker::context::inquiries::{Inquiries, Inquiry};
 
 /// How long the supervisor has to answer.
@@ -101,7 +102,7 @@ struct Asking {
 
 impl<'s> Job<'s> for Asking {
     fn begin(&mut self, waker: Waker) {
-        self.inquiries.wait(&self.inquiry, waker);
+        self.inquiries.wait(&self.inquiry, self.page.wants(), waker);
     }
 
     fn timeout(&self) -> Duration {
@@ -131,11 +132,20 @@ struct Verdict<'h> {
     reason: Option<&'h str>,
     lanes: Option<usize>,
     lanes_ready: Option<usize>,
+    #[serde(skip_serializing_if = "<[AddressHealth]>::is_empty")]
+    addresses: &'h [AddressHealth],
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     degraded: &'h [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    change: Option<&'h str>,
 }
 
 impl Page {
+    /// What it is made of, beside how the server is.
+    fn wants(self) -> Wants {
+        Wants { status: self == Page::Status, metrics: self == Page::Metrics }
+    }
+
     /// The page, of what the supervisor has said, or of its silence.
     fn reply<'s>(self, snapshot: Option<&Snapshot>, format: Format) -> Reply<'s> {
         const SILENT: &str = "the supervisor does not answer";
@@ -146,9 +156,9 @@ impl Page {
             Page::Readiness => {
                 verdict("ready", "not ready", reason_of(|of| of.unready.as_deref()), health)
             }
-            Page::Metrics => match snapshot {
-                Some(snapshot) => {
-                    let text = render(&snapshot.metrics, format);
+            Page::Metrics => match snapshot.and_then(|snapshot| snapshot.metrics.as_ref()) {
+                Some(facts) => {
+                    let text = render(facts, format);
                     reply(200, format.content_type(), text, Some(("Vary", "Accept")))
                 }
                 None => plain(503, None, SILENT),
@@ -174,7 +184,9 @@ fn verdict<'s>(
         reason,
         lanes: health.map(|health| health.lanes),
         lanes_ready: health.map(|health| health.lanes_ready),
+        addresses: health.map_or(&[], |health| &health.addresses),
         degraded: health.map_or(&[], |health| &health.degraded),
+        change: health.and_then(|health| health.change.as_deref()),
     };
     let mut text = serde_json::to_string(&verdict).unwrap_or_default();
     text.push('\n');
