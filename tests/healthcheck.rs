@@ -5,7 +5,7 @@ mod harness;
 use std::net::SocketAddr;
 use std::process::{Command, Output};
 
-use harness::{DEADLINE, Mode, Server, Setup, private_loopback, send_signal};
+use harness::{DEADLINE, Mode, Server, Setup, eventually, private_loopback, send_signal};
 use nix::sys::signal::{SIGCONT, SIGSTOP};
 
 /// What it says of this server, with what that was told in words.
@@ -85,6 +85,27 @@ fn one_whose_supervisor_does_not_answer_is_not_alive() {
         let checked = healthcheck(server, words);
         send_signal(server.pid(), SIGCONT);
         assert_dead(&checked, &["not answer"]);
+    }
+}
+
+#[test]
+fn one_whose_lanes_all_hang_is_not_alive_although_nothing_replaces_them() {
+    for mode in [Mode::THREADS, Mode::PROCESSES] {
+        // The admin address has the supervisor look for them.
+        let setup = Setup::new(mode).set("admin.listen", private_loopback(9180));
+        let server = setup.set("supervisor.watchdog", "0s").start();
+        let mut lanes = vec![server.worker_pid(0), server.worker_pid(1)];
+        lanes.dedup();
+        lanes.iter().for_each(|pid| send_signal(*pid, SIGSTOP));
+        let checked = eventually("the check fails", || {
+            let checked = healthcheck(&server, &[]);
+            (checked.status.code() == Some(1)).then_some(checked)
+        });
+        assert_dead(&checked, &["every lane hangs"]);
+        lanes.iter().for_each(|pid| send_signal(*pid, SIGCONT));
+        eventually("it succeeds again", || {
+            (healthcheck(&server, &[]).status.code() == Some(0)).then_some(())
+        });
     }
 }
 

@@ -5,6 +5,7 @@ mod harness;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -14,7 +15,7 @@ use harness::{
     Client, Scratch, Server, Setup, eventually, private_loopback, process_state, send_signal,
     skip_without, skipped,
 };
-use nix::sys::signal::SIGKILL;
+use nix::sys::signal::{SIGCONT, SIGKILL, SIGSTOP};
 use serde_json::Value;
 
 /// Limits that any machine allows: where podman may not raise its own, it can't start a container with the defaults.
@@ -255,6 +256,25 @@ fn the_image_is_small_and_says_how_it_is_run() {
 }
 
 #[test]
+fn as_it_is_it_greets_and_serves_what_is_mounted_at_srv() {
+    let folder = Scratch::new();
+    folder.write("page.html", "<h1>mounted</h1>");
+    // Another user than the folder's reads it.
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
+    let volume = format!("--volume={}:/srv:ro", folder.path().display());
+    for (options, found) in [(vec![], false), (vec![volume.as_str()], true)] {
+        let Some(container) = Container::run(&options, None) else { return };
+        let greeting = container.server.get("/");
+        assert_eq!((greeting.status, greeting.text().contains("/srv")), (200, true));
+        let page = container.server.get("/page.html");
+        match found {
+            true => assert_eq!((page.status, page.text()), (200, "<h1>mounted</h1>")),
+            false => assert_eq!(page.status, 404),
+        }
+    }
+}
+
+#[test]
 fn pid_1_replaces_and_reaps_a_worker_and_drains_when_it_is_stopped() {
     let config = "[workers]\nmode = \"processes\"\ncount = 1\n[[route]]\npath = \"/slow\"\ntext = \"slow\"\ndelay = \"2s\"\n\
                   [[route]]\npath = \"/\"\ntext = \"fast\"\n";
@@ -339,6 +359,31 @@ fn variables_count_more_than_the_configuration_in_the_image() {
     // With a place for its socket it can be asked more than its health.
     let (code, told) = container.exec(&["status"]);
     assert!(code == Some(0) && told.contains("mode processes"), "{told}");
+}
+
+#[test]
+fn a_container_whose_lanes_all_hang_is_unhealthy() {
+    let variables = ["--env=LANEWAY_SUPERVISOR__WATCHDOG=0s", "--env=LANEWAY_WORKERS__COUNT=2"];
+    let Some(container) = Container::run(&variables, None) else { return };
+    assert_eq!(container.podman(&["healthcheck", "run", &container.name]).0, Some(0));
+    let lanes = container.workers()[0];
+    send_signal(lanes, SIGSTOP);
+    eventually("the check fails", || {
+        let (code, _) = container.podman(&["healthcheck", "run", &container.name]);
+        (code == Some(1)).then_some(())
+    });
+    let (_, told) = container.exec(&["healthcheck"]);
+    assert!(told.contains("every lane hangs"), "{told}");
+    // As often as the image asks for.
+    eventually("it is unhealthy", || {
+        container.podman(&["healthcheck", "run", &container.name]);
+        (container.inspect("{{.State.Health.Status}}") == "unhealthy").then_some(())
+    });
+    send_signal(lanes, SIGCONT);
+    eventually("it is healthy again", || {
+        let (code, _) = container.podman(&["healthcheck", "run", &container.name]);
+        (code == Some(0)).then_some(())
+    });
 }
 
 #[test]
