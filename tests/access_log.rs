@@ -46,6 +46,10 @@ in_both_modes_by_either_driver!(
     a_file_that_is_moved_away_is_followed_by_another_at_usr1,
     a_reload_changes_where_and_how_it_is_written,
     an_upgrade_loses_no_line,
+    a_file_that_is_moved_away_during_an_upgrade_is_followed_by_both_servers,
+    lines_that_are_given_up_are_counted,
+    lines_that_killed_writers_have_left_are_counted,
+    a_disk_that_hangs_holds_up_no_client_and_no_stop,
     lanes_without_a_supervisor_have_their_lines_written,
     a_full_disk_is_waited_for_and_no_client_waits,
     a_pipe_that_nothing_reads_costs_lines_and_no_time,
@@ -306,6 +310,8 @@ fn each_kind_of_response_has_its_size_and_status(mode: Mode) {
         told,
         [(200, greeting), (200, 0), (304, 0), (200, 1 << 20), (200, 3), (200, 2), (200, 5)]
     );
+    let read: Vec<_> = lines.iter().map(|line| line["bytes_read"].as_u64()).collect();
+    assert_eq!(read, [0, 0, 0, 0, 3, 2, 0].map(Some));
     assert!(lines[6]["duration"].as_f64().expect("a duration") >= 0.05, "{}", lines[6]);
     assert!(lines.iter().all(|line| line["aborted"] == false), "{lines:#?}");
 }
@@ -486,15 +492,18 @@ fn a_killed_writer_loses_no_line(mode: Mode) {
 fn a_writer_told_to_end_is_followed_by_another(mode: Mode) {
     let mut server = setup(mode).start();
     let load = Load::start(server.address(), 4, "");
-    for nth in 1..=2 {
+    for nth in 1..=3 {
         load.wait(100);
         let before = writer(&server, nth);
         send_signal(before, SIGTERM);
-        let exited = server.journal.wait_nth("access_log exited", nth);
-        assert_eq!(exited.text("reason"), "told to end by a signal of its own");
-        assert_eq!(exited.pid(), before);
+        let leaving = server.journal.wait_nth("access_log leaving", nth);
+        assert_eq!(leaving.text("reason"), "told to end by a signal of its own");
+        assert_eq!(leaving.pid(), before);
         writer(&server, nth + 1);
     }
+    assert!(server.journal.named("access_log exited").is_empty(), "it has not failed");
+    let restarting = server.journal.named("access_log restarting");
+    assert!(restarting.iter().all(|of| of.number("delay_ms") == 0), "{restarting:?}");
     load.wait(100);
     let (answered, _) = load.stop();
     stop(&mut server);
@@ -608,6 +617,157 @@ fn an_upgrade_loses_no_line(mode: Mode) {
     send_signal(heir, SIGTERM);
     server.wait_gone();
     assert_logged_once(&[of.scratch.path().join(LOG)], &answered);
+}
+
+fn a_file_that_is_moved_away_during_an_upgrade_is_followed_by_both_servers(mode: Mode) {
+    let of = site(
+        mode,
+        "log.access = \"access.log\"\n[[route]]\npath = \"/later\"\ntext = \"later\"\ndelay = \"3s\"\n",
+    );
+    let mut server = of.start();
+    writer(&server, 1);
+    let mut client = server.in_flight("GET /later HTTP/1.1\r\nHost: a\r\n\r\n");
+    server.signal(SIGUSR2);
+    let heir = server.journal.wait_for("upgrade done").pid();
+    let path = of.scratch.path().join(LOG);
+    fs::rename(&path, path.with_extension("1")).expect("move the log away");
+    send_signal(heir, SIGUSR1);
+    server.journal.wait_nth("access log reopened", 2);
+    assert_eq!(client.response().text(), "later");
+    assert_eq!(server.wait_exit(), 0);
+    let lines = lines(&path);
+    let is_there = lines.iter().any(|line| line["request"]["uri"] == "/later");
+    assert!(is_there, "the old server's line is not in the new file: {lines:#?}");
+    send_signal(heir, SIGTERM);
+    server.wait_gone();
+}
+
+/// A server whose log is a pipe that is full and that nothing reads, which has answered so many requests; and the pipe, which
+/// is open as long as that is kept.
+fn with_full_pipe(mode: Mode) -> (Site, Server, fs::File) {
+    let of = site(mode, "log.access = \"pipe\"\nadmin.listen = \"127.0.0.1:0\"\n");
+    let pipe = of.scratch.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    let mut ends = fs::OpenOptions::new();
+    let ends = ends.read(true).write(true).custom_flags(libc::O_NONBLOCK);
+    let mut ends = ends.open(&pipe).expect("open the pipe");
+    while ends.write(&[b'\n'; 4096]).is_ok() {}
+    let server = of.start();
+    writer(&server, 1);
+    let load = Load::start(server.address(), 2, "");
+    load.wait(50);
+    load.stop();
+    (of, server, ends)
+}
+
+/// Lines given up, by the metrics.
+fn given_up(server: &Server) -> Option<u64> {
+    let listening = server.journal.wait_where("listening", |event| event.has("role"));
+    let address: SocketAddr = listening.text("address").parse().expect("an address");
+    let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let page = harness::Client::connect(address).request(request);
+    assert_eq!(page.status, 200, "{}", page.text());
+    let name = "laneway_access_log_dropped_total{role=\"access_log\"} ";
+    page.text().lines().find_map(|line| line.strip_prefix(name)?.parse().ok())
+}
+
+fn lines_that_are_given_up_are_counted(mode: Mode) {
+    let (mut of, mut server, _pipe) = with_full_pipe(mode);
+    assert_eq!(given_up(&server), Some(0));
+    of.more = "log.access = \"off\"\nadmin.listen = \"127.0.0.1:0\"\n".to_owned();
+    of.write();
+    assert_eq!(reload(&server).name(), "reload done");
+    let lines = server.journal.wait_for("access log lines dropped").number("lines");
+    assert!(lines >= 50, "{lines}");
+    eventually("they are counted", || (given_up(&server) == Some(lines)).then_some(()));
+    stop(&mut server);
+}
+
+fn lines_that_killed_writers_have_left_are_counted(mode: Mode) {
+    let (mut of, mut server, _pipe) = with_full_pipe(mode);
+    of.more = "log.access = \"off\"\nadmin.listen = \"127.0.0.1:0\"\n".to_owned();
+    of.write();
+    assert_eq!(reload(&server).name(), "reload done");
+    // The writer that served, and both last tries.
+    for nth in 1..=3 {
+        send_signal(writer(&server, nth), SIGKILL);
+        server.journal.wait_nth("access_log exited", nth);
+    }
+    let dropped = server.journal.wait_for("access log lines dropped");
+    assert_eq!(dropped.text("reason"), "the last writer of the access log was killed");
+    let lines = dropped.number("lines");
+    assert!(lines >= 50, "{lines}");
+    eventually("they are counted", || (given_up(&server) == Some(lines)).then_some(()));
+    stop(&mut server);
+}
+
+/// A file system that takes no write until this is dropped: a process that writes to it can't even be killed.
+struct Frozen(PathBuf);
+
+impl Frozen {
+    fn new(path: PathBuf) -> Option<Frozen> {
+        let frozen = Command::new("fsfreeze").arg("-f").arg(&path).status();
+        frozen.is_ok_and(|status| status.success()).then_some(Frozen(path))
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        let _ = Command::new("fsfreeze").arg("-u").arg(&self.0).status();
+    }
+}
+
+fn a_disk_that_hangs_holds_up_no_client_and_no_stop(mode: Mode) {
+    if ["fsfreeze", "mkfs.ext4", "unshare"].into_iter().any(skip_without) {
+        return;
+    }
+    if !nix::unistd::Uid::effective().is_root() {
+        return harness::skipped("only root may mount a disk and freeze it");
+    }
+    let setup = Setup::new(mode).lanes(1);
+    let (disk, image) = (setup.scratch().path().join("disk"), setup.scratch().path().join("image"));
+    fs::create_dir(&disk).expect("a folder");
+    fs::File::create(&image).and_then(|file| file.set_len(16 << 20)).expect("an image");
+    let made = Command::new("mkfs.ext4").arg("-q").arg(&image).status().expect("run mkfs.ext4");
+    assert!(made.success());
+    let mounts = format!("mount -o loop {} {}", image.display(), disk.display());
+    let tried = Command::new("unshare").args(["--mount", "sh", "-c", &mounts]).output();
+    if !tried.is_ok_and(|output| output.status.success()) {
+        return harness::skipped("no loop device");
+    }
+    let script = format!("{mounts} && exec \"$0\" \"$@\"");
+    let mut server = setup
+        .set("log.access", disk.join(LOG).display())
+        .set("supervisor.drain_timeout", "2s")
+        .under(&["unshare", "--mount", "sh", "-c", &script])
+        .start();
+    writer(&server, 1);
+    let load = Load::start(server.address(), 2, "");
+    load.wait(50);
+    // The disk is seen by the server's processes alone, and one of them may outlive the supervisor.
+    let seen = PathBuf::from(format!("/proc/{}/root{}", server.pid(), disk.display()));
+    let mount = fs::File::open(&seen).expect("the disk");
+    let path =
+        format!("/proc/{}/fd/{}", std::process::id(), std::os::fd::AsRawFd::as_raw_fd(&mount));
+    let Some(frozen) = Frozen::new(path.into()) else {
+        load.stop();
+        return harness::skipped("no disk can be frozen");
+    };
+    // Longer than a writer waits with lines that it has.
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(2) {
+        load.wait(50);
+    }
+    let (_, longest) = load.stop();
+    assert!(longest < Duration::from_secs(5), "a client waited {longest:?}");
+    let begun = Instant::now();
+    server.signal(SIGTERM);
+    server.journal.wait_for("stopped");
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(15), "it stopped after {took:?}");
+    drop(frozen);
+    server.wait_exit();
+    server.wait_gone();
 }
 
 fn lanes_without_a_supervisor_have_their_lines_written(mode: Mode) {

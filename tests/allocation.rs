@@ -10,15 +10,18 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use allocation_counter::measure;
-use laneway::config::{self, Config};
+use laneway::config::{self, AccessFormat, Config};
 use laneway::internals::content::{Answer, Kept, Outcome, Site};
 use laneway::internals::control::{Command, Control, DrainKind, Order, WorkerNumber};
 use laneway::internals::http::Version;
 use laneway::internals::http::h1::{DATE_LINE_BYTES, Receiver, Recipient, Step, Writer};
+use laneway::internals::observe::access::Access;
+use laneway::internals::observe::access::ring::Rings;
 use laneway::internals::observe::ledger::Ledger;
 use laneway::internals::worker::connection::{Connection, Next};
 use laneway::internals::worker::context::Context;
@@ -251,8 +254,16 @@ fn an_idle_connection_holds_no_heap_whatever_it_did_before() {
 
 /// How often a lane allocates in its whole life, in which one client sends `batches` batches of requests over
 /// one connection.
-fn allocations_of_a_lane(asked: config::Driver, batch: &[u8], depth: usize, batches: usize) -> u64 {
-    let (config, ledger) = (configuration(), Ledger::new(1).expect("a ledger"));
+fn allocations_of_a_lane(
+    asked: config::Driver,
+    log: Option<AccessFormat>,
+    batch: &[u8],
+    depth: usize,
+    batches: usize,
+) -> u64 {
+    let (config, ledger) = (configuration(), Arc::new(Ledger::new(1).expect("a ledger")));
+    // Small enough for its ring, so that no writer has to empty it.
+    let rings = Arc::new(Rings::new(1).expect("a ring"));
     let site = By::Exact.site(ROUTES);
     let (ours, theirs) = packet_pair().expect("a pair of sockets");
     let (supervisor, control) = (Control::new(ours), Control::new(theirs));
@@ -261,7 +272,11 @@ fn allocations_of_a_lane(asked: config::Driver, batch: &[u8], depth: usize, batc
     let address = listener.local_addr().expect("its address");
     thread::scope(|scope| {
         let lane = scope.spawn(|| {
-            let context = Context::new(&site, &LIMITS, &config, &ledger, 0);
+            let access = log.map(|format| Access::new(&rings, format, 0, &ledger, 0));
+            let mut context = Context::new(&site, &LIMITS, &config, &ledger, 0);
+            if let Some(access) = &access {
+                context.log_to(access, true);
+            }
             let mut workers = config.workers.clone();
             workers.driver = asked;
             let (driver, _) = open_driver(&workers).expect("a driver");
@@ -307,13 +322,25 @@ fn read_responses(client: &mut TcpStream, buffer: &mut [u8], depth: usize) {
 
 #[test]
 fn the_event_loop_allocates_no_more_for_a_thousand_requests_than_for_one() {
+    assert_allocates_no_more(None, 1_000);
+}
+
+#[test]
+fn nor_does_it_with_an_access_log() {
+    for format in [AccessFormat::Json, AccessFormat::Combined] {
+        // What the ring has room for.
+        assert_allocates_no_more(Some(format), 300);
+    }
+}
+
+fn assert_allocates_no_more(log: Option<AccessFormat>, most: usize) {
     let request = By::Exact.request(ROUTES - 1);
     for depth in [1, 16] {
         let batch = pipelined(&request, depth);
         for driver in [config::Driver::Epoll, config::Driver::Auto] {
             let [few, many] =
-                [1, 1_000].map(|batches| allocations_of_a_lane(driver, &batch, depth, batches));
-            assert_eq!(many, few, "{depth} at once, {driver:?}");
+                [1, most].map(|batches| allocations_of_a_lane(driver, log, &batch, depth, batches));
+            assert_eq!(many, few, "{depth} at once, {driver:?}, {log:?}");
         }
     }
 }

@@ -21,6 +21,8 @@ pub struct Record {
     bytes: u64,
     /// Bytes of that head.
     head_bytes: u32,
+    /// Bytes of the request's body that came, without framing.
+    body_bytes: u64,
     /// By which the access log finds what it keeps of it.
     ticket: Ticket,
 }
@@ -75,8 +77,8 @@ impl Closing<'_> {
 impl Record {
     /// Opened now, of a request with this method.
     pub fn open(now_us: u64, method: Method, ticket: Ticket) -> Record {
-        let (status, is_cut, bytes, head_bytes) = (0, false, 0, 0);
-        Record { began_us: now_us, method, status, is_cut, bytes, head_bytes, ticket }
+        let (status, is_cut, bytes, head_bytes, body_bytes) = (0, false, 0, 0, 0);
+        Record { began_us: now_us, method, status, is_cut, bytes, head_bytes, body_bytes, ticket }
     }
 
     /// When it was opened, in microseconds of the lane.
@@ -89,6 +91,7 @@ impl Record {
     fn told(&self, is_whole: bool, now_us: u64) -> Told {
         Told {
             status: self.status().unwrap_or(CLIENT_GONE),
+            body_bytes: self.body_bytes,
             bytes: self.bytes.saturating_sub(self.head_bytes.into()),
             duration_us: now_us.saturating_sub(self.began_us),
             is_aborted: !is_whole,
@@ -99,6 +102,11 @@ impl Record {
     #[must_use]
     pub fn reopen(self) -> Record {
         Record { status: 0, is_cut: false, bytes: 0, head_bytes: 0, ..self }
+    }
+
+    /// So many bytes more of its body came.
+    pub fn take_in(&mut self, bytes: usize) {
+        self.body_bytes += bytes as u64;
     }
 
     /// Its response begins, with a head of so many bytes.

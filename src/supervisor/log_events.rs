@@ -102,6 +102,15 @@ fn drain_deadline(worker: Worker, connections: u64, records: &WorkerRecords) {
     tracing::warn!(lane, role, pid, generation, connections, "drain deadline");
 }
 
+/// The server ends, and these have not.
+fn left_behind(workers: &[Worker], records: &WorkerRecords) {
+    for worker in workers {
+        let Subject { lane, role, pid, generation } = Subject::of(*worker, records);
+        let reason = "it was killed and has not ended: the kernel keeps it, as one that writes to a disk that hangs";
+        tracing::error!(lane, role, pid, generation, reason, "worker left behind");
+    }
+}
+
 /// What the policy found or decided.
 pub(crate) fn fact(fact: &Fact, processes: &Processes) {
     match fact {
@@ -154,6 +163,7 @@ pub(crate) fn fact(fact: &Fact, processes: &Processes) {
                 drain_deadline(*worker, open, processes.records());
             }
         }
+        Fact::LeftBehind { workers } => left_behind(workers, processes.records()),
         Fact::StopForced { reason } => tracing::warn!(reason, "stop forced"),
     }
 }

@@ -12,8 +12,7 @@ const HEX: &[u8; 16] = b"0123456789abcdef";
 /// DEL and C1 controls and U+2028 and U+2029, which some programs take for line ends, are escaped; what isn't UTF-8 becomes
 /// U+FFFD.
 pub(super) fn put_json(out: &mut Vec<u8>, text: &[u8], bytes_max: usize) {
-    let is_plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
-    if text.len() <= bytes_max && text.iter().all(is_plain) {
+    if text.len() <= bytes_max && is_plain(text) {
         return out.extend_from_slice(text);
     }
     let end = out.len() + bytes_max;
@@ -44,11 +43,31 @@ pub(super) fn put_json(out: &mut Vec<u8>, text: &[u8], bytes_max: usize) {
     }
 }
 
+/// Whether nothing in a text has to be escaped in either format, as in most.
+fn is_plain(text: &[u8]) -> bool {
+    let (words, rest) = text.as_chunks::<8>();
+    words.iter().all(|word| are_plain(u64::from_le_bytes(*word)))
+        && rest.iter().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\'))
+}
+
+/// The same of eight bytes at once.
+fn are_plain(word: u64) -> bool {
+    let each = |byte: u8| u64::from_le_bytes([byte; 8]);
+    // The highest bit of a byte stays clear in `x - 1` unless one was borrowed for it, which 0 is the first to do.
+    let has_zero = |word: u64| word.wrapping_sub(each(1)) & !word;
+    let below_space = word.wrapping_sub(each(b' ')) & !word;
+    let is = |byte: u8| has_zero(word ^ each(byte));
+    (below_space | is(b'"') | is(b'\\') | is(0x7f) | word) & each(0x80) == 0
+}
+
 /// Adds what stands between the quotes of a field of the combined format, in ASCII, as nginx and Apache do: `bytes_max`
 /// bytes at most. Quotes, backslashes and all that isn't visible ASCII are `\xXX`. If there is nothing, a dash.
 pub(super) fn put_combined(out: &mut Vec<u8>, text: &[u8], bytes_max: usize) {
     if text.is_empty() {
         return out.push(b'-');
+    }
+    if text.len() <= bytes_max && is_plain(text) {
+        return out.extend_from_slice(text);
     }
     let end = out.len() + bytes_max;
     let mut fits = out.len();
@@ -125,6 +144,23 @@ mod tests {
         );
         assert_eq!(json("123éé".as_bytes(), 6), "123…");
         assert_eq!(combined(b"12\n4567", 8), "12...");
+    }
+
+    #[test]
+    fn each_byte_that_is_special_is_found_wherever_it_stands() {
+        for byte in 0..=u8::MAX {
+            let is_special = !matches!(byte, b' '..=b'~') || matches!(byte, b'"' | b'\\');
+            for length in 1..20 {
+                for at in 0..length {
+                    for others in [b' ', b'!', b'#', b'~', b']'] {
+                        let mut text = vec![others; length];
+                        text[at] = byte;
+                        assert_eq!(is_plain(&text), !is_special, "{byte} at {at} of {length}");
+                    }
+                }
+            }
+        }
+        assert!(is_plain(b""));
     }
 
     proptest! {

@@ -1,6 +1,6 @@
-//! The access log, as a lane sees it: what is known of a request is rendered when its head is whole, kept in memory of the
-//! lane until its record closes, and then put as one line into the lane's ring. A lane never waits: a line that there is no
-//! room for is dropped, and counted.
+//! The access log, as a lane sees it: the line of a request is begun when its head is whole, kept in memory of the lane
+//! until its record closes, and then ended and put into the lane's ring. A lane never waits: a line that there is no room
+//! for is dropped, and counted.
 //!
 //! ```text
 //! a head ─▶ open ─▶ kept, by a Ticket ── its record closes ─▶ close ─▶ a line ─▶ ring ─▶ the writer's process
@@ -10,6 +10,7 @@ pub mod ring;
 
 mod escape;
 mod line;
+mod number;
 mod request_id;
 
 use std::cell::RefCell;
@@ -20,7 +21,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 pub use line::{CLIENT_GONE, Seen, Told};
 
-use self::line::{Begun, Renderer};
+use self::line::{Line, Renderer};
 use self::request_id::{RequestIds, is_sane};
 use self::ring::{Producer, Rings};
 use super::ledger::Ledger;
@@ -65,13 +66,12 @@ struct Lane {
     kept_bytes: usize,
     /// What was opened last for the connection at work.
     last: Ticket,
-    line: Vec<u8>,
 }
 
 #[derive(Default)]
 struct Kept {
     generation: u32,
-    begun: Begun,
+    line: Line,
 }
 
 impl Access {
@@ -98,7 +98,6 @@ impl Access {
             free: Vec::new(),
             kept_bytes: 0,
             last: Ticket::NONE,
-            line: Vec::new(),
         }))
     }
 
@@ -138,7 +137,7 @@ impl Access {
     /// Adds the id of a request.
     pub fn put_id(&self, ticket: Ticket, out: &mut Vec<u8>) {
         if let Some(kept) = self.0.borrow().find(ticket) {
-            out.extend_from_slice(kept.begun.id());
+            out.extend_from_slice(kept.line.id());
         }
     }
 
@@ -164,10 +163,10 @@ impl Lane {
             (self.requests.len() - 1) as u32
         });
         let kept = &mut self.requests[index as usize];
-        let before = kept.begun.text.capacity();
+        let before = kept.line.text.capacity();
         let id = if is_sane(seen.request_id) { seen.request_id } else { self.ids.next() };
-        kept.begun.render(self.renderer.format, seen, id);
-        self.kept_bytes += kept.begun.text.capacity() - before;
+        self.renderer.begin(&mut kept.line, seen, id);
+        self.kept_bytes += kept.line.text.capacity() - before;
         self.last = Ticket { index, generation: kept.generation };
         self.last
     }
@@ -179,14 +178,15 @@ impl Lane {
         }
         let kept = &mut self.requests[ticket.index as usize];
         let now = self.epoch + Duration::from_micros(now_us);
-        self.renderer.render(&mut self.line, &kept.begun, told, now);
+        self.renderer.end(&mut kept.line, told, now);
+        let is_put = self.producer.push(&kept.line.text);
         kept.generation = kept.generation.wrapping_add(1);
         if self.kept_bytes > SPARE_BYTES_MAX {
-            self.kept_bytes -= kept.begun.text.capacity();
-            kept.begun.text = Vec::new();
+            self.kept_bytes -= kept.line.text.capacity();
+            kept.line.text = Vec::new();
         }
         self.free.push(ticket.index);
-        if !self.producer.push(&self.line) {
+        if !is_put {
             self.count_dropped();
         }
     }
@@ -205,10 +205,10 @@ mod tests {
         let rings = Arc::new(Rings::new(1).expect("rings"));
         let ledger = Arc::new(Ledger::new(1).expect("a ledger"));
         let access = Access::new(&rings, AccessFormat::Combined, 0, &ledger, 0);
-        let told = Told { status: 200, bytes: 1, duration_us: 1, is_aborted: false };
+        let told = Told { status: 200, body_bytes: 0, bytes: 1, duration_us: 1, is_aborted: false };
         let text_bytes = || {
             let lane = access.0.borrow();
-            lane.requests.iter().map(|kept| kept.begun.text.capacity()).sum::<usize>()
+            lane.requests.iter().map(|kept| kept.line.text.capacity()).sum::<usize>()
         };
         // Each of these characters takes four bytes of a line.
         let long = "\u{7f}".repeat(512);

@@ -23,6 +23,10 @@ pub const LINE_BYTES_MAX: usize = 4096;
 /// second or more. So long a disk may keep the writer waiting, or another writer take to start.
 pub const RING_BYTES: usize = 4 << 20;
 
+/// So much in one ring wakes the consumer: lines for a few writes, which lie in a CPU's cache still, and most of the ring is
+/// left for the time that it takes to come.
+const WAKE_BYTES: usize = RING_BYTES / 8;
+
 const WORD_BYTES: usize = size_of::<AtomicU64>();
 /// What a ring holds, in words.
 const RING_WORDS: usize = RING_BYTES / WORD_BYTES;
@@ -125,11 +129,48 @@ impl Rings {
 }
 
 impl<'r> Ring<'r> {
-    /// So many words of lines, from the one that was published as this one.
-    fn span(self, from: u64, count: u64) -> impl Iterator<Item = &'r AtomicU64> {
-        let (start, count) = (from as usize % RING_WORDS, count as usize);
+    /// The word that was published as this one.
+    fn word(self, number: u64) -> &'r AtomicU64 {
+        &self.lines[number as usize % RING_WORDS]
+    }
+
+    /// The words of a line that has so many, the first of which was published as this one: up to the end of the ring, and
+    /// those that go on at its start.
+    fn span(self, from: u64, count: usize) -> [&'r [AtomicU64]; 2] {
+        let start = from as usize % RING_WORDS;
         let end = (start + count).min(RING_WORDS);
-        self.lines[start..end].iter().chain(&self.lines[..start + count - end])
+        [&self.lines[start..end], &self.lines[..start + count - end]]
+    }
+
+    /// The bytes of a line there, and where the next one begins. `None` if there is no line.
+    fn line_at(self, start: u64, published: u64) -> Option<(usize, u64)> {
+        let length = self.word(start).load(Ordering::Relaxed);
+        let length = usize::try_from(length).ok()?;
+        let end = start.saturating_add(1 + length.div_ceil(WORD_BYTES) as u64);
+        let is_line = start < published && (1..=LINE_BYTES_MAX).contains(&length);
+        (is_line && end <= published).then_some((length, end))
+    }
+
+    /// Copies whole words in, from that place on.
+    fn store(self, from: u64, bytes: &[[u8; WORD_BYTES]]) {
+        let [first, second] = self.span(from, bytes.len());
+        let (before, behind) = bytes.split_at(first.len());
+        for (words, bytes) in [(first, before), (second, behind)] {
+            let pairs = words.iter().zip(bytes);
+            pairs.for_each(|(word, bytes)| {
+                word.store(u64::from_le_bytes(*bytes), Ordering::Relaxed);
+            });
+        }
+    }
+
+    /// Copies whole words out, from that place on.
+    fn load(self, from: u64, bytes: &mut [[u8; WORD_BYTES]]) {
+        let [first, second] = self.span(from, bytes.len());
+        let (before, behind) = bytes.split_at_mut(first.len());
+        for (words, bytes) in [(first, before), (second, behind)] {
+            let pairs = words.iter().zip(bytes);
+            pairs.for_each(|(word, bytes)| *bytes = word.load(Ordering::Relaxed).to_le_bytes());
+        }
     }
 }
 
@@ -164,18 +205,16 @@ impl Producer {
         }
         let ring = self.ring();
         let (whole, rest) = line.as_chunks::<WORD_BYTES>();
-        let mut last = [0; WORD_BYTES];
-        last[..rest.len()].copy_from_slice(rest);
-        let length = (line.len() as u64).to_le_bytes();
-        let first = [length];
-        let mut bytes = first.iter().chain(whole);
-        ring.span(self.published, words).for_each(|word| {
-            let bytes = bytes.next().unwrap_or(&last);
-            word.store(u64::from_le_bytes(*bytes), Ordering::Relaxed);
-        });
+        ring.word(self.published).store(line.len() as u64, Ordering::Relaxed);
+        ring.store(self.published + 1, whole);
+        if !rest.is_empty() {
+            let mut last = [0; WORD_BYTES];
+            last[..rest.len()].copy_from_slice(rest);
+            ring.word(end - 1).store(u64::from_le_bytes(last), Ordering::Relaxed);
+        }
         ring.published.store(end, Ordering::Release);
         self.published = end;
-        self.wake_if_half_full();
+        self.wake_if_much();
         true
     }
 
@@ -189,15 +228,15 @@ impl Producer {
         self.rings.ring(self.number)
     }
 
-    /// Wakes the consumer once half of the ring is full. Should it begin to wait just now, the next line wakes it, or its
-    /// own time does.
-    fn wake_if_half_full(&mut self) {
-        const HALF: u64 = RING_WORDS as u64 / 2;
-        if self.published.saturating_sub(self.read) < HALF {
+    /// Wakes the consumer once there is much to read. Should it begin to wait just now, the next line wakes it, or its own
+    /// time does.
+    fn wake_if_much(&mut self) {
+        const MUCH: u64 = (WAKE_BYTES / WORD_BYTES) as u64;
+        if self.published.saturating_sub(self.read) < MUCH {
             return;
         }
         self.read = self.ring().read.load(Ordering::Acquire);
-        if self.published.saturating_sub(self.read) >= HALF {
+        if self.published.saturating_sub(self.read) >= MUCH {
             self.wake();
         }
     }
@@ -230,37 +269,41 @@ impl Consumer<'_> {
         usize::try_from(used).unwrap_or(usize::MAX).min(self.rings.count)
     }
 
-    /// Puts lines of a ring behind those in `lines`, until there are `bytes_max` in all or no more, and returns how far
-    /// that is: see [`Consumer::advance`]. A ring that isn't what its producer left is skipped.
-    pub fn read(self, ring: usize, lines: &mut Vec<u8>, bytes_max: usize) -> u64 {
+    /// Copies as many lines of a ring into `lines` as there are and have room there, and says how many bytes that was, and
+    /// how far it is: see [`Consumer::advance`]. A ring that isn't what its producer left is skipped.
+    pub fn read(self, ring: usize, lines: &mut [u8]) -> (usize, u64) {
         let ring = self.rings.ring(ring);
         let published = ring.published.load(Ordering::Acquire);
-        let mut read = ring.read.load(Ordering::Relaxed);
+        let (mut read, mut filled) = (ring.read.load(Ordering::Relaxed), 0);
         if !is_sound(published, read) {
-            return published;
+            return (0, published);
         }
         while read < published {
-            let length = ring.lines[read as usize % RING_WORDS].load(Ordering::Relaxed) as usize;
-            let end = read.saturating_add(1 + length.div_ceil(WORD_BYTES) as u64);
-            if length == 0 || length > LINE_BYTES_MAX || end > published {
-                return published;
+            let Some((length, end)) = ring.line_at(read, published) else {
+                return (filled, published);
+            };
+            let Some(line) = lines.get_mut(filled..filled + length) else { break };
+            let (whole, rest) = line.as_chunks_mut::<WORD_BYTES>();
+            ring.load(read + 1, whole);
+            if !rest.is_empty() {
+                let last = ring.word(end - 1).load(Ordering::Relaxed).to_le_bytes();
+                rest.copy_from_slice(&last[..rest.len()]);
             }
-            if lines.len() + length > bytes_max {
-                break;
-            }
-            let before = lines.len();
-            let words = end - read - 1;
-            lines.resize(before + words as usize * WORD_BYTES, 0);
-            let mut bytes = lines[before..].as_chunks_mut::<WORD_BYTES>().0.iter_mut();
-            ring.span(read + 1, words).for_each(|word| {
-                if let Some(bytes) = bytes.next() {
-                    *bytes = word.load(Ordering::Relaxed).to_le_bytes();
-                }
-            });
-            lines.truncate(before + length);
-            read = end;
+            (read, filled) = (end, filled + length);
         }
-        read
+        (filled, read)
+    }
+
+    /// Takes all lines off a ring, and says how many there were.
+    fn discard(self, ring: usize) -> u64 {
+        let of = self.rings.ring(ring);
+        let published = of.published.load(Ordering::Acquire);
+        let read = of.read.load(Ordering::Relaxed);
+        let first = is_sound(published, read).then_some(read);
+        let next = |read: &u64| of.line_at(*read, published).map(|(_, end)| end);
+        let count = std::iter::successors(first, next).skip(1).count() as u64;
+        self.advance(ring, published);
+        count
     }
 
     /// What was read of a ring up to there is done with, and its room is the producer's.
@@ -286,6 +329,16 @@ impl Consumer<'_> {
         dropped.map(|dropped| dropped.load(Ordering::Relaxed)).sum()
     }
 
+    /// Takes off all that no writer will write any more, and says how many lines that was, and how many with those that
+    /// producers have dropped and that were not told of.
+    pub fn give_up(self) -> (u64, u64) {
+        let left = (0..self.used()).map(|ring| self.discard(ring)).sum();
+        let dropped = self.dropped();
+        let untold = dropped.saturating_sub(self.told_dropped());
+        self.tell_dropped(dropped);
+        (left, left + untold)
+    }
+
     /// How many of those were told of, by this consumer or one before it.
     pub fn told_dropped(self) -> u64 {
         self.rings.shared().told.load(Ordering::Relaxed)
@@ -296,7 +349,7 @@ impl Consumer<'_> {
         self.rings.shared().told.store(dropped, Ordering::Relaxed);
     }
 
-    /// Has the producers wake this consumer from here on, when a ring is half full or over.
+    /// Has the producers wake this consumer from here on, when there is much in a ring.
     pub fn doze(self) {
         self.rings.shared().asleep.store(1, Ordering::SeqCst);
     }
@@ -319,145 +372,4 @@ impl AsFd for Consumer<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sys::has_input_within;
-    use std::time::Duration;
-
-    fn line(number: usize) -> Vec<u8> {
-        // Every length but 0, so that lines lie across the end of the ring in every way.
-        let mut line = format!("{number}:").into_bytes();
-        line.resize((line.len() + number % 301).min(LINE_BYTES_MAX), b'x');
-        line.push(b'\n');
-        line
-    }
-
-    fn read_all(consumer: Consumer<'_>, ring: usize) -> Vec<u8> {
-        let mut lines = Vec::new();
-        loop {
-            let (before, read) = (lines.len(), consumer.read(ring, &mut lines, usize::MAX));
-            consumer.advance(ring, read);
-            if lines.len() == before {
-                return lines;
-            }
-        }
-    }
-
-    #[test]
-    fn lines_come_out_as_they_went_in_for_many_rounds_of_the_ring() {
-        let rings = Arc::new(Rings::new(3).expect("rings"));
-        let consumer = rings.consume();
-        let mut producer = rings.produce(1, 7);
-        for round in 0..40 {
-            let sent: Vec<u8> = (0..997).flat_map(|number| line(round * 997 + number)).collect();
-            (0..997).for_each(|number| assert!(producer.push(&line(round * 997 + number))));
-            assert!(consumer.is_empty(0) && !consumer.is_empty(1));
-            assert_eq!(read_all(consumer, 1), sent, "round {round}");
-            assert!(consumer.is_empty(1));
-        }
-        assert_eq!((consumer.producer(0), consumer.producer(1)), (None, Some(7)));
-        assert_eq!(consumer.used(), 2);
-        drop(producer);
-        assert_eq!((consumer.producer(1), consumer.dropped()), (None, 0));
-    }
-
-    #[test]
-    fn what_there_is_no_room_for_is_counted_and_what_was_there_stays() {
-        let rings = Arc::new(Rings::new(1).expect("rings"));
-        let consumer = rings.consume();
-        let mut producer = rings.produce(0, 1);
-        let line = [b'x'; 1024];
-        let fit = (0..).take_while(|_| producer.push(&line)).count();
-        assert_eq!(fit, RING_WORDS / (1 + 1024 / 8));
-        assert!(!producer.push(&line) && consumer.dropped() == 2);
-        let mut lines = Vec::new();
-        let read = consumer.read(0, &mut lines, 10 * 1024 + 1023);
-        assert_eq!(lines.len(), 10 * 1024, "no half line");
-        assert!(!producer.push(&line), "what is not done with keeps its room");
-        consumer.advance(0, read);
-        assert_eq!((0..20).filter(|_| producer.push(&line)).count(), 10);
-        for too_long in [&[][..], &[b'x'; LINE_BYTES_MAX + 1]] {
-            assert!(!producer.push(too_long));
-        }
-        assert_eq!(read_all(consumer, 0).len(), fit * 1024);
-        assert!(producer.push(&[b'x'; LINE_BYTES_MAX]));
-    }
-
-    #[test]
-    fn a_successor_on_either_side_goes_on_where_the_one_before_has_ended() {
-        let rings = Arc::new(Rings::new(1).expect("rings"));
-        let mut lines = Vec::new();
-        for number in 0..100 {
-            // Its end is not said: it was killed.
-            let mut producer = rings.produce(0, 1);
-            assert!(producer.push(&line(number)));
-            std::mem::forget(producer);
-            if number % 3 == 0 {
-                let consumer = rings.consume();
-                let read = consumer.read(0, &mut lines, usize::MAX);
-                consumer.advance(0, read);
-            }
-        }
-        assert_eq!(lines, (0..100).flat_map(line).collect::<Vec<u8>>());
-    }
-
-    #[test]
-    fn a_consumer_that_waits_is_woken_once_when_a_ring_is_half_full() {
-        let rings = Arc::new(Rings::new(2).expect("rings"));
-        let consumer = rings.consume();
-        let is_woken = || has_input_within(consumer, Duration::ZERO);
-        let mut producer = rings.produce(1, 1);
-        consumer.doze();
-        let line = [b'x'; 1016];
-        let pushed = (0..).take_while(|_| producer.push(&line) && !is_woken()).count();
-        assert_eq!(pushed + 1, RING_BYTES / 2 / 1024);
-        consumer.awake().expect("an event");
-        assert!(producer.push(&line) && !is_woken(), "it is awake");
-        consumer.doze();
-        assert!(producer.push(&line) && is_woken());
-        consumer.awake().expect("an event");
-        read_all(consumer, 1);
-        consumer.doze();
-        assert!(producer.push(&line) && !is_woken(), "there is room again");
-    }
-
-    #[test]
-    fn a_ring_that_is_no_ring_is_skipped() {
-        for length in [0, LINE_BYTES_MAX as u64 + 1, u64::MAX, 4096] {
-            let rings = Arc::new(Rings::new(1).expect("rings"));
-            let mut producer = rings.produce(0, 1);
-            assert!(producer.push(b"good\n") && producer.push(b"bad\n"));
-            rings.ring(0).lines[2].store(length, Ordering::Relaxed);
-            let (consumer, mut lines) = (rings.consume(), Vec::new());
-            let read = consumer.read(0, &mut lines, usize::MAX);
-            assert_eq!((&lines[..], read), (&b"good\n"[..], 4), "{length}");
-            consumer.advance(0, read);
-            assert!(consumer.is_empty(0));
-        }
-    }
-
-    #[test]
-    fn a_producer_and_a_consumer_at_once_lose_nothing() {
-        const LINES: usize = 50_000;
-        let rings = Arc::new(Rings::new(1).expect("rings"));
-        let received = std::thread::scope(|scope| {
-            scope.spawn(|| {
-                let mut producer = rings.produce(0, 1);
-                for number in 0..LINES {
-                    while !producer.push(&line(number)) {
-                        std::thread::yield_now();
-                    }
-                }
-            });
-            let (consumer, mut lines) = (rings.consume(), Vec::new());
-            let total: usize = (0..LINES).map(|number| line(number).len()).sum();
-            while lines.len() < total {
-                let end = lines.len() + 64 * 1024;
-                let read = consumer.read(0, &mut lines, end);
-                consumer.advance(0, read);
-            }
-            lines
-        });
-        assert!(received == (0..LINES).flat_map(line).collect::<Vec<u8>>(), "they differ");
-    }
-}
+mod tests;

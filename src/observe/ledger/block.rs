@@ -92,6 +92,14 @@ pub(super) const GROWING: usize = START[Place::open as usize];
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counts(pub(super) [u64; GROWING]);
 
+impl Counts {
+    /// So many lines of the access log more were dropped, by no worker that there is.
+    pub fn drop_access_log_lines(&mut self, lines: u64) {
+        let cell = &mut self.0[START[Place::access_log_dropped as usize]];
+        *cell = cell.saturating_add(lines);
+    }
+}
+
 /// What is known of a field without its value: what a page of metrics says of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Field {

@@ -48,11 +48,15 @@ impl Supervisor {
                     actions.clear();
                     Input::CannotServe(cause)
                 }),
-                Action::Exit(code) if self.has_to_stay() => {
+                Action::Exit(code) => {
+                    // Before a heir is told the last counts.
+                    self.processes.give_up_lines(self.current);
+                    if !self.has_to_stay() {
+                        return Carried::Out(self.exit(code));
+                    }
                     self.stay(code);
                     None
                 }
-                Action::Exit(code) => return Carried::Out(self.exit(code)),
                 Action::ReadBeats => {
                     actions.extend(self.read_beats());
                     None

@@ -71,7 +71,8 @@ impl Supervisor {
             }
             Event::Remeasure => self.measure(),
             Event::ReopenLogs => {
-                if !self.processes.reopen_logs() {
+                let is_passed_on = self.pass_on_reopening();
+                if !self.processes.reopen_logs() && !is_passed_on {
                     let (signal, reason) = (Signal::SIGUSR1.as_str(), "there is no access log");
                     tracing::warn!(signal, reason, "signal ignored");
                 }

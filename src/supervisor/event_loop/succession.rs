@@ -338,6 +338,14 @@ impl Supervisor {
         self.staying = Some(Staying { code, until_ms, is_told: false });
     }
 
+    /// Has the supervisor before this one, which drains, open its access log once more, too: the program that moved the log
+    /// away knows of this one alone. False if there is none.
+    pub(super) fn pass_on_reopening(&self) -> bool {
+        // As long as it holds its end of the conversation no other process has its number.
+        let predecessor = self.predecessor.filter(|_| self.predecessor_control.is_some());
+        predecessor.is_some_and(|predecessor| process::signal_reopen(predecessor.pid))
+    }
+
     /// The end of a supervisor that has stayed, when nothing keeps it any more.
     pub(super) fn leave(&mut self) -> Option<Outcome> {
         let Staying { code, until_ms, .. } = *self.staying.as_ref()?;

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::generation::{Drain, Generation, ProcessStage, SeatState, hosting};
 use super::{Action, CLEAN_EXIT, Fact, Phase, Policy, Worker};
-use crate::control::{DrainKind, Hosting, Leaves, Role};
+use crate::control::{DrainKind, Hosting, Leaves, Role, TOLD_TO_END};
 
 /// How long an auxiliary worker may take to leave.
 pub(super) const LEAVE_MS: u64 = 5_000;
@@ -113,6 +113,10 @@ impl Policy {
     }
 
     fn dismiss_auxiliary(&mut self, index: usize) {
+        if self.phase == Phase::Over {
+            // Those that are left were left behind.
+            return;
+        }
         let deadline_ms = self.now_ms + LEAVE_MS;
         let kind = match self.phase {
             Phase::Draining { kind, .. } => kind,
@@ -198,8 +202,13 @@ impl Policy {
         let (now_ms, generation) = (self.now_ms, &mut self.generations[index]);
         let window_ms = generation.settings.restart_window_ms;
         let Some(seat) = generation.seat_mut(worker.role) else { return };
-        let restarts = seat.count_in_a_row(now_ms, window_ms);
-        let delay_ms = self.delay_ms(index, restarts);
+        // One that was told to end has not failed, and is followed at once.
+        let is_failure = cause != TOLD_TO_END;
+        let restarts = match is_failure {
+            true => seat.count_in_a_row(now_ms, window_ms),
+            false => seat.ends_within(now_ms, window_ms),
+        };
+        let delay_ms = if is_failure { self.delay_ms(index, restarts) } else { 0 };
         if let Some(seat) = self.generations[index].seat_mut(worker.role) {
             seat.state = SeatState::Waiting { until_ms: now_ms + delay_ms };
         }

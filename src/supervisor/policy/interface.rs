@@ -188,26 +188,89 @@ pub enum Action {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names are those of the log's fields")]
 pub enum Fact {
-    WorkerReady { worker: Worker },
-    AllReady { generation: GenerationNumber, lanes: usize },
-    WorkerExited { worker: Worker, cause: String },
-    WorkerLeaving { worker: Worker, cause: &'static str },
-    WorkerRestarting { worker: Worker, cause: String, delay_ms: u64, restarts: u32 },
-    WorkerGaveUp { worker: Worker, cause: String, restarts: u32 },
-    WorkerHung { worker: Worker, age_ms: u64 },
-    WorkerRecovered { worker: Worker },
-    WorkerAdopted { lane: usize, by: Worker },
-    AllFull { lanes: usize },
-    NotReadyInTime { worker: Worker },
-    CouldNotStart { cause: String },
-    Replaced { generation: GenerationNumber, lanes: usize, renews: bool },
-    Withdrawn { generation: GenerationNumber, cause: String },
-    Resized { lanes: usize },
-    LaneClosed { lane: usize },
-    StopDelayed { reason: &'static str, delay_ms: u64 },
-    DrainStarted { generation: GenerationNumber, reason: String },
-    DrainGoesOn { reason: &'static str },
-    DrainDone { generation: GenerationNumber },
-    DrainDeadline { workers: Vec<Worker> },
-    StopForced { reason: &'static str },
+    WorkerReady {
+        worker: Worker,
+    },
+    AllReady {
+        generation: GenerationNumber,
+        lanes: usize,
+    },
+    WorkerExited {
+        worker: Worker,
+        cause: String,
+    },
+    WorkerLeaving {
+        worker: Worker,
+        cause: &'static str,
+    },
+    WorkerRestarting {
+        worker: Worker,
+        cause: String,
+        delay_ms: u64,
+        restarts: u32,
+    },
+    WorkerGaveUp {
+        worker: Worker,
+        cause: String,
+        restarts: u32,
+    },
+    WorkerHung {
+        worker: Worker,
+        age_ms: u64,
+    },
+    WorkerRecovered {
+        worker: Worker,
+    },
+    WorkerAdopted {
+        lane: usize,
+        by: Worker,
+    },
+    AllFull {
+        lanes: usize,
+    },
+    NotReadyInTime {
+        worker: Worker,
+    },
+    CouldNotStart {
+        cause: String,
+    },
+    Replaced {
+        generation: GenerationNumber,
+        lanes: usize,
+        renews: bool,
+    },
+    Withdrawn {
+        generation: GenerationNumber,
+        cause: String,
+    },
+    Resized {
+        lanes: usize,
+    },
+    LaneClosed {
+        lane: usize,
+    },
+    StopDelayed {
+        reason: &'static str,
+        delay_ms: u64,
+    },
+    DrainStarted {
+        generation: GenerationNumber,
+        reason: String,
+    },
+    DrainGoesOn {
+        reason: &'static str,
+    },
+    DrainDone {
+        generation: GenerationNumber,
+    },
+    DrainDeadline {
+        workers: Vec<Worker>,
+    },
+    StopForced {
+        reason: &'static str,
+    },
+    /// These were killed and have not ended; the server ends without them.
+    LeftBehind {
+        workers: Vec<Worker>,
+    },
 }

@@ -89,11 +89,12 @@ enum Phase {
         is_asked: bool,
         kind: DrainKind,
     },
-    /// Every process was killed, but for auxiliary workers that take what the lanes leave behind: they have until then. Gone
-    /// when all of them are.
+    /// Every process was killed, but for auxiliary workers that take what the lanes leave behind: they have until then, and
+    /// are killed, too. What has not ended so long after that is left behind: the kernel keeps it.
     Stopping {
         code: i32,
-        until_ms: Option<u64>,
+        until_ms: u64,
+        are_all_killed: bool,
     },
     Over,
 }
@@ -106,6 +107,9 @@ pub const HUNG: &str = "hung: no turn of its loop within supervisor.watchdog";
 const GAVE_UP: &str = "a worker could not be kept alive";
 /// The cause of the end of a worker that took too long to start.
 pub const NOT_READY: &str = "not ready within supervisor.ready_timeout";
+
+/// How long a process that was killed may take to end.
+const KILLED_MS: u64 = 5_000;
 
 impl Policy {
     /// Begins with a first generation. `seed` feeds the jitter.
@@ -229,7 +233,7 @@ impl Policy {
     pub fn next_ms(&self) -> Option<u64> {
         match self.phase {
             Phase::Over => None,
-            Phase::Stopping { until_ms, .. } => until_ms,
+            Phase::Stopping { until_ms, .. } => Some(until_ms),
             Phase::Draining { deadline_ms, .. } => {
                 let watch = self.watch_interval_ms().map(|_| self.beats_ms);
                 self.auxiliary_next_ms().into_iter().chain([deadline_ms]).chain(watch).min()
@@ -330,17 +334,27 @@ impl Policy {
         (0..self.generations.len()).for_each(|index| self.start_last(index));
         let processes = self.generations.iter().flat_map(|generation| &generation.processes);
         let (last, others): (Vec<_>, Vec<_>) = processes.partition(|process| process.ends_last());
-        let until_ms = (!last.is_empty()).then_some(self.now_ms + LEAVE_MS);
+        let are_all_killed = last.is_empty();
+        let until_ms = self.now_ms + if are_all_killed { KILLED_MS } else { LEAVE_MS };
         self.actions.extend(others.into_iter().map(|process| Action::Kill(process.number)));
-        self.phase = Phase::Stopping { code, until_ms };
+        self.phase = Phase::Stopping { code, until_ms, are_all_killed };
         self.end_when_alone();
     }
 
     /// Kills those, too, when their moment is over.
     fn kill_last(&mut self, code: i32) {
-        self.phase = Phase::Stopping { code, until_ms: None };
+        let until_ms = self.now_ms + KILLED_MS;
+        self.phase = Phase::Stopping { code, until_ms, are_all_killed: true };
         let processes = self.generations.iter().flat_map(|generation| &generation.processes);
         self.actions.extend(processes.map(|process| Action::Kill(process.number)));
+    }
+
+    /// The end without processes that were killed and have not ended: a write to a disk that hangs, say, ends first.
+    fn leave_behind(&mut self, code: i32) {
+        let workers = self.generations.iter().flat_map(Generation::workers).collect();
+        self.announce(Fact::LeftBehind { workers });
+        self.act(Action::Exit(code));
+        self.phase = Phase::Over;
     }
 
     /// The end, if there is no process left to wait for.
@@ -378,8 +392,11 @@ impl Policy {
                 // One that hangs is only told of: the end of the drain is its end.
                 self.watch();
             }
-            Phase::Stopping { code, until_ms: Some(until_ms) } if until_ms <= self.now_ms => {
-                self.kill_last(code);
+            Phase::Stopping { code, until_ms, are_all_killed } if until_ms <= self.now_ms => {
+                match are_all_killed {
+                    false => self.kill_last(code),
+                    true => self.leave_behind(code),
+                }
             }
             Phase::Delaying { until_ms, reason } if until_ms <= self.now_ms => {
                 self.drain_as_asked(reason);

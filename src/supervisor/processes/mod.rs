@@ -82,8 +82,30 @@ impl Processes {
 
     /// Drops a generation without workers, and what they were handed connections through.
     pub(crate) fn forget(&mut self, generation: GenerationNumber) {
+        self.give_up_lines(generation);
         self.generations.forget(generation);
         self.conduits.retain(|(of, _), _| *of != generation);
+    }
+
+    /// Counts the lines of the access log that the last writer of a generation has left, if it was killed, and tells of them.
+    pub(crate) fn give_up_lines(&mut self, number: GenerationNumber) {
+        let prepared = self.generations.get(number);
+        let Some(rings) = prepared.and_then(|of| of.generation.access_log.as_ref()) else {
+            return;
+        };
+        let (left, untold) = rings.consume().give_up();
+        if left > 0 {
+            self.records.drop_access_log_lines(left);
+        }
+        if untold > 0 {
+            let reason = "the last writer of the access log was killed";
+            tracing::warn!(
+                generation = number.0,
+                lines = untold,
+                reason,
+                "access log lines dropped"
+            );
+        }
     }
 
     fn prepared_of(&self, worker: Worker) -> Option<&PreparedGeneration> {

@@ -174,6 +174,11 @@ impl WorkerRecords {
         self.totals.entry(role).or_default().count_restart(cause);
     }
 
+    /// Lines of the access log were left that no writer could write.
+    pub(super) fn drop_access_log_lines(&mut self, lines: u64) {
+        self.totals.entry(Role::AccessLog).or_default().counts.drop_access_log_lines(lines);
+    }
+
     /// Drops the records of workers that have ended: their ends have been logged by now.
     pub(super) fn sweep(&mut self) {
         for (_, record) in self.records.extract_if(|_, record| record.is_over) {

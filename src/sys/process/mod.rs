@@ -60,6 +60,12 @@ pub fn lives(process: ProcessId) -> bool {
     process > 0 && matches!(sent, Ok(()) | Err(nix::errno::Errno::EPERM))
 }
 
+/// Sends a process the signal at which a supervisor opens its access log once more. False if it is gone.
+pub fn signal_reopen(process: ProcessId) -> bool {
+    use nix::sys::signal::{Signal, kill};
+    process > 0 && kill(Pid::from_raw(process), Signal::SIGUSR1).is_ok()
+}
+
 /// Which side of a fork this is.
 pub enum Forked {
     /// The process that called.

@@ -108,7 +108,10 @@ impl Policy {
             return;
         }
         for worker in workers {
-            self.announce(Fact::WorkerExited { worker: *worker, cause: cause.to_owned() });
+            self.announce(match cause {
+                TOLD_TO_END => Fact::WorkerLeaving { worker: *worker, cause: TOLD_TO_END },
+                _ => Fact::WorkerExited { worker: *worker, cause: cause.to_owned() },
+            });
         }
         let lost = self.seated(index, workers);
         match lost[..] {

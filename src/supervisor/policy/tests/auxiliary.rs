@@ -1,7 +1,9 @@
 //! Workers through which no clients are served: none of their ends is the server's.
 
+use super::super::KILLED_MS;
 use super::super::auxiliary::LEAVE_MS;
 use super::*;
+use crate::control::TOLD_TO_END;
 
 fn with_admin(mode: Mode) -> Plan {
     Plan { auxiliary: vec![Role::Admin], ..plan(&SETTINGS, 1, mode) }
@@ -212,6 +214,23 @@ fn a_writer_that_ends_while_lanes_live_is_followed_however_it_ended() {
 }
 
 #[test]
+fn a_writer_that_was_told_to_end_has_not_failed_and_is_followed_at_once_however_often() {
+    let mut policy = logged();
+    for number in 2..12 {
+        let cause = TOLD_TO_END.to_owned();
+        let end = Input::ProcessEnded { process: ProcessNumber(number), cause: cause.clone() };
+        let worker = writer(number, number);
+        let expected = [
+            Announce(Fact::WorkerLeaving { worker, cause: TOLD_TO_END }),
+            Announce(Fact::WorkerRestarting { worker, cause, delay_ms: 0, restarts: 0 }),
+            start(1, writer(number + 1, number + 1)),
+        ];
+        assert_eq!(policy.decide(end, number * 10), expected);
+        policy.decide(became_ready(writer(number + 1, number + 1)), number * 10);
+    }
+}
+
+#[test]
 fn a_writer_that_was_waited_for_takes_what_the_last_lane_left_behind() {
     let mut policy = waiting();
     policy.decide(Input::Stop("SIGTERM"), 30);
@@ -259,6 +278,25 @@ fn a_writer_that_ends_as_it_leaves_is_followed_twice_and_one_that_takes_too_long
     let actions = done(policy.decide(Input::Tick, 10 + LEAVE_MS));
     assert_eq!(actions, [Kill(ProcessNumber(2))]);
     assert_eq!(done(policy.decide(ended(2), 10 + LEAVE_MS)), [Exit(0)]);
+}
+
+#[test]
+fn a_writer_that_the_kernel_keeps_is_left_behind() {
+    let mut policy = logged();
+    policy.decide(Input::Stop("SIGTERM"), 0);
+    policy.decide(left(1), 10);
+    let deadline_ms = SETTINGS.drain_timeout_ms;
+    policy.decide(Input::Tick, deadline_ms.min(10 + LEAVE_MS));
+    policy.decide(Input::Stop("SIGTERM"), deadline_ms.max(10 + LEAVE_MS));
+    let mut now_ms = 0;
+    let mut all = Vec::new();
+    while let Some(next_ms) = policy.next_ms() {
+        now_ms = next_ms;
+        all.extend(policy.decide(Input::Tick, now_ms));
+    }
+    let behind = Announce(Fact::LeftBehind { workers: vec![writer(2, 2)] });
+    assert!(all.ends_with(&[behind, Exit(1)]), "{all:?}");
+    assert!(now_ms <= deadline_ms.max(10 + LEAVE_MS) + LEAVE_MS + KILLED_MS, "{now_ms}");
 }
 
 #[test]

@@ -124,6 +124,8 @@ impl World {
 
     fn take_note(&mut self, fact: &Fact, now_ms: u64) {
         match fact {
+            // They may never end, and nothing is to be done about it.
+            Fact::LeftBehind { .. } => self.processes.clear(),
             Fact::WorkerExited { worker, .. } | Fact::WorkerHung { worker, .. } => {
                 self.ends.push((worker.role, now_ms));
             }

@@ -16,11 +16,11 @@ use crate::control::{
     Assignment, Command, Control, Order, Received, TOLD_TO_END, WorkerEvent, WorkerNumber,
 };
 use crate::observe::access::ring::{Consumer, RING_BYTES, Rings};
-use crate::observe::ledger::Ledger;
+use crate::observe::ledger::{Counters, Ledger};
 use crate::sys::process;
 use crate::sys::wait_within;
 use crate::worker::{Generation, patience_max_ms};
-use output::Output;
+use output::{FILE_WRITE_BYTES_MAX, Output};
 
 /// A line is written so long after its request, at most.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -50,18 +50,19 @@ pub fn run(
     let patience = patience_max_ms(&generation.config).map(Duration::from_millis);
     let writer = Writer {
         worker: assignment.worker,
+        counters: generation.ledger.block(assignment.block),
         control,
         consumer: rings.consume(),
         target: &generation.config.log.access,
         output: Err(Instant::now()),
-        batch: Batch::default(),
+        batch: Batch::new(),
         stage: Stage::Serving,
         trouble: None,
         told_dropped_at: None,
         progress_at: Instant::now(),
         patience: patience.map_or(FLUSH, |patience| patience.min(FLUSH)),
     };
-    match writer.run(&generation.ledger, assignment.block) {
+    match writer.run(&generation.ledger) {
         // It was not told that it isn't needed any more, so another one is.
         Stage::Silent(_) => Err(TOLD_TO_END.to_owned()),
         Stage::Serving | Stage::Orphaned | Stage::Draining => Ok(()),
@@ -70,6 +71,7 @@ pub fn run(
 
 struct Writer<'g> {
     worker: WorkerNumber,
+    counters: Counters<'g>,
     control: &'g Control,
     consumer: Consumer<'g>,
     target: &'g AccessLog,
@@ -86,9 +88,10 @@ struct Writer<'g> {
 }
 
 /// Lines of one ring on their way into the log.
-#[derive(Default)]
 struct Batch {
-    lines: Vec<u8>,
+    room: Box<[u8]>,
+    /// How much of the room they take.
+    length: usize,
     /// How much of them is written.
     written: usize,
     ring: usize,
@@ -129,12 +132,11 @@ enum Wrote {
 
 impl Writer<'_> {
     /// Returns the stage in which it was over.
-    fn run(mut self, ledger: &Ledger, block: usize) -> Stage {
-        let counters = ledger.block(block);
+    fn run(mut self, ledger: &Ledger) -> Stage {
         self.open();
         self.control.report(self.worker, WorkerEvent::Ready { driver: None, reason: None });
         loop {
-            counters.begin_turn(ledger.now_ms());
+            self.counters.begin_turn(ledger.now_ms());
             // What a lane left behind is there once it has ended, and not before.
             let are_left = self.stage == Stage::Orphaned && !self.has_producers();
             let wrote = self.write();
@@ -215,23 +217,15 @@ impl Writer<'_> {
         }
     }
 
-    /// What is left can't be written: tells how much that is.
+    /// What is left can't be written: counts it, and tells how much that is.
     fn give_up(&mut self) {
-        let mut lines = std::mem::take(&mut self.batch.lines).split_off(self.batch.written);
-        if !lines.is_empty() {
+        let taken = memchr::memchr_iter(b'\n', self.batch.left()).count() as u64;
+        if taken > 0 {
             self.consumer.advance(self.batch.ring, self.batch.read);
         }
-        let mut count = memchr::memchr_iter(b'\n', &lines).count() as u64;
-        for ring in 0..self.consumer.used() {
-            lines.clear();
-            let read = self.consumer.read(ring, &mut lines, usize::MAX);
-            self.consumer.advance(ring, read);
-            count += memchr::memchr_iter(b'\n', &lines).count() as u64;
-        }
-        let dropped = self.consumer.dropped();
-        let more = dropped.saturating_sub(self.consumer.told_dropped());
-        self.consumer.tell_dropped(dropped);
-        self.control.try_report(self.worker, WorkerEvent::AccessLogDropped(count + more));
+        let (left, untold) = self.consumer.give_up();
+        self.counters.cells().access_log_dropped.add(taken + left);
+        self.control.try_report(self.worker, WorkerEvent::AccessLogDropped(taken + untold));
     }
 
     /// Writes what there is in the rings.
@@ -268,14 +262,13 @@ impl Writer<'_> {
     fn take(&mut self, ring: usize) -> usize {
         let bytes_max = self.output.as_ref().map_or(0, Output::write_bytes_max);
         let batch = &mut self.batch;
-        batch.lines.clear();
         (batch.ring, batch.written) = (ring, 0);
-        batch.read = self.consumer.read(ring, &mut batch.lines, bytes_max);
-        if batch.lines.is_empty() {
+        (batch.length, batch.read) = self.consumer.read(ring, &mut batch.room[..bytes_max]);
+        if batch.length == 0 {
             // It holds nothing that is a line.
             self.consumer.advance(ring, batch.read);
         }
-        batch.lines.len()
+        batch.length
     }
 
     /// Writes what is left of the lines that were taken; then they are done with.
@@ -285,11 +278,11 @@ impl Writer<'_> {
         };
         let batch = &mut self.batch;
         // Most lines leave at once.
-        if batch.written < batch.lines.len() {
+        if !batch.left().is_empty() {
             batch.go_on(output);
         }
-        while batch.written < batch.lines.len() {
-            match output.write(&batch.lines[batch.written..]) {
+        while !batch.left().is_empty() {
+            match output.write(batch.left()) {
                 Ok(count) => batch.written += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Wrote::Full,
                 Err(error) => {
@@ -298,10 +291,9 @@ impl Writer<'_> {
                 }
             }
         }
-        if !batch.lines.is_empty() {
+        if batch.length > 0 {
             self.consumer.advance(batch.ring, batch.read);
-            batch.lines.clear();
-            batch.written = 0;
+            (batch.length, batch.written) = (0, 0);
             let resumed = WorkerEvent::AccessLogResumed;
             // Without room for it, it is told with the next lines.
             if self.trouble.is_some() && self.control.try_report(self.worker, resumed) {
@@ -374,6 +366,16 @@ impl Writer<'_> {
 }
 
 impl Batch {
+    fn new() -> Batch {
+        let room = vec![0; FILE_WRITE_BYTES_MAX].into_boxed_slice();
+        Batch { room, length: 0, written: 0, ring: 0, read: 0 }
+    }
+
+    /// What isn't written yet.
+    fn left(&self) -> &[u8] {
+        &self.room[self.written..self.length]
+    }
+
     /// Goes on with what is left, behind what was written of it. A line that was cut there is written once more, as a whole
     /// and on a line of its own, if another writer has gone on since.
     fn go_on(&mut self, output: &mut Output) {
@@ -393,6 +395,6 @@ impl Batch {
 
     /// Where the line begins of which a part is written, or the next one.
     fn line_start(&self) -> usize {
-        memchr::memrchr(b'\n', &self.lines[..self.written]).map_or(0, |end| end + 1)
+        memchr::memrchr(b'\n', &self.room[..self.written]).map_or(0, |end| end + 1)
     }
 }

@@ -16,8 +16,8 @@ use crate::observe::access::ring::LINE_BYTES_MAX;
 use crate::sys::file::{open_for_appending, reopen_without_waiting};
 use crate::sys::takes_write_within;
 
-/// Most bytes of one write to a file: many lines for one call.
-pub(super) const FILE_WRITE_BYTES_MAX: usize = 64 << 10;
+/// Most bytes of one write to a file: so many take a quarter less of the kernel's time for a line than 64 KiB.
+pub(super) const FILE_WRITE_BYTES_MAX: usize = 256 << 10;
 /// Who may read and write a file that is made here, as far as the process's umask allows it.
 const FILE_MODE: u32 = 0o640;
 /// How long another writer may take from the first byte of its last line to the last.

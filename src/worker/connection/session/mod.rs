@@ -295,6 +295,7 @@ impl<'s> Session<'s> {
         let State::ReadingBody(incoming) = &mut self.state else {
             return;
         };
+        incoming.asked.record.take_in(piece.len());
         if let Some(Answer::Collect(collect)) = &mut incoming.answer {
             if !lane.may_hold(beside + collect.held_bytes_with(piece.len())) {
                 return self.refuse(Refusal::OVERLOADED, &[], lane);
